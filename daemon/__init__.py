@@ -1,0 +1,1 @@
+"""fairwayd: wires consensus, network, storage and runtime into one daemon."""

@@ -1,0 +1,1 @@
+"""Addresses, overlay, balancing, isolation and names, as the kernel and resolvers see them."""

@@ -1,0 +1,1 @@
+"""Objects, services and their generated stubs; imports nothing of Fairway's."""

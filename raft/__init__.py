@@ -1,0 +1,1 @@
+"""Consensus and the embedded store of the cluster's state."""

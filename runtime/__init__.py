@@ -1,0 +1,1 @@
+"""containerd: images, containers, logs, processes and health."""
