@@ -1193,7 +1193,6 @@ class Task(_message.Message):
     DESIRED_FIELD_NUMBER: _builtins.int
     DESIRED_MESSAGE_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
-    WITHDRAWN_VERSION_FIELD_NUMBER: _builtins.int
     NOT_BEFORE_UNIX_MS_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
     NETWORKS_FIELD_NUMBER: _builtins.int
@@ -1214,8 +1213,6 @@ class Task(_message.Message):
     desired: Global___DesiredState.ValueType
     desired_message: _builtins.str
     """why it is to stop: "drain of host-2", "scaled down", ..."""
-    withdrawn_version: _builtins.int
-    """revision at which desired became STOPPED; balancers must reach it"""
     not_before_unix_ms: _builtins.int
     """back-off: not scheduled earlier"""
     attempt: _builtins.int
@@ -1254,7 +1251,6 @@ class Task(_message.Message):
         desired: Global___DesiredState.ValueType = ...,
         desired_message: _builtins.str = ...,
         status: Global___TaskStatus | None = ...,
-        withdrawn_version: _builtins.int = ...,
         not_before_unix_ms: _builtins.int = ...,
         attempt: _builtins.int = ...,
         networks: _abc.Iterable[_builtins.str] | None = ...,
@@ -1262,7 +1258,7 @@ class Task(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta", "spec", b"spec", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "app", b"app", "attempt", b"attempt", "desired", b"desired", "desired_message", b"desired_message", "generation", b"generation", "image_digest", b"image_digest", "meta", b"meta", "networks", b"networks", "node_id", b"node_id", "not_before_unix_ms", b"not_before_unix_ms", "service", b"service", "service_id", b"service_id", "slot", b"slot", "spec", b"spec", "status", b"status", "vip", b"vip", "withdrawn_version", b"withdrawn_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "app", b"app", "attempt", b"attempt", "desired", b"desired", "desired_message", b"desired_message", "generation", b"generation", "image_digest", b"image_digest", "meta", b"meta", "networks", b"networks", "node_id", b"node_id", "not_before_unix_ms", b"not_before_unix_ms", "service", b"service", "service_id", b"service_id", "slot", b"slot", "spec", b"spec", "status", b"status", "vip", b"vip"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

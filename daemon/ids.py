@@ -1,0 +1,13 @@
+"""Random identifiers of objects and requests."""
+
+from __future__ import annotations
+
+import secrets
+
+ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no i, l, o, u
+LENGTH = 26  # 130 bits
+
+
+def new_id() -> str:
+    """A fresh id of 26 characters; unguessable, and unique without asking anybody."""
+    return "".join(secrets.choice(ALPHABET) for _ in range(LENGTH))
