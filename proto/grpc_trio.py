@@ -7,6 +7,7 @@ for an asyncio task, as the handlers of a gRPC server need it. Both directions p
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
@@ -53,10 +54,8 @@ async def call(awaitable: Awaitable[T]) -> T:
         trio.lowlevel.reschedule(task)
 
     def done(_: asyncio.Future[T]) -> None:
-        try:
+        with contextlib.suppress(trio.RunFinishedError):
             token.run_sync_soon(resume)
-        except trio.RunFinishedError:
-            pass
 
     def abort(cancel: Callable[[], Any]) -> trio.lowlevel.Abort:
         nonlocal raise_cancel
