@@ -636,6 +636,7 @@ class JoinRequest(_message.Message):
     RAFT_PORT_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    JOIN_PORT_FIELD_NUMBER: _builtins.int
     token_id: _builtins.str
     token_secret: _builtins.bytes
     certificate_request_pem: _builtins.bytes
@@ -643,6 +644,7 @@ class JoinRequest(_message.Message):
     address: _builtins.str
     api_port: _builtins.int
     raft_port: _builtins.int
+    join_port: _builtins.int
     @_builtins.property
     def description(self) -> _objects_pb2.NodeDescription: ...
     @_builtins.property
@@ -659,10 +661,11 @@ class JoinRequest(_message.Message):
         raft_port: _builtins.int = ...,
         description: _objects_pb2.NodeDescription | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        join_port: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["description", b"description"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "api_port", b"api_port", "certificate_request_pem", b"certificate_request_pem", "description", b"description", "labels", b"labels", "name", b"name", "raft_port", b"raft_port", "token_id", b"token_id", "token_secret", b"token_secret"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "api_port", b"api_port", "certificate_request_pem", b"certificate_request_pem", "description", b"description", "join_port", b"join_port", "labels", b"labels", "name", b"name", "raft_port", b"raft_port", "token_id", b"token_id", "token_secret", b"token_secret"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -367,6 +367,7 @@ class Node(_message.Message):
     STATE_SINCE_UNIX_MS_FIELD_NUMBER: _builtins.int
     STATE_MESSAGE_FIELD_NUMBER: _builtins.int
     VOTER_FIELD_NUMBER: _builtins.int
+    JOIN_PORT_FIELD_NUMBER: _builtins.int
     role: Global___NodeRole.ValueType
     availability: Global___Availability.ValueType
     address: _builtins.str
@@ -384,6 +385,8 @@ class Node(_message.Message):
     """why it is down or what it lacks; empty when all is well"""
     voter: _builtins.bool
     """has a vote now"""
+    join_port: _builtins.int
+    """where hosts ask to join; voters relay to the leader's"""
     @_builtins.property
     def meta(self) -> Global___Meta:
         """name: host name; labels: what constraints match as node.labels.X"""
@@ -411,10 +414,11 @@ class Node(_message.Message):
         state_since_unix_ms: _builtins.int = ...,
         state_message: _builtins.str = ...,
         voter: _builtins.bool = ...,
+        join_port: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "meta", b"meta", "network", b"network"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "api_port", b"api_port", "availability", b"availability", "certificate_expires_unix_ms", b"certificate_expires_unix_ms", "description", b"description", "meta", b"meta", "network", b"network", "public_key_sha256", b"public_key_sha256", "raft_port", b"raft_port", "role", b"role", "state", b"state", "state_message", b"state_message", "state_since_unix_ms", b"state_since_unix_ms", "voter", b"voter"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "api_port", b"api_port", "availability", b"availability", "certificate_expires_unix_ms", b"certificate_expires_unix_ms", "description", b"description", "join_port", b"join_port", "meta", b"meta", "network", b"network", "public_key_sha256", b"public_key_sha256", "raft_port", b"raft_port", "role", b"role", "state", b"state", "state_message", b"state_message", "state_since_unix_ms", b"state_since_unix_ms", "voter", b"voter"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
