@@ -1155,9 +1155,12 @@ class Volume(_message.Message):
     APP_FIELD_NUMBER: _builtins.int
     NODE_ID_FIELD_NUMBER: _builtins.int
     DRIVER_OPTIONS_FIELD_NUMBER: _builtins.int
+    REMOVING_FIELD_NUMBER: _builtins.int
     app: _builtins.str
     node_id: _builtins.str
     """host that holds it; empty until a task needs it"""
+    removing: _builtins.bool
+    """to be deleted, data and all, when its app's last service is gone"""
     @_builtins.property
     def meta(self) -> Global___Meta: ...
     @_builtins.property
@@ -1169,10 +1172,11 @@ class Volume(_message.Message):
         app: _builtins.str = ...,
         node_id: _builtins.str = ...,
         driver_options: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        removing: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "driver_options", b"driver_options", "meta", b"meta", "node_id", b"node_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "driver_options", b"driver_options", "meta", b"meta", "node_id", b"node_id", "removing", b"removing"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
