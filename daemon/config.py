@@ -1,0 +1,123 @@
+"""The daemon's settings: a TOML file in, frozen dataclasses out; anything unknown is refused by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from daemon import config_checks as check
+
+DEFAULT_PATH = Path("/etc/fairway/fairwayd.toml")
+
+
+class ConfigError(ValueError):
+    """The file cannot be used; the message names file, line (where there is one), key and remedy."""
+
+
+@dataclass(frozen=True)
+class HostConfig:
+    name: str = field(default="", metadata=check.node_name_or_empty)  # empty: the machine's host name
+    state_folder: Path = field(default=Path("/var/lib/fairway"), metadata=check.absolute_path)
+    run_folder: Path = field(default=Path("/run/fairway"), metadata=check.absolute_path)
+    # Underlay address that the other hosts reach this one by; empty: found out when it joins.
+    advertise_address: str = field(default="", metadata=check.unicast_address_or_empty)
+
+
+@dataclass(frozen=True)
+class ApiConfig:
+    listen_address: str = field(default="0.0.0.0", metadata=check.address)  # noqa: S104 every host serves it
+    port: int = field(default=7443, metadata=check.port)
+
+
+@dataclass(frozen=True)
+class RaftConfig:
+    listen_address: str = field(default="0.0.0.0", metadata=check.address)  # noqa: S104
+    port: int = field(default=7444, metadata=check.port)
+
+
+@dataclass(frozen=True)
+class JoinConfig:
+    listen_address: str = field(default="0.0.0.0", metadata=check.address)  # noqa: S104
+    port: int = field(default=7445, metadata=check.port)
+
+
+@dataclass(frozen=True)
+class ContainerdConfig:
+    socket: Path = field(default=Path("/run/containerd/containerd.sock"), metadata=check.socket_path)
+    namespace: str = field(default="fairway", metadata=check.containerd_name)
+    runc_root: Path = field(default=Path("/run/fairway-runc"), metadata=check.absolute_path)
+    cgroup_parent: str = field(default="/fairway", metadata=check.cgroup_parent)
+    snapshotter: str = field(default="overlayfs", metadata=check.containerd_name)
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    dns_upstreams: tuple[str, ...] = field(default=(), metadata=check.dns_upstreams)  # empty: the host's
+    interface_prefix: str = field(default="fw", metadata=check.interface_prefix)
+
+
+@dataclass(frozen=True)
+class StorageConfig:
+    # Where it is not set: STATE_FOLDER/volumes.
+    volumes_folder: Path = field(default=Path("/var/lib/fairway/volumes"), metadata=check.absolute_path)
+    # Paths of the host that tasks may bind; a path stands for all below it.
+    allowed_bind_mounts: tuple[str, ...] = field(default=(), metadata=check.absolute_paths)
+
+
+@dataclass(frozen=True)
+class LogsConfig:
+    folder: Path = field(default=Path("/var/log/fairway/tasks"), metadata=check.absolute_path)
+    size_bytes_max: int = field(default=10 << 20, metadata=check.between(64 << 10, 1 << 40))  # one file
+    files_max: int = field(default=3, metadata=check.between(1, 100))  # a task
+
+
+@dataclass(frozen=True)
+class ResourcesConfig:
+    cpu_millis: int = field(default=0, metadata=check.between(0, 10_000_000))  # 0: the host's
+    memory_bytes: int = field(default=0, metadata=check.between(0, 1 << 50))  # 0: the host's
+
+
+@dataclass(frozen=True)
+class TimingConfig:
+    heartbeat_ms: int = field(default=1000, metadata=check.between(100, 60_000))
+    host_down_ms: int = field(default=3000, metadata=check.between(500, 600_000))
+    withdraw_wait_ms_max: int = field(default=2000, metadata=check.between(0, 60_000))
+    raft_heartbeat_ms: int = field(default=100, metadata=check.between(10, 10_000))
+    raft_election_ms_min: int = field(default=1000, metadata=check.between(50, 60_000))
+    raft_election_ms_max: int = field(default=2000, metadata=check.between(100, 120_000))
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that a person can set; the defaults suit a host of its own."""
+
+    host: HostConfig = HostConfig()
+    api: ApiConfig = ApiConfig()
+    raft: RaftConfig = RaftConfig()
+    join: JoinConfig = JoinConfig()
+    containerd: ContainerdConfig = ContainerdConfig()
+    network: NetworkConfig = NetworkConfig()
+    storage: StorageConfig = StorageConfig()
+    logs: LogsConfig = LogsConfig()
+    resources: ResourcesConfig = ResourcesConfig()
+    timing: TimingConfig = TimingConfig()
+
+    @property
+    def socket_path(self) -> Path:
+        """The local API's Unix socket."""
+        return self.host.run_folder / "fairwayd.sock"
+
+    @property
+    def identity_folder(self) -> Path:
+        """Keys and certificates of this host (daemon/identity.py)."""
+        return self.host.state_folder / "identity"
+
+
+def load(path: Path | None = None) -> Config:
+    """Reads `path`; without one the default file, and where that does not exist all defaults.
+
+    Raises ConfigError: a named file that is missing, no TOML, unknown tables or keys, wrong types or ranges.
+    """
+    from daemon.config_file import read  # after the classes that it fills
+
+    return read(path)
