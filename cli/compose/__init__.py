@@ -1,0 +1,1 @@
+"""Reading Compose files into `AppSpec`: `project.load` is the way in."""

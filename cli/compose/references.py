@@ -1,0 +1,87 @@
+"""What the services of a file say of each other: networks, volumes and dependencies must exist."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from cli.compose.reader import Field, Reader
+from cli.compose.service import ServiceRead
+from proto import objects_pb2
+
+
+def check_networks(reader: Reader, service: ServiceRead, networks: Mapping[str, Field]) -> None:
+    for name, field in service.network_fields.items():
+        if name != "default" and name not in networks:
+            reader.refuse(field, f"names the network {name!r}, which the file does not define under networks")
+
+
+def check_volumes(reader: Reader, service: ServiceRead, volumes: Mapping[str, Field]) -> None:
+    for mount in service.spec.container.mounts:
+        named = mount.kind == objects_pb2.Mount.KIND_VOLUME and mount.source
+        if named and mount.source not in volumes:
+            assert service.volume_field is not None
+            reader.refuse(
+                service.volume_field,
+                f"names the volume {mount.source!r}, which the file does not define under volumes",
+            )
+
+
+def check_ports(reader: Reader, services: Mapping[str, ServiceRead]) -> None:
+    """A published port belongs to one service of the file; other apps' ports are the cluster's to check."""
+    holders: dict[tuple[str, int], str] = {}
+    for name, service in services.items():
+        for port in service.spec.ports:
+            key = (port.protocol, port.published)
+            if not port.published:
+                continue
+            if key in holders and holders[key] != name:
+                reader.refuse(
+                    service.field,
+                    f"publishes {port.published}/{port.protocol}, as services.{holders[key]} does",
+                )
+            holders.setdefault(key, name)
+
+
+def check_dependencies(reader: Reader, services: Mapping[str, ServiceRead]) -> None:
+    """Every dependency exists, can meet its condition, and none leads back to where it began."""
+    for service in services.values():
+        for dependency in service.spec.depends_on:
+            field = service.dependency_fields[dependency.service]
+            other = services.get(dependency.service)
+            if other is None:
+                reader.refuse(
+                    field, f"names the service {dependency.service!r}, which the file does not define"
+                )
+            elif (
+                dependency.condition == objects_pb2.Dependency.CONDITION_COMPLETED
+                and other.spec.restart.condition == objects_pb2.RestartPolicy.CONDITION_ANY
+            ):
+                reader.refuse(
+                    field,
+                    f"waits for {dependency.service!r} to complete, but that is restarted whenever it ends; "
+                    'give it restart: "no" or on-failure',
+                )
+    _check_cycles(reader, services)
+
+
+def _check_cycles(reader: Reader, services: Mapping[str, ServiceRead]) -> None:
+    finished: set[str] = set()
+    for start in services:
+        trail: list[str] = []
+        stack: list[tuple[str, bool]] = [(start, False)]
+        while stack:
+            name, leaving = stack.pop()
+            if leaving:
+                trail.pop()
+                finished.add(name)
+                continue
+            if name in trail:
+                loop = [*trail[trail.index(name) :], name]
+                field = services[loop[-2]].dependency_fields[name]
+                reader.refuse(field, f"depends on itself: {' -> '.join(loop)}")
+                continue
+            if name in finished or name not in services:
+                continue
+            trail.append(name)
+            stack.append((name, True))
+            stack.extend((each.service, False) for each in services[name].spec.depends_on)

@@ -1,0 +1,274 @@
+"""One service of a Compose file: a table of keys, each with the function that reads it."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable
+
+from cli.compose import health, mounts, placement, ports, values
+from cli.compose.environment import Surroundings, read_environment
+from cli.compose.reader import Field, Reader
+from proto import objects_pb2
+
+STOP_GRACE_MS = 10_000
+_HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
+
+UNSUPPORTED: dict[str, str] = {
+    "build": "build the image elsewhere, load it with 'fairway image load', and name it in image",
+    "configs": "there are no configs yet",
+    "container_name": "tasks are named SERVICE.1, SERVICE.2, ...",
+    "devices": "there are no devices yet",
+    "dns": "names are answered by the host's own DNS",
+    "extends": "write the service out, or share parts with YAML anchors",
+    "extra_hosts": "names come from DNS only",
+    "gpus": "there are no devices yet",
+    "ipc": "tasks share no namespaces with the host",
+    "links": "services of a network find each other by name; leave it out",
+    "logging": "logs are kept by Fairway: fairway logs",
+    "network_mode": "every service has networks of its own",
+    "pid": "tasks share no namespaces with the host",
+    "privileged": "name what the service needs in cap_add",
+    "profiles": "every service in the file is deployed",
+    "pull_policy": "images are loaded with 'fairway image load'",
+    "secrets": "there are no secrets yet",
+    "volumes_from": "name the volumes in volumes",
+}
+
+
+@dataclasses.dataclass
+class ServiceRead:
+    """What a service's entry says, and where it refers to something else."""
+
+    name: str
+    field: Field
+    spec: objects_pb2.ServiceSpec
+    labels: dict[str, str] = dataclasses.field(default_factory=dict)
+    network_fields: dict[str, Field] = dataclasses.field(default_factory=dict)
+    dependency_fields: dict[str, Field] = dataclasses.field(default_factory=dict)
+    volume_field: Field | None = None
+
+
+def read_service(reader: Reader, surroundings: Surroundings, name: str, below: Field) -> ServiceRead:
+    """Reads one service; whatever is wrong becomes a problem."""
+    spec = objects_pb2.ServiceSpec(replicas=1)
+    spec.container.stop_grace_ms = STOP_GRACE_MS
+    spec.restart.delay_ms = placement.RESTART_DELAY_MS
+    spec.resources.SetInParent()
+    service = ServiceRead(name, below, spec)
+    entries = reader.known_entries(below, frozenset(_KEYS) | _TOGETHER, UNSUPPORTED)
+    if "image" not in entries and ("build" not in reader.entries(below)):
+        reader.refuse(below, "has no image")
+    for key, read in _KEYS.items():
+        if key in entries:
+            read(reader, entries[key], service)
+    read_environment(reader, surroundings, entries, spec.container)
+    _scale_and_deploy(reader, entries, service)
+    return service
+
+
+def _scale_and_deploy(reader: Reader, entries: dict[str, Field], service: ServiceRead) -> None:
+    spec = service.spec
+    replicas_said = False
+    if "restart" in entries:  # before deploy, whose restart_policy wins as in Compose
+        placement.read_restart(reader, entries["restart"], spec.restart)
+    if "deploy" in entries:
+        service.labels = placement.read_deploy(reader, entries["deploy"], spec)
+        replicas_said = "replicas" in reader.entries(entries["deploy"])
+    if "scale" in entries:
+        scale = reader.integer(entries["scale"], 0, placement.REPLICAS_MAX)
+        if replicas_said and scale != spec.replicas:
+            reader.refuse(entries["scale"], "differs from deploy.replicas; keep one of the two")
+        spec.replicas = scale
+    placement.read_limits(reader, entries, spec.resources)
+    placement.check_resources(reader, service.field, spec.resources)
+
+
+def _image(reader: Reader, field_: Field, service: ServiceRead) -> None:
+    text = reader.text(field_)
+    if any(character.isspace() for character in text):
+        reader.refuse(field_, f"{text!r} is not the name of an image")
+    service.spec.container.image = text
+
+
+def _command_words(reader: Reader, field_: Field) -> objects_pb2.StringList | None:
+    """Absent for null; a text is split as a shell would split it."""
+    if field_.is_null:
+        return None
+    if field_.is_list:
+        return objects_pb2.StringList(
+            values=[reader.text(each, empty=True) for each in reader.elements(field_)]
+        )
+    try:
+        return objects_pb2.StringList(values=values.words(reader.text(field_, empty=True)))
+    except ValueError as error:
+        reader.refuse(field_, str(error))
+        return None
+
+
+def _command(reader: Reader, field_: Field, service: ServiceRead) -> None:
+    if (words := _command_words(reader, field_)) is not None:
+        service.spec.container.command.CopyFrom(words)
+
+
+def _entrypoint(reader: Reader, field_: Field, service: ServiceRead) -> None:
+    if (words := _command_words(reader, field_)) is not None:
+        service.spec.container.entrypoint.CopyFrom(words)
+
+
+def _working_dir(reader: Reader, field_: Field, service: ServiceRead) -> None:
+    text = reader.text(field_)
+    if text and not text.startswith("/"):
+        reader.refuse(field_, f"{text!r} is not an absolute path in the container")
+    service.spec.container.working_dir = text
+
+
+def _hostname(reader: Reader, field_: Field, service: ServiceRead) -> None:
+    text = reader.text(field_)
+    if text and (len(text) > 63 or not all(_HOSTNAME.fullmatch(label) for label in text.split("."))):
+        reader.refuse(
+            field_, f"{text!r} is not a host name (letters, digits, - and ., at most 63 characters)"
+        )
+    service.spec.container.hostname = text
+
+
+def _capabilities(name: str) -> Callable[[Reader, Field, ServiceRead], None]:
+    def read(reader: Reader, field_: Field, service: ServiceRead) -> None:
+        target = getattr(service.spec.container, name)
+        for each in reader.elements(field_):
+            capability = reader.parsed(each, values.capability, "")
+            if capability and capability not in target:
+                target.append(capability)
+
+    return read
+
+
+def _security_opt(reader: Reader, field_: Field, service: ServiceRead) -> None:
+    for each, text in reader.texts(field_):
+        name, _, value = text.replace("=", ":").partition(":")
+        if name != "no-new-privileges" or value not in ("", "true", "false"):
+            reader.refuse(each, f"{text!r} is not supported by Fairway (only no-new-privileges is)")
+        else:
+            service.spec.container.no_new_privileges = value != "false"
+
+
+def _stop_signal(reader: Reader, field_: Field, service: ServiceRead) -> None:
+    service.spec.container.stop_signal = reader.parsed(field_, values.signal_name, "")
+
+
+def _healthcheck(reader: Reader, field_: Field, service: ServiceRead) -> None:
+    if (check := health.read_healthcheck(reader, field_)) is not None:
+        service.spec.container.healthcheck.CopyFrom(check)
+
+
+def _networks(reader: Reader, field_: Field, service: ServiceRead) -> None:
+    if field_.is_list:
+        found = {text: each for each, text in reader.texts(field_) if text}
+    else:
+        found = reader.entries(field_)
+    for name, below in found.items():
+        service.network_fields[name] = below
+        if name not in service.spec.networks:
+            service.spec.networks.append(name)
+        if field_.is_mapping and not below.is_null:
+            entries = reader.known_entries(
+                below, frozenset({"aliases"}), {"ipv4_address": "addresses are given out by Fairway"}
+            )
+            if "aliases" in entries:
+                aliases = [text for _, text in reader.texts(entries["aliases"]) if text]
+                service.spec.network_aliases[name].values.extend(aliases)
+
+
+_CONDITIONS = {
+    "service_started": objects_pb2.Dependency.CONDITION_STARTED,
+    "service_healthy": objects_pb2.Dependency.CONDITION_HEALTHY,
+    "service_completed_successfully": objects_pb2.Dependency.CONDITION_COMPLETED,
+}
+
+
+def _depends_on(reader: Reader, field_: Field, service: ServiceRead) -> None:
+    if field_.is_list:
+        for each, text in reader.texts(field_):
+            service.dependency_fields[text] = each
+            service.spec.depends_on.append(objects_pb2.Dependency(service=text))
+        return
+    for name, below in reader.entries(field_).items():
+        entries = reader.known_entries(below, frozenset({"condition", "required", "restart"}))
+        condition = objects_pb2.Dependency.CONDITION_STARTED
+        if "condition" in entries:
+            text = reader.text(entries["condition"])
+            if text not in _CONDITIONS:
+                reader.refuse(entries["condition"], f"{text!r} is not one of {', '.join(_CONDITIONS)}")
+            condition = _CONDITIONS.get(text, condition)
+        if "required" in entries and not reader.boolean(entries["required"]):
+            reader.unsupported(entries["required"], "every dependency is required")
+        if "restart" in entries and reader.boolean(entries["restart"]):
+            reader.unsupported(entries["restart"], "a service is not restarted with what it depends on")
+        service.dependency_fields[name] = below
+        service.spec.depends_on.append(objects_pb2.Dependency(service=name, condition=condition))
+
+
+def _volumes(reader: Reader, field_: Field, service: ServiceRead) -> None:
+    service.volume_field = field_
+    mounts.read_volumes(reader, field_, service.spec.container)
+
+
+def _labels(reader: Reader, field_: Field, service: ServiceRead) -> None:
+    service.spec.container.labels.update(reader.labels(field_))
+
+
+def _flag(name: str) -> Callable[[Reader, Field, ServiceRead], None]:
+    def read(reader: Reader, field_: Field, service: ServiceRead) -> None:
+        setattr(service.spec.container, name, reader.boolean(field_))
+
+    return read
+
+
+def _user(reader: Reader, field_: Field, service: ServiceRead) -> None:
+    service.spec.container.user = reader.text(field_)
+
+
+def _grace(reader: Reader, field_: Field, service: ServiceRead) -> None:
+    service.spec.container.stop_grace_ms = reader.duration_ms(field_)
+
+
+# `ports` stands before `expose`: an exposed port that is published as well is not listed twice.
+_KEYS: dict[str, Callable[[Reader, Field, ServiceRead], None]] = {
+    "image": _image,
+    "command": _command,
+    "entrypoint": _entrypoint,
+    "user": _user,
+    "working_dir": _working_dir,
+    "hostname": _hostname,
+    "read_only": _flag("read_only"),
+    "init": _flag("init"),
+    "tty": _flag("tty"),
+    "stdin_open": _flag("stdin_open"),
+    "cap_add": _capabilities("cap_add"),
+    "cap_drop": _capabilities("cap_drop"),
+    "security_opt": _security_opt,
+    "stop_signal": _stop_signal,
+    "stop_grace_period": _grace,
+    "labels": _labels,
+    "healthcheck": _healthcheck,
+    "ports": lambda reader, field_, service: ports.read_ports(reader, field_, service.spec),
+    "expose": lambda reader, field_, service: ports.read_expose(reader, field_, service.spec),
+    "volumes": _volumes,
+    "tmpfs": lambda reader, field_, service: mounts.read_tmpfs(reader, field_, service.spec.container),
+    "networks": _networks,
+    "depends_on": _depends_on,
+}
+# Keys whose meaning hangs together, read by `read_environment` and `_scale_and_deploy`.
+_TOGETHER = frozenset(
+    [
+        "environment",
+        "env_file",
+        "deploy",
+        "scale",
+        "restart",
+        "mem_limit",
+        "mem_reservation",
+        "cpus",
+        "pids_limit",
+    ]
+)
