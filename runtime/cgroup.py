@@ -1,0 +1,83 @@
+"""Which control groups the host has, and reading or removing those of one container (cgroups(7))."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+CGROUP_FOLDER = Path("/sys/fs/cgroup")
+NEEDED_CONTROLLERS = ("cpu", "memory", "pids")
+
+
+@dataclass(frozen=True)
+class CgroupHost:
+    version: str  # "v1" (also hybrid) or "v2"
+    controllers: tuple[str, ...]
+    swap_accounting: bool  # memory.memsw.* or memory.swap.* exist
+
+
+def detect(folder: Path = CGROUP_FOLDER) -> CgroupHost:
+    """Looks at the mounts; `folder` is where they are."""
+    unified = folder / "cgroup.controllers"
+    if unified.is_file():
+        controllers = tuple(unified.read_text().split())
+        # The root has no memory.swap.*: swap accounting shows in any group below it.
+        swap = any(folder.glob("*/memory.swap.max"))
+        return CgroupHost("v2", (*controllers, "devices", "freezer"), swap)
+    present = tuple(sorted(path.name for path in folder.iterdir() if (path / "cgroup.procs").exists()))
+    swap = (folder / "memory" / "memory.memsw.limit_in_bytes").exists()
+    return CgroupHost("v1", tuple(name for name in present if name not in ("systemd", "unified")), swap)
+
+
+def container_folders(host: CgroupHost, parent: str, container_id: str) -> list[Path]:
+    """Where a container's groups are; they need not exist."""
+    relative = f"{parent.strip('/')}/{container_id}"
+    if host.version == "v2":
+        return [CGROUP_FOLDER / relative]
+    hierarchies = sorted(path for path in CGROUP_FOLDER.iterdir() if (path / "cgroup.procs").exists())
+    return [hierarchy / relative for hierarchy in hierarchies]
+
+
+def killed_for_memory(host: CgroupHost, parent: str, container_id: str) -> bool:
+    """True where the kernel killed a process of the container for want of memory; False once removed."""
+    if host.version == "v2":
+        path = CGROUP_FOLDER / parent.strip("/") / container_id / "memory.events"
+    else:
+        path = CGROUP_FOLDER / "memory" / parent.strip("/") / container_id / "memory.oom_control"
+    try:
+        lines = path.read_text().splitlines()
+    except OSError:
+        return False
+    return any(line.startswith("oom_kill ") and line.split()[1] != "0" for line in lines)
+
+
+def remove(host: CgroupHost, parent: str, container_id: str) -> bool:
+    """Kills what is left in a container's groups and removes them; True where nothing is left."""
+    clean = True
+    for folder in container_folders(host, parent, container_id):
+        if not folder.is_dir():
+            continue
+        for group in sorted((path for path in folder.rglob("*") if path.is_dir()), reverse=True):
+            clean &= _remove_one(group)
+        clean &= _remove_one(folder)
+    return clean
+
+
+def _remove_one(group: Path) -> bool:
+    try:
+        for line in (group / "cgroup.procs").read_text().split():
+            os.kill(int(line), signal.SIGKILL)
+    except (OSError, ValueError) as error:
+        log.debug("%s: %s", group, error)
+    try:
+        group.rmdir()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True

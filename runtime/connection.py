@@ -1,0 +1,299 @@
+"""The one connection to containerd: calls by method path, supervision, and reconnection after its restart.
+
+Methods are named as in "tasks.v1.Tasks/Start". Every failure is one of runtime/errors.py.
+"""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import os
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import trio
+from google.protobuf.empty_pb2 import Empty
+from google.protobuf.message import Message
+from grpc import aio
+
+from proto import containerd_pb2 as api
+from proto.grpc_trio import call
+from runtime import errors
+
+log = logging.getLogger(__name__)
+
+Reply = TypeVar("Reply", bound=Message)
+
+CALL_TIMEOUT_MS = 30_000
+CONNECT_WAIT_MS = 5_000  # how long a call waits for a connection that is being made
+MESSAGE_SIZE_BYTES_MAX = 16 * 1024 * 1024
+RECONNECT_WAIT_MS_MIN = 50
+RECONNECT_WAIT_MS_MAX = 2_000
+PROBE_INTERVAL_MS = 10_000
+SUBSCRIBE_WAIT_MS = 10_000
+HELLO_INTERVAL_MS = 30
+HELLO_TOPIC = "/fairway/hello"
+LEASE_LIFE_S = 6 * 3600
+
+_CHANNEL_OPTIONS = [
+    ("grpc.max_receive_message_length", MESSAGE_SIZE_BYTES_MAX),
+    ("grpc.max_send_message_length", MESSAGE_SIZE_BYTES_MAX),
+    ("grpc.use_local_subchannel_pool", 1),  # a new channel must not inherit an old one's back-off
+]
+
+
+class Connection:
+    """`healthy`, `error` (why not) and `version` (containerd's) are for reporting."""
+
+    def __init__(self, socket: Path, namespace: str) -> None:
+        self._socket = socket
+        self._namespace = namespace
+        self._metadata = (("containerd-namespace", namespace),)
+        self._channel: aio.Channel | None = None
+        self._methods: dict[tuple[str, str], Any] = {}
+        self._ready = trio.Event()
+        self.healthy = False
+        self.error = "not connected yet"
+        self.version = ""
+
+    async def run(self, on_event: Callable[[api.Envelope], None], on_connected: Callable[[], None]) -> None:
+        """Keeps connected until cancelled. `on_connected` is called each time that the stream of
+        events is known to flow: everything from then on is an event, everything before must be listed."""
+        wait_ms = RECONNECT_WAIT_MS_MIN
+        while True:
+            connected = False
+            try:
+                async with self._channel_open():
+                    async for envelope in self._subscription():
+                        if not connected:
+                            connected = True
+                            on_connected()
+                        if envelope.topic != HELLO_TOPIC:
+                            on_event(envelope)
+            except* (errors.RuntimeFailure, OSError) as group:
+                self._lost(str(group.exceptions[0]))
+            wait_ms = RECONNECT_WAIT_MS_MIN if connected else min(wait_ms * 2, RECONNECT_WAIT_MS_MAX)
+            await trio.sleep(wait_ms / 1000)
+
+    async def unary(
+        self,
+        method: str,
+        request: Message,
+        reply_type: type[Reply],
+        *,
+        lease: str = "",
+        timeout_ms: int | None = CALL_TIMEOUT_MS,
+    ) -> Reply:
+        """One request, one reply; raises RuntimeFailure. `timeout_ms` None: as long as it takes."""
+        await self._wait_ready()
+        metadata = self._metadata + ((("containerd-lease", lease),) if lease else ())
+        seconds = None if timeout_ms is None else timeout_ms / 1000
+        invoke = self._method("unary_unary", method, reply_type)
+        with _failures(method):
+            reply: Reply = await call(invoke(request, metadata=metadata, timeout=seconds))
+        return reply
+
+    async def do(self, method: str, request: Message, *, lease: str = "") -> None:
+        """A call whose reply nobody reads."""
+        await self.unary(method, request, Empty, lease=lease)
+
+    async def read(self, method: str, request: Message, reply_type: type[Reply]) -> AsyncIterator[Reply]:
+        """One request, many replies; the call is cancelled when the iterator is closed."""
+        await self._wait_ready()
+        stream = self._method("unary_stream", method, reply_type)(request, metadata=self._metadata)
+        try:
+            while True:
+                with _failures(method):
+                    reply = await call(stream.read())
+                if reply is aio.EOF:
+                    return
+                yield reply
+        finally:
+            stream.cancel()
+
+    @asynccontextmanager
+    async def exchange(
+        self, method: str, reply_type: type[Reply], *, lease: str = ""
+    ) -> AsyncIterator[Callable[[Message], Awaitable[Reply]]]:
+        """A stream in lockstep: gives a function that sends a message and returns the reply to it."""
+        await self._wait_ready()
+        metadata = self._metadata + ((("containerd-lease", lease),) if lease else ())
+        stream = self._method("stream_stream", method, reply_type)(metadata=metadata)
+
+        async def send(request: Message) -> Reply:
+            with _failures(method):
+                try:
+                    await call(stream.write(request))
+                except aio.AioRpcError:
+                    raise
+                except Exception as error:  # the stream ended: its status says why
+                    status = await call(stream.code())
+                    details = await call(stream.details())
+                    raise errors.from_status(method, status, str(details or error)) from None
+                reply = await call(stream.read())
+                if reply is aio.EOF:
+                    status = await call(stream.code())
+                    raise errors.from_status(method, status, "the stream ended early")
+            answer: Reply = reply
+            return answer
+
+        try:
+            yield send
+        finally:
+            stream.cancel()
+
+    @asynccontextmanager
+    async def lease(self) -> AsyncIterator[str]:
+        """Protects what is written under it from garbage collection until the end of the block; what
+        nothing refers to by then is collected at once. Expires by itself should the daemon die."""
+        identity = f"fairway-{random.getrandbits(64):016x}"
+        labels = {"containerd.io/gc.expire": _in_rfc3339(LEASE_LIFE_S)}
+        await self.do("leases.v1.Leases/Create", api.CreateLeaseRequest(id=identity, labels=labels))
+        try:
+            yield identity
+        finally:
+            with trio.move_on_after(CALL_TIMEOUT_MS / 1000, shield=True):
+                try:
+                    await self.do("leases.v1.Leases/Delete", api.DeleteLeaseRequest(id=identity, sync=True))
+                except errors.RuntimeFailure as error:
+                    log.warning("lease %s stays until it expires: %s", identity, error)
+
+    async def wait_healthy(self) -> None:
+        """Returns once containerd answers; waits without limit."""
+        while not self.healthy:
+            await self._ready.wait()
+            if not self.healthy:
+                await trio.sleep(RECONNECT_WAIT_MS_MIN / 1000)
+
+    async def _wait_ready(self) -> None:
+        if self.healthy:
+            return
+        with trio.move_on_after(CONNECT_WAIT_MS / 1000):
+            await self.wait_healthy()
+        if not self.healthy:
+            raise errors.Unavailable(f"containerd at {self._socket} does not answer: {self.error}")
+
+    def _method(self, kind: str, method: str, reply_type: type[Message]) -> Any:
+        if self._channel is None:
+            raise errors.Unavailable(f"containerd at {self._socket} does not answer: {self.error}")
+        key = (kind, method)
+        found = self._methods.get(key)
+        if found is None:
+            found = getattr(self._channel, kind)(
+                f"/containerd.services.{method}",
+                request_serializer=_serialise,
+                response_deserializer=reply_type.FromString,
+            )
+            self._methods[key] = found
+        return found
+
+    @asynccontextmanager
+    async def _channel_open(self) -> AsyncIterator[None]:
+        # A channel that connects before the socket listens backs off for a second: probe first.
+        if len(os.fsencode(self._socket)) > 107:
+            raise errors.RuntimeFailure(f"the socket path {self._socket} is longer than 107 bytes")
+        (await trio.open_unix_socket(self._socket)).socket.close()
+        self._channel = aio.insecure_channel(f"unix:{self._socket}", options=_CHANNEL_OPTIONS)
+        self._methods = {}
+        try:
+            yield
+        finally:
+            self.healthy = False
+            self._ready = trio.Event()
+            channel, self._channel = self._channel, None
+            with trio.CancelScope(shield=True):
+                await call(channel.close())
+
+    async def _subscription(self) -> AsyncIterator[api.Envelope]:
+        """Events, the first of which is our own greeting: once it came back nothing is missed."""
+        metadata = self._metadata
+        version = self._method("unary_unary", "version.v1.Version/Version", api.VersionResponse)
+        with _failures("version.v1.Version/Version"):
+            self.version = (await call(version(Empty(), metadata=metadata, timeout=5))).version
+        await self._make_namespace()
+        filters = [
+            f'namespace=={self._namespace},topic~="^/tasks/(exit|oom)$"',
+            f'namespace=={self._namespace},topic=="{HELLO_TOPIC}"',
+        ]
+        subscribe = self._method("unary_stream", "events.v1.Events/Subscribe", api.Envelope)
+        stream = subscribe(api.SubscribeRequest(filters=filters), metadata=metadata)
+        try:
+            first = await self._greeted(stream)
+            self.healthy, self.error = True, ""
+            self._ready.set()
+            yield first
+            while True:
+                with _failures("events.v1.Events/Subscribe"):
+                    envelope = await call(stream.read())
+                if envelope is aio.EOF:
+                    raise errors.Unavailable("containerd ended the stream of events")
+                yield envelope
+        finally:
+            stream.cancel()
+
+    async def _greeted(self, stream: Any) -> api.Envelope:
+        """Publishes greetings until the subscription delivers one."""
+        publish = self._method("unary_unary", "events.v1.Events/Publish", Empty)
+        request = api.PublishRequest(topic=HELLO_TOPIC)
+        request.event.type_url = "containerd.events.TaskOOM"
+        arrived: list[Any] = []
+
+        with trio.move_on_after(SUBSCRIBE_WAIT_MS / 1000):
+            async with trio.open_nursery() as nursery:
+
+                async def receive() -> None:
+                    with _failures("events.v1.Events/Subscribe"):
+                        arrived.append(await call(stream.read()))
+                    nursery.cancel_scope.cancel()
+
+                nursery.start_soon(receive)
+                while True:
+                    with _failures("events.v1.Events/Publish"):
+                        await call(publish(request, metadata=self._metadata, timeout=5))
+                    await trio.sleep(HELLO_INTERVAL_MS / 1000)
+        if not arrived or arrived[0] is aio.EOF:
+            raise errors.Unavailable("containerd does not deliver events")
+        first: api.Envelope = arrived[0]
+        return first
+
+    async def _make_namespace(self) -> None:
+        create = self._method("unary_unary", "namespaces.v1.Namespaces/Create", Empty)
+        request = api.CreateNamespaceRequest(namespace=api.Namespace(name=self._namespace))
+        try:
+            with _failures("namespaces.v1.Namespaces/Create"):
+                await call(create(request, metadata=self._metadata, timeout=5))
+        except errors.AlreadyExists:
+            pass
+
+    def _lost(self, reason: str) -> None:
+        if reason != self.error:
+            log.warning("containerd at %s: %s", self._socket, reason)
+        self.error = reason
+
+
+class _failures:
+    """Turns grpc's errors into ours."""
+
+    def __init__(self, method: str) -> None:
+        self._method = method
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, aio.AioRpcError):
+            raise errors.from_status(self._method, error.code(), error.details() or "") from None
+        if isinstance(error, (aio.UsageError, ConnectionAbortedError)):
+            raise errors.Unavailable(f"the connection to containerd closed during {self._method}") from None
+
+
+def _serialise(message: Message) -> bytes:
+    return message.SerializeToString()
+
+
+def _in_rfc3339(seconds: int) -> str:
+    moment = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=seconds)
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")

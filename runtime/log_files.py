@@ -1,0 +1,64 @@
+"""The rotated files of one task's log: folder/000001.log, 000002.log, ...; the highest is written to.
+
+A reader keeps (number, offset): rotation only ever adds a number and removes the lowest.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def numbers(folder: Path) -> list[int]:
+    """Of the files that there are, oldest first; empty where the folder is gone."""
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return []
+    return sorted(int(name[:-4]) for name in names if name.endswith(".log") and name[:-4].isdigit())
+
+
+def path_of(folder: Path, number: int) -> Path:
+    return folder / f"{number:06d}.log"
+
+
+class LogFiles:
+    """Appends whole records; never holds more than `size_bytes_max * files_max` on disk (plus one batch)."""
+
+    def __init__(self, folder: Path, size_bytes_max: int, files_max: int) -> None:
+        self._folder = folder
+        self._size_bytes_max = size_bytes_max
+        self._files_max = max(1, files_max)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._number = (numbers(folder) or [1])[-1]
+        self._open()
+
+    def append(self, records: bytes) -> None:
+        """Blocking; raises OSError where the disk refuses. A batch is not split over files."""
+        if self._size_bytes and self._size_bytes + len(records) > self._size_bytes_max:
+            os.close(self._file)
+            self._number += 1
+            self._open()
+            for number in numbers(self._folder)[: -self._files_max]:
+                path_of(self._folder, number).unlink(missing_ok=True)
+        written = 0
+        while written < len(records):
+            written += os.write(self._file, records[written:])
+        self._size_bytes += written
+
+    def close(self) -> None:
+        os.close(self._file)
+
+    def _open(self) -> None:
+        path = path_of(self._folder, self._number)
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self._size_bytes = os.fstat(self._file).st_size
+        if self._size_bytes:
+            self._end_torn_record(path)
+
+    def _end_torn_record(self, path: Path) -> None:
+        """After a power cut or a full disk the last record may lack its end; the next must not join it."""
+        with path.open("rb") as file:
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                self._size_bytes += os.write(self._file, b"\n")

@@ -1,0 +1,207 @@
+"""Builds the OCI runtime specification that Docker's users expect of a container. Pure.
+
+Format: https://github.com/opencontainers/runtime-spec, version 1.0.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from proto import objects_pb2
+from runtime import capabilities, oci_mounts, seccomp, signals
+from runtime.cgroup import CgroupHost
+from runtime.errors import InvalidRequest
+from runtime.model import ContainerRequest, ImageConfig
+from runtime.users import ProcessUser
+
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+PIDS_DEFAULT = 4096
+CPU_PERIOD_US = 100_000
+CPU_QUOTA_US_MIN = 1_000
+SHARES_PER_CORE = 1024
+SHARES_MIN = 2
+MEMORY_BYTES_MIN = 6 * 1024 * 1024  # runc itself does not start in less
+SHIM_GROUP_ANNOTATION = "io.containerd.runc.v2.group"
+
+
+@dataclass(frozen=True)
+class HostFacts:
+    """What of the host the specification depends on."""
+
+    architecture: str  # "amd64" or "arm64"
+    cgroup: CgroupHost
+    cgroup_parent: str
+    capabilities: tuple[str, ...] = capabilities.ALL  # that the kernel lets the daemon give
+    seccomp: bool = True
+    init_path: Path | None = None
+
+
+def build(
+    request: ContainerRequest, image: ImageConfig, user: ProcessUser, host: HostFacts
+) -> dict[str, Any]:
+    """The whole specification; raises InvalidRequest where the request cannot be met."""
+    spec = request.spec
+    hostname = request.hostname or request.id[:12]
+    kept = capabilities.effective(spec.cap_add, spec.cap_drop, host.capabilities)
+    annotations = {SHIM_GROUP_ANNOTATION: request.shim_group} if request.shim_group else {}
+    init = host.init_path if spec.init else None
+    if spec.init and init is None:
+        raise InvalidRequest("init: true needs the program tini on the host (Debian package: tini)")
+    linux: dict[str, Any] = {
+        "namespaces": _namespaces(request, host),
+        "cgroupsPath": f"/{host.cgroup_parent.strip('/')}/{request.id}",
+        "resources": resources(request.resources, host.cgroup),
+        "maskedPaths": oci_mounts.MASKED_PATHS,
+        "readonlyPaths": oci_mounts.READ_ONLY_PATHS,
+        # As users expect: ping and low ports without privileges, in a network namespace of their own.
+        "sysctl": {"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 2147483647"},
+    }
+    if host.seccomp:
+        linux["seccomp"] = seccomp.default_profile(host.architecture, kept)
+    return {
+        "ociVersion": "1.0.2",
+        "process": _process(request, image, user, kept, hostname),
+        "root": {"path": "rootfs", "readonly": spec.read_only},
+        "hostname": hostname,
+        "mounts": oci_mounts.base_mounts(host.cgroup.version)
+        + oci_mounts.task_mounts(request.mounts, request.files, init),
+        "annotations": annotations,
+        "linux": linux,
+    }
+
+
+def arguments(spec: objects_pb2.ContainerSpec, image: ImageConfig) -> list[str]:
+    """Entrypoint and command: one given in the spec replaces the image's, and an entrypoint given drops
+    the image's command, which was meant for the image's entrypoint. Raises InvalidRequest if all are empty."""
+    entrypoint = list(spec.entrypoint.values) if spec.HasField("entrypoint") else list(image.entrypoint)
+    if spec.HasField("command"):
+        command = list(spec.command.values)
+    else:
+        command = [] if spec.HasField("entrypoint") else list(image.command)
+    if not entrypoint + command:
+        raise InvalidRequest(f"image {spec.image} has no command: give the service a command or entrypoint")
+    return entrypoint + command
+
+
+def environment(
+    image: ImageConfig,
+    extra: Mapping[str, str],
+    own: Mapping[str, str],
+    *,
+    home: str,
+    hostname: str,
+    tty: bool,
+) -> list[str]:
+    """ "NAME=value" lines; later sources win: defaults, image, what the host adds, the service's own."""
+    merged = {"PATH": DEFAULT_PATH, "HOSTNAME": hostname}
+    if tty:
+        merged["TERM"] = "xterm"
+    merged |= dict(_pair(line) for line in image.environment)
+    merged |= dict(extra) | dict(own)
+    merged.setdefault("HOME", home)
+    for name in merged:
+        if not name or "=" in name or "\0" in name + merged[name]:
+            raise InvalidRequest(f"environment variable {name!r}: a name is not empty and has no = or NUL")
+    return [f"{name}={value}" for name, value in merged.items()]
+
+
+def stop_signal(spec: objects_pb2.ContainerSpec, image: ImageConfig) -> int:
+    """The number of the signal that asks the container to end."""
+    return signals.number_of(spec.stop_signal or image.stop_signal or "SIGTERM")
+
+
+def resources(wanted: objects_pb2.Resources, host: CgroupHost) -> dict[str, Any]:
+    """`linux.resources`; raises InvalidRequest on limits that contradict each other or are too small."""
+    result: dict[str, Any] = {"devices": oci_mounts.device_rules()}
+    memory = _memory(wanted, host)
+    if memory:
+        result["memory"] = memory
+    cpu: dict[str, int] = {}
+    if wanted.cpu_limit_millis > 0:
+        quota_us = wanted.cpu_limit_millis * CPU_PERIOD_US // 1000
+        cpu |= {"period": CPU_PERIOD_US, "quota": max(CPU_QUOTA_US_MIN, quota_us)}
+    if wanted.cpu_reserved_millis > 0:
+        cpu["shares"] = max(SHARES_MIN, wanted.cpu_reserved_millis * SHARES_PER_CORE // 1000)
+    if cpu:
+        result["cpu"] = cpu
+    if wanted.pids_limit >= 0:
+        result["pids"] = {"limit": wanted.pids_limit or PIDS_DEFAULT}
+    return result
+
+
+def _memory(wanted: objects_pb2.Resources, host: CgroupHost) -> dict[str, int]:
+    limit, reserved = wanted.memory_limit_bytes, wanted.memory_reserved_bytes
+    if 0 < limit < MEMORY_BYTES_MIN:
+        raise InvalidRequest(
+            f"memory limit of {limit} bytes: at least {MEMORY_BYTES_MIN} are needed to start"
+        )
+    if 0 < limit < reserved:
+        raise InvalidRequest(f"memory: {reserved} bytes are reserved, above the limit of {limit}")
+    memory: dict[str, int] = {}
+    if limit > 0:
+        memory["limit"] = limit
+        if host.swap_accounting:
+            memory["swap"] = limit  # memory and swap together: a limit is a limit, nothing swaps
+    if reserved > 0:
+        memory["reservation"] = reserved
+    return memory
+
+
+def _namespaces(request: ContainerRequest, host: HostFacts) -> list[dict[str, str]]:
+    kinds = ["pid", "ipc", "uts", "mount"] + (["cgroup"] if host.cgroup.version == "v2" else [])
+    network = {"type": "network"}
+    if request.network_namespace is not None:
+        network["path"] = str(request.network_namespace)
+    return [{"type": kind} for kind in kinds] + [network]
+
+
+def _process(
+    request: ContainerRequest, image: ImageConfig, user: ProcessUser, kept: Iterable[str], hostname: str
+) -> dict[str, Any]:
+    spec = request.spec
+    arguments_ = arguments(spec, image)
+    if spec.init:
+        arguments_ = [oci_mounts.INIT_TARGET, "--", *arguments_]
+    process: dict[str, Any] = {
+        "terminal": spec.tty,
+        "user": user_entry(user),
+        "args": arguments_,
+        "env": environment(
+            image, request.environment, spec.environment, home=user.home, hostname=hostname, tty=spec.tty
+        ),
+        "cwd": working_dir(spec.working_dir or image.working_dir),
+        "capabilities": capability_sets(kept, user.uid),
+        "noNewPrivileges": spec.no_new_privileges,
+    }
+    if spec.tty:
+        process["consoleSize"] = {"width": 80, "height": 24}
+    return process
+
+
+def user_entry(user: ProcessUser) -> dict[str, Any]:
+    return {"uid": user.uid, "gid": user.gid, "additionalGids": list(user.additional_gids)}
+
+
+def capability_sets(kept: Iterable[str], uid: int) -> dict[str, list[str]]:
+    """Root has them; another user may only gain them through a program that root owns and marked so."""
+    names = list(kept)
+    if uid == 0:
+        return {"bounding": names, "effective": names, "permitted": names}
+    return {"bounding": names, "effective": [], "permitted": []}
+
+
+def working_dir(text: str) -> str:
+    """The process's folder; raises InvalidRequest where it is not absolute."""
+    if not text:
+        return "/"
+    if not text.startswith("/"):
+        raise InvalidRequest(f"working_dir {text!r}: it must be an absolute path in the container")
+    return text
+
+
+def _pair(line: str) -> tuple[str, str]:
+    name, _, value = line.partition("=")
+    return name, value
