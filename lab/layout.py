@@ -1,0 +1,80 @@
+"""Where a lab keeps things on the machine, and the addresses that its underlay uses."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+RUN_ROOT = Path("/run/fairway-lab")  # sockets and records; short, for a Unix socket's path has 107 bytes
+STATE_ROOT = Path("/var/lib/fairway-lab")
+NAME_LENGTH_MAX = 20
+HOST_COUNT_MAX = 100
+CLIENT_COUNT_MAX = 50
+DEFAULT_NAME = "lab"
+
+# All of these exist in the lab's own network namespaces only, so labs may use the same ones.
+UNDERLAY_CIDR = "10.99.0.0/24"
+UNDERLAY_PREFIX_BITS = 24
+SWITCH_ADDRESS = "10.99.0.1"  # the hosts' default gateway: it forwards nothing out and says so
+CLUSTER_POOLS = ("10.112.0.0/13", "10.120.0.0/16")  # fairwayd's defaults: hosts' blocks, VIPs
+# The host pool covers the VIP pool; the longer route wins, and both lead to hosts of the cluster anyway.
+
+_NAME = re.compile(rf"[a-z0-9][a-z0-9-]{{0,{NAME_LENGTH_MAX - 1}}}")
+
+
+class LabError(Exception):
+    """What a person asked of the lab cannot be done: the message says what is wrong and what to do."""
+
+
+def host_address(number: int) -> str:
+    """Underlay address of the host with this number (1 to HOST_COUNT_MAX)."""
+    return f"10.99.0.{10 + number}"
+
+
+def client_address(number: int) -> str:
+    """Underlay address of the client with this number (1 to CLIENT_COUNT_MAX)."""
+    return f"10.99.0.{200 + number}"
+
+
+def checked_name(name: str, what: str) -> str:
+    """`name`, or LabError where it could not be part of a path, an interface and a cgroup."""
+    if _NAME.fullmatch(name) is None:
+        raise LabError(
+            f"{what} {name!r} is not possible: use 1 to {NAME_LENGTH_MAX} of a-z, 0-9 and '-', not '-' first"
+        )
+    return name
+
+
+@dataclass(frozen=True)
+class LabPaths:
+    """The folders of one lab."""
+
+    run: Path  # lab.json, and a folder a host that holds fairwayd.sock
+    state: Path  # a folder a host: what its disk holds
+
+    def host_run(self, host: str) -> Path:
+        return self.run / host
+
+    def host_state(self, host: str) -> Path:
+        return self.state / host
+
+    def socket(self, host: str) -> Path:
+        return self.run / host / "fairwayd.sock"
+
+    def log(self, host: str, program: str) -> Path:
+        return self.state / host / "log" / f"{program}.log"
+
+    @property
+    def record(self) -> Path:
+        return self.run / "lab.json"
+
+
+def lab_paths(name: str, state_folder: Path | None) -> LabPaths:
+    """`state_folder` is the lab's own; without it one below $TMPDIR or /var/lib/fairway-lab."""
+    if state_folder is None:
+        temporary = os.environ.get("TMPDIR")
+        root = Path(temporary) / "fairway-lab" if temporary else STATE_ROOT
+        state_folder = root / name
+    return LabPaths(run=RUN_ROOT / name, state=state_folder.absolute())
