@@ -24,6 +24,7 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
+from daemon.caller import Caller
 from daemon.errors import Refused
 from daemon.grpc_errors import STATUS
 from proto.grpc_trio import Portal, call
@@ -33,17 +34,6 @@ logger = logging.getLogger(__name__)
 Context = Any  # grpc.aio.ServicerContext, whose type parameters nothing here depends on
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
-
-
-@dataclass(frozen=True)
-class Caller:
-    """Who calls: "operator" (name), "node" (id), or "root" of this host through its Unix socket."""
-
-    kind: str
-    name: str
-
-    def __str__(self) -> str:
-        return f"{self.kind}/{self.name}"
 
 
 @dataclass(frozen=True)

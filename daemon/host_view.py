@@ -1,0 +1,157 @@
+"""What this host knows of the cluster: the items of the leader's last state, kept on disk across restarts.
+
+The copy on disk lets a daemon that restarts without reaching a leader serve names, health checks and the
+network as before. It is written at most once a second and replaced atomically; losing it costs nothing but
+the time until the leader is heard.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from google.protobuf.message import DecodeError
+
+from proto.host_pb2 import HostItem, HostState
+from proto.objects_pb2 import Cluster, Endpoint, Frontend, Image, Network, Node, Task, Volume
+
+logger = logging.getLogger(__name__)
+
+
+class HostView:
+    """Items by key; changed only by `apply`, on the main thread."""
+
+    def __init__(self) -> None:
+        self.revision = 0
+        self.complete = False  # a leader's complete state was seen since this daemon started
+        self._items: dict[str, HostItem] = {}
+        self._withdrawn_at: dict[str, int] = {}  # task id -> revision without a ready endpoint of it
+
+    def apply(self, state: HostState) -> set[str]:
+        """Takes in a state or a change; the kinds of item ("task", "endpoint", ...) that it touched."""
+        touched = set()
+        if state.complete:
+            touched = {key.partition("/")[0] for key in self._items}
+            self._items = {}
+            self.complete = True
+        for item in state.put:
+            self._items[item.key] = item
+            touched.add(item.key.partition("/")[0])
+        for key in state.removed_keys:
+            self._items.pop(key, None)
+            touched.add(key.partition("/")[0])
+        self.revision = max(state.revision, self.revision) if not state.complete else state.revision
+        self._note_withdrawn()
+        return touched
+
+    def _note_withdrawn(self) -> None:
+        tasks = set(self._keys("task"))
+        for task_id in tasks:
+            item = self._items.get(f"endpoint/{task_id}")
+            if item is not None and item.endpoint.ready:
+                self._withdrawn_at.pop(task_id, None)
+            else:
+                self._withdrawn_at.setdefault(task_id, self.revision)
+        for task_id in self._withdrawn_at.keys() - tasks:
+            del self._withdrawn_at[task_id]
+
+    def withdrawn_at(self, task_id: str) -> int | None:
+        """Revision from which on no balancer is told of the task; None while one may be."""
+        return self._withdrawn_at.get(task_id)
+
+    def _keys(self, kind: str) -> Iterator[str]:
+        prefix = kind + "/"
+        return (key[len(prefix) :] for key in self._items if key.startswith(prefix))
+
+    def _of(self, kind: str) -> Iterator[HostItem]:
+        prefix = kind + "/"
+        return (item for key, item in self._items.items() if key.startswith(prefix))
+
+    @property
+    def cluster(self) -> Cluster | None:
+        return next((item.cluster for item in self._of("cluster")), None)
+
+    @property
+    def nodes(self) -> list[Node]:
+        return [item.node for item in self._of("node")]
+
+    def node(self, node_id: str) -> Node | None:
+        item = self._items.get(f"node/{node_id}")
+        return None if item is None else item.node
+
+    @property
+    def tasks(self) -> list[Task]:
+        return [item.task for item in self._of("task")]
+
+    @property
+    def frontends(self) -> list[Frontend]:
+        return [item.frontend for item in self._of("frontend")]
+
+    @property
+    def endpoints(self) -> list[Endpoint]:
+        return [item.endpoint for item in self._of("endpoint")]
+
+    @property
+    def networks(self) -> list[Network]:
+        return [item.network for item in self._of("network")]
+
+    @property
+    def volumes(self) -> list[Volume]:
+        return [item.volume for item in self._of("volume")]
+
+    @property
+    def images(self) -> list[Image]:
+        return [item.image for item in self._of("image")]
+
+    def to_state(self) -> HostState:
+        """All of it as one complete state."""
+        return HostState(complete=True, revision=self.revision, put=self._items.values())
+
+    def restore(self, state: HostState) -> None:
+        """Starts from a state that was saved; a leader's complete state is still awaited."""
+        self.apply(state)
+        self.complete = False
+
+
+def save(view: HostState, path: Path) -> None:
+    """Replaces the file at `path` atomically. Not synced: a torn file is ignored at the next start."""
+    temporary = path.with_suffix(".new")
+    temporary.write_bytes(view.SerializeToString())
+    temporary.chmod(0o600)
+    temporary.replace(path)
+
+
+def load(path: Path) -> HostState | None:
+    """What `save` wrote, or None where there is nothing that can be read."""
+    with contextlib.suppress(FileNotFoundError):
+        try:
+            return HostState.FromString(path.read_bytes())
+        except (DecodeError, OSError) as error:
+            logger.warning("the saved state %s is of no use (%s); waiting for the leader's", path, error)
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+    return None
+
+
+def merge(states: Iterable[HostState]) -> HostState:
+    """One state that does what `states` do one after the other."""
+    merged = HostState()
+    put: dict[str, HostItem] = {}
+    removed: set[str] = set()
+    for state in states:
+        if state.complete:
+            merged.complete = True
+            put, removed = {}, set()
+        for item in state.put:
+            put[item.key] = item
+            removed.discard(item.key)
+        for key in state.removed_keys:
+            put.pop(key, None)
+            removed.add(key)
+        merged.revision = max(merged.revision, state.revision)
+    merged.put.extend(put.values())
+    merged.removed_keys.extend(sorted(removed))
+    return merged
