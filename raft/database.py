@@ -1,0 +1,91 @@
+"""The one SQLite file of a member: log, vote, and the store's tables in a form that a person can read.
+
+    sqlite3 /var/lib/fairway/raft/cluster.sqlite "select name, text from tasks"
+
+WAL with synchronous=FULL: a transaction that was committed survives a power cut. Every row that a restart
+depends on carries a CRC-32, since SQLite itself does not notice a flipped bit.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import zlib
+from pathlib import Path
+
+from raft.errors import MemberFault
+from raft.schema import KINDS
+
+FILE_NAME = "cluster.sqlite"
+FORMAT = 1
+WAL_PAGES = 1000  # of 4 KiB, before the WAL is written back
+CACHE_KIB = 2048
+
+_TABLES = """
+create table if not exists raft_log (
+    log_index integer primary key, term integer not null, command blob not null, crc integer not null
+) strict;
+create table if not exists raft_state (
+    one integer primary key check (one = 1), term integer not null, voted_for text,
+    commit_index integer not null, crc integer not null
+) strict;
+create table if not exists store_state (
+    one integer primary key check (one = 1), applied_index integer not null, applied_term integer not null,
+    revision integer not null, membership blob not null, crc integer not null
+) strict;
+create table if not exists requests (
+    position integer primary key, request_id text not null, result blob not null, crc integer not null
+) strict;
+"""
+_OBJECT_TABLE = """
+create table if not exists {table} (
+    id text primary key, name text not null, version integer not null, object blob not null,
+    crc integer not null, text text
+) strict, without rowid;
+"""
+
+
+def checksum(*parts: int | bytes | str | None) -> int:
+    """CRC-32 over parts, each preceded by its length so that they cannot run into each other."""
+    crc = 0
+    for part in parts:
+        if isinstance(part, int):
+            content = b"%d" % part
+        elif isinstance(part, str):
+            content = part.encode()
+        else:
+            content = b"-" if part is None else part
+        crc = zlib.crc32(b"%d:" % len(content), crc)
+        crc = zlib.crc32(content, crc)
+    return crc
+
+
+def open_database(path: Path | str) -> sqlite3.Connection:
+    """Opens or makes the file (or ":memory:"). The connection is in autocommit: transactions are explicit.
+
+    It may be used from any one thread at a time. MemberFault where the file cannot be used.
+    """
+    try:
+        if path != ":memory:":
+            Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=0.0)
+        database.execute("pragma locking_mode=exclusive" if path == ":memory:" else "pragma journal_mode=wal")
+        database.execute("pragma synchronous=full")
+        database.execute("pragma cell_size_check=on")
+        database.execute(f"pragma wal_autocheckpoint={WAL_PAGES}")
+        database.execute(f"pragma cache_size=-{CACHE_KIB}")
+        (version,) = database.execute("pragma user_version").fetchone()
+        if version not in (0, FORMAT):
+            raise MemberFault(
+                f"{path} has format {version}, this software knows {FORMAT}: start the newer software"
+            )
+        database.executescript("begin immediate;" + _TABLES + _object_tables() + "commit;")
+        database.execute(f"pragma user_version={FORMAT}")
+    except (sqlite3.Error, OSError) as error:
+        raise MemberFault(f"the cluster's state in {path} cannot be opened: {error}") from error
+    if path != ":memory:":
+        Path(path).chmod(0o600)
+    return database
+
+
+def _object_tables() -> str:
+    return "".join(_OBJECT_TABLE.format(table=kind.table) for kind in KINDS)
