@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from daemon.draft import Draft
 from daemon.leases import leases_held_by
 from daemon.task_states import age_key, assigned, ended, gone, wanted
@@ -52,9 +54,21 @@ def stop_task(draft: Draft, task: objects.Task, why: str) -> None:
         edited.desired_message = why[:DESIRED_MESSAGE_CHARACTERS_MAX]
 
 
-def lose_task(draft: Draft, task: objects.Task, why: str) -> None:
-    """Its host is down or removed: it counts as ended, though its container may still run there."""
-    mark_lost(draft.edit(task), why)
+def lose_tasks_of_lost_hosts(
+    draft: Draft, tasks: Sequence[objects.Task], nodes: Mapping[str, objects.Node]
+) -> None:
+    """Tasks on a host that is down count as ended, though their containers may still run there; those of a
+    host that was removed are gone for good."""
+    for task in tasks:
+        if not assigned(task):
+            continue
+        node = nodes.get(task.node_id)
+        if node is None:
+            if not ended(task):
+                mark_lost(draft.edit(task), "its host was removed from the cluster")
+            release_task(draft, task)
+        elif node.state == objects.NODE_STATE_DOWN and not ended(task):
+            mark_lost(draft.edit(task), f"host {node.meta.name} is down")
 
 
 def mark_lost(task: objects.Task, why: str) -> None:

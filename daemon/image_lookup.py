@@ -1,0 +1,39 @@
+"""Which image of the cluster a service means. Pure."""
+
+from __future__ import annotations
+
+from proto import objects_pb2 as objects
+from raft.store import Store
+from runtime.errors import InvalidRequest
+from runtime.references import normalise_reference
+
+
+def find_image(store: Store, reference: str) -> objects.Image | None:
+    """The image that a name (redis, redis:7, registry.example/team/app@sha256:...) stands for now; None
+    where the cluster has none such, or the name is no name of an image."""
+    try:
+        name = normalise_reference(reference)
+    except InvalidRequest:
+        return None
+    _, at, digest = name.partition("@")
+    images = store.table(objects.Image)
+    if at:
+        return next(iter(images.by("manifest", digest)), None)
+    return images.unique("name", name)
+
+
+def image_of_digest(store: Store, manifest_digest: str) -> objects.Image | None:
+    return next(iter(store.table(objects.Image).by("manifest", manifest_digest)), None)
+
+
+def missing_image(reference: str) -> str:
+    """What is said of a task whose image the cluster does not have."""
+    return f"image {reference} is not in the cluster: load it with `fairway image load FILE`"
+
+
+def replaced_image(reference: str) -> str:
+    """What is said of a task made for content that the image's name does not stand for any more."""
+    return (
+        f"image {reference} has other content in the cluster now than when this was deployed: deploy again to "
+        "use it, or load the earlier one with `fairway image load FILE`"
+    )
