@@ -1,0 +1,109 @@
+"""The argument parser, built from the catalogue."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from cli import catalogue
+from cli.failure import EXIT_CODES_HELP, EXIT_USAGE
+
+_CONNECTION_HELP = """where to connect (the first that is given):
+  --socket PATH, --context NAME, $FAIRWAY_SOCKET, $FAIRWAY_CONTEXT, the current context
+  ('fairway context use'), the daemon of this host (/run/fairway/fairwayd.sock).
+  Contexts are kept in ~/.config/fairway, or in $FAIRWAY_CONFIG."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        print(f"fairway: {message}\nSee '{self.prog} --help'.", file=sys.stderr)
+        sys.exit(EXIT_USAGE)
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The options of one command; `run` names the function. Exits with status 2 on wrong usage and with 0
+    after --help."""
+    parser = build()
+    options = parser.parse_args(arguments)
+    if not hasattr(options, "run"):
+        options.parser.print_help(sys.stderr)
+        sys.exit(EXIT_USAGE)
+    return options
+
+
+def build() -> argparse.ArgumentParser:
+    raw: Any = argparse.RawDescriptionHelpFormatter
+    parser = _Parser(
+        prog="fairway",
+        usage="fairway [--context NAME | --socket PATH] COMMAND ...",
+        description="Runs containers on a cluster of hosts.",
+        epilog=_overview(),
+        formatter_class=raw,
+        allow_abbrev=False,
+    )
+    _add_connection(parser, None)
+    parser.set_defaults(parser=parser)
+    children = parser.add_subparsers(metavar="COMMAND", help=argparse.SUPPRESS)
+    families: dict[str, Any] = {}
+    for command in catalogue.COMMANDS:
+        family, _, word = command.path.rpartition(" ")
+        if family and family not in families:
+            group = children.add_parser(
+                family, description=_sentence(catalogue.FAMILIES[family]), allow_abbrev=False
+            )
+            group.set_defaults(parser=group)
+            families[family] = group.add_subparsers(metavar="COMMAND", title="commands")
+        _add_command(families[family] if family else children, word, command, raw)
+    return parser
+
+
+def _add_command(children: Any, word: str, command: catalogue.Command, raw: Any) -> None:
+    examples = "\n".join(f"  {line}" for line in command.examples)
+    parser = children.add_parser(
+        word,
+        help=command.help,
+        description=command.help,
+        epilog=f"examples:\n{examples}",
+        formatter_class=raw,
+        allow_abbrev=False,
+    )
+    for option in command.options:
+        parser.add_argument(*option.names, **option.settings)
+    _add_connection(parser, argparse.SUPPRESS)
+    parser.set_defaults(run=command.run, parser=parser)
+
+
+def _add_connection(parser: argparse.ArgumentParser, default: Any) -> None:
+    # Not given below the command, they keep what was given before it: hence SUPPRESS there.
+    group = parser.add_argument_group("connection")
+    group.add_argument("--context", metavar="NAME", default=default, help="a context: fairway context ls")
+    group.add_argument("--socket", metavar="PATH", default=default, help="Unix socket of a fairwayd")
+
+
+def _overview() -> str:
+    parts = []
+    for group, title in catalogue.GROUPS.items():
+        parts.append(f"{title}:")
+        family_seen = set()
+        for command in catalogue.COMMANDS:
+            if command.group != group:
+                continue
+            family, _, word = command.path.rpartition(" ")
+            if family and family not in family_seen:
+                family_seen.add(family)
+                words = "|".join(
+                    each.path.removeprefix(f"{family} ")
+                    for each in catalogue.COMMANDS
+                    if each.path.startswith(f"{family} ")
+                )
+                parts.append(f"  {family:<11} {_sentence(catalogue.FAMILIES[family])} ({words})")
+            elif not family:
+                parts.append(f"  {word:<11} {command.help}")
+        parts.append("")
+    return "\n".join([*parts, _CONNECTION_HELP, "", EXIT_CODES_HELP]).replace("%", "%%")
+
+
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:] + "."

@@ -1,0 +1,27 @@
+"""How a command ends: the exit codes, and the one exception that carries a sentence for the person."""
+
+from __future__ import annotations
+
+EXIT_OK = 0
+EXIT_FAILED = 1  # the request failed or was refused
+EXIT_USAGE = 2
+EXIT_UNREACHABLE = 3  # no fairwayd answers, or the cluster has no majority
+EXIT_TIMED_OUT = 4
+EXIT_INTERRUPTED = 130
+
+EXIT_CODES_HELP = """exit status:
+  0    done
+  1    the request failed or was refused
+  2    wrong usage
+  3    the cluster cannot be reached, or has lost its majority
+  4    timed out waiting
+  130  interrupted (Ctrl-C)
+  'fairway exec' ends with the exit status of the command it ran."""
+
+
+class CommandFailed(Exception):
+    """Ends the command: "fairway: <asked>: <message>" on stderr, and `exit_code`."""
+
+    def __init__(self, asked: str, message: str, exit_code: int = EXIT_FAILED) -> None:
+        super().__init__(f"{asked}: {message}" if asked else message)
+        self.exit_code = exit_code
