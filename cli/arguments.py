@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from cli import catalogue
+from cli.command import Command
 from cli.failure import EXIT_CODES_HELP, EXIT_USAGE
 
 _CONNECTION_HELP = """where to connect (the first that is given):
@@ -45,21 +46,20 @@ def build() -> argparse.ArgumentParser:
     )
     _add_connection(parser, None)
     parser.set_defaults(parser=parser)
-    children = parser.add_subparsers(metavar="COMMAND", help=argparse.SUPPRESS)
+    children = parser.add_subparsers(prog="fairway", metavar="COMMAND", help=argparse.SUPPRESS)
     families: dict[str, Any] = {}
     for command in catalogue.COMMANDS:
         family, _, word = command.path.rpartition(" ")
         if family and family not in families:
-            group = children.add_parser(
-                family, description=_sentence(catalogue.FAMILIES[family]), allow_abbrev=False
-            )
+            described = _sentence(catalogue.FAMILIES[family])
+            group = children.add_parser(family, description=described, allow_abbrev=False)
             group.set_defaults(parser=group)
             families[family] = group.add_subparsers(metavar="COMMAND", title="commands")
         _add_command(families[family] if family else children, word, command, raw)
     return parser
 
 
-def _add_command(children: Any, word: str, command: catalogue.Command, raw: Any) -> None:
+def _add_command(children: Any, word: str, command: Command, raw: Any) -> None:
     examples = "\n".join(f"  {line}" for line in command.examples)
     parser = children.add_parser(
         word,

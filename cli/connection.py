@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import os
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -52,6 +54,17 @@ def choose_target(context: str | None, socket_path: str | None, environment: Map
         return Target(socket=SOCKET_DEFAULT)
     chosen = known.find(name)
     return Target(addresses=chosen.addresses, pem=contexts.read_pem(known, chosen), context=name)
+
+
+def connect(options: argparse.Namespace) -> Cluster:
+    """The cluster that a command's options, or else the environment, choose."""
+    return Cluster(choose_target(options.context, options.socket, os.environ))
+
+
+def connect_local(options: argparse.Namespace) -> Cluster:
+    """The daemon of this host, whatever the current context is: for what concerns the host itself."""
+    path = options.socket or os.environ.get("FAIRWAY_SOCKET") or SOCKET_DEFAULT
+    return Cluster(Target(socket=path))
 
 
 class Cluster:
