@@ -216,7 +216,7 @@ def certificate_der(certificate: x509.Certificate) -> bytes:
     return certificate.public_bytes(serialization.Encoding.DER)
 
 
-def fingerprint(ca: x509.Certificate) -> bytes:
+def ca_fingerprint(ca: x509.Certificate) -> bytes:
     """SHA-256 of the certificate's DER: what a join token carries."""
     return hashlib.sha256(certificate_der(ca)).digest()
 

@@ -19,7 +19,6 @@ from proto import objects_pb2 as objects
 
 SECRET_BYTES = 20
 VALID_MS_DEFAULT = 24 * 3_600_000
-VALID_MS_MAX = 365 * 24 * 3_600_000
 TEXT_CHARACTERS_MAX = 256
 
 _ROLE_WORDS: dict[str, objects.NodeRole.ValueType] = {
@@ -40,28 +39,18 @@ class ParsedToken:
 
 
 def create(
-    token_id: str,
-    role: objects.NodeRole.ValueType,
-    name: str,
-    ca_sha256: bytes,
-    now_unix_ms: int,
-    valid_ms: int = VALID_MS_DEFAULT,
+    token_id: str, name: str, role: objects.NodeRole.ValueType, expires_unix_ms: int, ca_sha256: bytes
 ) -> tuple[objects.JoinToken, str]:
-    """The object to store and the text to show once. Raises Refused: no such role, or a bad duration."""
+    """The object to store and the text to show once; `name` may be empty. Raises Refused: no such role."""
     words = [word for word, value in _ROLE_WORDS.items() if value == role]
     if not words:
         raise Refused("a join token needs a role: voter or worker")
-    if not 0 < valid_ms <= VALID_MS_MAX:
-        raise Refused(
-            f"a join token cannot be valid for {valid_ms} ms: choose more than 0 and at most "
-            f"{VALID_MS_MAX // 86_400_000} days"
-        )
     secret = secrets.token_bytes(SECRET_BYTES)
     token = objects.JoinToken(
         meta=objects.Meta(id=token_id, name=name or f"{words[0]}-{token_id[:6]}", tenant="default", format=1),
         secret_sha256=hashlib.sha256(secret).digest(),
         role=role,
-        expires_unix_ms=now_unix_ms + valid_ms,
+        expires_unix_ms=expires_unix_ms,
     )
     text = "-".join(("fairway", words[0], token_id, base32.encode(secret), base32.encode(ca_sha256)))
     return token, text

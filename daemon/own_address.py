@@ -1,0 +1,47 @@
+"""The address that other hosts most likely reach this one by: that of the default route's interface."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+
+from daemon.errors import Kind, Refused
+
+# Documentation addresses (RFC 5737, RFC 3849): the kernel is asked for the route, nothing is ever sent.
+_ANYWHERE_IPV4 = ("192.0.2.1", 9)
+_ANYWHERE_IPV6 = ("2001:db8::1", 9)
+
+
+def own_address() -> str:
+    """The source address that the kernel would choose for the outside. Raises Refused where it has none."""
+    for family, place in ((socket.AF_INET, _ANYWHERE_IPV4), (socket.AF_INET6, _ANYWHERE_IPV6)):
+        address = _source_address(family, place)
+        if address is not None:
+            return address
+    raise Refused(
+        "this host has no default route, so its address cannot be found out; give the address that other "
+        "hosts reach it by: --address ADDRESS, or advertise_address in [host] of the configuration",
+        Kind.NOT_POSSIBLE,
+    )
+
+
+def is_own_address(address: str) -> bool:
+    """Whether a socket can be bound to `address` here. Where any may be (ip_nonlocal_bind), it says yes."""
+    family = socket.AF_INET6 if ipaddress.ip_address(address).version == 6 else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((address, 0))
+        except OSError:
+            return False
+    return True
+
+
+def _source_address(family: socket.AddressFamily, place: tuple[str, int]) -> str | None:
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(place)  # of a datagram socket: only looks up the route (udp(7))
+        except OSError:
+            return None
+        address = str(probe.getsockname()[0])
+    value = ipaddress.ip_address(address)
+    return None if value.is_unspecified or value.is_loopback or value.is_link_local else address
