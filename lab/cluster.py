@@ -66,11 +66,13 @@ class Lab:
         host_cpu_millis: int = 4000,
         host_memory_bytes: int = 4 << 30,
         keep_on_failure: bool = False,
+        on_failure: Callable[[Lab], None] | None = None,
         progress: Progress = _silent,
     ) -> Lab:
         """Starts `hosts` hosts, named host-1 and so on, and makes one cluster of them.
 
-        Leaves nothing behind when it fails, unless `keep_on_failure`. `daemon_command` (tests of the lab
+        When it fails, `on_failure` may look at what there is (its logs, say), and then all is removed,
+        unless `keep_on_failure`. `daemon_command` (tests of the lab
         itself) runs in place of fairwayd, and no cluster is formed.
         """
         checked_name(name, "lab name")
@@ -103,7 +105,9 @@ class Lab:
                 progress(f"{started} started at {lab.address(started)}")
             if not daemon_command:
                 lab._form_cluster(progress)
-        except BaseException:
+        except BaseException as error:
+            if on_failure is not None and isinstance(error, LabError):
+                on_failure(lab)
             if not keep_on_failure:
                 lab.down()
             raise

@@ -1,0 +1,1 @@
+"""The demonstration: a small shop on three hosts, one of which dies."""
