@@ -32,9 +32,7 @@ def stop_tied_tasks(draft: Draft, nodes: Mapping[str, objects.Node]) -> None:
                 continue
             stop_task(draft, task, f"drain of {node.meta.name}")
             others = [
-                other
-                for other in draft.tasks_of(service.meta.id)
-                if other.slot == task.slot and alive(other)
+                other for other in draft.tasks_of(service.meta.id) if other.slot == task.slot and alive(other)
             ]
             if not others:
                 like = None if task.generation == service.generation else task

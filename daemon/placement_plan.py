@@ -127,9 +127,7 @@ def _assign(
     edited.status.message = ""
 
 
-def _waits_for_predecessor(
-    draft: Draft, task: objects.Task, nodes: Mapping[str, objects.Node]
-) -> str:
+def _waits_for_predecessor(draft: Draft, task: objects.Task, nodes: Mapping[str, objects.Node]) -> str:
     """A slot's volumes are used by one of its tasks at a time. Where the earlier one is on a host that is
     down, the scheduler's own words about that host say more."""
     volumes = set(named_volumes(task.spec))

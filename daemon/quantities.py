@@ -8,7 +8,7 @@ _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
 
 def bytes_text(count: int) -> str:
-    """"512 MiB", "1.5 GiB"; at most one digit after the point, cut and never rounded up."""
+    """ "512 MiB", "1.5 GiB"; at most one digit after the point, cut and never rounded up."""
     value, unit = count, 0
     while value >= 1024 and unit < len(_UNITS) - 1:
         value //= 1024
@@ -19,13 +19,13 @@ def bytes_text(count: int) -> str:
 
 
 def cpu_text(millis: int) -> str:
-    """"1.5 CPU" of 1500 thousandths."""
+    """ "1.5 CPU" of 1500 thousandths."""
     whole, rest = divmod(millis, 1000)
     return f"{whole}.{rest:03d}".rstrip("0") + " CPU" if rest else f"{whole} CPU"
 
 
 def duration_text(milliseconds: int) -> str:
-    """"500 ms", "4 s", "2 min"."""
+    """ "500 ms", "4 s", "2 min"."""
     if milliseconds < 1000:
         return f"{milliseconds} ms"
     if milliseconds < 120_000:
@@ -34,7 +34,7 @@ def duration_text(milliseconds: int) -> str:
 
 
 def names_text(names: Sequence[str], noun: str, shown_max: int = 3) -> str:
-    """"host-1 and host-2", or "7 hosts" where there are more than `shown_max`."""
+    """ "host-1 and host-2", or "7 hosts" where there are more than `shown_max`."""
     if len(names) > shown_max:
         return f"{len(names)} {noun}"
     if len(names) <= 1:

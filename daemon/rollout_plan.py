@@ -232,6 +232,8 @@ def _done(task: objects.Task) -> bool:
     """It has ended and its policy asks for no further run: for a rollout, as good as settled if it succeeded."""
     if not ended(task):
         return False
-    return task.status.state == objects.TASK_STATE_EXITED and task.status.exit_code == 0 and (
-        task.spec.restart.condition != objects.RestartPolicy.CONDITION_ANY
+    return (
+        task.status.state == objects.TASK_STATE_EXITED
+        and task.status.exit_code == 0
+        and (task.spec.restart.condition != objects.RestartPolicy.CONDITION_ANY)
     )

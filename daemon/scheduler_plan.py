@@ -42,7 +42,8 @@ class Scheduler:
 
     def __init__(self, nodes: Iterable[objects.Node], tasks: Iterable[objects.Task]) -> None:
         self._rooms = {
-            node.meta.id: Room(node) for node in sorted(nodes, key=lambda node: (node.meta.name, node.meta.id))
+            node.meta.id: Room(node)
+            for node in sorted(nodes, key=lambda node: (node.meta.name, node.meta.id))
         }
         self._zone_counts: dict[str, dict[str, int]] = {}
         self._fixed: dict[tuple[str, int, str], tuple[list[Room], list[tuple[objects.Node, Refusal]]]] = {}
@@ -122,14 +123,16 @@ class Scheduler:
             return None
         if len(by_node) > 1:
             where = "; ".join(
-                f"{names_text(names, 'volumes')} on {self._name(node_id)}" for node_id, names in sorted(by_node.items())
+                f"{names_text(names, 'volumes')} on {self._name(node_id)}"
+                for node_id, names in sorted(by_node.items())
             )
             return Placement(None, f"its volumes are on different hosts: {where}")
         ((node_id, names),) = by_node.items()
         room = self._rooms.get(node_id)
         if room is None:
             return Placement(
-                None, f"bound by volume {names_text(names, 'volumes')} to a host that is not in the cluster any more"
+                None,
+                f"bound by volume {names_text(names, 'volumes')} to a host that is not in the cluster any more",
             )
         return room
 

@@ -1,0 +1,78 @@
+"""What balancers and DNS use, derived from services and tasks and never stored. Pure.
+
+A task that is told to stop is withdrawn at once, before its host stops it; so is one whose host is down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from proto import objects_pb2 as objects
+from raft.store import Store
+
+
+def endpoint_of(store: Store, task: objects.Task) -> objects.Endpoint | None:
+    """The task's endpoint; None where nothing may be sent to it."""
+    if task.desired != objects.DESIRED_STATE_RUNNING or task.status.state != objects.TASK_STATE_RUNNING:
+        return None
+    if not task.address or not task.networks:
+        return None
+    node = store.get(objects.Node, task.node_id)
+    if node is None or node.state == objects.NODE_STATE_DOWN:
+        return None
+    return objects.Endpoint(
+        task_id=task.meta.id,
+        task_name=task.meta.name,
+        service_id=task.service_id,
+        node_id=task.node_id,
+        address=task.address,
+        ready=task.status.ready,
+        networks=task.networks,
+    )
+
+
+def frontend_of(store: Store, service: objects.Service) -> objects.Frontend | None:
+    """The service's frontend; None where it has no address or is being removed."""
+    if service.removing or not service.vip:
+        return None
+    networks = []
+    aliases: set[str] = set()
+    for name in service.spec.networks:
+        key = (service.meta.tenant, service.app, name)
+        network = store.table(objects.Network).unique("name", key)
+        if network is not None:
+            networks.append(network.meta.id)
+        if name in service.spec.network_aliases:
+            aliases.update(service.spec.network_aliases[name].values)
+    return objects.Frontend(
+        service_id=service.meta.id,
+        service=service.meta.name,
+        app=service.app,
+        tenant=service.meta.tenant,
+        vip=service.vip,
+        ports=service.spec.ports,
+        networks=networks,
+        aliases=sorted(aliases),
+    )
+
+
+def endpoints(store: Store) -> Iterator[objects.Endpoint]:
+    """All of the cluster."""
+    for task in store.table(objects.Task):
+        endpoint = endpoint_of(store, task)
+        if endpoint is not None:
+            yield endpoint
+
+
+def frontends(store: Store) -> Iterator[objects.Frontend]:
+    """All of the cluster."""
+    for service in store.table(objects.Service):
+        frontend = frontend_of(store, service)
+        if frontend is not None:
+            yield frontend
+
+
+def endpoints_on(store: Store, node_id: str) -> Iterator[tuple[str, objects.Endpoint | None]]:
+    """(task id, endpoint or None) of all tasks of one node: what to look at again when its state changes."""
+    for task in store.table(objects.Task).by("node", node_id):
+        yield task.meta.id, endpoint_of(store, task)
