@@ -70,6 +70,11 @@ class HostView:
         prefix = kind + "/"
         return (item for key, item in self._items.items() if key.startswith(prefix))
 
+    def items_of(self, kind: str) -> Iterator[tuple[str, HostItem]]:
+        """(key, item) of one kind, in the order in which they came."""
+        prefix = kind + "/"
+        return ((key, item) for key, item in self._items.items() if key.startswith(prefix))
+
     @property
     def cluster(self) -> Cluster | None:
         return next((item.cluster for item in self._of("cluster")), None)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from daemon.host_view import HostView
 from net import model
 from proto import objects_pb2 as objects
+from proto.host_pb2 import HostItem
 
 LIVE = (
     objects.TASK_STATE_ASSIGNED,
@@ -15,24 +19,62 @@ LIVE = (
 )
 
 
-def desired_network(view: HostView, node_id: str) -> model.DesiredNetwork | None:
-    """None while the cluster or this host's own node is not known."""
-    cluster, own = view.cluster, view.node(node_id)
-    if cluster is None or own is None or not own.network.block:
+class NetworkView:
+    """Makes the desired network of one host; what did not change stays the same object.
+
+    The network's planners compare by identity first, so that one change among thousands costs little.
+    """
+
+    def __init__(self, node_id: str) -> None:
+        self._node_id = node_id
+        self._made: dict[str, tuple[HostItem, Any]] = {}
+        self._tuples: dict[str, tuple[Any, ...]] = {}
+
+    def desired(self, view: HostView) -> model.DesiredNetwork | None:
+        """None while the cluster or this host's own node is not known."""
+        clusters = self._all(view, "cluster", lambda item: _config(item.cluster.network))
+        hosts = self._all(view, "node", lambda item: _host(item.node) if item.node.network.block else None)
+        local = next((host for host in hosts if host.node_id == self._node_id), None)
+        if not clusters or local is None:
+            return None
+        return model.DesiredNetwork(
+            config=clusters[0],
+            local=local,
+            hosts=hosts,
+            frontends=self._all(view, "frontend", lambda item: _frontend(item.frontend)),
+            endpoints=self._all(view, "endpoint", lambda item: _endpoint(item.endpoint)),
+            networks=self._all(view, "network", lambda item: _network(item.network)),
+            tasks=self._all(view, "task", lambda item: _local_task(item.task)),
+        )
+
+    def _all(self, view: HostView, kind: str, make: Callable[[HostItem], Any]) -> tuple[Any, ...]:
+        values = []
+        for key, item in view.items_of(kind):
+            known = self._made.get(key)
+            if known is None or known[0] is not item:
+                made = make(item)
+                if known is not None and known[1] == made:
+                    made = known[1]
+                self._made[key] = known = (item, made)
+            if known[1] is not None:
+                values.append(known[1])
+        before = self._tuples.get(kind, ())
+        same = len(before) == len(values) and all(a is b for a, b in zip(before, values, strict=True))
+        if not same:
+            self._tuples[kind] = tuple(values)
+            self._forget(view, kind)
+        return self._tuples.get(kind, ())
+
+    def _forget(self, view: HostView, kind: str) -> None:
+        present = {key for key, _ in view.items_of(kind)}
+        for key in [key for key in self._made if key.startswith(kind + "/") and key not in present]:
+            del self._made[key]
+
+
+def _local_task(task: objects.Task) -> model.LocalTask | None:
+    if not task.address or task.status.state not in LIVE:
         return None
-    return model.DesiredNetwork(
-        config=_config(cluster.network),
-        local=_host(own),
-        hosts=tuple(_host(node) for node in view.nodes if node.network.block),
-        frontends=tuple(_frontend(frontend) for frontend in view.frontends),
-        endpoints=tuple(_endpoint(endpoint) for endpoint in view.endpoints),
-        networks=tuple(_network(network) for network in view.networks),
-        tasks=tuple(
-            model.LocalTask(task_id=task.meta.id, address=task.address, networks=tuple(task.networks))
-            for task in view.tasks
-            if task.address and task.status.state in LIVE
-        ),
-    )
+    return model.LocalTask(task_id=task.meta.id, address=task.address, networks=tuple(task.networks))
 
 
 def _config(settings: objects.NetworkSettings) -> model.NetworkConfig:

@@ -1,0 +1,90 @@
+"""What this host has to tell the leader: collected here, sent by the session."""
+
+from __future__ import annotations
+
+import trio
+
+from proto import objects_pb2 as objects
+from proto.host_pb2 import HostReport, TaskReport
+
+
+class Reports:
+    """The newest status of every task, and which of them the leader has not been sent in this session."""
+
+    def __init__(self) -> None:
+        self.network_revision = 0
+        self._tasks: dict[str, TaskReport] = {}
+        self._unsent: set[str] = set()
+        self._images: list[str] = []
+        self._images_unsent = False
+        self._description: objects.NodeDescription | None = None
+        self._description_unsent = False
+        self._news = trio.Event()
+
+    def task(self, task_id: str, status: objects.TaskStatus, gone: bool, now_unix_ms: int) -> None:
+        """Notes a task's status; `gone`: nothing of it is left here."""
+        report = TaskReport(task_id=task_id, status=status, gone=gone)
+        report.status.reported_unix_ms = now_unix_ms
+        self._tasks[task_id] = report
+        self._unsent.add(task_id)
+        self._news.set()
+
+    def forget_task(self, task_id: str) -> None:
+        """The cluster does not know the task any more: nobody needs to hear of it."""
+        self._tasks.pop(task_id, None)
+        self._unsent.discard(task_id)
+
+    def images(self, digests: list[str]) -> None:
+        """Notes which images are held."""
+        if digests != self._images:
+            self._images, self._images_unsent = digests, True
+            self._news.set()
+
+    def description(self, description: objects.NodeDescription) -> None:
+        """Notes what the host is and has."""
+        if description != self._description:
+            self._description, self._description_unsent = description, True
+            self._news.set()
+
+    def network(self, revision: int) -> None:
+        """Notes at which revision balancers and DNS stand."""
+        if revision != self.network_revision:
+            self.network_revision = revision
+            self._news.set()
+
+    async def wait(self) -> None:
+        """Returns when there is something to send."""
+        await self._news.wait()
+
+    def first(self, address: str) -> HostReport:
+        """Everything, for the start of a session."""
+        report = HostReport(
+            network_revision=self.network_revision,
+            tasks=self._tasks.values(),
+            images=self._images,
+            images_changed=True,
+            address=address,
+        )
+        if self._description is not None:
+            report.description.CopyFrom(self._description)
+        self._sent()
+        return report
+
+    def next(self) -> HostReport:
+        """What is new since the last report of this session."""
+        report = HostReport(
+            network_revision=self.network_revision,
+            tasks=[self._tasks[task_id] for task_id in sorted(self._unsent)],
+            images_changed=self._images_unsent,
+        )
+        if self._images_unsent:
+            report.images.extend(self._images)
+        if self._description_unsent and self._description is not None:
+            report.description.CopyFrom(self._description)
+        self._sent()
+        return report
+
+    def _sent(self) -> None:
+        self._unsent.clear()
+        self._images_unsent = self._description_unsent = False
+        self._news = trio.Event()
