@@ -75,6 +75,11 @@ class Cluster:
         self._next = 0
         self._channel: grpc.Channel | None = None
 
+    @property
+    def is_local(self) -> bool:
+        """Whether this is a host's own socket, which serves Local too."""
+        return bool(self._target.socket)
+
     def close(self) -> None:
         if self._channel is not None:
             self._channel.close()

@@ -1,0 +1,157 @@
+"""`deploy` and `plan`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import secrets
+import sys
+import time
+from pathlib import Path
+
+from cli import output, words
+from cli.compose import project
+from cli.compose.problems import ComposeRefused
+from cli.connection import CALL_SECONDS_MAX, Cluster, connect
+from cli.failure import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_TIMED_OUT, CommandFailed
+from cli.live import Live
+from cli.moments import option_duration_ms
+from cli.progress_plan import Progress, deploy_progress
+from cli.watching import WaitedTooLong, watch_tasks
+from proto import control_pb2
+
+_MARKS = {
+    control_pb2.ServiceChange.CREATE: ("+", "green"),
+    control_pb2.ServiceChange.UPDATE: ("~", "yellow"),
+    control_pb2.ServiceChange.SCALE: ("~", "yellow"),
+    control_pb2.ServiceChange.REMOVE: ("-", "red"),
+}
+
+
+def deploy(options: argparse.Namespace) -> int:
+    timeout_ms = option_duration_ms("--timeout", options.timeout)
+    request = _request(options)
+    name = request.app.name
+    cluster = connect(options)
+    # The request id makes the retry on another address harmless.
+    reply = cluster.call(
+        f"deploy {name}",
+        lambda control: control.DeployApp(request, timeout=CALL_SECONDS_MAX),
+        repeatable=True,
+    )
+    as_json = options.output == "json"
+    if as_json:
+        output.print_json(output.plain(reply))
+    else:
+        print(f"Deploying {name}: {counts(reply.plan)}")
+    for warning in reply.plan.warnings:
+        output.warn(warning)
+    if options.detach:
+        return EXIT_OK
+    return _wait(cluster, name, reply.revision, timeout_ms, Live(sys.stderr if as_json else sys.stdout))
+
+
+def plan(options: argparse.Namespace) -> int:
+    request = _request(options)
+    reply = connect(options).call(
+        f"plan {request.app.name}",
+        lambda control: control.PlanApp(request, timeout=CALL_SECONDS_MAX),
+        repeatable=True,
+    )
+    if options.output == "json":
+        output.print_json(output.plain(reply))
+        return EXIT_OK
+    print("\n".join(render_plan(request.app.name, reply, output.colours(sys.stdout))))
+    for warning in reply.warnings:
+        output.warn(warning)
+    return EXIT_OK
+
+
+def _request(options: argparse.Namespace) -> control_pb2.DeployAppRequest:
+    path = Path(options.file)
+    try:
+        read = project.load(path, os.environ, options.name)
+    except ComposeRefused as refused:
+        raise CommandFailed("", str(refused)) from refused
+    except OSError as error:
+        raise CommandFailed(f"read {path}", error.strerror or str(error)) from error
+    for warning in read.warnings:
+        output.warn(warning)
+    return control_pb2.DeployAppRequest(app=read.spec, request_id=secrets.token_hex(13))
+
+
+def _wait(cluster: Cluster, name: str, revision: int, timeout_ms: int, live: Live) -> int:
+    started = time.monotonic()
+    progress = Progress(())
+    request = control_pb2.ListTasksRequest(app=name, all=True)
+    try:
+        for reply in watch_tasks(cluster, f"watch {name}", request, started + timeout_ms / 1000):
+            if reply.revision < revision:  # a follower that has not heard of the deploy yet
+                continue
+            progress = deploy_progress(reply)
+            live.show(progress)
+            if progress.done:
+                break
+            if progress.failed:
+                message = f"tasks ended and are not to be restarted; see: fairway logs {name}/SERVICE"
+                raise CommandFailed(f"deploy {name}", message)
+    except WaitedTooLong:
+        waited = words.duration(timeout_ms)
+        message = f"not done after {waited}; it goes on in the cluster: fairway ps {name}"
+        raise CommandFailed(f"deploy {name}", message, EXIT_TIMED_OUT) from None
+    except KeyboardInterrupt:
+        print(f"\nDetached. The deploy goes on; watch it with: fairway ps {name}", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    print(f"Deployed {name} in {time.monotonic() - started:.1f}s.", file=live.stream)
+    return EXIT_OK if progress.done else EXIT_FAILED
+
+
+def render_plan(name: str, reply: control_pb2.PlanAppReply, colour: bool) -> list[str]:
+    """+ create, ~ update with its reasons, - remove, and the counts."""
+    lines = []
+    for change in reply.changes:
+        if change.action not in _MARKS:
+            continue
+        mark, paint_with = _MARKS[change.action]
+        lines.append(output.paint(f"{mark} service {change.service}", paint_with, colour) + _extent(change))
+        lines.extend(f"      {reason}" for reason in change.reasons)
+    for sign, paint_with, kind, names in (
+        ("+", "green", "network", reply.networks_created),
+        ("-", "red", "network", reply.networks_removed),
+        ("+", "green", "volume", reply.volumes_created),
+    ):
+        lines.extend(output.paint(f"{sign} {kind} {each}", paint_with, colour) for each in names)
+    return [*lines, f"{name}: {counts(reply)}"]
+
+
+def _extent(change: control_pb2.ServiceChange) -> str:
+    if change.action == control_pb2.ServiceChange.CREATE:
+        return f": {words.plural(change.replicas_after, 'task')}"
+    if change.action == control_pb2.ServiceChange.REMOVE:
+        return f": {words.plural(change.replicas_before, 'task')} stopped"
+    parts = []
+    if change.replicas_before != change.replicas_after:
+        parts.append(f"{change.replicas_before} -> {words.plural(change.replicas_after, 'task')}")
+    if change.tasks_replaced:
+        parts.append(f"{words.plural(change.tasks_replaced, 'task')} replaced")
+    return f": {', '.join(parts)}" if parts else ""
+
+
+def counts(reply: control_pb2.PlanAppReply) -> str:
+    """ "2 services to create, 1 to update, 3 unchanged"."""
+    change = control_pb2.ServiceChange
+    actions = [each.action for each in reply.changes]
+    updated = actions.count(change.UPDATE) + actions.count(change.SCALE)
+    parts = [
+        f"{number} {word}"
+        for number, word in (
+            (actions.count(change.CREATE), "to create"),
+            (updated, "to update"),
+            (actions.count(change.REMOVE), "to remove"),
+            (actions.count(change.UNCHANGED), "unchanged"),
+        )
+        if number
+    ]
+    if not parts:
+        return "nothing to change"
+    return "services: " + ", ".join(parts)

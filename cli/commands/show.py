@@ -1,0 +1,93 @@
+"""`show`: one service in full."""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+from cli import output, words
+from cli.commands.apps import print_tasks
+from cli.connection import CALL_SECONDS_MAX, connect
+from cli.failure import EXIT_OK, CommandFailed
+from proto import control_pb2, objects_pb2
+
+
+def show(options: argparse.Namespace) -> int:
+    cluster, name = connect(options), options.service
+    request = control_pb2.ListServicesRequest(service=name)
+    found = cluster.call(
+        f"show {name}",
+        lambda control: control.ListServices(request, timeout=CALL_SECONDS_MAX),
+        repeatable=True,
+    ).services
+    if not found:
+        raise CommandFailed(f"show {name}", "there is no such service; see 'fairway ls' and 'fairway ps'")
+    if len(found) > 1:
+        names = ", ".join(sorted(f"{view.service.app}/{view.service.meta.name}" for view in found))
+        raise CommandFailed(f"show {name}", f"several services have this name; choose one of {names}")
+    view = found[0]
+    service = view.service
+    tasks_request = control_pb2.ListTasksRequest(app=service.app, service=service.meta.name)
+    reply = cluster.call(
+        f"show {name}",
+        lambda control: control.ListTasks(tasks_request, timeout=CALL_SECONDS_MAX),
+        repeatable=True,
+    )
+    tasks = sorted(reply.tasks, key=lambda task: task.slot)
+    if options.output == "json":
+        output.print_json({**output.plain(view), "tasks": [output.plain(task) for task in tasks]})
+        return EXIT_OK
+    print("\n".join(f"{label + ':':<14}{text}" for label, text in describe(view) if text))
+    if tasks:
+        print()
+        print_tasks(tasks, reply.nodes, wide=False)
+    return EXIT_OK
+
+
+def describe(view: control_pb2.ServiceView) -> list[tuple[str, str]]:
+    """Labels and texts, in the order in which they are shown; empty ones are left out."""
+    service, spec = view.service, view.service.spec
+    container, resources = spec.container, spec.resources
+    now = time.time_ns() // 1_000_000
+    limits = [
+        f"{words.cores(resources.cpu_limit_millis)} cores" if resources.cpu_limit_millis else "",
+        f"{words.size(resources.memory_limit_bytes)} memory" if resources.memory_limit_bytes else "",
+    ]
+    reserved = [
+        f"{words.cores(resources.cpu_reserved_millis)} cores" if resources.cpu_reserved_millis else "",
+        f"{words.size(resources.memory_reserved_bytes)} memory" if resources.memory_reserved_bytes else "",
+    ]
+    rows = [
+        ("Service", f"{service.app}/{service.meta.name}" + (" (removing)" if service.removing else "")),
+        ("Id", service.meta.id),
+        ("Image", container.image + (f" ({service.image_digest})" if service.image_digest else "")),
+        ("Command", " ".join([*container.entrypoint.values, *container.command.values])),
+        ("Tasks", f"{view.ready} ready, {view.running} running, {spec.replicas} wanted"),
+        ("VIP", service.vip),
+        ("Ports", ", ".join(port_words(port) for port in spec.ports)),
+        ("Endpoints", ", ".join(_endpoint_words(endpoint) for endpoint in view.endpoints)),
+        ("Networks", ", ".join(spec.networks)),
+        ("Mounts", ", ".join(mount_words(mount) for mount in container.mounts)),
+        ("Limits", ", ".join(filter(None, limits))),
+        ("Reserved", ", ".join(filter(None, reserved))),
+        ("Constraints", ", ".join(spec.constraints)),
+        ("Labels", ", ".join(f"{key}={value}" for key, value in sorted(service.meta.labels.items()))),
+        ("Changed", f"{words.age(service.meta.updated_unix_ms, now)} ago"),
+    ]
+    return [*rows, *(("Pending", reason) for reason in view.pending_reasons)]
+
+
+def port_words(port: objects_pb2.PortSpec) -> str:
+    """ "8080 -> 80/tcp", or "80/tcp" where it is not published."""
+    return (f"{port.published} -> " if port.published else "") + f"{port.target}/{port.protocol}"
+
+
+def mount_words(mount: objects_pb2.Mount) -> str:
+    """ "data at /var/lib/data (read-only)"."""
+    kinds = {objects_pb2.Mount.KIND_TMPFS: "tmpfs", objects_pb2.Mount.KIND_BIND: mount.source}
+    source = kinds.get(mount.kind, mount.source or "a new volume")
+    return f"{source} at {mount.target}" + (" (read-only)" if mount.read_only else "")
+
+
+def _endpoint_words(endpoint: objects_pb2.Endpoint) -> str:
+    return endpoint.address + ("" if endpoint.ready else " (not ready)")
