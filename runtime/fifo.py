@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 from pathlib import Path
@@ -15,10 +16,8 @@ READ_SIZE_BYTES_MAX = 64 * 1024
 def make(path: Path) -> None:
     """Makes the FIFO for root only; one that is there already is kept with what it holds."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    try:
+    with contextlib.suppress(FileExistsError):
         os.mkfifo(path, 0o600)
-    except FileExistsError:
-        pass
 
 
 class FifoReader:
@@ -26,10 +25,9 @@ class FifoReader:
 
     def __init__(self, path: Path, pipe_size_bytes: int = PIPE_SIZE_BYTES) -> None:
         self._file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
+        # Above /proc/sys/fs/pipe-max-size, or this user's share of it, the usual 64 KiB do.
+        with contextlib.suppress(OSError):
             fcntl.fcntl(self._file, fcntl.F_SETPIPE_SZ, pipe_size_bytes)
-        except OSError:
-            pass  # above /proc/sys/fs/pipe-max-size, or this user's share of it: the usual 64 KiB do
 
     async def read(self) -> bytes:
         """What is there, at least one byte; empty once every writer has closed. One must have opened."""

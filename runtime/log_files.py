@@ -12,7 +12,7 @@ from pathlib import Path
 def numbers(folder: Path) -> list[int]:
     """Of the files that there are, oldest first; empty where the folder is gone."""
     try:
-        names = os.listdir(folder)
+        names = [path.name for path in folder.iterdir()]
     except OSError:
         return []
     return sorted(int(name[:-4]) for name in names if name.endswith(".log") and name[:-4].isdigit())

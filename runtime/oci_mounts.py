@@ -73,7 +73,7 @@ def base_mounts(cgroup_version: str) -> list[dict[str, Any]]:
         _mount("/sys", "sysfs", "sysfs", [*hard, "ro"]),
         _mount("/sys/fs/cgroup", "cgroup", "cgroup", [*hard, "ro", *_cgroup_options(cgroup_version)]),
         _mount("/dev/mqueue", "mqueue", "mqueue", hard),
-        _mount("/dev/shm", "tmpfs", "shm", [*hard, "mode=1777", f"size={SHM_SIZE_BYTES}"]),
+        _mount("/dev/shm", "tmpfs", "shm", [*hard, "mode=1777", f"size={SHM_SIZE_BYTES}"]),  # noqa: S108
     ]
 
 

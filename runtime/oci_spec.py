@@ -75,7 +75,7 @@ def build(
 
 def arguments(spec: objects_pb2.ContainerSpec, image: ImageConfig) -> list[str]:
     """Entrypoint and command: one given in the spec replaces the image's, and an entrypoint given drops
-    the image's command, which was meant for the image's entrypoint. Raises InvalidRequest if all are empty."""
+    the image's command, which goes with the image's entrypoint. Raises InvalidRequest if both are empty."""
     entrypoint = list(spec.entrypoint.values) if spec.HasField("entrypoint") else list(image.entrypoint)
     if spec.HasField("command"):
         command = list(spec.command.values)

@@ -1,0 +1,211 @@
+"""Containers and their tasks in containerd: made in four calls, removed from any half-made state."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+import trio
+from google.protobuf.any_pb2 import Any as AnyMessage
+
+from proto import containerd_pb2 as api
+from runtime import cgroup
+from runtime.cgroup import CgroupHost
+from runtime.connection import Connection
+from runtime.errors import AlreadyExists, NotFound, NotPossible, RuntimeFailure
+from runtime.model import EXIT_CODE_UNKNOWN, ContainerState, ObservedContainer, RuntimeSettings
+
+log = logging.getLogger(__name__)
+
+RUNTIME_NAME = "io.containerd.runc.v2"
+SPEC_TYPE = "types.containerd.io/opencontainers/runtime-spec/1/Spec"
+PROCESS_TYPE = "types.containerd.io/opencontainers/runtime-spec/1/Process"
+CREATE_TIMEOUT_MS = 120_000
+KILL_WAIT_MS_MAX = 10_000
+KILL_POLL_MS = 20
+CGROUP_REMOVE_TRIES_MAX = 50
+
+_STATES: dict[int, ContainerState] = {
+    api.Process.Status.CREATED: "created",
+    api.Process.Status.RUNNING: "running",
+    api.Process.Status.STOPPED: "stopped",
+    api.Process.Status.PAUSED: "paused",
+    api.Process.Status.PAUSING: "paused",
+}
+
+
+class Containers:
+    def __init__(self, connection: Connection, settings: RuntimeSettings, host: CgroupHost) -> None:
+        self._connection = connection
+        self._settings = settings
+        self._host = host
+        # runc's state folder must be this daemon's own, at creation and for every later call of the shim.
+        self._options = AnyMessage(
+            type_url="containerd.runc.v1.Options",
+            value=api.RuncOptions(root=str(settings.runc_root)).SerializeToString(),
+        )
+
+    async def create(
+        self, container_id: str, labels: dict[str, str], image: str, spec: dict[str, Any], top_snapshot: str
+    ) -> Sequence[api.Mount]:
+        """The container and its writable snapshot; returns the mounts of its root file system."""
+        container = api.Container(
+            id=container_id,
+            labels=labels,
+            image=image,
+            runtime=api.ContainerRuntime(name=RUNTIME_NAME, options=self._options),
+            spec=AnyMessage(type_url=SPEC_TYPE, value=json.dumps(spec, separators=(",", ":")).encode()),
+            snapshotter=self._settings.snapshotter,
+            snapshot_key=container_id,
+        )
+        # The container comes first: it refers to the snapshot, which else might be collected.
+        await self._connection.do(
+            "containers.v1.Containers/Create", api.CreateContainerRequest(container=container)
+        )
+        prepare = api.PrepareSnapshotRequest(
+            snapshotter=self._settings.snapshotter, key=container_id, parent=top_snapshot
+        )
+        try:
+            reply = await self._connection.unary(
+                "snapshots.v1.Snapshots/Prepare", prepare, api.MountsResponse
+            )
+        except AlreadyExists:
+            # Left of an earlier container of this id: nothing of it may show in the new one.
+            await self._remove_snapshot(container_id)
+            reply = await self._connection.unary(
+                "snapshots.v1.Snapshots/Prepare", prepare, api.MountsResponse
+            )
+        return reply.mounts
+
+    async def create_task(
+        self, container_id: str, mounts: Sequence[api.Mount], stdin: str, stdout: str, stderr: str, tty: bool
+    ) -> int:
+        """Makes the process, not yet running the user's program; returns its process id."""
+        request = api.CreateTaskRequest(
+            container_id=container_id,
+            rootfs=mounts,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            terminal=tty,
+            options=self._options,
+        )
+        reply = await self._connection.unary(
+            "tasks.v1.Tasks/Create", request, api.CreateTaskResponse, timeout_ms=CREATE_TIMEOUT_MS
+        )
+        return reply.pid
+
+    async def start(self, container_id: str, exec_id: str = "") -> int:
+        request = api.StartRequest(container_id=container_id, exec_id=exec_id)
+        return (await self._connection.unary("tasks.v1.Tasks/Start", request, api.StartResponse)).pid
+
+    async def kill(
+        self, container_id: str, number: int, *, exec_id: str = "", everything: bool = False
+    ) -> None:
+        """Raises NotFound where nothing runs any more."""
+        request = api.KillRequest(container_id=container_id, exec_id=exec_id, signal=number, all=everything)
+        await self._connection.do("tasks.v1.Tasks/Kill", request)
+
+    async def get_process(self, container_id: str) -> api.Process | None:
+        """None where the container has no task."""
+        request = api.GetTaskRequest(container_id=container_id)
+        try:
+            return (await self._connection.unary("tasks.v1.Tasks/Get", request, api.GetTaskResponse)).process
+        except NotFound:
+            return None
+
+    async def spec(self, container_id: str) -> tuple[dict[str, Any], dict[str, str]]:
+        """The OCI specification it was made from, and its labels."""
+        request = api.GetContainerRequest(id=container_id)
+        reply = await self._connection.unary(
+            "containers.v1.Containers/Get", request, api.GetContainerResponse
+        )
+        spec: dict[str, Any] = json.loads(reply.container.spec.value)
+        return spec, dict(reply.container.labels)
+
+    async def list(self) -> Sequence[ObservedContainer]:
+        """All containers of the namespace; one without a task has lost it (power cut) and is stopped."""
+        containers = await self._connection.unary(
+            "containers.v1.Containers/List", api.ListContainersRequest(), api.ListContainersResponse
+        )
+        tasks = await self._connection.unary(
+            "tasks.v1.Tasks/List", api.ListTasksRequest(), api.ListTasksResponse
+        )
+        processes = {process.id or process.container_id: process for process in tasks.tasks}
+        return [self._observed(entry, processes.get(entry.id)) for entry in containers.containers]
+
+    async def delete(self, container_id: str) -> None:
+        """Kills what runs, removes task, container, snapshot and control groups; all may be gone already."""
+        await self._delete_task(container_id)
+        with suppress(NotFound):
+            await self._connection.do(
+                "containers.v1.Containers/Delete", api.DeleteContainerRequest(id=container_id)
+            )
+        await self._remove_snapshot(container_id)
+        for _ in range(CGROUP_REMOVE_TRIES_MAX):
+            if await trio.to_thread.run_sync(
+                cgroup.remove, self._host, self._settings.cgroup_parent, container_id
+            ):
+                break
+            await trio.sleep(KILL_POLL_MS / 1000)
+        else:
+            log.warning("container %s: a control group cannot be removed", container_id)
+
+    def killed_for_memory(self, container_id: str) -> bool:
+        return cgroup.killed_for_memory(self._host, self._settings.cgroup_parent, container_id)
+
+    async def _delete_task(self, container_id: str) -> None:
+        request = api.DeleteTaskRequest(container_id=container_id)
+        try:
+            await self._connection.do("tasks.v1.Tasks/Delete", request)
+            return
+        except NotFound:
+            return
+        except RuntimeFailure as error:
+            if not isinstance(error, NotPossible):
+                log.debug("container %s is not deleted at once: %s", container_id, error)
+        deadline = trio.current_time() + KILL_WAIT_MS_MAX / 1000
+        while True:
+            try:
+                await self.kill(container_id, 9, everything=True)
+            except RuntimeFailure as error:
+                log.debug("container %s: %s", container_id, error)
+            await trio.sleep(KILL_POLL_MS / 1000)
+            try:
+                await self._connection.do("tasks.v1.Tasks/Delete", request)
+                return
+            except NotFound:
+                return
+            except RuntimeFailure:
+                if trio.current_time() > deadline:
+                    raise
+
+    async def _remove_snapshot(self, key: str) -> None:
+        request = api.SnapshotKeyRequest(snapshotter=self._settings.snapshotter, key=key)
+        try:
+            await self._connection.do("snapshots.v1.Snapshots/Remove", request)
+        except NotFound:
+            return
+
+    def _observed(self, entry: api.Container, process: api.Process | None) -> ObservedContainer:
+        labels = dict(entry.labels)
+        started_ms = entry.created_at.ToMilliseconds()
+        if process is None:
+            return ObservedContainer(
+                entry.id, labels, "stopped", exit_code=EXIT_CODE_UNKNOWN, started_unix_ms=started_ms
+            )
+        state = _STATES.get(process.status, "stopped")
+        ended = state == "stopped"
+        return ObservedContainer(
+            entry.id,
+            labels,
+            state,
+            0 if ended else process.pid,
+            process.exit_status if ended else 0,
+            self.killed_for_memory(entry.id),
+            started_ms,
+            process.exited_at.ToMilliseconds() if ended else 0,
+        )

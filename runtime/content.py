@@ -1,0 +1,112 @@
+"""containerd's content store: blobs by digest, written under a lease and verified."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import trio
+
+from proto import containerd_pb2 as api
+from runtime import image_model
+from runtime.connection import Connection
+from runtime.errors import AlreadyExists, InvalidImage, NotFound, NotPossible, RuntimeFailure
+from runtime.image_model import Blob
+
+CHUNK_BYTES_MAX = 1024 * 1024
+ABORT_WAIT_MS = 5_000
+_METHOD = "content.v1.Content/Write"
+_WRITE = api.WriteContentRequest.Action.WRITE
+_COMMIT = api.WriteContentRequest.Action.COMMIT
+
+
+class ContentStore:
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def has(self, digest: str) -> bool:
+        request = api.ContentInfoRequest(digest=digest)
+        try:
+            await self._connection.unary("content.v1.Content/Info", request, api.ContentInfoResponse)
+        except NotFound:
+            return False
+        return True
+
+    async def read(self, digest: str, offset_bytes: int = 0) -> AsyncIterator[bytes]:
+        """The blob's bytes from an offset; raises NotFound."""
+        request = api.ReadContentRequest(digest=digest, offset=offset_bytes)
+        async for reply in self._connection.read("content.v1.Content/Read", request, api.ReadContentResponse):
+            yield reply.data
+
+    async def read_document(self, digest: str) -> bytes:
+        """A small blob as a whole."""
+        data = b""
+        async for chunk in self.read(digest):
+            data += chunk
+            if len(data) > image_model.DOCUMENT_BYTES_MAX:
+                raise InvalidImage(f"blob {digest} is larger than a document may be")
+        return data
+
+    async def write(
+        self, blob: Blob, chunks: AsyncIterator[bytes], lease: str, labels: Mapping[str, str] | None = None
+    ) -> None:
+        """Stores a blob unless it is there; raises InvalidImage where the bytes do not match it, NoSpace."""
+        reference = _reference(blob)
+        try:
+            await self._write(reference, blob, chunks, lease, labels or {})
+        except AlreadyExists:
+            return  # containerd has put what is there under the lease
+        except BaseException:
+            with trio.move_on_after(ABORT_WAIT_MS / 1000, shield=True):
+                await self._abort(reference)
+            raise
+
+    async def held(self, blob: Blob, lease: str) -> bool:
+        """True where the blob is there already; it is then under the lease too."""
+        reference = _reference(blob)
+        request = api.WriteContentRequest(ref=reference, total=blob.size_bytes, expected=blob.digest)
+        try:
+            async with self._connection.exchange(_METHOD, api.WriteContentResponse, lease=lease) as send:
+                await send(request)
+        except AlreadyExists:
+            return True
+        await self._abort(reference)
+        return False
+
+    async def _abort(self, reference: str) -> None:
+        # Where it fails nothing was begun, or the lease's end removes it.
+        with contextlib.suppress(RuntimeFailure):
+            await self._connection.do("content.v1.Content/Abort", api.AbortContentRequest(ref=reference))
+
+    async def label(self, digest: str, labels: Mapping[str, str]) -> None:
+        """Sets these labels and leaves others as they are."""
+        request = api.UpdateContentRequest(info=api.ContentInfo(digest=digest, labels=labels))
+        request.update_mask.paths.extend(f"labels.{name}" for name in labels)
+        await self._connection.do("content.v1.Content/Update", request)
+
+    async def _write(
+        self, reference: str, blob: Blob, chunks: AsyncIterator[bytes], lease: str, labels: Mapping[str, str]
+    ) -> None:
+        offset = 0
+        async with self._connection.exchange(_METHOD, api.WriteContentResponse, lease=lease) as send:
+            fields: dict[str, Any] = {"ref": reference, "total": blob.size_bytes, "expected": blob.digest}
+            async for chunk in chunks:
+                for start in range(0, len(chunk), CHUNK_BYTES_MAX):
+                    data = chunk[start : start + CHUNK_BYTES_MAX]
+                    if offset + len(data) > blob.size_bytes:
+                        raise InvalidImage(f"blob {blob.digest} has more than {blob.size_bytes} bytes")
+                    await send(api.WriteContentRequest(action=_WRITE, offset=offset, data=data, **fields))
+                    offset += len(data)
+            if offset != blob.size_bytes:
+                raise InvalidImage(f"blob {blob.digest} has {offset} bytes instead of {blob.size_bytes}")
+            try:
+                await send(api.WriteContentRequest(action=_COMMIT, offset=offset, labels=labels, **fields))
+            except NotPossible as error:
+                raise InvalidImage(f"blob {blob.digest} does not match its digest ({error})") from None
+
+
+def _reference(blob: Blob) -> str:
+    """Of one attempt to write: two at a time do not meet."""
+    return f"fairway-{random.getrandbits(64):016x}-{blob.digest}"

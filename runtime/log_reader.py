@@ -1,0 +1,84 @@
+"""Where in a task's log files to begin, and what comes next. Blocking; called in threads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from proto.host_pb2 import LogLine
+from runtime import log_files, log_format
+
+BATCH_BYTES_MAX = 256 * 1024
+RECORD_BYTES_MAX = log_format.LINE_BYTES_MAX + 64
+
+
+@dataclass(frozen=True)
+class Position:
+    number: int  # of the file
+    offset_bytes: int
+
+
+def beginning(folder: Path, tail_lines: int, since_unix_ms: int) -> Position:
+    """Before the last `tail_lines` records (-1: all), and after files that ended before `since_unix_ms`."""
+    present = log_files.numbers(folder)
+    if tail_lines >= 0:
+        return _before_last(folder, present, tail_lines)
+    for number in present:
+        try:
+            changed_ms = log_files.path_of(folder, number).stat().st_mtime * 1000
+        except OSError:
+            continue
+        if changed_ms >= since_unix_ms:
+            return Position(number, 0)
+    return Position(present[-1], 0) if present else Position(0, 0)
+
+
+def read_batch(folder: Path, position: Position, since_unix_ms: int) -> tuple[list[LogLine], Position]:
+    """The next whole records and the position after them; an unmoved position: there is no more yet."""
+    present = log_files.numbers(folder)  # listed before reading: a file with a successor is complete
+    if position.number not in present:
+        later = [number for number in present if number > position.number]
+        if not later:
+            return [], position
+        position = Position(later[0], 0)
+    try:
+        with log_files.path_of(folder, position.number).open("rb") as file:
+            file.seek(position.offset_bytes)
+            data = file.read(BATCH_BYTES_MAX)
+    except FileNotFoundError:
+        return [], Position(position.number + 1, 0)
+    end = data.rfind(b"\n") + 1
+    if end == 0 and len(data) < RECORD_BYTES_MAX:
+        later = [number for number in present if number > position.number]
+        return [], Position(later[0], 0) if later else position
+    end = end or len(data)  # no record is that long: foreign bytes, passed over
+    parsed = (log_format.parse(record) for record in data[:end].split(b"\n"))
+    since_ns = since_unix_ms * 1_000_000
+    lines = [line for line in parsed if line is not None and line.unix_ns >= since_ns]
+    return lines, Position(position.number, position.offset_bytes + end)
+
+
+def _before_last(folder: Path, present: list[int], lines: int) -> Position:
+    """Reads backwards, block by block, until `lines` line ends were seen."""
+    if not present:
+        return Position(0, 0)
+    wanted = lines + 1  # the end of the record before counts too
+    for number in reversed(present):
+        try:
+            with log_files.path_of(folder, number).open("rb") as file:
+                offset = file.seek(0, 2)
+                while offset > 0:
+                    start = max(0, offset - BATCH_BYTES_MAX)
+                    file.seek(start)
+                    data = file.read(offset - start)
+                    count = data.count(b"\n")
+                    if count >= wanted:
+                        place = len(data)
+                        for _ in range(wanted):
+                            place = data.rfind(b"\n", 0, place)
+                        return Position(number, start + place + 1)
+                    wanted -= count
+                    offset = start
+        except FileNotFoundError:
+            break
+    return Position(present[0], 0)

@@ -1,0 +1,198 @@
+"""The logs of this host's tasks: read from FIFOs, kept in rotated files, followed by whoever asks.
+
+The shim holds both ends of each FIFO, so a restart of the daemon neither breaks the writing process nor
+loses what is in the pipe; `attach` after it goes on where the last reader stopped.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import trio
+
+from proto.host_pb2 import LogLine
+from runtime import fifo, log_reader
+from runtime.errors import NotFound
+from runtime.log_files import LogFiles
+from runtime.log_format import LineSplitter
+from runtime.model import RuntimeSettings
+
+log = logging.getLogger(__name__)
+
+BATCH_WAIT_MS = 20  # collects what comes meanwhile: bounds a chatty task to 50 writes a second a stream
+WRITER_THREADS_MAX = 2
+DRAIN_WAIT_MS_MAX = 2_000
+
+
+class _LiveLog:
+    """One task's log while its FIFOs are read."""
+
+    def __init__(self, files: LogFiles, readers: dict[str, fifo.FifoReader]) -> None:
+        self.files = files
+        self.readers = readers
+        self.scope = trio.CancelScope()
+        self.lock = trio.Lock()
+        self.changed = trio.Event()
+        self.ended = trio.Event()
+        self.dropped_bytes = 0
+
+    def wake(self) -> None:
+        self.changed.set()
+        self.changed = trio.Event()
+
+
+class TaskLogs:
+    """Runs in `nursery`, which outlives every container that is attached."""
+
+    def __init__(self, settings: RuntimeSettings, nursery: trio.Nursery) -> None:
+        self._settings = settings
+        self._nursery = nursery
+        self._live: dict[str, _LiveLog] = {}
+        self._limiter = trio.CapacityLimiter(WRITER_THREADS_MAX)
+
+    def folder(self, task_id: str) -> Path:
+        return self._settings.log_folder / task_id
+
+    def fifo_paths(self, task_id: str, tty: bool) -> tuple[Path, Path | None]:
+        """Of standard output and standard error; a terminal has the first only."""
+        base = self._settings.run_folder / "io" / task_id
+        return base / "out", None if tty else base / "err"
+
+    def make_stdin(self, task_id: str) -> str:
+        """A FIFO for standard input that stays open and silent: the shim holds its writing end."""
+        path = self._settings.run_folder / "io" / task_id / "in"
+        fifo.make(path)
+        return str(path)
+
+    def attach(self, task_id: str, *, running: bool) -> None:
+        """Makes the FIFOs where they are lacking and reads them until every writer has closed.
+
+        `running` False: the container has yet to start, so a writer is waited for. Does nothing where
+        the FIFOs are read already. Raises OSError, such as a full disk.
+        """
+        if task_id in self._live:
+            return
+        readers: dict[str, fifo.FifoReader] = {}
+        base = self._settings.run_folder / "io" / task_id
+        try:
+            for stream in ("out", "err"):
+                if running and not (base / stream).exists():
+                    continue
+                fifo.make(base / stream)
+                readers[stream] = fifo.FifoReader(base / stream)
+            files = LogFiles(
+                self.folder(task_id), self._settings.log_size_bytes_max, self._settings.log_files_max
+            )
+        except OSError:
+            for reader in readers.values():
+                reader.close()
+            raise
+        live = _LiveLog(files, readers)
+        self._live[task_id] = live
+        self._nursery.start_soon(self._read_all, task_id, live)
+
+    async def detach(self, task_id: str, *, drain: bool = True) -> None:
+        """Stops reading and removes the FIFOs; `drain`: first waits (bounded) for every writer to close."""
+        live = self._live.get(task_id)
+        if live is not None:
+            if drain:
+                await self.ended(task_id)
+            live.scope.cancel()
+            await live.ended.wait()
+        shutil.rmtree(self._settings.run_folder / "io" / task_id, ignore_errors=True)
+
+    async def ended(self, task_id: str) -> None:
+        """Waits until nothing more can come from the task, at most DRAIN_WAIT_MS_MAX."""
+        live = self._live.get(task_id)
+        if live is not None:
+            with trio.move_on_after(DRAIN_WAIT_MS_MAX / 1000):
+                await live.ended.wait()
+
+    async def read(
+        self, task_id: str, follow: bool, tail_lines: int, since_unix_ms: int
+    ) -> AsyncIterator[LogLine]:
+        """Lines in the order they were read; `follow` goes on until the task has ended.
+
+        Raises NotFound where the task has no log on this host.
+        """
+        folder = self.folder(task_id)
+        if not folder.is_dir():
+            raise NotFound(f"task {task_id} has no log on this host")
+        position = await trio.to_thread.run_sync(
+            log_reader.beginning, folder, tail_lines, since_unix_ms, limiter=self._limiter
+        )
+        while True:
+            live = self._live.get(task_id)
+            changed = live.changed if live else None
+            lines, after = await trio.to_thread.run_sync(
+                log_reader.read_batch, folder, position, since_unix_ms, limiter=self._limiter
+            )
+            for line in lines:
+                yield line
+            if after != position:
+                position = after
+            elif not follow or changed is None:
+                return
+            else:
+                await changed.wait()
+
+    async def remove(self, task_id: str) -> None:
+        """Removes the files; harmless where there are none."""
+        await self.detach(task_id, drain=False)
+        await trio.to_thread.run_sync(shutil.rmtree, self.folder(task_id), True, limiter=self._limiter)
+
+    async def _read_all(self, task_id: str, live: _LiveLog) -> None:
+        try:
+            with live.scope:
+                async with trio.open_nursery() as nursery:
+                    for stream, reader in live.readers.items():
+                        nursery.start_soon(self._read_stream, task_id, live, stream, reader)
+        except* Exception as group:  # one task's log must never end the others'
+            log.error("log of task %s stops: %s", task_id, group.exceptions[0])
+        finally:
+            self._live.pop(task_id, None)
+            live.files.close()
+            live.ended.set()
+            live.wake()
+
+    async def _read_stream(self, task_id: str, live: _LiveLog, stream: str, reader: fifo.FifoReader) -> None:
+        splitter = LineSplitter(stream)
+        ended = False
+        try:
+            data = await reader.read_after_open()
+            while data:
+                await self._keep(task_id, live, splitter.feed(data, time.time_ns()))
+                await trio.sleep(BATCH_WAIT_MS / 1000)
+                data = await reader.read()
+            ended = True
+        finally:
+            # Also when the daemon goes down: what was taken out of the pipe must not be lost.
+            with trio.CancelScope(shield=True):
+                rest = b""
+                while live.scope.cancel_called and len(rest) < fifo.PIPE_SIZE_BYTES:
+                    data = reader.read_now()
+                    if not data:
+                        break
+                    rest += splitter.feed(data, time.time_ns())
+                rest += splitter.finish(time.time_ns(), ended=ended)
+                await self._keep(task_id, live, rest)
+                reader.close()
+
+    async def _keep(self, task_id: str, live: _LiveLog, records: bytes) -> None:
+        if not records:
+            return
+        async with live.lock:
+            try:
+                await trio.to_thread.run_sync(live.files.append, records, limiter=self._limiter)
+            except OSError as error:
+                # The disk is full, say: the task goes on, its lines are counted as lost.
+                if live.dropped_bytes == 0:
+                    log.error("log of task %s loses lines: %s", task_id, error)
+                live.dropped_bytes += len(records)
+            else:
+                live.dropped_bytes = 0
+        live.wake()

@@ -1,0 +1,339 @@
+"""The container runtime of this host: what the daemon's agent calls.
+
+`run` keeps the connection to containerd; everything else may be called once it has started, waits a
+little for a containerd that restarts, and raises one of runtime/errors.py.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+
+import trio
+
+from proto import containerd_pb2 as api
+from proto.host_pb2 import LogLine
+from runtime import cgroup, features, image_files, oci_spec, process_spec, signals, users
+from runtime.connection import Connection
+from runtime.containers import Containers
+from runtime.errors import MissingFeature, NotFound, RuntimeFailure, TimedOut, Unavailable
+from runtime.events import EventFan, Subscription, decode
+from runtime.execution import ExecSession, ProcessRequest
+from runtime.image_model import host_architecture
+from runtime.images import ImageStore
+from runtime.logs import TaskLogs
+from runtime.model import (
+    EXIT_CODE_UNKNOWN,
+    ContainerEvent,
+    ContainerExit,
+    ContainerRequest,
+    EventKind,
+    ObservedContainer,
+    RuntimeSettings,
+)
+from runtime.users import ProcessUser
+
+log = logging.getLogger(__name__)
+
+PROBE_INTERVAL_MS = 10_000
+CHECK_OUTPUT_BYTES_MAX = 4096
+KILL_WAIT_MS_MAX = 10_000
+START_TIMES_MAX = 4096
+ACCOUNTS_MAX = 256
+IMAGE_LABEL = "fairway/image-digest"
+
+
+class Runtime:
+    """One per host. `images` is the host's ImageStore."""
+
+    def __init__(self, settings: RuntimeSettings) -> None:
+        self._settings = settings
+        self._cgroup = cgroup.detect()
+        self._connection = Connection(settings.socket, settings.namespace)
+        self._containers = Containers(self._connection, settings, self._cgroup)
+        self.images = ImageStore(self._connection, settings.snapshotter, settings.run_folder / "work")
+        self._fan = EventFan()
+        self._nursery: trio.Nursery | None = None
+        self._logs: TaskLogs | None = None
+        self._starting = trio.CapacityLimiter(settings.parallel_starts_max)
+        self._making: set[str] = set()
+        self._out_of_memory: set[str] = set()
+        self._started_ms: OrderedDict[str, int] = OrderedDict()
+        # Manifest digest -> the image's /etc/passwd and /etc/group.
+        self._accounts: OrderedDict[str, tuple[str, str]] = OrderedDict()
+        init_path = settings.init_path if settings.init_path.is_file() else None
+        self._host = oci_spec.HostFacts(
+            architecture=host_architecture(),
+            cgroup=self._cgroup,
+            cgroup_parent=settings.cgroup_parent,
+            capabilities=features.bounding_capabilities(),
+            seccomp=features.has_seccomp(),
+            init_path=init_path,
+        )
+
+    @property
+    def healthy(self) -> bool:
+        return self._connection.healthy
+
+    @property
+    def error(self) -> str:
+        """Why it is not healthy; empty when all is well."""
+        return self._connection.error
+
+    @property
+    def version(self) -> str:
+        """containerd's, once it has answered."""
+        return self._connection.version
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Until cancelled; containers go on after it. Reports started at once, connected or not."""
+        for folder in (self._settings.run_folder, self._settings.log_folder, self._settings.runc_root):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            self._logs = TaskLogs(self._settings, nursery)
+            nursery.start_soon(self._connection.run, self._on_event, self._on_connected)
+            task_status.started()
+
+    async def wait_healthy(self) -> None:
+        """Returns once containerd answers; waits without limit."""
+        await self._connection.wait_healthy()
+
+    def subscribe(self) -> Subscription:
+        """An async iterator of ContainerEvent. It begins with RESYNC, and RESYNC comes again whenever
+        events may have been lost: after a reconnection, and when its bounded queue overflows."""
+        return self._fan.subscribe()
+
+    async def create(self, request: ContainerRequest) -> None:
+        """Makes the container and its process, which waits for `start`; reads its output from now on.
+
+        Raises InvalidRequest, NotFound (no such image), AlreadyExists, CannotStart, NoSpace, Unavailable;
+        then nothing of it is left.
+        """
+        spec = request.spec
+        if spec.init and self._host.init_path is None:
+            raise MissingFeature(
+                f"init: true needs {self._settings.init_path}, which this host does not have: install tini"
+            )
+        image = await self.images.config(request.image_digest)
+        user = await self._resolve_user(request.image_digest, spec.user or image.user)
+        oci = oci_spec.build(request, image, user, self._host)
+        labels = {**request.labels, IMAGE_LABEL: request.image_digest}
+        async with self._starting:
+            self._making.add(request.id)
+            try:
+                await self._create(request, oci, labels)
+            finally:
+                self._making.discard(request.id)
+
+    async def start(self, container_id: str) -> int:
+        """Lets the process run; returns its process id. Raises CannotStart where its program is missing."""
+        async with self._starting:
+            process_id = await self._containers.start(container_id)
+        self._started_ms[container_id] = time.time_ns() // 1_000_000
+        if len(self._started_ms) > START_TIMES_MAX:
+            self._started_ms.popitem(last=False)
+        return process_id
+
+    async def signal(self, container_id: str, name_or_number: str | int) -> None:
+        """To the container's first process. Raises NotFound where nothing runs."""
+        await self._containers.kill(container_id, signals.number_of(name_or_number))
+
+    async def stop(self, container_id: str, signal: str | int, grace_ms: int) -> ContainerExit:
+        """Asks by `signal` ("" or "SIGTERM", ...), waits at most `grace_ms`, then kills; waits for the end."""
+        number = signals.number_of(signal or "SIGTERM")
+        try:
+            await self._containers.kill(container_id, number)
+        except NotFound:
+            return await self.wait(container_id)
+        with trio.move_on_after(max(0, grace_ms) / 1000):
+            return await self.wait(container_id)
+        try:
+            await self._containers.kill(container_id, 9, everything=True)
+        except NotFound:
+            log.debug("container %s ended by itself", container_id)
+        with trio.move_on_after(KILL_WAIT_MS_MAX / 1000):
+            return await self.wait(container_id)
+        raise TimedOut(f"container {container_id} does not end {KILL_WAIT_MS_MAX} ms after SIGKILL")
+
+    async def wait(self, container_id: str) -> ContainerExit:
+        """Until the container has ended. Raises NotFound where there is no such task."""
+        async for event in self._fan.subscribe():
+            if event.kind is EventKind.RESYNC:
+                try:
+                    process = await self._containers.get_process(container_id)
+                except Unavailable:
+                    continue  # a RESYNC follows the next connection
+                if process is None:
+                    raise NotFound(f"container {container_id} has no task")
+                if process.status == api.Process.Status.STOPPED:
+                    return self._exit(container_id, process.exit_status, process.exited_at.ToMilliseconds())
+            elif event.kind is EventKind.EXIT and event.container_id == container_id:
+                return self._exit(container_id, event.exit_code, event.unix_ms)
+        raise AssertionError("subscriptions do not end")
+
+    async def delete(self, container_id: str) -> None:
+        """Removes all of a container but its log, from any half-made state; kills it if it runs.
+
+        What is gone already is fine. May be repeated.
+        """
+        await self._containers.delete(container_id)
+        await self._task_logs().detach(container_id)
+        self._out_of_memory.discard(container_id)
+        self._started_ms.pop(container_id, None)
+
+    async def list(self) -> Sequence[ObservedContainer]:
+        """All containers there are; running ones whose output nobody reads yet are read from now on."""
+        found = []
+        for container in await self._containers.list():
+            if container.state in ("running", "created", "paused") and container.pid:
+                self._attach(container.id)
+            found.append(self._completed(container))
+        return found
+
+    async def exec(
+        self,
+        container_id: str,
+        command: Sequence[str],
+        environment: Mapping[str, str] | None = None,
+        user: str = "",
+        working_dir: str = "",
+        tty: bool = False,
+        stdin: bool = False,
+    ) -> ExecSession:
+        """Starts a process in the container, as its own user in its own folder unless said otherwise.
+
+        The session must be closed (`async with await runtime.exec(...) as session`). Raises CannotStart,
+        NotFound, InvalidRequest.
+        """
+        spec, labels = await self._containers.spec(container_id)
+        resolved = None
+        if user:
+            resolved = await self._resolve_user(labels.get(IMAGE_LABEL, ""), user)
+        process = process_spec.for_exec(
+            spec["process"], command, environment or {}, resolved, working_dir, tty
+        )
+        return await self._exec(ProcessRequest(container_id, process, tty, stdin))
+
+    async def run_check(
+        self, container_id: str, command: Sequence[str], timeout_ms: int
+    ) -> tuple[int, bytes]:
+        """(exit code, first 4 KiB of its output) of a short process; raises TimedOut, and then it is killed."""
+        spec, _ = await self._containers.spec(container_id)
+        process = process_spec.for_exec(spec["process"], command, {}, None, "", tty=False)
+        output = b""
+        with trio.move_on_after(timeout_ms / 1000):
+            session = await self._exec(
+                ProcessRequest(container_id, process, tty=False, stdin=False, merge_output=True)
+            )
+            async with session:
+                async for _, data in session.outputs():
+                    output += data[: CHECK_OUTPUT_BYTES_MAX - len(output)]
+                return await session.wait(), output
+        raise TimedOut(f"the command {list(command)} did not end within {timeout_ms} ms")
+
+    async def read_log(
+        self, container_id: str, follow: bool = False, tail_lines: int = -1, since_unix_ms: int = 0
+    ) -> AsyncIterator[LogLine]:
+        """Lines of a task's log, oldest first; `tail_lines` -1: all; `follow`: until the task has ended."""
+        async for line in self._task_logs().read(container_id, follow, tail_lines, since_unix_ms):
+            yield line
+
+    async def remove_logs(self, container_id: str) -> None:
+        """Harmless where there are none."""
+        await self._task_logs().remove(container_id)
+
+    async def _create(
+        self, request: ContainerRequest, oci: dict[str, object], labels: dict[str, str]
+    ) -> None:
+        logs = self._task_logs()
+        tty = request.spec.tty
+        top = await self.images.unpack(request.image_digest)
+        mounts = await self._containers.create(request.id, labels, request.spec.image, oci, top)
+        try:
+            logs.attach(request.id, running=False)
+            stdin = logs.make_stdin(request.id) if request.spec.stdin_open else ""
+            stdout, stderr = logs.fifo_paths(request.id, tty)
+            await self._containers.create_task(
+                request.id, mounts, stdin, str(stdout), str(stderr) if stderr else "", tty
+            )
+        except BaseException:
+            with trio.move_on_after(KILL_WAIT_MS_MAX / 1000, shield=True):
+                await self._undo(request.id)
+            raise
+
+    async def _undo(self, container_id: str) -> None:
+        try:
+            await self._containers.delete(container_id)
+        except RuntimeFailure as error:
+            log.warning("container %s is left half made: %s", container_id, error)
+        await self._task_logs().detach(container_id, drain=False)
+
+    async def _exec(self, request: ProcessRequest) -> ExecSession:
+        if self._nursery is None:
+            raise Unavailable("the container runtime is not running")
+        session = ExecSession(self._connection, self._containers, self._settings, request)
+        await session.start(self._nursery)
+        return session
+
+    async def _resolve_user(self, image_digest: str, text: str) -> ProcessUser:
+        accounts = self._accounts.get(image_digest)
+        if accounts is None:
+            accounts = await self.images.with_files(image_digest, _read_accounts)
+            self._accounts[image_digest] = accounts
+            if len(self._accounts) > ACCOUNTS_MAX:
+                self._accounts.popitem(last=False)
+        return users.resolve(text, *accounts)
+
+    def _attach(self, container_id: str) -> None:
+        try:
+            self._task_logs().attach(container_id, running=True)
+        except OSError as error:
+            log.warning("log of task %s cannot be read: %s", container_id, error)
+
+    def _task_logs(self) -> TaskLogs:
+        if self._logs is None:
+            raise Unavailable("the container runtime is not running")
+        return self._logs
+
+    def _on_event(self, envelope: api.Envelope) -> None:
+        event = decode(envelope)
+        if event is None:
+            return
+        if event.kind is EventKind.OOM:
+            self._out_of_memory.add(event.container_id)
+        self._fan.push(event)
+
+    def _on_connected(self) -> None:
+        self._fan.push(ContainerEvent(EventKind.RESYNC))
+
+    def _exit(self, container_id: str, exit_code: int, unix_ms: int) -> ContainerExit:
+        out_of_memory = container_id in self._out_of_memory or self._containers.killed_for_memory(
+            container_id
+        )
+        return ContainerExit(exit_code, unix_ms, out_of_memory)
+
+    def _completed(self, seen: ObservedContainer) -> ObservedContainer:
+        state = seen.state
+        if state == "stopped" and seen.exit_code == EXIT_CODE_UNKNOWN and seen.id in self._making:
+            state = "created"
+        return ObservedContainer(
+            seen.id,
+            seen.labels,
+            state,
+            seen.pid,
+            0 if state == "created" else seen.exit_code,
+            seen.out_of_memory or seen.id in self._out_of_memory,
+            self._started_ms.get(seen.id, seen.started_unix_ms),
+            seen.finished_unix_ms,
+        )
+
+
+def _read_accounts(root: Path) -> tuple[str, str]:
+    return (
+        image_files.read_text_in_root(root, "/etc/passwd"),
+        image_files.read_text_in_root(root, "/etc/group"),
+    )

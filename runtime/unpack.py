@@ -1,0 +1,96 @@
+"""Layers to snapshots: each is applied once, whoever asks and however many at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+
+import trio
+
+from proto import containerd_pb2 as api
+from runtime import image_model
+from runtime.connection import Connection
+from runtime.content import ContentStore
+from runtime.errors import AlreadyExists, InvalidImage, NotFound, RuntimeFailure
+from runtime.image_model import Blob, Manifest
+from runtime.model import ImageConfig
+
+APPLY_TIMEOUT_MS = 30 * 60 * 1000
+CLEAN_WAIT_MS = 5_000
+
+
+class Unpacker:
+    def __init__(self, connection: Connection, content: ContentStore, snapshotter: str) -> None:
+        self._connection = connection
+        self._content = content
+        self._snapshotter = snapshotter
+        self._locks: dict[str, trio.Lock] = {}  # chain id -> held by who applies it
+
+    async def unpack(self, manifest: Manifest, config: ImageConfig) -> str:
+        """Makes the image's snapshots where they are lacking; returns the top one's name (chain id)."""
+        image_model.check_layers(manifest, config)
+        chain = image_model.chain_ids(config.diff_ids)
+        if not await self.has(chain[-1]):
+            async with self._connection.lease() as lease:
+                parent = ""
+                for layer, diff_id, name in zip(manifest.layers, config.diff_ids, chain, strict=True):
+                    await self._once(lease, layer, diff_id, parent, name)
+                    parent = name
+                await self._root(manifest, chain[-1])
+        return chain[-1]
+
+    async def has(self, name: str) -> bool:
+        request = api.SnapshotKeyRequest(snapshotter=self._snapshotter, key=name)
+        try:
+            await self._connection.do("snapshots.v1.Snapshots/Stat", request)
+        except NotFound:
+            return False
+        return True
+
+    async def remove(self, key: str) -> None:
+        """Removes an active snapshot or view; what is gone already is fine."""
+        request = api.SnapshotKeyRequest(snapshotter=self._snapshotter, key=key)
+        try:
+            await self._connection.do("snapshots.v1.Snapshots/Remove", request)
+        except NotFound:
+            return
+
+    async def _root(self, manifest: Manifest, name: str) -> None:
+        # The configuration refers to the snapshots, so they live as long as the image (containerd's rule).
+        label = f"containerd.io/gc.ref.snapshot.{self._snapshotter}"
+        await self._content.label(manifest.config.digest, {label: name})
+
+    async def _once(self, lease: str, layer: Blob, diff_id: str, parent: str, name: str) -> None:
+        lock = self._locks.setdefault(name, trio.Lock())
+        try:
+            async with lock:
+                if not await self.has(name):
+                    await self._apply(lease, layer, diff_id, parent, name)
+        finally:
+            if not lock.locked() and lock.statistics().tasks_waiting == 0:
+                self._locks.pop(name, None)
+
+    async def _apply(self, lease: str, layer: Blob, diff_id: str, parent: str, name: str) -> None:
+        key = f"extract-{random.getrandbits(64):016x} {name}"
+        prepare = api.PrepareSnapshotRequest(snapshotter=self._snapshotter, key=key, parent=parent)
+        try:
+            reply = await self._connection.unary(
+                "snapshots.v1.Snapshots/Prepare", prepare, api.MountsResponse, lease=lease
+            )
+            applied = await self._connection.unary(
+                "diff.v1.Diff/Apply",
+                api.ApplyRequest(diff=image_model.descriptor(layer), mounts=reply.mounts),
+                api.ApplyResponse,
+                lease=lease,
+                timeout_ms=APPLY_TIMEOUT_MS,
+            )
+            if applied.applied.digest != diff_id:
+                raise InvalidImage(f"layer {layer.digest} does not unpack to {diff_id}: the image is damaged")
+            commit = api.CommitSnapshotRequest(snapshotter=self._snapshotter, name=name, key=key)
+            await self._connection.do("snapshots.v1.Snapshots/Commit", commit, lease=lease)
+        except BaseException as error:
+            with trio.move_on_after(CLEAN_WAIT_MS / 1000, shield=True):
+                with contextlib.suppress(RuntimeFailure):  # the lease's end removes it then
+                    await self.remove(key)
+            if not isinstance(error, AlreadyExists):  # another process on this containerd was first
+                raise
