@@ -69,14 +69,15 @@ def power_on(record: LabRecord, paths: LabPaths, host: str) -> ProcessMark:
     _wipe(paths.host_run(host))
     setup_file = state / "setup.json"
     setup_file.write_text(_setup(record, paths, host).to_json())
-    launcher = subprocess.Popen(
-        [sys.executable, "-m", "lab.host_init", str(setup_file)],
-        cwd=Path(__file__).parent.parent,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=(state / "init.log").open("ab"),
-        env=_environment(),
-    )
+    with (state / "init.log").open("ab") as log:
+        launcher = subprocess.Popen(
+            [sys.executable, "-m", "lab.host_init", str(setup_file)],
+            cwd=Path(__file__).parent.parent,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            env=_environment(),
+        )
     assert launcher.stdin is not None and launcher.stdout is not None
     with launcher.stdin, launcher.stdout:
         line = launcher.stdout.readline()
