@@ -68,9 +68,7 @@ class _Chunks:
 def _opened(path: str) -> Iterator[BinaryIO]:
     if path == "-":
         if sys.stdin.isatty():
-            raise CommandFailed(
-                "load the image", "standard input is a terminal; pipe an archive in", EXIT_USAGE
-            )
+            raise CommandFailed("load the image", "pipe an archive into standard input", EXIT_USAGE)
         yield sys.stdin.buffer
         return
     try:

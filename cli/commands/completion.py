@@ -1,0 +1,94 @@
+"""`completion`: scripts for bash, zsh and fish, made from the catalogue."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+
+from cli.catalogue import COMMANDS, FAMILIES
+from cli.failure import EXIT_OK
+
+_EVERYWHERE = ("--context", "--help", "--socket")
+
+
+def print_script(options: argparse.Namespace) -> int:
+    print({"bash": bash, "zsh": zsh, "fish": fish}[options.shell](), end="")
+    return EXIT_OK
+
+
+def words_after() -> dict[str, list[str]]:
+    """What may follow each path ("", "node", "node ls"): words, then options."""
+    found: dict[str, list[str]] = {"": [], **{family: [] for family in FAMILIES}}
+    for command in COMMANDS:
+        family, _, word = command.path.rpartition(" ")
+        if family and family not in found[""]:
+            found[""].append(family)
+        found[family].append(word)
+        flags = [name for option in command.options for name in option.names if name.startswith("-")]
+        choices = [each for option in command.options for each in option.settings.get("choices", ())]
+        positional = [each for each in choices if not flags]
+        found[command.path] = [*positional, *sorted({*flags, *_EVERYWHERE})]
+    return found
+
+
+def bash() -> str:
+    cases = "\n".join(
+        f"    {shlex.quote(path)}) words={shlex.quote(' '.join(words))} ;;"
+        for path, words in words_after().items()
+    )
+    families = "|".join(FAMILIES)
+    return f"""_fairway() {{
+  local current=${{COMP_WORDS[COMP_CWORD]}} path="" words="" index word
+  for ((index = 1; index < COMP_CWORD; index++)); do
+    word=${{COMP_WORDS[index]}}
+    case $word in
+      --context|--socket) ((index++)); continue ;;
+      -*) continue ;;
+    esac
+    case $path in
+      "") path=$word ;;
+      {families}) path="$path $word" ;;
+    esac
+  done
+  case $path in
+{cases}
+  esac
+  case $path in
+    deploy|plan|"image load"|"context import") [[ $current == -* ]] || compopt -o default ;;
+  esac
+  COMPREPLY=($(compgen -W "$words" -- "$current"))
+}}
+complete -F _fairway fairway
+"""
+
+
+def zsh() -> str:
+    return "#compdef fairway\nautoload -U +X bashcompinit && bashcompinit\n" + bash()
+
+
+def fish() -> str:
+    lines = ["complete -c fairway -f"]
+    found = words_after()
+    seen = {family: " ".join(found[family]) for family in FAMILIES}
+    lines.append(f"complete -c fairway -n __fish_use_subcommand -a {shlex.quote(' '.join(found['']))}")
+    for family, below in seen.items():
+        condition = f"__fish_seen_subcommand_from {family}; and not __fish_seen_subcommand_from {below}"
+        lines.append(f"complete -c fairway -n {shlex.quote(condition)} -a {shlex.quote(below)}")
+    for command in COMMANDS:
+        condition = "; and ".join(f"__fish_seen_subcommand_from {word}" for word in command.path.split())
+        for option in command.options:
+            names = [name for name in option.names if name.startswith("-")]
+            if not names:
+                continue
+            spelled = " ".join(
+                f"-l {name[2:]}" if name.startswith("--") else f"-s {name[1:]}" for name in names
+            )
+            choices = option.settings.get("choices")
+            takes = f" -x -a {shlex.quote(' '.join(choices))}" if choices else ""
+            about = option.settings.get("help", "")
+            lines.append(
+                f"complete -c fairway -n {shlex.quote(condition)} {spelled}{takes} -d {shlex.quote(about)}"
+            )
+    for path in ("deploy", "plan", "load", "import"):
+        lines.append(f"complete -c fairway -n '__fish_seen_subcommand_from {path}' -F")
+    return "\n".join(lines) + "\n"

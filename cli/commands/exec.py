@@ -1,0 +1,180 @@
+"""`exec`: a process in a task, with this terminal, its signals and its exit status."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import select
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+
+from cli import terminal
+from cli.connection import CALL_SECONDS_MAX, Cluster, connect
+from cli.failure import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, CommandFailed
+from cli.progress_plan import ended
+from proto import control_pb2, host_pb2, objects_pb2
+
+READ_BYTES_MAX = 32 << 10
+INTERRUPTS_TO_DETACH = 3  # Ctrl-C without a terminal: a process that ignores SIGINT holds nobody up
+_STOP = 0  # not a signal: ends the sending side
+_FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+
+
+def run(options: argparse.Namespace) -> int:
+    command = options.command[1:] if options.command[:1] == ["--"] else options.command
+    if not command:
+        raise CommandFailed("exec", "no command is given: fairway exec TARGET -- COMMAND", EXIT_USAGE)
+    if options.tty and not sys.stdin.isatty():
+        raise CommandFailed("exec", "standard input is no terminal; leave -t out", EXIT_USAGE)
+    cluster = connect(options)
+    task = find_task(cluster, options.target)
+    start = host_pb2.ExecStart(
+        task_id=task.meta.id,
+        command=command,
+        tty=options.tty,
+        stdin=options.interactive,
+        environment=_environment(options),
+        user=options.user,
+        working_dir=options.workdir,
+    )
+    if options.tty:
+        start.size.columns, start.size.rows = terminal.window_size(sys.stdin.fileno())
+    session = _Session(cluster, f"exec in {task.app}/{task.meta.name}", start)
+    if not options.tty:
+        return session.run()
+    with terminal.raw_mode(sys.stdin.fileno()):
+        return session.run()
+
+
+def _environment(options: argparse.Namespace) -> dict[str, str]:
+    found = {"TERM": os.environ.get("TERM", "xterm")} if options.tty else {}
+    for text in options.env:
+        name, equals, value = text.partition("=")
+        if not name or not equals:
+            raise CommandFailed("exec", f"--env {text!r} is not NAME=VALUE", EXIT_USAGE)
+        found[name] = value
+    return found
+
+
+def find_task(cluster: Cluster, target: str) -> objects_pb2.Task:
+    """The task that TARGET names: [APP/]SERVICE.N, [APP/]SERVICE (its first running task), or an id."""
+    app, _, name = target.rpartition("/")
+    request = control_pb2.ListTasksRequest(app=app)
+    asked = f"exec in {target}"
+    reply = cluster.call(
+        asked, lambda control: control.ListTasks(request, timeout=CALL_SECONDS_MAX), repeatable=True
+    )
+    return choose_task(asked, name, list(reply.tasks))
+
+
+def choose_task(asked: str, name: str, tasks: list[objects_pb2.Task]) -> objects_pb2.Task:
+    """Prefers running tasks, ready ones first. Raises CommandFailed where nothing or too much matches."""
+    matching = [
+        task
+        for task in tasks
+        if name in (task.meta.name, task.service) or (len(name) >= 4 and task.meta.id.startswith(name))
+    ]
+    if not matching:
+        raise CommandFailed(asked, "there is no such task or service; see: fairway ps")
+    apps = sorted({task.app for task in matching})
+    if len(apps) > 1:
+        names = ", ".join(f"{app}/{name}" for app in apps)
+        raise CommandFailed(asked, f"several apps have one; choose one of {names}")
+    running = [task for task in matching if task.status.state == objects_pb2.TASK_STATE_RUNNING]
+    if not running:
+        going = [task for task in matching if not ended(task)] or matching
+        message = going[0].status.message or "see: fairway ps -a"
+        raise CommandFailed(asked, f"no task of it is running; {going[0].meta.name}: {message}")
+    return min(running, key=lambda task: (not task.status.ready, task.slot))
+
+
+class _Session:
+    """One call of Exec. gRPC pulls `_inputs` in a thread of its own, which waits for standard input and for
+    signals in one select; this thread writes the output."""
+
+    def __init__(self, cluster: Cluster, asked: str, start: host_pb2.ExecStart) -> None:
+        self._cluster = cluster
+        self._asked = asked
+        self._start = start
+        self._interrupts = 0
+        self._detach = threading.Event()
+        self._sender_ended = threading.Event()
+
+    def run(self) -> int:
+        numbers = [*_FORWARDED, signal.SIGWINCH] if self._start.tty else list(_FORWARDED)
+        self._signals = terminal.SignalPipe(numbers)
+        replies = self._cluster.stream(self._asked, lambda control: control.Exec(self._inputs()))
+        try:
+            with contextlib.closing(replies):  # type: ignore[type-var]
+                for reply in replies:
+                    kind = reply.WhichOneof("output")
+                    if kind == "exit_code":
+                        return reply.exit_code if 0 <= reply.exit_code <= 255 else EXIT_FAILED
+                    _write(1 if kind == "stdout" else 2, reply.stdout or reply.stderr)
+        except CommandFailed:
+            if self._detach.is_set():
+                return EXIT_INTERRUPTED
+            raise
+        finally:
+            self._signals.close()
+            self._signals.write(_STOP)
+            self._cluster.close()
+            if self._sender_ended.wait(timeout=1.0):
+                self._signals.release()
+        if self._detach.is_set():
+            return EXIT_INTERRUPTED
+        raise CommandFailed(self._asked, "the connection ended before the command did")
+
+    def _inputs(self) -> Iterator[host_pb2.ExecInput]:
+        try:
+            yield host_pb2.ExecInput(start=self._start)
+            sources = [self._signals.reader]
+            if self._start.stdin:
+                sources.append(sys.stdin.fileno())
+            while True:
+                readable, _, _ = select.select(sources, [], [])
+                if self._signals.reader in readable:
+                    for number in self._signals.read():
+                        if number == _STOP:
+                            return
+                        yield from self._signalled(number)
+                        if self._detach.is_set():
+                            return
+                if sys.stdin.fileno() in readable:
+                    data = _read(sys.stdin.fileno())
+                    if data:
+                        yield host_pb2.ExecInput(stdin=data)
+                    else:
+                        sources.remove(sys.stdin.fileno())
+                        yield host_pb2.ExecInput(close_stdin=True)
+        finally:
+            self._sender_ended.set()
+
+    def _signalled(self, number: int) -> Iterator[host_pb2.ExecInput]:
+        if number == signal.SIGWINCH:
+            columns, rows = terminal.window_size(sys.stdin.fileno())
+            yield host_pb2.ExecInput(resize=host_pb2.TerminalSize(columns=columns, rows=rows))
+            return
+        if number == signal.SIGINT:
+            self._interrupts += 1
+            if self._interrupts >= INTERRUPTS_TO_DETACH:
+                self._detach.set()
+                self._cluster.close()  # ends the call: the thread that reads the output goes on
+                return
+        yield host_pb2.ExecInput(signal=signal.Signals(number).name)
+
+
+def _read(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, READ_BYTES_MAX)
+    except OSError:  # the terminal is gone
+        return b""
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]

@@ -1,0 +1,62 @@
+"""This side's terminal: raw mode, window size, and signals turned into bytes that a select can wait for."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import termios
+import tty
+from collections.abc import Iterator, Sequence
+from types import FrameType
+
+
+@contextlib.contextmanager
+def raw_mode(descriptor: int) -> Iterator[None]:
+    """Every key goes through as it is, Ctrl-C included; the terminal is put back however it ends."""
+    before = termios.tcgetattr(descriptor)
+    try:
+        tty.setraw(descriptor, termios.TCSADRAIN)
+        yield
+    finally:
+        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+
+
+def window_size(descriptor: int) -> tuple[int, int]:
+    """(columns, rows); 80 x 24 where the terminal does not say."""
+    try:
+        size = os.get_terminal_size(descriptor)
+    except OSError:
+        return 80, 24
+    return size.columns or 80, size.lines or 24
+
+
+class SignalPipe:
+    """While open, each of `numbers` writes its number as one byte to a pipe instead of what it does."""
+
+    def __init__(self, numbers: Sequence[signal.Signals]) -> None:
+        self.reader, self._writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._before = {number: signal.signal(number, self._caught) for number in numbers}
+
+    def _caught(self, number: int, frame: FrameType | None) -> None:
+        self.write(number)
+
+    def write(self, number: int) -> None:
+        # A full pipe already holds thousands of signals that nobody has taken.
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._writer, bytes([number]))
+
+    def read(self) -> bytes:
+        try:
+            return os.read(self.reader, 64)
+        except BlockingIOError:
+            return b""
+
+    def close(self) -> None:
+        """Gives the signals their meaning back; the pipe is left to `release`."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def release(self) -> None:
+        os.close(self.reader)
+        os.close(self._writer)
