@@ -146,6 +146,7 @@ class _Reader:
                 continue
             name = assigned[1].replace('"', "").replace("'", "")
             dotted = f"{current}.{name}" if current else name
-            if dotted == (f"{table}.{key}" if table else key) or (not table and dotted.startswith(key + ".")):
+            below = header is None and not table and dotted.startswith(f"{key}.")
+            if below or dotted == (f"{table}.{key}" if table else key):
                 return number
         return header

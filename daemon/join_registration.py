@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from daemon.authority import cluster_of, open_authority
 from daemon.certificates import load_certificate, validity_unix_ms
@@ -12,10 +13,12 @@ from daemon.identity import Identity
 from daemon.join_plan import plan_join
 from daemon.keys import PublicKey, requested_key
 from daemon.leases import LeasePool
-from daemon.writer import Writer
 from proto import host_pb2
 from raft.store import Store
 from raft.transaction import TransactionBuilder
+
+if TYPE_CHECKING:
+    from daemon.writer import Writer
 
 logger = logging.getLogger(__name__)
 
