@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from daemon.drain_plan import stop_tied_tasks
 from daemon.draft import Draft
+from daemon.drain_plan import stop_tied_tasks
 from daemon.placement_plan import place_pending, resolve_image
-from daemon.removal_plan import remove_empty_apps, remove_orphans, remove_service
+from daemon.removal_plan import remove_empty_apps, remove_orphans, remove_service, remove_unused_networks
 from daemon.rollout_plan import plan_service
 from proto import objects_pb2 as objects
 from raft.store import Store
@@ -44,5 +44,6 @@ def plan(store: Store, now_unix_ms: int, new_id: Callable[[], str]) -> Plan:
     stop_tied_tasks(draft, nodes)
     remove_orphans(draft, nodes)
     remove_empty_apps(draft)
+    remove_unused_networks(draft)
     place_pending(draft, nodes)
     return Plan(draft.builder(), draft.wake_at_unix_ms, draft.full)

@@ -62,6 +62,22 @@ def remove_empty_apps(draft: Draft) -> None:
         draft.delete(app)
 
 
+def remove_unused_networks(draft: Draft) -> None:
+    """Networks that no service of their app names and no task is on any more."""
+    used: set[str] | None = None
+    for network in draft.store.table(objects.Network):
+        key = (network.meta.tenant, network.app)
+        services = draft.store.table(objects.Service).by("app", key)
+        if not services or any(network.meta.name in service.spec.networks for service in services):
+            continue
+        if used is None:
+            used = {one for task in draft.tasks() if not gone(task) for one in task.networks}
+        if network.meta.id not in used:
+            for lease in leases_held_by(draft.store, network.meta.id):
+                draft.delete(lease)
+            draft.delete(network)
+
+
 def _over(draft: Draft, task: objects.Task) -> bool:
     latest = draft.get(objects.Task, task.meta.id)
     if latest is None:
