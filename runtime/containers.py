@@ -49,9 +49,9 @@ class Containers:
         )
 
     async def create(
-        self, container_id: str, labels: dict[str, str], image: str, spec: dict[str, Any], top_snapshot: str
-    ) -> Sequence[api.Mount]:
-        """The container and its writable snapshot; returns the mounts of its root file system."""
+        self, container_id: str, labels: dict[str, str], image: str, spec: dict[str, Any]
+    ) -> None:
+        """The container, which refers to its snapshot; so it comes first, or that might be collected."""
         container = api.Container(
             id=container_id,
             labels=labels,
@@ -61,23 +61,22 @@ class Containers:
             snapshotter=self._settings.snapshotter,
             snapshot_key=container_id,
         )
-        # The container comes first: it refers to the snapshot, which else might be collected.
         await self._connection.do(
             "containers.v1.Containers/Create", api.CreateContainerRequest(container=container)
         )
-        prepare = api.PrepareSnapshotRequest(
+
+    async def prepare(self, container_id: str, top_snapshot: str) -> Sequence[api.Mount]:
+        """The writable snapshot on top of the image's; returns the mounts of the root file system."""
+        method = "snapshots.v1.Snapshots/Prepare"
+        request = api.PrepareSnapshotRequest(
             snapshotter=self._settings.snapshotter, key=container_id, parent=top_snapshot
         )
         try:
-            reply = await self._connection.unary(
-                "snapshots.v1.Snapshots/Prepare", prepare, api.MountsResponse
-            )
+            reply = await self._connection.unary(method, request, api.MountsResponse)
         except AlreadyExists:
             # Left of an earlier container of this id: nothing of it may show in the new one.
             await self._remove_snapshot(container_id)
-            reply = await self._connection.unary(
-                "snapshots.v1.Snapshots/Prepare", prepare, api.MountsResponse
-            )
+            reply = await self._connection.unary(method, request, api.MountsResponse)
         return reply.mounts
 
     async def create_task(

@@ -143,7 +143,7 @@ class Runtime:
         await self._containers.kill(container_id, signals.number_of(name_or_number))
 
     async def stop(self, container_id: str, signal: str | int, grace_ms: int) -> ContainerExit:
-        """Asks by `signal` ("" or "SIGTERM", ...), waits at most `grace_ms`, then kills; waits for the end."""
+        """Asks by `signal` ("": SIGTERM), waits at most `grace_ms`, then kills and waits for the end."""
         number = signals.number_of(signal or "SIGTERM")
         try:
             await self._containers.kill(container_id, number)
@@ -221,7 +221,7 @@ class Runtime:
     async def run_check(
         self, container_id: str, command: Sequence[str], timeout_ms: int
     ) -> tuple[int, bytes]:
-        """(exit code, first 4 KiB of its output) of a short process; raises TimedOut, and then it is killed."""
+        """(exit code, first 4 KiB of its output) of a short process; raises TimedOut, having killed it."""
         spec, _ = await self._containers.spec(container_id)
         process = process_spec.for_exec(spec["process"], command, {}, None, "", tty=False)
         output = b""
@@ -252,8 +252,9 @@ class Runtime:
         logs = self._task_logs()
         tty = request.spec.tty
         top = await self.images.unpack(request.image_digest)
-        mounts = await self._containers.create(request.id, labels, request.spec.image, oci, top)
+        await self._containers.create(request.id, labels, request.spec.image, oci)
         try:
+            mounts = await self._containers.prepare(request.id, top)
             logs.attach(request.id, running=False)
             stdin = logs.make_stdin(request.id) if request.spec.stdin_open else ""
             stdout, stderr = logs.fifo_paths(request.id, tty)

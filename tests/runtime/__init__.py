@@ -1,0 +1,1 @@
+"""Tests of the container runtime, on a containerd of their own."""

@@ -1,0 +1,211 @@
+"""A containerd for the session, and the runtime that the tests drive."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+import trio
+
+from proto import grpc_trio, objects_pb2
+from runtime.model import ContainerRequest, LoadedImage, RuntimeSettings
+from runtime.runtime import Runtime
+from tests.runtime import image_builder
+
+T = TypeVar("T")
+CONFIG = """version = 2
+root = "{folder}/root"
+state = "{folder}/state"
+disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.snapshotter.v1.btrfs"]
+[grpc]
+address = "{folder}/c.sock"
+[plugins."io.containerd.internal.v1.opt"]
+path = "{folder}/opt"
+"""
+
+
+class Containerd:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.socket = folder / "c.sock"
+        self.process: subprocess.Popen[bytes] | None = None
+        (folder / "config.toml").write_text(CONFIG.format(folder=folder))
+
+    def start(self) -> None:
+        with (self.folder / "log").open("ab") as output:
+            self.process = subprocess.Popen(
+                ["containerd", "-c", str(self.folder / "config.toml"), "-l", "warn"],
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        if self.process is not None:
+            self.process.send_signal(number)
+            self.process.wait(20)
+            self.process = None
+
+
+@pytest.fixture(scope="session")
+def containerd() -> Iterator[Containerd]:
+    folder = Path(tempfile.mkdtemp(prefix="fwrt-"))
+    server = Containerd(folder)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.kill(signal.SIGTERM)
+        end_leftovers(folder)
+        remove_mounts(folder)
+        for hierarchy in Path("/sys/fs/cgroup").glob(f"*/{folder.name}"):
+            shutil.rmtree(hierarchy, ignore_errors=True)
+            for group in sorted(hierarchy.rglob("*"), reverse=True):
+                if group.is_dir():
+                    group.rmdir()
+            if hierarchy.exists():
+                hierarchy.rmdir()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def shims(folder: Path) -> list[int]:
+    """Process ids of the shims that serve this containerd."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                command = (entry / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if b"containerd-shim" in command and str(folder).encode() in command:
+                found.append(int(entry.name))
+    return found
+
+
+def end_leftovers(folder: Path) -> None:
+    for process_id in shims(folder):
+        os.kill(process_id, signal.SIGKILL)
+
+
+def mounts(folder: Path) -> list[str]:
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    return [line.split()[4] for line in lines if line.split()[4].startswith(str(folder))]
+
+
+def remove_mounts(folder: Path) -> None:
+    for target in reversed(mounts(folder)):
+        subprocess.run(["umount", "-l", target], check=False)
+
+
+@pytest.fixture
+def settings(containerd: Containerd, tmp_path: Path) -> RuntimeSettings:
+    return RuntimeSettings(
+        socket=containerd.socket,
+        runc_root=containerd.folder / "runc",
+        log_folder=tmp_path / "logs",
+        run_folder=tmp_path / "run",
+        cgroup_parent=f"/{containerd.folder.name}",
+    )
+
+
+def drive(settings: RuntimeSettings, body: Callable[[Runtime], Awaitable[T]], seconds: float = 40) -> T:
+    """Runs `body` with a runtime that is connected."""
+
+    async def main() -> T:
+        async with trio.open_nursery() as nursery:
+            runtime = Runtime(settings)
+            await nursery.start(runtime.run)
+            try:
+                with trio.fail_after(seconds):
+                    await runtime.wait_healthy()
+                    return await body(runtime)
+            finally:
+                nursery.cancel_scope.cancel()
+        raise AssertionError("not reached")
+
+    try:
+        return grpc_trio.run(main)
+    except* Exception as group:
+        raise leaf(group) from None
+
+
+def leaf(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+@pytest.fixture(scope="session")
+def image(containerd: Containerd) -> LoadedImage:
+    """busybox, loaded once."""
+    settings = RuntimeSettings(
+        socket=containerd.socket,
+        runc_root=containerd.folder / "runc",
+        log_folder=containerd.folder / "logs",
+        run_folder=containerd.folder / "run",
+    )
+    path = image_builder.oci_layout(containerd.folder / "image.tar")
+
+    async def load(runtime: Runtime) -> LoadedImage:
+        loaded = (await runtime.images.load_archive(path))[0]
+        await runtime.images.unpack(loaded.manifest_digest)
+        return loaded
+
+    return drive(settings, load)
+
+
+_numbers = itertools.count()
+
+
+def new_id() -> str:
+    return f"t{os.getpid()}x{next(_numbers)}x{time.monotonic_ns() % 1_000_000}"
+
+
+def request_for(
+    image: LoadedImage,
+    *command: str,
+    spec: objects_pb2.ContainerSpec | None = None,
+    resources: objects_pb2.Resources | None = None,
+    **more: object,
+) -> ContainerRequest:
+    made = objects_pb2.ContainerSpec(image=image.name)
+    if spec is not None:
+        made.MergeFrom(spec)
+    if command:
+        made.command.values.extend(command)
+    return ContainerRequest(
+        id=new_id(),
+        image_digest=image.manifest_digest,
+        spec=made,
+        resources=resources or objects_pb2.Resources(),
+        **more,  # type: ignore[arg-type]
+    )
+
+
+async def output_of(runtime: Runtime, request: ContainerRequest) -> tuple[int, str]:
+    """Runs a container to its end; gives its exit code and all it printed, and removes it."""
+    await runtime.create(request)
+    try:
+        await runtime.start(request.id)
+        ended = await runtime.wait(request.id)
+        lines = [line async for line in runtime.read_log(request.id, follow=True)]
+        return ended.exit_code, "\n".join(line.text.decode() for line in lines)
+    finally:
+        with trio.CancelScope(shield=True):
+            await runtime.delete(request.id)
+
+
+async def until(condition: Callable[[], object], seconds: float = 10) -> None:
+    """Looks again and again until it holds."""
+    with trio.fail_after(seconds):
+        while not condition():
+            await trio.sleep(0.02)
