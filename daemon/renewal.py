@@ -1,4 +1,4 @@
-"""Keeps this host's certificate young, and signs new ones for others (on the leader)."""
+"""Keeps this host's certificate young; what the leader signs is in daemon/renewal_plan.py."""
 
 from __future__ import annotations
 
@@ -8,21 +8,11 @@ from dataclasses import dataclass
 
 import trio
 
-from daemon.authority import cluster_of
-from daemon.certificates import (
-    CertificateAuthority,
-    PeerIdentity,
-    PeerKind,
-    load_certificate,
-    validity_unix_ms,
-)
-from daemon.errors import Kind, Refused
+from daemon.certificates import validity_unix_ms
 from daemon.identity import Identity
-from daemon.keys import certificate_request_pem, node_id_of, public_key_sha256, requested_key
+from daemon.keys import certificate_request_pem
 from daemon.renewal_plan import Urgency, renewal_due_unix_ms, retry_wait_ms, urgency
 from proto import host_pb2
-from proto import objects_pb2 as objects
-from raft.store import Store
 
 logger = logging.getLogger(__name__)
 
@@ -99,38 +89,3 @@ class Renewal:
         message = f"the certificate of this host {when} and could not be renewed: {reason}"
         self.problem = message if level >= Urgency.WARN else ""
         logger.log(_LEVELS[level], "%s", message)
-
-
-def sign_renewal(
-    store: Store,
-    authority: Callable[[], CertificateAuthority],
-    caller: PeerIdentity,
-    request: host_pb2.RenewCertificateRequest,
-    now_unix_ms: int,
-) -> tuple[host_pb2.RenewCertificateReply, objects.Node]:
-    """A new certificate for the calling node's own key, and the node with its new expiry, to be stored.
-
-    `authority` opens the CA, and is called last. Raises Refused: not a node of this cluster (any more), or
-    a request for another key than the node's.
-    """
-    if caller.kind is not PeerKind.NODE:
-        raise Refused(f"{caller.actor} is no node; only nodes renew their certificates here", Kind.DENIED)
-    cluster = cluster_of(store)
-    node = store.get(objects.Node, caller.name)
-    if node is None:
-        raise Refused(
-            f"node {caller.name} was removed from the cluster; let the host join again", Kind.DENIED
-        )
-    try:
-        key = requested_key(request.request_pem)
-    except ValueError as error:
-        raise Refused(f"the certificate cannot be renewed: {error}") from error
-    if node_id_of(key) != caller.name or public_key_sha256(key) != node.public_key_sha256:
-        raise Refused(f"the request is for another key than node {node.meta.name}'s", Kind.DENIED)
-    signer = authority()
-    pem = signer.sign_node(key, cluster.meta.id, now_unix_ms)
-    changed = objects.Node()
-    changed.CopyFrom(node)
-    changed.certificate_expires_unix_ms = validity_unix_ms(load_certificate(pem))[1]
-    reply = host_pb2.RenewCertificateReply(certificate_pem=pem, ca_certificate_pem=signer.certificate_pem())
-    return reply, changed

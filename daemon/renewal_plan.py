@@ -1,8 +1,17 @@
-"""When a certificate is renewed, how long a failed try waits, and how loud it is: pure."""
+"""When a certificate is renewed, how loud a failed try is, and for whom the leader signs: pure."""
 
 from __future__ import annotations
 
 import enum
+
+from daemon.authority import cluster_of, open_authority
+from daemon.certificates import load_certificate, validity_unix_ms
+from daemon.errors import Kind, Refused
+from daemon.keys import node_id_of, public_key_sha256, requested_key
+from proto import host_pb2
+from proto import objects_pb2 as objects
+from raft.store import Store
+from raft.transaction import TransactionBuilder
 
 RETRY_MS_MIN = 10_000
 RETRY_MS_MAX = 3_600_000
@@ -44,3 +53,28 @@ def urgency(begins_unix_ms: int, expires_unix_ms: int, now_unix_ms: int) -> Urge
     if left_ms < lifetime_ms * ALARM_LEFT_FRACTION:
         return Urgency.ALARM
     return Urgency.WARN if left_ms < lifetime_ms * WARN_LEFT_FRACTION else Urgency.CALM
+
+
+def sign_renewal(
+    store: Store, cluster_key: bytes | None, node_id: str, request_pem: bytes, now_unix_ms: int
+) -> tuple[TransactionBuilder, host_pb2.RenewCertificateReply]:
+    """A new certificate for the own key of the calling node `node_id`, and its new expiry for the store.
+
+    Raises Refused: not a node of this cluster (any more), or a request for another key than the node's.
+    """
+    cluster = cluster_of(store)
+    node = store.get(objects.Node, node_id)
+    if node is None:
+        raise Refused(f"node {node_id} was removed from the cluster; let the host join again", Kind.DENIED)
+    try:
+        key = requested_key(request_pem)
+    except ValueError as error:
+        raise Refused(f"the certificate cannot be renewed: {error}") from error
+    if node_id_of(key) != node_id or public_key_sha256(key) != node.public_key_sha256:
+        raise Refused(f"the request is for another key than node {node.meta.name}'s", Kind.DENIED)
+    pem = open_authority(cluster, cluster_key).sign_node(key, cluster.meta.id, now_unix_ms)
+    changed = objects.Node()
+    changed.CopyFrom(node)
+    changed.certificate_expires_unix_ms = validity_unix_ms(load_certificate(pem))[1]
+    reply = host_pb2.RenewCertificateReply(certificate_pem=pem, ca_certificate_pem=cluster.ca_certificate_pem)
+    return TransactionBuilder().update(changed), reply

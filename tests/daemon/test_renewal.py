@@ -9,17 +9,18 @@ import pytest
 import trio
 import trio.testing
 
-from daemon.certificates import PeerIdentity, PeerKind, validity_unix_ms
+from daemon.certificates import validity_unix_ms
 from daemon.errors import Refused
 from daemon.identity import Identity
 from daemon.keys import certificate_request_pem, new_private_key
-from daemon.renewal import Renewal, sign_renewal
+from daemon.renewal import Renewal
 from daemon.renewal_plan import (
     RETRY_MS_MAX,
     RETRY_MS_MIN,
     Urgency,
     renewal_due_unix_ms,
     retry_wait_ms,
+    sign_renewal,
     urgency,
 )
 from daemon.tls import NodeTls
@@ -30,6 +31,14 @@ from tests.daemon.small_cluster import SmallCluster, now_unix_ms
 from tests.daemon.test_identity import serial_shown, within_deadline
 
 DAY_MS = 86_400_000
+
+
+def sign(
+    cluster: SmallCluster, request: host_pb2.RenewCertificateRequest, now: int
+) -> host_pb2.RenewCertificateReply:
+    """The leader's part, without the commit."""
+    identity = cluster.identity
+    return sign_renewal(cluster.store, identity.cluster_key, identity.node_id, request.request_pem, now)[1]
 
 
 @pytest.mark.parametrize(("jitter", "due"), [(0.0, 60), (1.0, 64.5), (0.5, 62.25)])
@@ -77,8 +86,7 @@ def test_a_certificate_renews_itself_and_retries(tmp_path: Path, caplog: pytest.
             asked_day.append((now() - begun) / DAY_MS)
             if asked_day[-1] < 88:
                 raise OSError("no leader can be reached")
-            caller = PeerIdentity(PeerKind.NODE, identity.node_id)
-            return sign_renewal(cluster.store, cluster.authority, caller, request, now())[0]
+            return sign(cluster, request, now())
 
         renewal = Renewal(identity, ask, now, lambda: 0.0, lambda: renewed.append(now()))
         async with trio.open_nursery() as nursery:
@@ -107,8 +115,7 @@ def test_new_handshakes_show_the_renewed_certificate(tmp_path: Path) -> None:
     old = identity.certificate.serial_number
 
     async def ask(request: host_pb2.RenewCertificateRequest) -> host_pb2.RenewCertificateReply:
-        caller = PeerIdentity(PeerKind.NODE, identity.node_id)
-        return sign_renewal(cluster.store, cluster.authority, caller, request, now_unix_ms())[0]
+        return sign(cluster, request, now_unix_ms())
 
     async def main() -> None:
         assert await serial_shown(tls, tls.client_context()) == old
@@ -129,26 +136,27 @@ def test_new_handshakes_show_the_renewed_certificate(tmp_path: Path) -> None:
 def test_whose_renewal_is_signed(tmp_path: Path) -> None:
     cluster = SmallCluster(tmp_path)
     identity, now = cluster.identity, now_unix_ms()
-    own = host_pb2.RenewCertificateRequest(request_pem=certificate_request_pem(identity.key))
-    other = host_pb2.RenewCertificateRequest(request_pem=certificate_request_pem(new_private_key()))
-    garbage = host_pb2.RenewCertificateRequest(request_pem=b"garbage")
-    caller = PeerIdentity(PeerKind.NODE, identity.node_id)
-
-    reply, node = sign_renewal(cluster.store, cluster.authority, caller, own, now + DAY_MS)
-    assert node.certificate_expires_unix_ms == (now + 91 * DAY_MS) // 1000 * 1000
+    key, own = identity.cluster_key, certificate_request_pem(identity.key)
+    builder, reply = sign_renewal(cluster.store, key, identity.node_id, own, now + DAY_MS)
     assert reply.ca_certificate_pem == identity.ca_pem
+    before = cluster.store.get(objects.Node, identity.node_id)
+    cluster.apply(builder.build("q" * 26, "test", now))
     stored = cluster.store.get(objects.Node, identity.node_id)
+    assert before is not None
     assert stored is not None
-    assert stored.certificate_expires_unix_ms < node.certificate_expires_unix_ms
+    assert stored.certificate_expires_unix_ms == (now + 91 * DAY_MS) // 1000 * 1000
+    assert stored.certificate_expires_unix_ms > before.certificate_expires_unix_ms
+    assert stored.network == before.network
 
-    for who, request, words in [
-        (caller, other, "another key"),
-        (caller, garbage, "cannot be renewed"),
-        (PeerIdentity(PeerKind.OPERATOR, "anna"), own, "no node"),
-        (PeerIdentity(PeerKind.NODE, "0" * 26), own, "was removed"),
+    for node_id, request_pem, words in [
+        (identity.node_id, certificate_request_pem(new_private_key()), "another key"),
+        (identity.node_id, b"garbage", "cannot be renewed"),
+        ("0" * 26, own, "was removed"),
     ]:
         with pytest.raises(Refused, match=words):
-            sign_renewal(cluster.store, cluster.authority, who, request, now)
+            sign_renewal(cluster.store, key, node_id, request_pem, now)
+    with pytest.raises(Refused, match="only voters sign"):
+        sign_renewal(cluster.store, None, identity.node_id, own, now)
     cluster.apply(TransactionBuilder().delete(stored).build("r" * 26, "test", now))
     with pytest.raises(Refused, match="was removed"):
-        sign_renewal(cluster.store, cluster.authority, caller, own, now)
+        sign_renewal(cluster.store, key, identity.node_id, own, now)
