@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import socket
+import socketserver
 import sys
 import threading
 from typing import Any
@@ -93,6 +94,10 @@ class Server(http.server.ThreadingHTTPServer):
 
     daemon_threads = False
     request_queue_size = 128
+
+    def server_bind(self) -> None:
+        # Not HTTPServer's: that asks the DNS for the host's own name, which may take seconds.
+        socketserver.TCPServer.server_bind(self)
 
 
 stopping = threading.Event()
