@@ -12,10 +12,11 @@ from typing import Any
 
 from runtime.image_model import host_architecture
 
-APPLETS = (
-    "sh cat echo env id hostname pwd sleep true false touch ls mount unshare dd printf seq stty test kill "
-    "mkdir chown chmod wc head tail grep ps yes nc httpd rm whoami stat tr awk uname timeout"
-).split()
+_NAMES = (
+    "sh cat echo env id hostname pwd sleep true false touch ls mount unshare dd printf seq stty test kill",
+    "mkdir chown chmod wc head tail grep ps yes nc httpd rm whoami stat tr awk uname timeout mknod",
+)
+APPLETS = " ".join(_NAMES).split()
 PASSWD = "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1000:app:/home/app:/bin/sh\n"
 GROUP = "root:x:0:\napp:x:1000:\nextra:x:2000:app\nwheel:x:10:root\n"
 

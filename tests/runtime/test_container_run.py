@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from proto.objects_pb2 import ContainerSpec
 from runtime.model import LoadedImage, RuntimeSettings
 from runtime.runtime import Runtime
 from tests.runtime.conftest import drive, output_of, request_for
