@@ -1,0 +1,108 @@
+"""What one desired network changes over the one before it, found by identity first; pure."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from net.model import DesiredNetwork, Endpoint, Frontend, LocalTask, NetworkInfo
+
+T = TypeVar("T")
+
+
+@dataclass
+class Change:
+    """Names what is different; empty where nothing is."""
+
+    settings: bool = False  # config or local host
+    hosts: bool = False
+    networks: bool = False
+    tasks: bool = False
+    services: set[str] = field(default_factory=set)  # ids, removed ones included
+    # (networks, address, +1 or -1) of endpoints
+    memberships: list[tuple[tuple[str, ...], str, int]] = field(default_factory=list)
+    withdrawn: list[str] = field(default_factory=list)  # addresses that get no new connections any more
+    gone: list[str] = field(default_factory=list)  # addresses whose task is no more
+
+    def __bool__(self) -> bool:
+        return any(vars(self).values())
+
+
+class DesiredIndex:
+    """The desired network by its keys; `advance` moves it on and tells the difference."""
+
+    def __init__(self) -> None:
+        self.desired: DesiredNetwork | None = None
+        self.frontends: dict[str, Frontend] = {}
+        self.endpoints: dict[str, Endpoint] = {}
+        self.networks: dict[str, NetworkInfo] = {}
+        self.tasks: dict[str, LocalTask] = {}
+        self.local_networks: dict[str, set[str]] = {}  # network id -> addresses of local tasks in it
+        self._by_service: dict[str, dict[str, Endpoint]] = defaultdict(dict)
+
+    def endpoints_of(self, service_id: str) -> Collection[Endpoint]:
+        return self._by_service.get(service_id, {}).values()
+
+    def advance(self, desired: DesiredNetwork) -> Change:
+        old = self.desired
+        change = Change(
+            settings=old is None or old.config != desired.config or old.local != desired.local,
+            hosts=old is None or not _same(old.hosts, desired.hosts),
+        )
+        if old is None or old.endpoints is not desired.endpoints:
+            self._advance_endpoints(desired.endpoints, change)
+        if old is None or old.frontends is not desired.frontends:
+            wanted = {each.service_id: each for each in desired.frontends}
+            change.services.update(_changed_keys(self.frontends, wanted))
+            self.frontends = wanted
+        if old is None or not _same(old.networks, desired.networks):
+            self.networks = {each.network_id: each for each in desired.networks}
+            change.networks = True
+        if old is None or not _same(old.tasks, desired.tasks):
+            self._advance_tasks(desired.tasks)
+            change.tasks = True
+        self.desired = desired
+        return change
+
+    def _advance_endpoints(self, endpoints: Iterable[Endpoint], change: Change) -> None:
+        wanted = {each.task_id: each for each in endpoints}
+        for task_id in _changed_keys(self.endpoints, wanted):
+            before, after = self.endpoints.get(task_id), wanted.get(task_id)
+            if before is not None:
+                change.services.add(before.service_id)
+                change.memberships.append((before.networks, before.address, -1))
+                self._by_service[before.service_id].pop(task_id, None)
+                if not self._by_service[before.service_id]:
+                    del self._by_service[before.service_id]
+                if after is None or after.address != before.address:
+                    change.gone.append(before.address)
+                elif before.ready and not after.ready:
+                    change.withdrawn.append(before.address)
+            if after is not None:
+                change.services.add(after.service_id)
+                change.memberships.append((after.networks, after.address, +1))
+                self._by_service[after.service_id][task_id] = after
+        self.endpoints = wanted
+
+    def _advance_tasks(self, tasks: tuple[LocalTask, ...]) -> None:
+        self.tasks = {each.task_id: each for each in tasks}
+        self.local_networks = {}
+        for task in tasks:
+            for network_id in task.networks:
+                self.local_networks.setdefault(network_id, set()).add(task.address)
+
+
+def _same(old: tuple[T, ...], new: tuple[T, ...]) -> bool:
+    return old is new or old == new
+
+
+def _changed_keys(old: dict[str, T], new: dict[str, T]) -> set[str]:
+    """Keys that came, went or have another value; `==` is asked only where the object is another."""
+    get = old.get
+    changed = {key for key, value in new.items() if (before := get(key)) is not value and before != value}
+    came = sum(1 for key in changed if key not in old)
+    if len(old) + came != len(new):
+        changed.update(old.keys() - new.keys())
+    return changed

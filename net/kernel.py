@@ -1,0 +1,111 @@
+"""Everything of one host's network that lives in the kernel, behind one lock-free, blocking interface.
+
+`Network` calls it from worker threads, one call at a time.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from net.addresses import tunnel_interface
+from net.connections import Connections
+from net.desired_changes import Change, DesiredIndex
+from net.errors import KernelRefused
+from net.forwarding import Forwarding
+from net.model import DesiredNetwork
+from net.nftables import Nftables
+from net.overlay import OverlayDevice
+from net.ruleset import RulesetChange, repair
+from net.ruleset_plan import RulesetPlan
+
+log = logging.getLogger(__name__)
+
+
+class Kernel:
+    """Overlay, ruleset and connections; the interfaces of tasks are apart (`net/task_interfaces.py`)."""
+
+    def __init__(self, prefix: str, state_file: Path) -> None:
+        self._forwarding = Forwarding(state_file)
+        tunnel = tunnel_interface(prefix)
+        self.overlay = OverlayDevice(tunnel)
+        self._nftables = Nftables(f"fairway_{prefix}")
+        self._connections = Connections()
+        self._plan = RulesetPlan(tunnel, f"{prefix}t*")
+        self._generation = -1  # of nftables after our last transaction; -1: compare with the kernel first
+        self._overlay_known = False
+
+    def close(self) -> None:
+        self.overlay.close()
+        self._nftables.close()
+        self._connections.close()
+
+    def apply(self, desired: DesiredNetwork, index: DesiredIndex, change: Change) -> list[str]:
+        """Brings the kernel to `desired`, at which `index` is already; raises NetworkError.
+
+        After an error the next call, or `check`, compares with the kernel instead of what was applied.
+        Returns what could not be done but does not matter to others, in words.
+        """
+        # Until everything is done, what the kernel's ruleset is counts as unknown.
+        generation, self._generation = self._generation, -1
+        steps = self._plan.advance(desired, index, change)
+        if change.hosts or change.settings or not self._overlay_known:
+            self._overlay_known = False
+            self._forwarding.turn_on()
+            self.overlay.apply(desired, compare=change.settings)
+            self._overlay_known = True
+        self._apply_ruleset(steps, generation)
+        if change.withdrawn or change.gone:
+            return self._connections.forget(change.withdrawn, change.gone)
+        return []
+
+    def check(self, desired: DesiredNetwork) -> list[str]:
+        """Compares the kernel with the desired state and repairs it; returns the differences, in words."""
+        found = []
+        if self._forwarding.turn_on():
+            found.append("IPv4 forwarding was off")
+        found += self.overlay.apply(desired, compare=True)
+        self._overlay_known = True
+        if self._nftables.generation() != self._generation:
+            found += self._repair_ruleset().describe()
+        return found
+
+    def remove(self) -> None:
+        """Takes overlay and ruleset away."""
+        self._generation = -1
+        self._overlay_known = False
+        self._nftables.remove()
+        self.overlay.remove()
+        self._forwarding.restore()
+
+    def _apply_ruleset(self, steps: RulesetChange, before: int) -> None:
+        if before < 0:
+            self._repair_ruleset()
+            return
+        if not steps:
+            self._generation = before
+            return
+        try:
+            self._nftables.apply(steps)
+        except KernelRefused as error:
+            log.warning("%s; comparing the whole ruleset with the kernel's", error)
+            self._repair_ruleset()
+            return
+        after = self._nftables.generation()
+        # Someone else's transaction in between may have changed ours: the next check looks.
+        self._generation = after if after == _next_generation(before) else 0
+
+    def _repair_ruleset(self) -> RulesetChange:
+        self._generation = -1
+        before = self._nftables.generation()
+        change = repair(self._nftables.observe(), self._plan.ruleset)
+        self._nftables.apply(change)
+        after = self._nftables.generation()
+        expected = _next_generation(before) if change else before
+        self._generation = after if after == expected else 0
+        return change
+
+
+def _next_generation(number: int) -> int:
+    """The kernel skips 0, which therefore never equals a real generation."""
+    return (number + 1) & 0xFFFFFFFF or 1

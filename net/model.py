@@ -1,0 +1,119 @@
+"""What the network of one host is to be: plain values, made by the daemon, read by the planners.
+
+Addresses are IPv4 in dotted form, MACs in colon form, pools and blocks in CIDR form. The planners take
+an object that is the *same* object as last time as unchanged without looking into it, so who builds a
+`DesiredNetwork` should keep the parts that did not change.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkConfig:
+    """Settings of the whole cluster."""
+
+    host_pool: str  # hosts' blocks are cut from it
+    vip_pool: str  # services' virtual addresses come from it
+    vxlan_id: int = 4077
+    vxlan_port: int = 8472  # UDP, on the underlay
+    mtu_bytes: int = 0  # of task interfaces; 0: the underlay's less the tunnel's 50
+    trusted_cidrs: tuple[str, ...] = ()  # outside sources that may reach VIPs and tasks directly
+    dns_domain: str = "fairway.internal"
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """One host of the cluster, as every other host needs to know it."""
+
+    node_id: str
+    name: str
+    address: str  # on the underlay
+    block: str  # of its tasks' addresses
+    tunnel_address: str  # the first address of its block
+    tunnel_mac: str
+    ordinal: int  # 1..65535, unique in the cluster: its connection mark and return table
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    protocol: str  # "tcp" or "udp"
+    target: int  # in the container
+    published: int = 0  # on every host; 0: not published
+
+
+@dataclass(frozen=True, slots=True)
+class Frontend:
+    """A service as balancers and DNS see it. All ports of the VIP lead to the same port of a task."""
+
+    service_id: str
+    service: str
+    app: str
+    tenant: str
+    vip: str  # empty: none; DNS then answers the addresses of ready tasks
+    ports: tuple[Port, ...] = ()
+    networks: tuple[str, ...] = ()  # ids
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A task as balancers and DNS see it."""
+
+    task_id: str
+    task_name: str  # SERVICE.SLOT
+    service_id: str
+    node_id: str
+    address: str
+    ready: bool  # False: gets no new connections, keeps its established TCP connections
+    networks: tuple[str, ...] = ()  # ids
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkInfo:
+    network_id: str
+    ordinal: int  # 1.., unique in the cluster
+    name: str
+    app: str
+    tenant: str
+    internal: bool = False  # no way out of the cluster
+
+
+@dataclass(frozen=True, slots=True)
+class LocalTask:
+    """A task that has, or is about to have, an interface on this host."""
+
+    task_id: str
+    address: str
+    networks: tuple[str, ...] = ()  # ids
+
+
+@dataclass(frozen=True, slots=True)
+class DesiredNetwork:
+    """All that one host needs to know."""
+
+    config: NetworkConfig
+    local: Host
+    hosts: tuple[Host, ...] = ()  # with or without the local one
+    frontends: tuple[Frontend, ...] = ()
+    endpoints: tuple[Endpoint, ...] = ()
+    networks: tuple[NetworkInfo, ...] = ()
+    tasks: tuple[LocalTask, ...] = ()
+
+
+@dataclass(slots=True)
+class Counters:
+    """What happened since the daemon started; all count up."""
+
+    apply_count: int = 0
+    apply_failure_count: int = 0
+    drift_count: int = 0  # differences between kernel and desired state that were found and repaired
+    check_count: int = 0
+    check_failure_count: int = 0
+    connections_forgotten_count: int = 0  # requests to the kernel to forget connections to a removed task
+    dns_query_count: int = 0
+    dns_forwarded_count: int = 0
+    dns_refused_count: int = 0  # over a limit: too many at once
+    dns_failure_count: int = 0
+    last_drift: tuple[str, ...] = field(default=())  # in words, at most 20

@@ -1,0 +1,252 @@
+"""The network of one host: what the daemon calls. Everything is in the process's own network namespace."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+import trio
+
+from net.addresses import GATEWAY_ADDRESS, PEER_DNS_ADDRESS
+from net.desired_changes import Change, DesiredIndex
+from net.dns_names import NameIndex
+from net.dns_server import NameServer
+from net.dns_upstream import Upstream, read_resolv_conf, search_domains
+from net.errors import NetworkError
+from net.kernel import Kernel
+from net.model import Counters, DesiredNetwork
+from net.task_interfaces import TaskInterfaces
+
+log = logging.getLogger(__name__)
+
+CHECK_EVERY_SECONDS = 3.0
+CHECK_BACK_OFF_SECONDS_MAX = 60.0
+FIRST_APPLY_SECONDS_MAX = 30.0
+DRIFT_WORDS_MAX = 20
+SEARCH_DOMAINS_MAX = 6
+_PREFIX_LENGTH_MAX = 6
+_STATE_FILE = "network.json"
+T = TypeVar("T")
+
+
+class Network:
+    """Make one per process. `interface_prefix` begins the names of our interfaces and ends our table's.
+
+    `upstream_servers` None: those of the host's /etc/resolv.conf.
+    """
+
+    def __init__(
+        self,
+        state_folder: Path,
+        run_folder: Path,
+        interface_prefix: str = "fw",
+        upstream_servers: Sequence[str] | None = None,
+    ) -> None:
+        if not interface_prefix.isalnum() or len(interface_prefix) > _PREFIX_LENGTH_MAX:
+            raise NetworkError(
+                f"interface prefix {interface_prefix!r}: take 1 to {_PREFIX_LENGTH_MAX} letters and digits, "
+                "since the kernel allows 15 in a whole name"
+            )
+        self.counters = Counters()
+        self._state_file = state_folder / _STATE_FILE
+        self._run_folder = run_folder
+        self._prefix = interface_prefix
+        self._index = DesiredIndex()
+        self._names = NameIndex()
+        self._upstream = Upstream(self.counters, upstream_servers)
+        self._kernel: Kernel | None = None
+        self._tasks: TaskInterfaces | None = None
+        self._kernel_lock = trio.Lock()
+        self._tasks_lock = trio.Lock()
+        self._pending: Change | None = None  # applied to the index, not yet to the kernel
+        self._applied = trio.Event()
+        self._tunnel_address = ""
+        self._tunnel_changed = trio.Event()
+
+    @property
+    def drift_count(self) -> int:
+        """Differences between kernel and desired state that were found and repaired."""
+        return self.counters.drift_count
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serves names and keeps the kernel as it was applied, until cancelled."""
+        server = NameServer(self._names, self._upstream, self.counters)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.serve, GATEWAY_ADDRESS)
+            nursery.start_soon(self._serve_at_tunnel, server)
+            nursery.start_soon(self._check_forever)
+            task_status.started()
+
+    async def apply(self, desired: DesiredNetwork) -> None:
+        """Returns when `desired` is in effect in the kernel and for names; raises NetworkError.
+
+        After an error call it again: nothing is forgotten, and the periodic check tries too.
+        """
+        async with self._kernel_lock:
+            change = _merged(self._pending, self._index.advance(desired))
+            self._pending = change
+            if change:
+                self._names.advance(desired, self._index, change)
+            self.counters.apply_count += 1
+            try:
+                await self._apply_pending(desired)
+            except NetworkError:
+                self.counters.apply_failure_count += 1
+                raise
+            if desired.local.tunnel_address != self._tunnel_address:
+                self._tunnel_address = desired.local.tunnel_address
+                self._tunnel_changed.set()
+                self._tunnel_changed = trio.Event()
+            self._applied.set()
+
+    async def create_task_network(self, task_id: str, address: str) -> Path:
+        """Makes a task's network namespace and interface; returns the namespace's file. Repeatable.
+
+        Waits for the first `apply`. What the task may reach follows from `DesiredNetwork.tasks`; its names
+        come with `resolv_conf`. Raises NetworkError, and then nothing is left behind.
+        """
+        with trio.move_on_after(FIRST_APPLY_SECONDS_MAX) as waiting:
+            await self._applied.wait()
+        if waiting.cancelled_caught:
+            raise NetworkError(
+                f"make the network of task {task_id}: the settings of the cluster's network did not "
+                f"arrive within {FIRST_APPLY_SECONDS_MAX:.0f} s"
+            )
+        mtu_bytes = self._open_kernel().overlay.mtu_bytes
+        source = self._tunnel_address
+        return await self._with_tasks(lambda tasks: tasks.create(task_id, address, mtu_bytes, source))
+
+    async def delete_task_network(self, task_id: str) -> None:
+        """Takes a task's namespace file and interface away. Repeatable."""
+        await self._with_tasks(lambda tasks: tasks.delete(task_id))
+
+    async def list_task_networks(self) -> dict[str, str]:
+        """Task id -> address of what is there, as the kernel says; "" where the interface is lost."""
+        return await self._with_tasks(lambda tasks: tasks.addresses())
+
+    def resolv_conf(self, app: str) -> str:
+        """The content of /etc/resolv.conf of a task of `app`."""
+        domains = []
+        if self._index.desired is not None:
+            domain = self._index.desired.config.dns_domain.strip(".")
+            domains = [f"{app}.{domain}".lower(), domain] if domain else []
+        if self._upstream.follows_host:
+            domains += search_domains(read_resolv_conf(Path("/etc/resolv.conf")))
+        lines = [
+            "# Written by fairwayd: this host's name server, then those of other hosts.",
+            f"nameserver {GATEWAY_ADDRESS}",
+            f"nameserver {PEER_DNS_ADDRESS}",
+        ]
+        if domains:
+            lines.append("search " + " ".join(domains[:SEARCH_DOMAINS_MAX]))
+        lines.append("options ndots:1 timeout:2 attempts:2")
+        return "\n".join(lines) + "\n"
+
+    async def check(self) -> list[str]:
+        """Compares the kernel with what was applied and repairs it; returns the differences, in words."""
+        async with self._kernel_lock:
+            desired = self._index.desired
+            if desired is None:
+                return []
+            await self._apply_pending(desired)
+            kernel = self._open_kernel()
+            found = await trio.to_thread.run_sync(kernel.check, desired)
+        found += await self._check_tasks(desired)
+        self.counters.check_count += 1
+        if found:
+            self.counters.drift_count += len(found)
+            self.counters.last_drift = tuple(found[:DRIFT_WORDS_MAX])
+            more = len(found) - DRIFT_WORDS_MAX
+            words = "; ".join(found[:DRIFT_WORDS_MAX]) + (f"; and {more} more" if more > 0 else "")
+            log.warning("the kernel differed from the desired network and was repaired: %s", words)
+        return found
+
+    async def remove(self) -> None:
+        """Takes everything of ours away: for a host that leaves its cluster. Tasks must have ended."""
+        for task_id in await self.list_task_networks():
+            await self.delete_task_network(task_id)
+        async with self._kernel_lock:
+            self._kernel = self._open_kernel()
+            await trio.to_thread.run_sync(self._kernel.remove)
+            self._index, self._pending = DesiredIndex(), None
+            self._kernel.close()
+            self._kernel = None
+
+    async def _apply_pending(self, desired: DesiredNetwork) -> None:
+        if not self._pending:
+            return
+        kernel, change, index = self._open_kernel(), self._pending, self._index
+        # Memberships are counted, so they go to the plan once, even where the kernel then refuses.
+        self._pending = replace(change, memberships=[])
+        words = await trio.to_thread.run_sync(kernel.apply, desired, index, change)
+        self._pending = None
+        self.counters.connections_forgotten_count += len(change.withdrawn) + len(change.gone)
+        for each in words:
+            log.warning("%s", each)
+
+    async def _check_tasks(self, desired: DesiredNetwork) -> list[str]:
+        """Removes what belongs to no task and makes lost interfaces of tasks anew."""
+        found = await self._with_tasks(lambda tasks: tasks.clean())
+        present = await self.list_task_networks()
+        for task in desired.tasks:
+            if present.get(task.task_id, task.address) != task.address:
+                found.append(f"lost interface of task {task.task_id}")
+                await self.create_task_network(task.task_id, task.address)
+        return found
+
+    async def _check_forever(self) -> None:
+        wait_seconds = CHECK_EVERY_SECONDS
+        while True:
+            await trio.sleep(wait_seconds)
+            try:
+                await self.check()
+                wait_seconds = CHECK_EVERY_SECONDS
+            except Exception as error:
+                self.counters.check_failure_count += 1
+                wait_seconds = min(wait_seconds * 2, CHECK_BACK_OFF_SECONDS_MAX)
+                expected = isinstance(error, (NetworkError, OSError))
+                log.error(
+                    "check the network against the kernel: %s; next in %.0f s",
+                    error,
+                    wait_seconds,
+                    exc_info=not expected,
+                )
+
+    async def _serve_at_tunnel(self, server: NameServer) -> None:
+        while True:
+            changed = self._tunnel_changed
+            async with trio.open_nursery() as nursery:
+                if self._tunnel_address:
+                    nursery.start_soon(server.serve, self._tunnel_address)
+                await changed.wait()
+                nursery.cancel_scope.cancel()
+
+    async def _with_tasks(self, work: Callable[[TaskInterfaces], T]) -> T:
+        async with self._tasks_lock:
+            if self._tasks is None:
+                self._tasks = TaskInterfaces(self._run_folder, self._prefix)
+            return await trio.to_thread.run_sync(work, self._tasks)
+
+    def _open_kernel(self) -> Kernel:
+        if self._kernel is None:
+            self._kernel = Kernel(self._prefix, self._state_file)
+        return self._kernel
+
+
+def _merged(pending: Change | None, change: Change) -> Change:
+    """Both changes as one: for when the earlier one did not reach the kernel."""
+    if pending is None:
+        return change
+    return Change(
+        settings=pending.settings or change.settings,
+        hosts=pending.hosts or change.hosts,
+        networks=pending.networks or change.networks,
+        tasks=pending.tasks or change.tasks,
+        services=pending.services | change.services,
+        memberships=change.memberships,
+        withdrawn=pending.withdrawn + change.withdrawn,
+        gone=pending.gone + change.gone,
+    )

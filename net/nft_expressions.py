@@ -1,0 +1,183 @@
+"""nftables expressions by hand: each function returns one, a rule is their concatenation.
+
+Formats: the kernel's `include/uapi/linux/netfilter/nf_tables.h`. Numbers are in network order except
+what a register holds: marks, states and interface indexes are in the host's order there.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from net.netlink import attribute, nest, text, u8, u32_network
+
+# Registers: the verdict, the first one of 16 bytes, and its four words of 32 bits.
+VERDICT, FIRST = 0, 1
+WORD_0, WORD_1, WORD_2, WORD_3 = 8, 9, 10, 11
+
+LINK_LAYER, NETWORK, TRANSPORT = 0, 1, 2
+META_MARK, META_IIFNAME, META_OIFNAME, META_L4PROTO = 3, 6, 7, 16
+CT_STATE, CT_STATUS, CT_MARK, CT_DESTINATION_IP = 0, 2, 3, 20
+STATE_INVALID, STATE_ESTABLISHED, STATE_RELATED, STATE_NEW = 1, 2, 4, 8
+STATUS_DNAT = 1 << 5
+DROP, ACCEPT, JUMP, GOTO, RETURN = 0, 1, -3, -4, -5
+TYPE_LOCAL = 2
+ICMP_PORT_UNREACHABLE, ICMP_ADMINISTRATIVELY_PROHIBITED = 3, 13
+
+
+def expression(name: str, *parts: bytes) -> bytes:
+    return nest(1, text(1, name), nest(2, *parts))
+
+
+def value(kind: int, data: bytes) -> bytes:
+    return nest(kind, attribute(1, data))
+
+
+def host_word(number: int) -> bytes:
+    return struct.pack("=I", number)
+
+
+def payload(register: int, base: int, offset: int, length: int) -> bytes:
+    return expression(
+        "payload",
+        u32_network(1, register),
+        u32_network(2, base),
+        u32_network(3, offset),
+        u32_network(4, length),
+    )
+
+
+def source(register: int = FIRST) -> bytes:
+    return payload(register, NETWORK, 12, 4)
+
+
+def destination(register: int = FIRST) -> bytes:
+    return payload(register, NETWORK, 16, 4)
+
+
+def destination_port(register: int) -> bytes:
+    return payload(register, TRANSPORT, 2, 2)
+
+
+def ethernet_source(register: int = FIRST) -> bytes:
+    return payload(register, LINK_LAYER, 6, 6)
+
+
+def compare(data: bytes, *, unequal: bool = False, register: int = FIRST) -> bytes:
+    return expression("cmp", u32_network(1, register), u32_network(2, int(unequal)), value(3, data))
+
+
+def mask(bits: bytes, register: int = FIRST) -> bytes:
+    return expression(
+        "bitwise",
+        u32_network(1, register),
+        u32_network(2, register),
+        u32_network(3, len(bits)),
+        value(4, bits),
+        value(5, bytes(len(bits))),
+    )
+
+
+def meta(key: int, register: int = FIRST) -> bytes:
+    return expression("meta", u32_network(1, register), u32_network(2, key))
+
+
+def set_mark(register: int = FIRST) -> bytes:
+    return expression("meta", u32_network(2, META_MARK), u32_network(3, register))
+
+
+def connection(key: int, register: int = FIRST) -> bytes:
+    return expression("ct", u32_network(1, register), u32_network(2, key))
+
+
+def original_destination(register: int = FIRST) -> bytes:
+    return expression("ct", u32_network(1, register), u32_network(2, CT_DESTINATION_IP), u8(3, 0))
+
+
+def set_connection_mark(register: int = FIRST) -> bytes:
+    return expression("ct", u32_network(2, CT_MARK), u32_network(4, register))
+
+
+def connection_has(key: int, bits: int, *, no: bool = False) -> bytes:
+    """Matches where any of `bits` is set in the connection's state, status or mark; `no`: where none is."""
+    return connection(key) + mask(host_word(bits)) + compare(bytes(4), unequal=not no)
+
+
+def lookup(set_name: str, register: int = FIRST, into: int | None = None, *, absent: bool = False) -> bytes:
+    """Matches what a set holds; with `into`, also loads the map's value (VERDICT: follows it)."""
+    parts = [text(1, set_name), u32_network(2, register)]
+    if into is not None:
+        parts.append(u32_network(3, into))
+    if absent:
+        parts.append(u32_network(5, 1))
+    return expression("lookup", *parts)
+
+
+def random_number(below: int, register: int) -> bytes:
+    return expression(
+        "numgen", u32_network(1, register), u32_network(2, below), u32_network(3, 1), u32_network(4, 0)
+    )
+
+
+def verdict_data(kind: int, code: int, chain: str = "") -> bytes:
+    return nest(kind, nest(2, u32_network(1, code), text(2, chain) if chain else b""))
+
+
+def verdict(code: int, chain: str = "") -> bytes:
+    return expression("immediate", u32_network(1, VERDICT), verdict_data(2, code, chain))
+
+
+def load(data: bytes, register: int = FIRST) -> bytes:
+    return expression("immediate", u32_network(1, register), value(2, data))
+
+
+def destination_nat(address_register: int, port_register: int | None = None) -> bytes:
+    parts = [u32_network(1, 1), u32_network(2, 2), u32_network(3, address_register)]
+    if port_register is not None:
+        parts.append(u32_network(5, port_register))
+    return expression("nat", *parts)
+
+
+def source_nat(address: bytes) -> bytes:
+    return load(address) + expression("nat", u32_network(1, 0), u32_network(2, 2), u32_network(3, FIRST))
+
+
+def masquerade() -> bytes:
+    return expression("masq")
+
+
+def reject_by_reset() -> bytes:
+    return expression("reject", u32_network(1, 1))
+
+
+def reject_by_icmp(code: int) -> bytes:
+    return expression("reject", u32_network(1, 0), u8(2, code))
+
+
+def fib_source_interface(register: int = FIRST) -> bytes:
+    """Loads the interface that leads back to the packet's source if it came in by it, else 0."""
+    return expression("fib", u32_network(1, register), u32_network(2, 1), u32_network(3, 1 | 8))
+
+
+def fib_destination_type(register: int = FIRST) -> bytes:
+    return expression("fib", u32_network(1, register), u32_network(2, 3), u32_network(3, 2))
+
+
+def within(cidr: str, register: int = FIRST, *, outside: bool = False) -> bytes:
+    """Compares the address in a register with a CIDR; a prefix of whole bytes would do without a mask."""
+    address, length = cidr.split("/")
+    bits = ((0xFFFFFFFF << (32 - int(length))) & 0xFFFFFFFF).to_bytes(4, "big")
+    network = bytes(int(part) & byte for part, byte in zip(address.split("."), bits, strict=True))
+    return mask(bits, register) + compare(network, unequal=outside, register=register)
+
+
+def from_interface(name: str, *, unequal: bool = False) -> bytes:
+    """Matches the incoming interface; a name that ends in `*` is a prefix."""
+    return meta(META_IIFNAME) + compare(_interface_bytes(name), unequal=unequal)
+
+
+def to_interface(name: str, *, unequal: bool = False) -> bytes:
+    return meta(META_OIFNAME) + compare(_interface_bytes(name), unequal=unequal)
+
+
+def _interface_bytes(name: str) -> bytes:
+    return name[:-1].encode() if name.endswith("*") else name.encode().ljust(16, b"\0")

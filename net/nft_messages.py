@@ -1,0 +1,187 @@
+"""nftables messages by hand: tables, chains, sets, elements and rules, both ways.
+
+Formats: the kernel's `include/uapi/linux/netfilter/nf_tables.h`. One attribute holds 64 KiB at most, so
+elements go in chunks. A rule carries its comment (nftables' user data type 0), which `nft` shows.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator
+
+from net.netlink import (
+    APPEND,
+    CREATE,
+    Answer,
+    Request,
+    attribute,
+    attribute_map,
+    attributes,
+    nest,
+    text,
+    u32_network,
+)
+from net.nft_expressions import GOTO, value, verdict_data
+from net.ruleset import Chain, Data, Rule, SetShape
+
+FAMILY_IPV4 = 2
+NEWTABLE, DELTABLE = 0, 2
+NEWCHAIN, GETCHAIN, DELCHAIN = 3, 4, 5
+NEWRULE, GETRULE, DELRULE = 6, 7, 8
+NEWSET, GETSET, DELSET = 9, 10, 11
+NEWELEMENT, GETELEMENT, DELELEMENT = 12, 13, 14
+GETGENERATION = 16
+
+_SUBSYSTEM = 10 << 8
+_HEADER = struct.Struct(">BBH")
+_ELEMENTS_PER_MESSAGE = 400
+_VERDICT_TYPE = 0xFFFFFF00
+_MAP = 8
+
+BEGIN = Request(0x10, 0, _HEADER.pack(0, 0, 10), "begin an nftables transaction")
+END = Request(0x11, 0, _HEADER.pack(0, 0, 10), "commit an nftables transaction")
+
+
+def _request(kind: int, flags: int, body: bytes, asked: str) -> Request:
+    return Request(_SUBSYSTEM | kind, flags, _HEADER.pack(FAMILY_IPV4, 0, 0) + body, asked)
+
+
+def new_table(table: str) -> Request:
+    return _request(NEWTABLE, CREATE, text(1, table), f"make nftables table ip {table}")
+
+
+def delete_table(table: str) -> Request:
+    return _request(DELTABLE, 0, text(1, table), f"remove nftables table ip {table}")
+
+
+def new_chain(table: str, name: str, chain: Chain) -> Request:
+    body = text(1, table) + text(3, name)
+    if chain.hook is not None:
+        hook = chain.hook
+        body += nest(4, u32_network(1, hook.number), u32_network(2, hook.priority))
+        body += text(7, hook.kind) + u32_network(5, 1)
+    return _request(NEWCHAIN, CREATE, body, f"make nftables chain {name}")
+
+
+def delete_chain(table: str, name: str) -> Request:
+    return _request(DELCHAIN, 0, text(1, table) + text(3, name), f"remove nftables chain {name}")
+
+
+def flush_chain(table: str, name: str) -> Request:
+    return _request(DELRULE, 0, text(1, table) + text(2, name), f"empty nftables chain {name}")
+
+
+def new_rule(table: str, chain: str, rule: Rule) -> Request:
+    comment = rule.tagged_comment.encode()[:127] + b"\0"
+    body = text(1, table) + text(2, chain) + nest(4, rule.expressions)
+    body += attribute(7, bytes([0, len(comment)]) + comment)
+    return _request(NEWRULE, CREATE | APPEND, body, f"add nftables rule to {chain}: {rule.comment}")
+
+
+def new_set(table: str, name: str, shape: SetShape, identifier: int) -> Request:
+    body = text(1, table) + text(2, name)
+    body += u32_network(3, _MAP if shape.is_map else 0)
+    body += u32_network(4, shape.key_type) + u32_network(5, shape.key_bytes)
+    if shape.goes_to_chains:
+        body += u32_network(6, _VERDICT_TYPE)
+    elif shape.is_map:
+        body += u32_network(6, shape.data_type) + u32_network(7, shape.data_bytes)
+    body += u32_network(10, identifier)
+    return _request(NEWSET, CREATE, body, f"make nftables set {name}")
+
+
+def delete_set(table: str, name: str) -> Request:
+    return _request(DELSET, 0, text(1, table) + text(2, name), f"remove nftables set {name}")
+
+
+def elements(
+    table: str, name: str, items: Iterable[tuple[bytes, Data]], *, remove: bool
+) -> Iterator[Request]:
+    """Adds or removes elements of a set, in as many messages as they need."""
+    kind, flags = (DELELEMENT, 0) if remove else (NEWELEMENT, CREATE)
+    verb = "remove elements from" if remove else "add elements to"
+    packed = [_element(key, None if remove else data) for key, data in items]
+    for start in range(0, len(packed), _ELEMENTS_PER_MESSAGE):
+        body = text(1, table) + text(2, name) + nest(3, *packed[start : start + _ELEMENTS_PER_MESSAGE])
+        yield _request(kind, flags, body, f"{verb} nftables set {name}")
+
+
+def _element(key: bytes, data: Data) -> bytes:
+    if data is None:
+        return nest(1, value(1, key))
+    if isinstance(data, str):
+        return nest(1, value(1, key), verdict_data(2, GOTO, data))
+    return nest(1, value(1, key), value(2, data))
+
+
+def list_chains() -> Request:
+    return _request(GETCHAIN, 0, b"", "list nftables chains")
+
+
+def list_sets(table: str) -> Request:
+    return _request(GETSET, 0, text(1, table), "list nftables sets")
+
+
+def list_rules(table: str) -> Request:
+    return _request(GETRULE, 0, text(1, table), "list nftables rules")
+
+
+def list_elements(table: str, name: str) -> Request:
+    return _request(GETELEMENT, 0, text(1, table) + text(2, name), f"list nftables set {name}")
+
+
+def get_generation() -> Request:
+    return Request(_SUBSYSTEM | GETGENERATION, 0, _HEADER.pack(0, 0, 0), "ask for the nftables generation")
+
+
+def read_generation(answer: Answer) -> int:
+    """A number that changes with every transaction of anyone in this network namespace."""
+    return int.from_bytes(attribute_map(answer.body, 4).get(1, b""), "big")
+
+
+def read_chain(answer: Answer, table: str) -> str | None:
+    found = attribute_map(answer.body, 4)
+    if answer.body[0] != FAMILY_IPV4 or _string(found, 1) != table:
+        return None
+    return _string(found, 3)
+
+
+def read_set(answer: Answer, table: str) -> str | None:
+    """The name of a set; anonymous ones are none of ours."""
+    found = attribute_map(answer.body, 4)
+    return _string(found, 2) if answer.body[0] == FAMILY_IPV4 and _string(found, 1) == table else None
+
+
+def read_rule(answer: Answer, table: str) -> tuple[str, str] | None:
+    """The chain and the tagged comment ("" without one) of a rule."""
+    found = attribute_map(answer.body, 4)
+    if answer.body[0] != FAMILY_IPV4 or _string(found, 1) != table:
+        return None
+    user_data = found.get(7, b"")
+    comment = ""
+    if len(user_data) > 2 and user_data[0] == 0:
+        comment = user_data[2 : 2 + user_data[1]].rstrip(b"\0").decode(errors="replace")
+    return _string(found, 2), comment
+
+
+def read_elements(answer: Answer) -> Iterator[tuple[bytes, Data]]:
+    for kind, listed in attributes(answer.body, 4):
+        if kind != 3:
+            continue
+        for _, element in attributes(listed):
+            parts = attribute_map(element)
+            key = attribute_map(parts.get(1, b"")).get(1, b"")
+            yield key, _read_data(parts.get(2))
+
+
+def _read_data(data: bytes | None) -> Data:
+    if data is None:
+        return None
+    parts = attribute_map(data)
+    if 1 in parts:
+        return parts[1]
+    return _string(attribute_map(parts.get(2, b"")), 2)
+
+
+def _string(found: dict[int, bytes], kind: int) -> str:
+    return found.get(kind, b"").rstrip(b"\0").decode(errors="replace")

@@ -1,0 +1,75 @@
+"""Our nftables table in the kernel: read it, change it, all or nothing. Other tables are never touched."""
+
+from __future__ import annotations
+
+from net import nft_messages as messages
+from net.netlink import PROTOCOL_NETFILTER, Netlink, Request
+from net.ruleset import Data, ObservedRuleset, RulesetChange
+
+
+class Nftables:
+    """One table of family `ip`; not safe for several threads at once."""
+
+    def __init__(self, table: str) -> None:
+        self.table = table
+        self._netlink = Netlink(PROTOCOL_NETFILTER)
+
+    def close(self) -> None:
+        self._netlink.close()
+
+    def generation(self) -> int:
+        """Changes with every nftables transaction of anyone in this network namespace; about 20 µs."""
+        answer = self._netlink.get(messages.get_generation())
+        return messages.read_generation(answer) if answer else 0
+
+    def observe(self) -> ObservedRuleset:
+        """Dumps the table: some 40 ms with 10,000 elements."""
+        dump = self._netlink.dump
+        rules: dict[str, list[str]] = {}
+        for answer in dump(messages.list_chains()):
+            chain = messages.read_chain(answer, self.table)
+            if chain is not None:
+                rules[chain] = []
+        for answer in dump(messages.list_rules(self.table)):
+            found = messages.read_rule(answer, self.table)
+            if found is not None:
+                rules.setdefault(found[0], []).append(found[1])
+        elements: dict[str, dict[bytes, Data]] = {}
+        for answer in dump(messages.list_sets(self.table)):
+            name = messages.read_set(answer, self.table)
+            if name is None:
+                continue
+            held = elements.setdefault(name, {})
+            for part in dump(messages.list_elements(self.table, name)):
+                held.update(messages.read_elements(part))
+        return ObservedRuleset({chain: tuple(found) for chain, found in rules.items()}, elements)
+
+    def apply(self, change: RulesetChange) -> None:
+        """Carries a change out as one transaction; raises KernelRefused and then changed nothing."""
+        if change:
+            self._netlink.transaction(messages.BEGIN, _requests(self.table, change), messages.END)
+
+    def remove(self) -> None:
+        """Removes the whole table, where there is one."""
+        requests = [messages.new_table(self.table), messages.delete_table(self.table)]
+        self._netlink.transaction(messages.BEGIN, requests, messages.END)
+
+
+def _requests(table: str, change: RulesetChange) -> list[Request]:
+    requests = [messages.new_table(table)]
+    for number, (name, shape) in enumerate(change.new_sets.items(), start=1):
+        requests.append(messages.new_set(table, name, shape, number))
+    for name, chain in change.new_chains.items():
+        requests.append(messages.new_chain(table, name, chain))
+    for name, elements in change.removed_elements.items():
+        requests.extend(messages.elements(table, name, elements.items(), remove=True))
+    for name, elements in change.new_elements.items():
+        requests.extend(messages.elements(table, name, elements.items(), remove=False))
+    for name, chain in change.rewritten_chains.items():
+        if name not in change.new_chains:
+            requests.append(messages.flush_chain(table, name))
+        requests.extend(messages.new_rule(table, name, rule) for rule in chain.rules)
+    requests.extend(messages.flush_chain(table, name) for name in change.emptied_chains)
+    requests.extend(messages.delete_set(table, name) for name in change.removed_sets)
+    requests.extend(messages.delete_chain(table, name) for name in change.removed_chains)
+    return requests

@@ -1,0 +1,216 @@
+"""The overlay in the kernel: the VXLAN device with its routes, neighbours, FDB entries and rules."""
+
+from __future__ import annotations
+
+import errno
+import logging
+from pathlib import Path
+
+from net import link_messages as links
+from net import route_messages as routes
+from net.errors import KernelRefused, NetworkError
+from net.link_messages import Link
+from net.model import DesiredNetwork
+from net.netlink import PROTOCOL_ROUTE, Netlink, Request
+from net.overlay_plan import Overlay, mtu_bytes, overlay_of, replacing, tunnel_differences
+from net.route_messages import TABLE_MAIN, Route
+
+log = logging.getLogger(__name__)
+
+_UNDERLAY_MTU_DEFAULT_BYTES = 1500
+
+
+class OverlayDevice:
+    """Not safe for several threads at once."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.mtu_bytes = 0  # of tasks' interfaces; 0 before the first `apply`
+        self._netlink = Netlink(PROTOCOL_ROUTE)
+        self._device = 0
+        self._applied: Overlay | None = None
+
+    def close(self) -> None:
+        self._netlink.close()
+
+    def apply(self, desired: DesiredNetwork, *, compare: bool) -> list[str]:
+        """Brings the overlay to the desired state; with `compare`, by what the kernel lists, else by what was
+        applied before. Returns the differences that were repaired, in words. Raises KernelRefused."""
+        found = []
+        if compare or self._applied is None:
+            found += self._apply_device(desired)
+        wanted = overlay_of(desired, self._device)
+        present = self._observe() if compare or self._applied is None else self._applied
+        requests, words = _steps(wanted, present)
+        # Until it is done, nothing is known of the kernel.
+        self._applied = None
+        refused = [error for _, error in self._netlink.ask_all(requests) if not _harmless(error)]
+        if refused:
+            raise refused[0]
+        self._applied = wanted
+        return found + words
+
+    def remove(self) -> None:
+        """Takes the device, and with it what leads through it, and our routes and rules away."""
+        present = self._observe()
+        requests = [routes.delete_rule(rule) for rule in present.rules]
+        requests += [routes.delete_route(route) for route in present.routes]
+        link = self._find(self.name)
+        if link is not None:
+            requests.append(links.delete_link(link.number, link.name))
+        self._applied = None
+        for _, error in self._netlink.ask_all(requests):
+            if not _harmless(error):
+                raise error
+
+    def _apply_device(self, desired: DesiredNetwork) -> list[str]:
+        config, local = desired.config, desired.local
+        self.mtu_bytes = mtu_bytes(config.mtu_bytes, self._underlay_mtu_bytes(local.address))
+        settings = _settings()
+        shape = (config.vxlan_id, config.vxlan_port, local.address, local.tunnel_mac)
+        found = []
+        link = self._find(self.name)
+        if link is not None:
+            anew, _ = tunnel_differences(link, *shape, settings, self.mtu_bytes)
+            if anew:
+                found += [f"device {self.name}: {words}" for words in anew]
+                self._netlink.ask(links.delete_link(link.number, link.name))
+                link = None
+        if link is None:
+            found.append(f"missing device {self.name}")
+            self._make(desired)
+            link = self._find(self.name)
+            if link is None:
+                raise NetworkError(
+                    f"VXLAN device {self.name} vanished while it was made: is another daemon here?"
+                )
+        _, set_only = tunnel_differences(link, *shape, settings, self.mtu_bytes)
+        if set_only:
+            found += [f"device {self.name}: {words}" for words in set_only]
+            self._netlink.ask(
+                links.set_link(
+                    link.number,
+                    link.name,
+                    mac=local.tunnel_mac,
+                    mtu_bytes=self.mtu_bytes,
+                    settings=settings,
+                    no_ipv6_address=Path("/proc/net/if_inet6").exists(),
+                )
+            )
+        self._device = link.number
+        return found
+
+    def _make(self, desired: DesiredNetwork) -> None:
+        config, local = desired.config, desired.local
+        request = links.new_vxlan(
+            self.name, config.vxlan_id, config.vxlan_port, local.address, local.tunnel_mac, self.mtu_bytes
+        )
+        try:
+            self._netlink.ask(request)
+        except KernelRefused as error:
+            if error.code != errno.EEXIST:
+                raise
+            raise NetworkError(
+                f"make VXLAN device {self.name}: another device of this host has id {config.vxlan_id} and "
+                f"UDP port {config.vxlan_port} already; remove that one (`ip -d link show type vxlan`) or choose "
+                "another vxlan_id"
+            ) from error
+
+    def _observe(self) -> Overlay:
+        """What of ours the kernel has; routes to tasks of this host are not among it."""
+        dump = self._netlink.dump
+        overlay = Overlay()
+        link = self._find(self.name)
+        device = link.number if link else 0
+        overlay.rules = {rule for each in dump(routes.list_rules()) if (rule := routes.read_rule(each))}
+        for answer in dump(routes.list_routes()):
+            route = routes.read_route(answer)
+            if route is not None and not _leads_to_task(route, device):
+                overlay.routes.add(route)
+        if not device:
+            return overlay
+        for answer in dump(routes.list_addresses()):
+            address = routes.read_address(answer)
+            if address is not None and address.device == device:
+                overlay.addresses.add(address)
+        for answer in dump(routes.list_neighbours(device)):
+            neighbour = routes.read_neighbour(answer)
+            if neighbour is not None and neighbour.device == device:
+                overlay.neighbours.add(neighbour)
+        for answer in dump(routes.list_forwardings(device)):
+            forwarding = routes.read_forwarding(answer)
+            if forwarding is not None and forwarding.device == device:
+                overlay.forwardings.add(forwarding)
+        return overlay
+
+    def _find(self, name: str) -> Link | None:
+        answer = self._netlink.get(links.get_link(name))
+        return links.read_link(answer) if answer else None
+
+    def _underlay_mtu_bytes(self, address: str) -> int:
+        for answer in self._netlink.dump(routes.list_addresses()):
+            found = routes.read_address(answer)
+            if found is not None and found.address == address:
+                link = self._netlink.get(links.get_link_by_index(found.device))
+                if link is not None:
+                    return min(links.read_link(link).mtu_bytes, 65535)
+        log.warning(
+            "no interface of this host has its underlay address %s; taking an MTU of %d bytes",
+            address,
+            _UNDERLAY_MTU_DEFAULT_BYTES,
+        )
+        return _UNDERLAY_MTU_DEFAULT_BYTES
+
+
+def _settings() -> dict[int, int]:
+    """Per-device IPv4 settings of the tunnel.
+
+    Packets of outside clients come in by it although their way back is another (rp_filter off; where
+    `all` is strict, the larger of both counts and loose is the least there is).
+    """
+    everyone = Path("/proc/sys/net/ipv4/conf/all/rp_filter").read_text().strip()
+    return {
+        links.CONF_FORWARDING: 1,
+        links.CONF_SEND_REDIRECTS: 0,
+        links.CONF_REVERSE_PATH_FILTER: 0 if everyone == "0" else 2,
+        links.CONF_ACCEPT_LOCAL: 1,
+        links.CONF_ROUTE_LOCALNET: 1,
+    }
+
+
+def _leads_to_task(route: Route, device: int) -> bool:
+    return (
+        route.table == TABLE_MAIN
+        and route.destination.endswith("/32")
+        and route.device not in (0, device)
+        and not route.gateway
+    )
+
+
+def _steps(wanted: Overlay, present: Overlay) -> tuple[list[Request], list[str]]:
+    """Removals first; addresses before the routes that name them as source."""
+    old_routes, new_routes = replacing(wanted.routes, present.routes)
+    old_neighbours, new_neighbours = replacing(wanted.neighbours, present.neighbours)
+    old_forwardings, new_forwardings = replacing(wanted.forwardings, present.forwardings)
+    removals = [routes.delete_rule(each) for each in present.rules - wanted.rules]
+    removals += [routes.delete_route(each) for each in old_routes]
+    removals += [routes.delete_neighbour(each) for each in old_neighbours]
+    removals += [routes.delete_forwarding(each) for each in old_forwardings]
+    additions = [routes.new_address(each) for each in wanted.addresses - present.addresses]
+    additions += [routes.new_neighbour(each) for each in new_neighbours]
+    additions += [routes.new_forwarding(each) for each in new_forwardings]
+    additions += [routes.new_route(each) for each in new_routes]
+    additions += [routes.new_rule(each) for each in sorted(wanted.rules - present.rules, reverse=True)]
+    late = [routes.delete_address(each) for each in present.addresses - wanted.addresses]
+    requests = removals + additions + late
+    return requests, [f"had to {request.asked}" for request in requests]
+
+
+def _harmless(error: KernelRefused) -> bool:
+    """What was to be removed is gone already."""
+    return error.asked.startswith("remove") and error.code in (
+        errno.ENOENT,
+        errno.ESRCH,
+        errno.EADDRNOTAVAIL,
+        errno.ENODEV,
+    )

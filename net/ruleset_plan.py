@@ -1,0 +1,212 @@
+"""From one desired network to the next: the whole nftables table, and what changes in it; pure.
+
+The plan keeps an index of what it was last given, so one changed endpoint among 10,000 costs a walk by
+identity and the elements of its service, not a rebuild.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections import defaultdict
+
+from net.balance_plan import ServiceElements, packed, service_elements
+from net.chains_plan import (
+    DNS_PEERS_MAX,
+    FIXED_SETS,
+    fixed_chains,
+    group_chain,
+    host_mark,
+    published_chain,
+    vip_chain,
+)
+from net.desired_changes import Change, DesiredIndex
+from net.model import DesiredNetwork, Host
+from net.route_messages import pack_mac
+from net.ruleset import TYPE_ADDRESS, Chain, Data, Ruleset, RulesetChange, SetShape, changed_elements
+
+_NETWORK_SET = SetShape(TYPE_ADDRESS, 4)
+
+
+class RulesetPlan:
+    """The desired table; `advance` moves it on and tells the difference."""
+
+    def __init__(self, tunnel: str, veths: str) -> None:
+        self.ruleset = Ruleset(sets=dict(FIXED_SETS), elements={name: {} for name in FIXED_SETS})
+        self._tunnel = tunnel
+        self._veths = veths
+        self._services: dict[str, ServiceElements] = {}
+        self._members: dict[str, dict[bytes, int]] = defaultdict(dict)  # network id -> address -> count
+
+    def advance(self, desired: DesiredNetwork, index: DesiredIndex, change: Change) -> RulesetChange:
+        """`index` is already at `desired`; `change` is what that changed."""
+        steps = _Steps(self.ruleset)
+        self._advance_services(index, change, steps)
+        if change.hosts or change.settings:
+            _advance_hosts(desired, steps)
+        self._advance_members(index, change, steps)
+        if change.hosts or change.settings:
+            peers = len(dns_peers(desired))
+            fixed = fixed_chains(desired.config, desired.local, self._tunnel, self._veths, peers)
+            for name, chain in fixed.items():
+                steps.chain(name, chain)
+        return steps.finish()
+
+    def _advance_services(self, index: DesiredIndex, change: Change, steps: _Steps) -> None:
+        removed: ServiceElements = {}
+        added: ServiceElements = {}
+        for service_id in change.services:
+            old = self._services.pop(service_id, {})
+            frontend = index.frontends.get(service_id)
+            new = service_elements(frontend, index.endpoints_of(service_id)) if frontend else {}
+            if new:
+                self._services[service_id] = new
+            removed.update(item for item in old.items() if new.get(item[0], old) != item[1])
+            added.update(item for item in new.items() if old.get(item[0], new) != item[1])
+            for data in new.values():
+                if isinstance(data, str):
+                    steps.count_chain(data)
+        # A port or VIP may pass from one service to another within one change.
+        steps.elements(removed, added)
+
+    def _advance_members(self, index: DesiredIndex, change: Change, steps: _Steps) -> None:
+        touched: set[str] = set()
+        for networks, address, step in change.memberships:
+            for network_id in networks:
+                touched.add(network_id)
+                members = self._members[network_id]
+                key = packed(address)
+                members[key] = members.get(key, 0) + step
+                if members[key] <= 0:
+                    del members[key]
+        if change.tasks or change.networks:
+            touched = self._advance_tasks(index, steps, touched)
+        for network_id in touched:
+            network = index.networks.get(network_id)
+            if network is None or network_id not in index.local_networks:
+                continue
+            wanted: dict[bytes, Data] = dict.fromkeys(self._members[network_id])
+            wanted.update(dict.fromkeys(packed(address) for address in index.local_networks[network_id]))
+            steps.whole_set(f"net_{network.ordinal}", wanted, _NETWORK_SET)
+
+    def _advance_tasks(self, index: DesiredIndex, steps: _Steps, touched: set[str]) -> set[str]:
+        hairpins: dict[bytes, Data] = {}
+        confined: dict[bytes, Data] = {}
+        tasks: dict[bytes, Data] = {}
+        groups: set[str] = set()
+        for task in index.tasks.values():
+            key = packed(task.address)
+            known = [index.networks[each] for each in task.networks if each in index.networks]
+            ordinals = tuple(sorted(network.ordinal for network in known))
+            name = group_name(ordinals)
+            groups.add(name)
+            steps.chain(name, group_chain(ordinals))
+            hairpins[key + key] = None
+            tasks[key] = name
+            if known and all(network.internal for network in known):
+                confined[key] = None
+        for set_name, wanted in (("hairpins", hairpins), ("confined", confined), ("tasks", tasks)):
+            steps.whole_set(set_name, wanted, FIXED_SETS[set_name])
+        used = {
+            f"net_{index.networks[each].ordinal}" for each in index.local_networks if each in index.networks
+        }
+        steps.keep_only(groups, used)
+        return touched | set(index.local_networks)
+
+
+def dns_peers(desired: DesiredNetwork) -> list[Host]:
+    """The hosts whose name servers stand in for this one's: the next ones in the ring of ordinals."""
+    others = sorted(
+        (host for host in desired.hosts if host.node_id != desired.local.node_id),
+        key=lambda host: host.ordinal,
+    )
+    after = [host for host in others if host.ordinal > desired.local.ordinal]
+    before = [host for host in others if host.ordinal <= desired.local.ordinal]
+    return (after + before)[:DNS_PEERS_MAX]
+
+
+def group_name(ordinals: tuple[int, ...]) -> str:
+    """The name of the chain of a group of networks; long groups by digest."""
+    name = "group_" + "_".join(map(str, ordinals)) if ordinals else "group_none"
+    if len(name) > 60:
+        name = "group_" + hashlib.sha256(name.encode()).hexdigest()[:32]
+    return name
+
+
+def _advance_hosts(desired: DesiredNetwork, steps: _Steps) -> None:
+    others = [host for host in desired.hosts if host.node_id != desired.local.node_id]
+    everyone = [desired.local, *others]
+    wanted: dict[str, dict[bytes, Data]] = {
+        "host_marks": {
+            pack_mac(host.tunnel_mac): struct.pack("=I", host_mark(host.ordinal)) for host in others
+        },
+        "tunnels": {packed(host.tunnel_address): None for host in everyone},
+        "underlays": {packed(host.address): None for host in everyone},
+        "dns_peers": {
+            struct.pack("=I", number): packed(host.tunnel_address)
+            for number, host in enumerate(dns_peers(desired))
+        },
+    }
+    for name, elements in wanted.items():
+        steps.whole_set(name, elements, FIXED_SETS[name])
+
+
+class _Steps:
+    """Collects the change while it carries it out on the desired table."""
+
+    def __init__(self, ruleset: Ruleset) -> None:
+        self._ruleset = ruleset
+        self._change = RulesetChange()
+
+    def count_chain(self, name: str) -> None:
+        """Chains per backend count stay once they are there: there are few and they depend on nothing."""
+        if name not in self._ruleset.chains:
+            kind, count = name.rsplit("_", 1)
+            self.chain(name, vip_chain(int(count)) if kind == "vip" else published_chain(int(count)))
+
+    def chain(self, name: str, chain: Chain) -> None:
+        present = self._ruleset.chains.get(name)
+        if present == chain:
+            return
+        if present is None:
+            self._change.new_chains[name] = chain
+        self._change.rewritten_chains[name] = chain
+        self._ruleset.chains[name] = chain
+
+    def whole_set(self, name: str, wanted: dict[bytes, Data], shape: SetShape) -> None:
+        if name not in self._ruleset.sets:
+            self._change.new_sets[name] = shape
+            self._ruleset.sets[name] = shape
+        removed, added = changed_elements(self._ruleset.elements.get(name, {}), wanted)
+        if removed:
+            self._change.removed_elements[name] = removed
+        if added:
+            self._change.new_elements[name] = added
+        self._ruleset.elements[name] = wanted
+
+    def elements(self, removed: ServiceElements, added: ServiceElements) -> None:
+        for (name, key), data in removed.items():
+            self._ruleset.elements[name].pop(key, None)
+            self._change.removed_elements.setdefault(name, {})[key] = data
+        for (name, key), data in added.items():
+            self._ruleset.elements[name][key] = data
+            self._change.new_elements.setdefault(name, {})[key] = data
+
+    def keep_only(self, groups: set[str], network_sets: set[str]) -> None:
+        for name in [each for each in self._ruleset.chains if each.startswith("group_")]:
+            if name not in groups:
+                del self._ruleset.chains[name]
+                self._change.emptied_chains.append(name)
+                self._change.removed_chains.append(name)
+        for name in [each for each in self._ruleset.sets if each.startswith("net_")]:
+            if name not in network_sets:
+                del self._ruleset.sets[name]
+                self._ruleset.elements.pop(name, None)
+                self._change.removed_sets.append(name)
+        # A new group's rules name sets that must exist before them, members or not.
+        for name in network_sets:
+            if name not in self._ruleset.sets:
+                self.whole_set(name, {}, _NETWORK_SET)
+
+    def finish(self) -> RulesetChange:
+        return self._change
