@@ -91,16 +91,28 @@ def _plan_slot(draft: Draft, slots: Slots, slot: int, nodes: Mapping[str, object
         slots.wanted[slot] = [create_task(draft, slots.service, slot)]
         return
     newest, older = wanted_here[-1], wanted_here[:-1]
-    for task in older:
-        if ended(task):
-            stop_task(draft, task, "")
-    older = [task for task in older if not ended(task)]
+    older = _older_that_live(draft, slots, slot, older)
     if ended(newest):
         newest = _follow(draft, slots, slot, newest)
     elif older:
         slots.wanted[slot] = _finish_surge(draft, slots, newest, older, nodes)
         return
     slots.wanted[slot] = [*older, newest]
+
+
+def _older_that_live(
+    draft: Draft, slots: Slots, slot: int, older: Sequence[objects.Task]
+) -> list[objects.Task]:
+    """The tasks that the newest is to replace, without those that have ended. While the update is halted the
+    last that ended of the old version is followed by another of it: the new one cannot take over."""
+    live = [task for task in older if not ended(task)]
+    over = [task for task in older if ended(task)]
+    if over and not live and slots.halted and not slots.current(over[-1]):
+        follower = _follow(draft, slots, slot, over.pop())
+        live = [follower]
+    for task in over:
+        stop_task(draft, task, "")
+    return [task for task in live if not ended(task)]
 
 
 def _follow(draft: Draft, slots: Slots, slot: int, over: objects.Task) -> objects.Task:
@@ -202,7 +214,8 @@ def _replace(
 ) -> None:
     """Makes the task that is to take over from `old`, and stops `old` at once where it may go first."""
     fresh = create_task(draft, slots.service, slot, like=like)
-    if _stops_first(slots, old) or not assigned(old) or ended(old):
+    piled_up = len(slots.wanted[slot]) > 1 and not serving(old)  # an older one serves, or is to
+    if _stops_first(slots, old) or not assigned(old) or ended(old) or piled_up:
         stop_task(draft, old, why)
         slots.wanted[slot] = [*slots.wanted[slot][:-1], fresh]
     else:
