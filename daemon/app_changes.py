@@ -41,17 +41,13 @@ def map_changes(
         old, new = before.get(key), after.get(key)
         if old == new:
             continue
-        secret = hide_secrets and (
-            _SECRET.search(key) or any(_URL_WITH_PASSWORD.search(v or "") for v in (old, new))
-        )
+        secret = hide_secrets and (_SECRET.search(key) or any(_URL_WITH_PASSWORD.search(v or "") for v in (old, new)))
         if old is None:
             reasons.append(f"{what} {key} added" if secret else f"{what} {key} added: {_short(new)}")
         elif new is None:
             reasons.append(f"{what} {key} removed")
         else:
-            reasons.append(
-                f"{what} {key} changed" if secret else f"{what} {key}: {_short(old)} -> {_short(new)}"
-            )
+            reasons.append(f"{what} {key} changed" if secret else f"{what} {key}: {_short(old)} -> {_short(new)}")
     return reasons
 
 
@@ -119,9 +115,7 @@ def _other_changes(before: objects.ServiceSpec, after: objects.ServiceSpec) -> l
     reasons = _set_changes("constraint", before.constraints, after.constraints)
     reasons += _set_changes("port", map(_port, before.ports), map(_port, after.ports))
     reasons += _set_changes("network", before.networks, after.networks)
-    reasons += _set_changes(
-        "dependency", map(_dependency, before.depends_on), map(_dependency, after.depends_on)
-    )
+    reasons += _set_changes("dependency", map(_dependency, before.depends_on), map(_dependency, after.depends_on))
     if before.restart != after.restart:
         reasons.append("restart policy changed")
     if before.network_aliases != after.network_aliases:

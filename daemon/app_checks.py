@@ -34,9 +34,7 @@ def check_app(app: control.AppSpec) -> None:
     for what, names in (("network", app.networks), ("volume", app.volumes)):
         for name in names:
             if _INNER_NAME.fullmatch(name) is None:
-                raise Refused(
-                    f"{name!r} cannot be the name of a {what}: use letters, digits, '.', '_' and '-'"
-                )
+                raise Refused(f"{name!r} cannot be the name of a {what}: use letters, digits, '.', '_' and '-'")
     published: dict[tuple[str, int], str] = {}
     for name in sorted(app.services):
         if _APP_NAME.fullmatch(name) is None:

@@ -74,9 +74,7 @@ class CertificateAuthority:
             .issuer_name(_name(f"Fairway CA {cluster_id}"))
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .add_extension(usage, critical=True)
-            .add_extension(
-                x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key()), critical=False
-            )
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key()), critical=False)
             .sign(key, hashes.SHA256())
         )
         return cls(certificate, key)
@@ -106,9 +104,7 @@ class CertificateAuthority:
         Raises ValueError where `name` is not 1 to 63 of a-z, 0-9, '.', '_', '-'.
         """
         if _OPERATOR_NAME.fullmatch(name) is None:
-            raise ValueError(
-                f"{name!r} cannot be an operator's name: use a-z, 0-9, '.', '_' and '-', at most 63"
-            )
+            raise ValueError(f"{name!r} cannot be an operator's name: use a-z, 0-9, '.', '_' and '-', at most 63")
         names = (x509.UniformResourceIdentifier(f"fairway://{cluster_id}/operator/{name}"),)
         usages = (ExtendedKeyUsageOID.CLIENT_AUTH,)
         return self._sign_leaf(name, key, names, usages, now_unix_ms, OPERATOR_LIFETIME_DAYS)
@@ -159,9 +155,7 @@ def parse_peer(certificate_der: bytes, cluster_id: str) -> PeerIdentity:
     if match is None:
         raise ValueError("the peer's certificate names no node and no operator of Fairway")
     if match[1] != cluster_id:
-        raise ValueError(
-            f"the peer's certificate belongs to another cluster ({match[1]}, this one is {cluster_id})"
-        )
+        raise ValueError(f"the peer's certificate belongs to another cluster ({match[1]}, this one is {cluster_id})")
     identity = PeerIdentity(PeerKind(match[2]), match[3])
     if identity.kind is PeerKind.NODE and node_id_of(require_p256(certificate.public_key())) != identity.name:
         raise ValueError(f"the peer's certificate names node {identity.name} but has another node's key")

@@ -43,9 +43,7 @@ def _read_text(path: Path) -> str:
     with path.open("rb") as file:
         data = file.read(FILE_BYTES_MAX + 1)
     if len(data) > FILE_BYTES_MAX:
-        raise ConfigError(
-            f"{path}: is larger than {FILE_BYTES_MAX} bytes; this is no configuration of fairwayd"
-        )
+        raise ConfigError(f"{path}: is larger than {FILE_BYTES_MAX} bytes; this is no configuration of fairwayd")
     return data.decode()
 
 
@@ -108,9 +106,7 @@ class _Reader:
         if timing.host_down_ms < 2 * timing.heartbeat_ms:
             self._fail("timing", "host_down_ms", "host_down_ms must be at least twice heartbeat_ms")
         if timing.raft_election_ms_min < 4 * timing.raft_heartbeat_ms:
-            self._fail(
-                "timing", "raft_election_ms_min", "raft_election_ms_min must be at least 4 raft_heartbeat_ms"
-            )
+            self._fail("timing", "raft_election_ms_min", "raft_election_ms_min must be at least 4 raft_heartbeat_ms")
         if timing.raft_election_ms_max <= timing.raft_election_ms_min:
             self._fail(
                 "timing",

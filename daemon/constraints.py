@@ -51,9 +51,7 @@ def parse(text: str) -> Constraint:
         if _LABEL.fullmatch(key.removeprefix(LABEL_PREFIX)) is None:
             raise _refused(text, f"{key.removeprefix(LABEL_PREFIX)!r} cannot be a label's name")
     elif key.startswith("engine.labels."):
-        raise _refused(
-            text, f"hosts have no engine labels; set a label of the node and use {LABEL_PREFIX}NAME"
-        )
+        raise _refused(text, f"hosts have no engine labels; set a label of the node and use {LABEL_PREFIX}NAME")
     elif key not in KEYS:
         raise _refused(text, f"there is no key {key!r}; use {', '.join(KEYS)} or {LABEL_PREFIX}NAME")
     if not value:

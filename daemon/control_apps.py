@@ -5,12 +5,9 @@ from __future__ import annotations
 from daemon import control_views as views
 from daemon.caller import Caller
 from daemon.cluster_context import VoterContext
-from daemon.deploy_plan import (
-    plan_deploy,
-    plan_remove_app,
-    plan_remove_service,
-    plan_scale,
-)
+from daemon.deploy_plan import plan_deploy
+from daemon.service_changes_plan import plan_remove_app, plan_remove_service, plan_scale
+from daemon.writer import swapped
 from proto import control_pb2 as control
 from proto import objects_pb2 as objects
 
@@ -31,9 +28,7 @@ class ControlApps:
             changes, builder, app = plan_deploy(store, request.app, now, new_id)
             return builder, (changes, app)
 
-        (changes, app), revision = await self._context.leading().writer.commit(
-            plan, caller.actor, request.request_id
-        )
+        (changes, app), revision = await self._context.leading().writer.commit(plan, caller.actor, request.request_id)
         stored = self._context.store.get(objects.App, app.meta.id)
         return control.DeployAppReply(plan=changes, app=stored or app, revision=revision)
 
@@ -54,32 +49,26 @@ class ControlApps:
 
     async def remove_app(self, request: control.RemoveAppRequest, caller: Caller) -> control.RemoveAppReply:
         names, _ = await self._context.leading().writer.commit(
-            lambda store, now, _id: _swap(plan_remove_app(store, request, now)), caller.actor
+            lambda store, now, _id: swapped(plan_remove_app(store, request, now)), caller.actor
         )
         return control.RemoveAppReply(services=names)
 
-    async def list_services(
-        self, request: control.ListServicesRequest, _caller: Caller
-    ) -> control.ListServicesReply:
+    async def list_services(self, request: control.ListServicesRequest, _caller: Caller) -> control.ListServicesReply:
         store = await self._context.current_store()
         found = views.find_services(store, request.service, request.app)
         found.sort(key=lambda service: (service.app, service.meta.name))
         return control.ListServicesReply(services=[views.service_view(store, service) for service in found])
 
-    async def scale_service(
-        self, request: control.ScaleServiceRequest, caller: Caller
-    ) -> control.ScaleServiceReply:
+    async def scale_service(self, request: control.ScaleServiceRequest, caller: Caller) -> control.ScaleServiceReply:
         service, _ = await self._context.leading().writer.commit(
-            lambda store, _now, _id: _swap(
+            lambda store, _now, _id: swapped(
                 plan_scale(store, views.find_service(store, request.service), request.replicas)
             ),
             caller.actor,
         )
         return control.ScaleServiceReply(service=service)
 
-    async def remove_service(
-        self, request: control.RemoveServiceRequest, caller: Caller
-    ) -> control.RemoveServiceReply:
+    async def remove_service(self, request: control.RemoveServiceRequest, caller: Caller) -> control.RemoveServiceReply:
         await self._context.leading().writer.commit(
             lambda store, _now, _id: (
                 plan_remove_service(store, views.find_service(store, request.service)),

@@ -11,12 +11,13 @@ from daemon import tokens
 from daemon.caller import Caller
 from daemon.certificates import ca_fingerprint, load_certificate
 from daemon.cluster_context import VoterContext
-from daemon.deploy_plan import plan_remove_node, plan_update_node
 from daemon.errors import Kind, Refused
 from daemon.event_log import EventLog
 from daemon.grpc_service import Send
 from daemon.ids import new_id
 from daemon.leadership import now_unix_ms
+from daemon.node_changes_plan import plan_remove_node, plan_update_node
+from daemon.writer import swapped
 from proto import control_pb2 as control
 from proto import objects_pb2 as objects
 from raft.errors import NotServed
@@ -73,7 +74,7 @@ class ControlCluster:
 
     async def update_node(self, request: control.UpdateNodeRequest, caller: Caller) -> control.UpdateNodeReply:
         node, _ = await self._context.leading().writer.commit(
-            lambda store, _now, _id: _swap(plan_update_node(store, request)), caller.actor
+            lambda store, _now, _id: swapped(plan_update_node(store, request)), caller.actor
         )
         return control.UpdateNodeReply(node=self._context.store.get(objects.Node, node.meta.id) or node)
 
@@ -87,7 +88,7 @@ class ControlCluster:
                 Kind.UNAVAILABLE,
             )
         message, _ = await leading.writer.commit(
-            lambda store, _now, _id: _swap(plan_remove_node(store, request)), caller.actor
+            lambda store, _now, _id: swapped(plan_remove_node(store, request)), caller.actor
         )
         if node.meta.id in self._context.member.status().voters:
             try:
@@ -117,9 +118,7 @@ class ControlCluster:
             raise Refused("a token is valid for at least a millisecond and at most 365 days")
         cluster = next(iter(self._context.store.table(objects.Cluster)))
         fingerprint = ca_fingerprint(load_certificate(cluster.ca_certificate_pem))
-        token, text = tokens.create(
-            new_id(), request.name, request.role, now_unix_ms() + valid_ms, fingerprint
-        )
+        token, text = tokens.create(new_id(), request.name, request.role, now_unix_ms() + valid_ms, fingerprint)
         await self._context.leading().writer.commit(
             lambda _store, _now, _id: (TransactionBuilder().create(token), None), caller.actor
         )
@@ -163,10 +162,6 @@ class ControlCluster:
                 return
             await changed.wait()
             await trio.lowlevel.checkpoint()
-
-
-def _swap(planned: tuple[object, TransactionBuilder]) -> tuple[TransactionBuilder, object]:
-    return planned[1], planned[0]
 
 
 def _without_secret(token: objects.JoinToken) -> objects.JoinToken:

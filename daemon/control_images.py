@@ -27,9 +27,7 @@ ARCHIVE_BYTES_MAX = 64 << 30
 class ControlImages:
     """Runs on the leader; an image is loaded there, and the other hosts fetch it from it."""
 
-    def __init__(
-        self, context: VoterContext, images: ImageStore, folder: Path, loaded: Callable[[], None]
-    ) -> None:
+    def __init__(self, context: VoterContext, images: ImageStore, folder: Path, loaded: Callable[[], None]) -> None:
         self._context = context
         self._images = images
         self._folder = folder
@@ -65,16 +63,12 @@ class ControlImages:
             raise Refused("the archive is empty")
         return name
 
-    async def list_images(
-        self, _request: control.ListImagesRequest, _caller: Caller
-    ) -> control.ListImagesReply:
+    async def list_images(self, _request: control.ListImagesRequest, _caller: Caller) -> control.ListImagesReply:
         store = await self._context.current_store()
         images = sorted(store.table(objects.Image), key=lambda image: image.meta.name)
         return control.ListImagesReply(images=images, node_count=len(store.table(objects.Node)))
 
-    async def remove_image(
-        self, request: control.RemoveImageRequest, caller: Caller
-    ) -> control.RemoveImageReply:
+    async def remove_image(self, request: control.RemoveImageRequest, caller: Caller) -> control.RemoveImageReply:
         removed, _ = await self._context.leading().writer.commit(
             lambda store, _now, _id: _plan_removal(store, request), caller.actor
         )
@@ -113,9 +107,7 @@ def _plan_images(
     return builder, stored
 
 
-def _plan_removal(
-    store: Store, request: control.RemoveImageRequest
-) -> tuple[TransactionBuilder, list[str]]:
+def _plan_removal(store: Store, request: control.RemoveImageRequest) -> tuple[TransactionBuilder, list[str]]:
     wanted = request.image
     try:
         normalised = normalise_reference(wanted)
@@ -125,7 +117,10 @@ def _plan_removal(
         image
         for image in store.table(objects.Image)
         if image.meta.name in (wanted, normalised)
-        or (len(wanted) >= 4 and image.manifest_digest.removeprefix("sha256:").startswith(wanted.removeprefix("sha256:")))
+        or (
+            len(wanted) >= 4
+            and image.manifest_digest.removeprefix("sha256:").startswith(wanted.removeprefix("sha256:"))
+        )
     ]
     if not matches:
         raise Refused(f"there is no image {wanted!r}; `fairway image ls` lists them", Kind.NOT_FOUND)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import grpc
 import trio
@@ -71,9 +72,7 @@ class ControlTasks:
                 except Refused:
                     return
 
-    async def _log(
-        self, task: objects.Task, request: control.LogsRequest, send: Send, lock: trio.Lock
-    ) -> None:
+    async def _log(self, task: objects.Task, request: control.LogsRequest, send: Send, lock: trio.Lock) -> None:
         try:
             stub = self._context.host(self._context.node(task.node_id))
         except Refused as refused:
@@ -86,7 +85,7 @@ class ControlTasks:
             tail_lines=request.tail_lines,
             since_unix_ms=request.since_unix_ms,
         )
-        stream = stub.ReadLog(ask)  # type: ignore[call-overload]
+        stream: Any = stub.ReadLog(ask)
         try:
             while (chunk := await call(stream.read())) is not grpc.aio.EOF:
                 chunk.task_name = task.meta.name

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from daemon.errors import Kind, Refused
 from daemon.endpoints_plan import endpoint_of
+from daemon.errors import Kind, Refused
 from proto import control_pb2 as control
 from proto import objects_pb2 as objects
 from raft.store import Store
@@ -37,13 +37,14 @@ def find_services(store: Store, target: str, app: str = "") -> list[objects.Serv
     found = [
         service
         for service in services
-        if service.meta.id == target
-        or (service.meta.name == name and (not slash or service.app == wanted_app))
+        if service.meta.id == target or (service.meta.name == name and (not slash or service.app == wanted_app))
     ]
     if not found:
         where = f" in app {app!r}" if app else ""
-        raise Refused(f"there is no service {target!r}{where}; `fairway show` and `fairway ls` list what runs",
-                      Kind.NOT_FOUND)
+        raise Refused(
+            f"there is no service {target!r}{where}; `fairway show` and `fairway ls` list what runs",
+            Kind.NOT_FOUND,
+        )
     return found
 
 
@@ -80,13 +81,9 @@ def find_tasks(store: Store, target: str) -> list[objects.Task]:
     try:
         services = find_services(store, target)
     except Refused:
-        raise Refused(
-            f"there is no task or service {target!r}; `fairway ps` lists them", Kind.NOT_FOUND
-        ) from None
+        raise Refused(f"there is no task or service {target!r}; `fairway ps` lists them", Kind.NOT_FOUND) from None
     ids = {service.meta.id for service in services}
-    return sorted(
-        (task for task in tasks if task.service_id in ids), key=lambda task: task.meta.created_unix_ms
-    )
+    return sorted((task for task in tasks if task.service_id in ids), key=lambda task: task.meta.created_unix_ms)
 
 
 def running_task(store: Store, target: str) -> objects.Task:
@@ -121,8 +118,10 @@ def service_view(store: Store, service: objects.Service) -> control.ServiceView:
 
 def list_tasks(store: Store, request: control.ListTasksRequest) -> control.ListTasksReply:
     """Tasks and services that a request asks for, oldest slot first."""
-    services = find_services(store, request.service, request.app) if request.service or request.app else list(
-        store.table(objects.Service)
+    services = (
+        find_services(store, request.service, request.app)
+        if request.service or request.app
+        else list(store.table(objects.Service))
     )
     ids = {service.meta.id for service in services}
     node_id = find_node(store, request.node).meta.id if request.node else ""
@@ -146,14 +145,12 @@ def list_tasks(store: Store, request: control.ListTasksRequest) -> control.ListT
 
 
 def _is_history(task: objects.Task) -> bool:
-    return task.status.state in ENDED and task.desired == objects.DESIRED_STATE_STOPPED or (
+    return (task.status.state in ENDED and task.desired == objects.DESIRED_STATE_STOPPED) or (
         task.status.state in (objects.TASK_STATE_EXITED, objects.TASK_STATE_FAILED)
     )
 
 
-def node_view(
-    store: Store, node: objects.Node, leader_id: str, heard_ms_ago: int
-) -> control.NodeView:
+def node_view(store: Store, node: objects.Node, leader_id: str, heard_ms_ago: int) -> control.NodeView:
     """A node with its load."""
     view = control.NodeView(node=node, leader=node.meta.id == leader_id, last_heard_ms=heard_ms_ago)
     for task in store.table(objects.Task).by("node", node.meta.id):

@@ -31,9 +31,7 @@ def waits_for(service: objects.Service, find: FindService, tasks_of: TasksOf) ->
     return None
 
 
-def _reason(
-    dependency: objects.Dependency, other: objects.Service, tasks: Sequence[objects.Task]
-) -> str | None:
+def _reason(dependency: objects.Dependency, other: objects.Service, tasks: Sequence[objects.Task]) -> str | None:
     current = [task for task in tasks if wanted(task)]
     if dependency.condition == objects.Dependency.CONDITION_COMPLETED:
         # A dependency that runs again and again has completed once one of its past runs has.

@@ -95,16 +95,12 @@ class _Deploy:
         """Creates what a service uses. What none uses any more is said here and deleted by the orchestrator
         when the last task on it is gone."""
         used = {name for spec in self.app.services.values() for name in spec.networks}
-        known = {
-            network.meta.name: network for network in self.store.table(objects.Network).by("app", self.key)
-        }
+        known = {network.meta.name: network for network in self.store.table(objects.Network).by("app", self.key)}
         for name in sorted(used):
             spec = self.app.networks[name] if name in self.app.networks else control.NetworkSpec()
             before = known.get(name)
             if before is None:
-                network = objects.Network(
-                    meta=self.meta(name, spec.labels), app=self.app.name, internal=spec.internal
-                )
+                network = objects.Network(meta=self.meta(name, spec.labels), app=self.app.name, internal=spec.internal)
                 lease, network.ordinal = self.leases.network_ordinal(network.meta.id)
                 self.builder.create(lease).create(network)
                 self.reply.networks_created.append(name)
@@ -141,9 +137,7 @@ class _Deploy:
                 self.reply.warnings.append(f"volume {name} exists already and keeps the options that it has")
 
     def services(self) -> None:
-        known = {
-            service.meta.name: service for service in self.store.table(objects.Service).by("app", self.key)
-        }
+        known = {service.meta.name: service for service in self.store.table(objects.Service).by("app", self.key)}
         removed = [known[name] for name in sorted(known.keys() - self.app.services.keys())]
         leaving = {service.meta.id for service in removed}
         for name in sorted(self.app.services):
@@ -162,9 +156,7 @@ class _Deploy:
 
     def _create(self, name: str) -> None:
         spec = self.app.services[name]
-        service = objects.Service(
-            meta=self.meta(name, self._labels(name)), app=self.app.name, spec=spec, generation=1
-        )
+        service = objects.Service(meta=self.meta(name, self._labels(name)), app=self.app.name, spec=spec, generation=1)
         service.image_digest = self._digest(spec, None)
         self._lease_vip(service)
         self.ports.want(service)
@@ -182,9 +174,7 @@ class _Deploy:
         after.image_digest = self._digest(spec, before)
         same_image = before.spec.container.image == spec.container.image
         if same_image and before.image_digest and after.image_digest != before.image_digest:
-            reasons.append(
-                f"image content changed ({_short(before.image_digest)} -> {_short(after.image_digest)})"
-            )
+            reasons.append(f"image content changed ({_short(before.image_digest)} -> {_short(after.image_digest)})")
         replaced = 0
         if reasons or before.removing:
             after.generation += 1

@@ -31,9 +31,7 @@ def stop_tied_tasks(draft: Draft, nodes: Mapping[str, objects.Node]) -> None:
             if service is None or service.removing or draft.full:
                 continue
             stop_task(draft, task, f"drain of {node.meta.name}")
-            others = [
-                other for other in draft.tasks_of(service.meta.id) if other.slot == task.slot and alive(other)
-            ]
+            others = [other for other in draft.tasks_of(service.meta.id) if other.slot == task.slot and alive(other)]
             if not others:
                 like = None if task.generation == service.generation else task
                 create_task(draft, service, task.slot, like=like)

@@ -62,11 +62,7 @@ def _task(before: objects.Task | None, after: objects.Task | None) -> list[Words
         )
         over = state in (objects.TASK_STATE_EXITED, objects.TASK_STATE_FAILED)
         words.append((_TASK_ACTIONS[state], ending(after) if over else after.status.message, bad))
-    if (
-        before is not None
-        and before.status.ready != after.status.ready
-        and state == objects.TASK_STATE_RUNNING
-    ):
+    if before is not None and before.status.ready != after.status.ready and state == objects.TASK_STATE_RUNNING:
         words.append(("ready", "", False) if after.status.ready else ("unready", after.status.message, True))
     told = before is None or before.desired != after.desired
     if told and after.desired == objects.DESIRED_STATE_STOPPED and after.desired_message:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import grpc
 import trio
 
@@ -11,7 +13,7 @@ from proto.grpc_trio import call
 from proto.host_pb2 import ExecInput, ExecOutput, ExecStart
 from proto.host_pb2_grpc import HostStub
 from runtime.errors import NotFound, RuntimeFailure
-from runtime.exec import ExecSession
+from runtime.execution import ExecSession
 from runtime.runtime import Runtime
 
 
@@ -39,10 +41,8 @@ async def serve_exec(runtime: Runtime, receive: Receive, send: Send) -> None:
             await session.resize(start.size.columns, start.size.rows)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_feed, session, receive)
-            async for output in session.outputs():
-                await send(
-                    ExecOutput(stderr=output.data) if output.standard_error else ExecOutput(stdout=output.data)
-                )
+            async for stream, data in session.outputs():
+                await send(ExecOutput(stderr=data) if stream == "stderr" else ExecOutput(stdout=data))
             await send(ExecOutput(exit_code=await session.wait()))
             nursery.cancel_scope.cancel()
 
@@ -51,7 +51,7 @@ async def _feed(session: ExecSession, receive: Receive) -> None:
     while (message := await receive()) is not None:
         match message.WhichOneof("input"):
             case "stdin":
-                await session.send(message.stdin)
+                await session.send_stdin(message.stdin)
             case "resize":
                 await session.resize(message.resize.columns, message.resize.rows)
             case "close_stdin":
@@ -62,7 +62,7 @@ async def _feed(session: ExecSession, receive: Receive) -> None:
 
 async def relay_exec(stub: HostStub, start: ExecStart, receive: Receive, send: Send) -> None:
     """Passes an operator's exec on to the host of the task. Raises AioRpcError with the host's refusal."""
-    stream = stub.Exec()  # type: ignore[call-overload]
+    stream: Any = stub.Exec()  # type: ignore[call-arg]
 
     async def feed() -> None:
         try:

@@ -100,9 +100,7 @@ def _handler(
             raise
         except Exception:
             logger.exception("%s failed", method.path)
-            await context.abort(
-                grpc.StatusCode.INTERNAL, f"{method.path} failed; fairwayd's log on this host says why"
-            )
+            await context.abort(grpc.StatusCode.INTERNAL, f"{method.path} failed; fairwayd's log on this host says why")
 
     factory: dict[tuple[bool, bool], Callable[..., Any]] = {
         (False, False): grpc.unary_unary_rpc_method_handler,

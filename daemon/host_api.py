@@ -51,9 +51,7 @@ class HostApi:
         leader = self._services.leader()
         if leader is None:
             return host.FindLeaderReply()
-        return host.FindLeaderReply(
-            node_id=leader.node_id, address=leader.address, api_port=leader.api_port
-        )
+        return host.FindLeaderReply(node_id=leader.node_id, address=leader.address, api_port=leader.api_port)
 
     async def renew_certificate(
         self, request: host.RenewCertificateRequest, caller: Caller
@@ -63,9 +61,7 @@ class HostApi:
         leading = voter.leading()
 
         renewed, _ = await leading.writer.commit(
-            lambda store, now, _id: sign_renewal(
-                store, voter.identity.cluster_key, node_id, request.request_pem, now
-            ),
+            lambda store, now, _id: sign_renewal(store, voter.identity.cluster_key, node_id, request.request_pem, now),
             caller.actor,
         )
         return renewed
@@ -73,11 +69,9 @@ class HostApi:
     async def read_blob(self, request: host.ReadBlobRequest, caller: Caller, send: Send) -> None:
         require_node(caller)
         try:
-            async with contextlib.aclosing(
-                self._services.runtime.images.read_blob(request.digest, request.offset_bytes)
-            ) as chunks:
-                async for data in chunks:
-                    await send(host.ReadBlobReply(data=data))
+            blob = self._services.runtime.images.read_blob(request.digest, request.offset_bytes)
+            async for data in blob:
+                await send(host.ReadBlobReply(data=data))
         except RuntimeFailure as error:
             raise _refused(error) from error
 
@@ -95,9 +89,8 @@ class HostApi:
                     tail_lines=request.tail_lines,
                     since_unix_ms=request.since_unix_ms,
                 )
-                async with contextlib.aclosing(log) as lines:
-                    async for line in lines:
-                        await lines_in.send(line)
+                async for line in log:
+                    await lines_in.send(line)
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(read)
@@ -120,5 +113,3 @@ class HostApi:
 
 def _refused(error: RuntimeFailure) -> Refused:
     return Refused(str(error), Kind.NOT_FOUND if isinstance(error, NotFound) else Kind.NOT_POSSIBLE)
-
-

@@ -108,9 +108,7 @@ class HostStates:
         return {}
 
     def _common_of_node(self, change: Change) -> dict[str, HostItem | None]:
-        items: dict[str, HostItem | None] = {
-            f"node/{change.id}": _node_item(self._store.get(objects.Node, change.id))
-        }
+        items: dict[str, HostItem | None] = {f"node/{change.id}": _node_item(self._store.get(objects.Node, change.id))}
         before, after = cast(objects.Node | None, change.before), cast(objects.Node | None, change.after)
         if before is None or after is None or before.state != after.state:
             for task_id, _ in endpoints_on(self._store, change.id):

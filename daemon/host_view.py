@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -137,7 +136,7 @@ def load(path: Path) -> HostState | None:
         except (DecodeError, OSError) as error:
             logger.warning("the saved state %s is of no use (%s); waiting for the leader's", path, error)
             with contextlib.suppress(OSError):
-                os.unlink(path)
+                path.unlink()
     return None
 
 

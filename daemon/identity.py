@@ -200,9 +200,7 @@ def load_or_create_key(folder: Path) -> keys.PrivateKey:
     except FileNotFoundError:
         pass
     except ValueError as error:
-        raise IdentityBroken(
-            f"{path} is damaged: {error}. Remove it; the host then gets a new id."
-        ) from error
+        raise IdentityBroken(f"{path} is damaged: {error}. Remove it; the host then gets a new id.") from error
     key = keys.new_private_key()
     _prepare_folder(folder)
     write_atomically(path, keys.private_key_pem(key), 0o600)
@@ -210,8 +208,7 @@ def load_or_create_key(folder: Path) -> keys.PrivateKey:
 
 
 _REMEDY = (
-    "Restore the folder from a backup, or remove it and let the host join again "
-    "(and `fairway node rm` its old node)."
+    "Restore the folder from a backup, or remove it and let the host join again (and `fairway node rm` its old node)."
 )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import grpc
 import trio
@@ -34,9 +35,7 @@ ENSURE_TRIES_MAX = 3
 class ImageAgent:
     """Observes containerd's images and the view, fetches and removes one image at a time."""
 
-    def __init__(
-        self, images: ImageStore, view: HostView, peers: Peers, reports: Reports, node_id: str
-    ) -> None:
+    def __init__(self, images: ImageStore, view: HostView, peers: Peers, reports: Reports, node_id: str) -> None:
         self._images = images
         self._view = view
         self._peers = peers
@@ -117,9 +116,7 @@ class ImageAgent:
             error: Exception = Refused("no holder is known")
             for holder in holders:
                 try:
-                    await self._images.import_blobs(
-                        image.meta.name, image.manifest_digest, self._reader(holder)
-                    )
+                    await self._images.import_blobs(image.meta.name, image.manifest_digest, self._reader(holder))
                     await self._report()
                     logger.info("image %s fetched from %s", image.meta.name, holder)
                     return
@@ -133,7 +130,7 @@ class ImageAgent:
             if node is None:
                 raise Refused("its host is not in the cluster any more", Kind.UNAVAILABLE)
             stub = self._peers.host(node_id, node.address, node.api_port)
-            stream = stub.ReadBlob(ReadBlobRequest(digest=digest))  # type: ignore[call-overload]
+            stream: Any = stub.ReadBlob(ReadBlobRequest(digest=digest))
             try:
                 while (reply := await call(stream.read())) is not grpc.aio.EOF:
                     yield reply.data

@@ -153,9 +153,7 @@ def _request(
     name = request.node_name or config.host.name or node_name_from_hostname(description.hostname)
     address = request.advertise_address or config.host.advertise_address
     problem = (
-        node_name_error(name)
-        or labels_error(request.labels)
-        or (unicast_address_error(address) if address else None)
+        node_name_error(name) or labels_error(request.labels) or (unicast_address_error(address) if address else None)
     )
     if problem is not None:
         raise Refused(f"cannot join: {problem}")
@@ -179,9 +177,7 @@ def _membership(reply: host_pb2.JoinReply, request: host_pb2.JoinRequest) -> Mem
 
 def known_node(node: objects.Node) -> KnownNode:
     """What a host keeps of a voter."""
-    return KnownNode(
-        node.meta.id, node.meta.name, node.address, node.api_port, node.raft_port, node.join_port
-    )
+    return KnownNode(node.meta.id, node.meta.name, node.address, node.api_port, node.raft_port, node.join_port)
 
 
 def _reason(error: OSError) -> str:

@@ -105,11 +105,7 @@ def _lease_network(
 
 
 def _check_request(cluster: objects.Cluster, request: host_pb2.JoinRequest) -> None:
-    problem = (
-        node_name_error(request.name)
-        or labels_error(request.labels)
-        or unicast_address_error(request.address)
-    )
+    problem = node_name_error(request.name) or labels_error(request.labels) or unicast_address_error(request.address)
     ports = {"API": request.api_port, "raft": request.raft_port, "join": request.join_port}
     for what, port in ports.items():
         if not 0 < port < 65_536:

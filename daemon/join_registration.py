@@ -26,9 +26,7 @@ logger = logging.getLogger(__name__)
 class Registration:
     """`register` is what daemon/join_server.py calls; `writer` gives the leader's or raises Refused."""
 
-    def __init__(
-        self, identity: Identity, writer: Callable[[], Writer], tunnel_mac: Callable[[str], str]
-    ) -> None:
+    def __init__(self, identity: Identity, writer: Callable[[], Writer], tunnel_mac: Callable[[str], str]) -> None:
         self._identity = identity
         self._writer = writer
         self._tunnel_mac = tunnel_mac
@@ -61,6 +59,4 @@ class Registration:
             pem = authority.sign_node(public_key, cluster.meta.id, now_unix_ms)
             return pem, validity_unix_ms(load_certificate(pem))[1]
 
-        return plan_join(
-            store, request, key, now_unix_ms, LeasePool(store), self._tunnel_mac, sign, cluster_key or b""
-        )
+        return plan_join(store, request, key, now_unix_ms, LeasePool(store), self._tunnel_mac, sign, cluster_key or b"")

@@ -25,9 +25,7 @@ async def relay(one: trio.SocketStream, other: trio.SocketStream, bytes_max: int
             logger.info("a relayed join took longer than %d ms and was ended", ms_max)
 
 
-async def _copy(
-    source: trio.SocketStream, sink: trio.SocketStream, bytes_max: int, both: trio.CancelScope
-) -> None:
+async def _copy(source: trio.SocketStream, sink: trio.SocketStream, bytes_max: int, both: trio.CancelScope) -> None:
     copied_bytes = 0
     try:
         while data := await source.receive_some(_CHUNK_BYTES):

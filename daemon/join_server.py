@@ -108,16 +108,12 @@ class JoinServer:
     async def _answer_or_relay(self, stream: trio.SocketStream, address: str) -> None:
         place = self._leader()
         if place is None:
-            await self._answer(
-                stream, address, "the cluster has no leader at the moment; try again in some seconds"
-            )
+            await self._answer(stream, address, "the cluster has no leader at the moment; try again in some seconds")
         elif place.node_id == self._identity.node_id:
             await self._answer(stream, address, "")
         elif place.address == address:
             # Each of two voters takes the other for the leader: do not send the bytes round in a circle.
-            await self._answer(
-                stream, address, "the cluster is just choosing its leader; try again in some seconds"
-            )
+            await self._answer(stream, address, "the cluster is just choosing its leader; try again in some seconds")
         else:
             try:
                 with trio.fail_after(self._limits.relay_connect_ms_max / 1000):
@@ -149,9 +145,7 @@ class JoinServer:
         wait_ms = self._wrong_tokens.wait_ms(address, trio.current_time() * 1000)
         if wait_ms > 0:
             seconds = f"{wait_ms / 1000:.0f} seconds"
-            return host_pb2.JoinReply(
-                error=f"too many wrong tokens came from {address}; try again in {seconds}"
-            )
+            return host_pb2.JoinReply(error=f"too many wrong tokens came from {address}; try again in {seconds}")
         try:
             with trio.fail_after(self._limits.register_ms_max / 1000):
                 return await self._register(request, address)
@@ -171,8 +165,7 @@ async def _listen(address: str, port: int) -> trio.SocketListener:
         reason = "another program has it" if error.errno == errno.EADDRINUSE else str(error)
         raise OSError(
             error.errno,
-            f"the join port {port} cannot be opened on {address}: {reason}; "
-            "set [join] port in the configuration",
+            f"the join port {port} cannot be opened on {address}: {reason}; set [join] port in the configuration",
         ) from error
     return listeners[0]
 

@@ -20,6 +20,7 @@ from proto.host_pb2 import FindLeaderReply, FindLeaderRequest, HostInstruction, 
 
 logger = logging.getLogger(__name__)
 
+REMOVED = "this host was removed from the cluster"
 FIND_TIMEOUT_S = 1.0
 RETRY_S_MIN = 0.05
 RETRY_S_MAX = 1.0
@@ -111,8 +112,7 @@ class LeaderConnection:
                 stub.FindLeader(FindLeaderRequest(), timeout=FIND_TIMEOUT_S)  # type: ignore[arg-type]
             )
         except grpc.aio.AioRpcError as error:
-            if error.code() is grpc.StatusCode.PERMISSION_DENIED:
-                self._host.removed()
+            self._heed_removal(error)
             return
         if reply.node_id:
             found.append(Leader(reply.node_id, reply.address, reply.api_port))
@@ -139,11 +139,15 @@ class LeaderConnection:
     def _note(self, error: BaseException) -> None:
         if isinstance(error, grpc.aio.AioRpcError):
             self.error = error.details() or error.code().name
-            if error.code() is grpc.StatusCode.PERMISSION_DENIED:
-                self._host.removed()
+            self._heed_removal(error)
         else:
             self.error = str(error)
         logger.info("session with the leader ended: %s", self.error)
+
+    def _heed_removal(self, error: grpc.aio.AioRpcError) -> None:
+        # Exactly this answer, and only from a host of the cluster: it costs the host all of its tasks.
+        if error.code() is grpc.StatusCode.PERMISSION_DENIED and error.details() == REMOVED:
+            self._host.removed()
 
     async def _end_with_leadership(self, leader: Leader, scope: trio.CancelScope) -> None:
         while True:

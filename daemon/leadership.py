@@ -127,4 +127,3 @@ class Leadership:
             except Refused as refused:
                 logger.warning("the state of hosts was not committed: %s", refused.message)
             await trio.sleep(LIVENESS_INTERVAL_S)
-

@@ -35,9 +35,7 @@ class LeasePool:
         pool = ipaddress.ip_network(settings.host_pool)
         bits = settings.host_prefix_bits
         if not pool.prefixlen < bits <= pool.max_prefixlen - 2:
-            raise Refused(
-                f"blocks of /{bits} cannot be cut from the host pool {pool}; check the cluster's settings"
-            )
+            raise Refused(f"blocks of /{bits} cannot be cut from the host pool {pool}; check the cluster's settings")
         count = 1 << (bits - pool.prefixlen)
         size = 1 << (pool.max_prefixlen - bits)
         base = int(pool.network_address)
@@ -94,9 +92,7 @@ class LeasePool:
             raise Refused("this cluster is not initialised yet: run `fairway init`", Kind.NOT_POSSIBLE)
         return self._cluster.network
 
-    def _ordinal(
-        self, what: str, kind: objects.Lease.Kind.ValueType, holder_id: str
-    ) -> tuple[objects.Lease, int]:
+    def _ordinal(self, what: str, kind: objects.Lease.Kind.ValueType, holder_id: str) -> tuple[objects.Lease, int]:
         last = 0
         for lease in self._leases.by("kind", kind):
             last = max(last, int(lease.meta.name.rpartition("/")[2]))

@@ -41,9 +41,7 @@ def complete(chosen: objects.NetworkSettings, host_address: str) -> objects.Netw
     settings.host_pool, settings.vip_pool = str(host_pool), str(vip_pool)
     settings.trusted_cidrs.extend(str(network) for network in trusted)
     _check_numbers(settings, host_pool)
-    for (what, one), (other_what, other) in combinations(
-        [("host pool", host_pool), ("VIP pool", vip_pool)], 2
-    ):
+    for (what, one), (other_what, other) in combinations([("host pool", host_pool), ("VIP pool", vip_pool)], 2):
         if one.overlaps(other):
             raise Refused(f"{what} {one} and {other_what} {other} overlap; choose two that do not")
     check_outside_pools(settings, host_address)
@@ -71,9 +69,7 @@ def _check_numbers(settings: objects.NetworkSettings, host_pool: Network) -> Non
     if not 0 < settings.vxlan_port < 65_536:
         raise Refused(f"VXLAN port {settings.vxlan_port} is not between 1 and 65535")
     if settings.mtu_bytes and not _MTU_BYTES_MIN <= settings.mtu_bytes <= _MTU_BYTES_MAX:
-        raise Refused(
-            f"MTU {settings.mtu_bytes} is not between {_MTU_BYTES_MIN} and {_MTU_BYTES_MAX}; 0 finds it out"
-        )
+        raise Refused(f"MTU {settings.mtu_bytes} is not between {_MTU_BYTES_MIN} and {_MTU_BYTES_MAX}; 0 finds it out")
     if len(settings.trusted_cidrs) > _TRUSTED_MAX:
         raise Refused(f"more than {_TRUSTED_MAX} trusted sources are given; use larger networks")
     if _DOMAIN.fullmatch(settings.dns_domain) is None or len(settings.dns_domain) > 200:

@@ -109,8 +109,7 @@ def _frontend(frontend: objects.Frontend) -> model.Frontend:
         tenant=frontend.tenant,
         vip=frontend.vip,
         ports=tuple(
-            model.Port(protocol=port.protocol, target=port.target, published=port.published)
-            for port in frontend.ports
+            model.Port(protocol=port.protocol, target=port.target, published=port.published) for port in frontend.ports
         ),
         networks=tuple(frontend.networks),
         aliases=tuple(frontend.aliases),

@@ -15,9 +15,7 @@ from raft.store import Store
 from raft.transaction import TransactionBuilder
 
 
-def plan_update_node(
-    store: Store, request: control.UpdateNodeRequest
-) -> tuple[objects.Node, TransactionBuilder]:
+def plan_update_node(store: Store, request: control.UpdateNodeRequest) -> tuple[objects.Node, TransactionBuilder]:
     """The node as it will be: availability and labels. Raises Refused."""
     builder = TransactionBuilder()
     before = find_node(store, request.node)

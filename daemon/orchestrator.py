@@ -69,9 +69,7 @@ class Orchestrator:
     async def _pass(self) -> float:
         """Seconds until the next pass is due, if nothing changes before."""
 
-        def plan_now(
-            store: Store, now_unix_ms: int, new_id: Callable[[], str]
-        ) -> tuple[TransactionBuilder, Plan]:
+        def plan_now(store: Store, now_unix_ms: int, new_id: Callable[[], str]) -> tuple[TransactionBuilder, Plan]:
             planned = plan(store, now_unix_ms, new_id)
             return planned.builder, planned
 

@@ -32,9 +32,7 @@ def plan(store: Store, now_unix_ms: int, new_id: Callable[[], str]) -> Plan:
     """Looks at the whole store; the cost grows with the tasks in it, not with those that change."""
     draft = Draft(store, now_unix_ms, new_id)
     nodes = {node.meta.id: node for node in store.table(objects.Node)}
-    for service in sorted(
-        store.table(objects.Service), key=lambda one: (one.meta.created_unix_ms, one.meta.id)
-    ):
+    for service in sorted(store.table(objects.Service), key=lambda one: (one.meta.created_unix_ms, one.meta.id)):
         if draft.full:
             break
         if service.removing:

@@ -42,6 +42,7 @@ class Peers:
     def __init__(self, credentials: Callable[[], grpc.ChannelCredentials]) -> None:
         self._credentials = credentials
         self._channels: dict[str, tuple[str, grpc.aio.Channel]] = {}
+        self._retired: list[grpc.aio.Channel] = []  # grows by one a host each renewal, every two months
 
     def channel(self, node_id: str, address: str, port: int) -> grpc.aio.Channel:
         """The channel to a host; it connects when it is first used. Only from the gRPC thread."""
@@ -58,6 +59,11 @@ class Peers:
         """The host-to-host service of a host."""
         return HostStub(self.channel(node_id, address, port))
 
+    def renew(self) -> None:
+        """Our certificate was renewed: channels are made anew at their next use, calls under way go on."""
+        self._retired += [channel for _, channel in self._channels.values()]
+        self._channels.clear()
+
     async def forget(self, node_id: str) -> None:
         """Closes the channel to a host; the next use opens another."""
         known = self._channels.pop(node_id, None)
@@ -65,6 +71,9 @@ class Peers:
             await call(known[1].close(None))
 
     async def close(self) -> None:
-        """Closes all channels, for instance so that the next use shows a renewed certificate."""
+        """Closes all channels."""
+        for channel in self._retired:
+            await call(channel.close(None))
+        self._retired.clear()
         for node_id in list(self._channels):
             await self.forget(node_id)

@@ -11,9 +11,7 @@ from raft.store import Store
 from raft.transaction import TransactionBuilder
 
 
-def plan_reports(
-    store: Store, reports: Iterable[tuple[str, HostReport]], now_unix_ms: int
-) -> TransactionBuilder:
+def plan_reports(store: Store, reports: Iterable[tuple[str, HostReport]], now_unix_ms: int) -> TransactionBuilder:
     """`reports`: (node id, report) in the order of their arrival. No operations where nothing changed."""
     tasks = StatusMerge(store, now_unix_ms)
     nodes: dict[str, objects.Node] = {}

@@ -100,9 +100,7 @@ def _plan_slot(draft: Draft, slots: Slots, slot: int, nodes: Mapping[str, object
     slots.wanted[slot] = [*older, newest]
 
 
-def _older_that_live(
-    draft: Draft, slots: Slots, slot: int, older: Sequence[objects.Task]
-) -> list[objects.Task]:
+def _older_that_live(draft: Draft, slots: Slots, slot: int, older: Sequence[objects.Task]) -> list[objects.Task]:
     """The tasks that the newest is to replace, without those that have ended. While the update is halted the
     last that ended of the old version is followed by another of it: the new one cannot take over."""
     live = [task for task in older if not ended(task)]
@@ -209,9 +207,7 @@ def _drain(draft: Draft, slots: Slots, nodes: Mapping[str, objects.Node]) -> Non
         _replace(draft, slots, slot, newest, like, f"drain of {nodes[newest.node_id].meta.name}")
 
 
-def _replace(
-    draft: Draft, slots: Slots, slot: int, old: objects.Task, like: objects.Task | None, why: str
-) -> None:
+def _replace(draft: Draft, slots: Slots, slot: int, old: objects.Task, like: objects.Task | None, why: str) -> None:
     """Makes the task that is to take over from `old`, and stops `old` at once where it may go first."""
     fresh = create_task(draft, slots.service, slot, like=like)
     piled_up = len(slots.wanted[slot]) > 1 and not serving(old)  # an older one serves, or is to

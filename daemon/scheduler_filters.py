@@ -91,9 +91,7 @@ def availability_refusal(node: objects.Node) -> Refusal | None:
     return None
 
 
-def fixed_refusal(
-    node: objects.Node, wanted: Sequence[constraints.Constraint], image: objects.Image
-) -> Refusal | None:
+def fixed_refusal(node: objects.Node, wanted: Sequence[constraints.Constraint], image: objects.Image) -> Refusal | None:
     """What does not change while a plan is made, besides volumes. Constraints come first: a host that they
     leave out is of no interest, whatever its state."""
     why = constraints.first_refusal(wanted, node)

@@ -42,8 +42,7 @@ class Scheduler:
 
     def __init__(self, nodes: Iterable[objects.Node], tasks: Iterable[objects.Task]) -> None:
         self._rooms = {
-            node.meta.id: Room(node)
-            for node in sorted(nodes, key=lambda node: (node.meta.name, node.meta.id))
+            node.meta.id: Room(node) for node in sorted(nodes, key=lambda node: (node.meta.name, node.meta.id))
         }
         self._zone_counts: dict[str, dict[str, int]] = {}
         self._fixed: dict[tuple[str, int, str], tuple[list[Room], list[tuple[objects.Node, Refusal]]]] = {}
@@ -123,8 +122,7 @@ class Scheduler:
             return None
         if len(by_node) > 1:
             where = "; ".join(
-                f"{names_text(names, 'volumes')} on {self._name(node_id)}"
-                for node_id, names in sorted(by_node.items())
+                f"{names_text(names, 'volumes')} on {self._name(node_id)}" for node_id, names in sorted(by_node.items())
             )
             return Placement(None, f"its volumes are on different hosts: {where}")
         ((node_id, names),) = by_node.items()
@@ -136,9 +134,7 @@ class Scheduler:
             )
         return room
 
-    def _explain(
-        self, candidate: Candidate, tied: Room | None, refused: list[tuple[objects.Node, Refusal]]
-    ) -> str:
+    def _explain(self, candidate: Candidate, tied: Room | None, refused: list[tuple[objects.Node, Refusal]]) -> str:
         if tied is None:
             return explain(refused)
         names = names_text([volume.meta.name for volume in candidate.volumes if volume.node_id], "volumes")

@@ -42,6 +42,4 @@ def unseal(key: bytes, sealed: bytes, context: str) -> bytes:
     try:
         return AESGCM(key).decrypt(nonce, ciphertext, context.encode())
     except InvalidTag:
-        raise SealBroken(
-            f"cannot open {context}: this host's cluster key is not the one it was sealed with"
-        ) from None
+        raise SealBroken(f"cannot open {context}: this host's cluster key is not the one it was sealed with") from None

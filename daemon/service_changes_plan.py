@@ -11,9 +11,7 @@ from raft.store import Store
 from raft.transaction import TransactionBuilder
 
 
-def plan_scale(
-    store: Store, service: objects.Service, replicas: int
-) -> tuple[objects.Service, TransactionBuilder]:
+def plan_scale(store: Store, service: objects.Service, replicas: int) -> tuple[objects.Service, TransactionBuilder]:
     """The service as it will be. Raises Refused."""
     builder = TransactionBuilder()
     if service.removing:

@@ -17,6 +17,7 @@ from daemon.errors import Kind, Refused
 from daemon.grpc_service import Receive, Send
 from daemon.host_state_plan import HostStates
 from daemon.host_view import merge
+from daemon.leader_connection import REMOVED
 from daemon.report_plan import plan_reports
 from daemon.writer import Writer
 from proto import objects_pb2 as objects
@@ -77,8 +78,7 @@ class Sessions:
 
     async def serve(self, node_id: str, receive: Receive, send: Send) -> None:
         """One session, until the host or its connection ends it. Raises Refused for a removed host."""
-        if self._store.get(objects.Node, node_id) is None:
-            raise Refused("this host was removed from the cluster", Kind.DENIED)
+        self.require_member(node_id)
         with trio.CancelScope() as scope:
             session = Session(node_id, scope)
             before = self._sessions.pop(node_id, None)
@@ -95,6 +95,11 @@ class Sessions:
             finally:
                 if self._sessions.get(node_id) is session:
                     del self._sessions[node_id]
+
+    def require_member(self, node_id: str) -> None:
+        """Raises Refused where the cluster does not know the node any more."""
+        if self._store.get(objects.Node, node_id) is None:
+            raise Refused(REMOVED, Kind.DENIED)
 
     def end(self, node_id: str) -> None:
         """Ends a host's session, for instance because it was removed."""
@@ -191,9 +196,7 @@ class Sessions:
     async def _commit(self, batch: list[Reported]) -> None:
         reports = [(reported.session.node_id, reported.report) for reported in batch]
         try:
-            await self._writer.commit(
-                lambda store, now, _: (plan_reports(store, reports, now), None), actor="leader"
-            )
+            await self._writer.commit(lambda store, now, _: (plan_reports(store, reports, now), None), actor="leader")
         except Refused as refused:
             logger.warning("reports of %d hosts were not committed: %s", len(batch), refused.message)
             for reported in batch:  # they report everything again in their next session

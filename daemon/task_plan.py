@@ -54,9 +54,7 @@ def stop_task(draft: Draft, task: objects.Task, why: str) -> None:
         edited.desired_message = why[:DESIRED_MESSAGE_CHARACTERS_MAX]
 
 
-def lose_tasks_of_lost_hosts(
-    draft: Draft, tasks: Sequence[objects.Task], nodes: Mapping[str, objects.Node]
-) -> None:
+def lose_tasks_of_lost_hosts(draft: Draft, tasks: Sequence[objects.Task], nodes: Mapping[str, objects.Node]) -> None:
     """Tasks on a host that is down count as ended, though their containers may still run there; those of a
     host that was removed are gone for good."""
     for task in tasks:

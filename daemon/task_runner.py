@@ -1,4 +1,4 @@
-"""Carries one task of this host from assignment to removal: observe, plan (`task_plan`), apply, repeat.
+"""Carries one task of this host from assignment to removal: observe, plan (`step_plan`), apply, repeat.
 
 A runner never restarts its container: a task that ends has ended, and the leader decides about another. It
 can be started at any point of a task's life, as it is after a restart of the daemon.
@@ -13,7 +13,7 @@ from typing import Protocol
 
 import trio
 
-from daemon.task_plan import ENDED, Container, Observation, Step, next_step
+from daemon.step_plan import ENDED, Container, Observation, Step, next_step
 from proto import objects_pb2 as objects
 from runtime.model import ObservedContainer
 
@@ -79,6 +79,7 @@ class TaskRunner:
         self.status = objects.TaskStatus()
         self.status.CopyFrom(task.status)
         self.gone = False
+        self.finished = trio.Event()  # set with `gone`
         self._desired = task.desired
         self._host = host
         self._reported = reported
@@ -112,6 +113,11 @@ class TaskRunner:
         if self._container is not before:
             self._wake.set()
 
+    def observe_listed(self, container: ObservedContainer | None) -> None:
+        """What a listing says, which may be older than a step that is under way: only news of an end count."""
+        if self._container is Container.RUNNING and (container is None or container.state == "stopped"):
+            self.observe(container)
+
     async def run(self) -> None:
         """Steps until nothing of the task is left on the host; `gone` is true then."""
         back_off_s = BACK_OFF_S_MIN
@@ -136,6 +142,7 @@ class TaskRunner:
             self._end(objects.TASK_STATE_EXITED, "stopped")
         else:
             self._reported(self)
+        self.finished.set()
 
     def _next_step(self) -> Step:
         observed = Observation(
@@ -174,7 +181,8 @@ class TaskRunner:
         if scope.cancelled_caught:
             self._end(objects.TASK_STATE_EXITED, "stopped before it had started")
             return
-        self._container = Container.RUNNING
+        if self._container is not Container.STOPPED:  # it may have ended already
+            self._container = Container.RUNNING
         self.status.started_unix_ms = self._now_unix_ms()
         self.status.pid = pid
         self._set(objects.TASK_STATE_RUNNING)

@@ -66,11 +66,7 @@ def settled(task: objects.Task, now_unix_ms: int) -> bool:
 def named_volumes(spec: objects.ServiceSpec) -> list[str]:
     """Names of the volumes, within the app, that bind a task to a host; sorted."""
     return sorted(
-        {
-            mount.source
-            for mount in spec.container.mounts
-            if mount.kind == objects.Mount.KIND_VOLUME and mount.source
-        }
+        {mount.source for mount in spec.container.mounts if mount.kind == objects.Mount.KIND_VOLUME and mount.source}
     )
 
 

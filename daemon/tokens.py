@@ -60,13 +60,9 @@ def parse(text: str) -> ParsedToken:
     """Raises Refused: not a token, or one that was not copied whole. No message repeats the text."""
     parts = text.strip().lower().split("-") if len(text) <= TEXT_CHARACTERS_MAX else []
     if not parts or parts[0] != "fairway":
-        raise Refused(
-            "this is not a join token: one begins with 'fairway-'; `fairway token create` makes one"
-        )
+        raise Refused("this is not a join token: one begins with 'fairway-'; `fairway token create` makes one")
     if len(parts) != 5 or parts[1] not in _ROLE_WORDS:
-        raise Refused(
-            "the join token is not complete: it reads fairway-(voter|worker)-ID-SECRET-CA; copy all of it"
-        )
+        raise Refused("the join token is not complete: it reads fairway-(voter|worker)-ID-SECRET-CA; copy all of it")
     _, role, token_id, secret_text, fingerprint_text = parts
     try:
         secret, ca_sha256 = base32.decode(secret_text), base32.decode(fingerprint_text)

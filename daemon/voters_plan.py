@@ -52,9 +52,7 @@ def plan_voters(nodes: Iterable[objects.Node], voters: Iterable[str], leader_id:
     return None
 
 
-def _preference(
-    node: objects.Node, current: list[str], known: dict[str, objects.Node]
-) -> tuple[int, int, str]:
+def _preference(node: objects.Node, current: list[str], known: dict[str, objects.Node]) -> tuple[int, int, str]:
     """Hosts in zones with few voters first, then the eldest."""
     zone = node.meta.labels.get("zone", "")
     same_zone = sum(known[voter].meta.labels.get("zone", "") == zone for voter in current if voter in known)

@@ -14,7 +14,8 @@ import trio
 
 from daemon.errors import Kind, Refused
 from proto.store_pb2 import TransactionResult
-from raft.member import Ambiguous, Member, NotLeader, Unavailable
+from raft.errors import Ambiguous, NotLeader, Unavailable
+from raft.member import Member
 from raft.store import Store
 from raft.transaction import TransactionBuilder
 
@@ -32,12 +33,15 @@ NO_LEADER = (
 )
 
 
+def swapped(planned: tuple[R, TransactionBuilder]) -> tuple[TransactionBuilder, R]:
+    """The order that `Writer.commit` wants, from planners that give their value first."""
+    return planned[1], planned[0]
+
+
 class Writer:
     """The leader's only way to write."""
 
-    def __init__(
-        self, member: Member, now_unix_ms: Callable[[], int], new_id: Callable[[], str]
-    ) -> None:
+    def __init__(self, member: Member, now_unix_ms: Callable[[], int], new_id: Callable[[], str]) -> None:
         self._member = member
         self._now_unix_ms = now_unix_ms
         self._new_id = new_id
@@ -84,7 +88,6 @@ class Writer:
             except (NotLeader, Unavailable) as error:
                 raise Refused(NO_LEADER, Kind.UNAVAILABLE) from error
         raise Refused(
-            "the change may or may not have been committed: no majority answered in time; "
-            "look before trying again",
+            "the change may or may not have been committed: no majority answered in time; look before trying again",
             Kind.UNAVAILABLE,
         )

@@ -1,0 +1,277 @@
+"""Everything that runs while this host belongs to a cluster."""
+
+from __future__ import annotations
+
+import logging
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from daemon.agent import Agent
+from daemon.cluster_context import VoterContext
+from daemon.config import Config
+from daemon.event_log import EventLog
+from daemon.forwarding import Forwarder
+from daemon.host_api import HostServices
+from daemon.host_description import describe_host
+from daemon.host_view import HostView
+from daemon.identity import Identity, KnownNode
+from daemon.image_agent import ImageAgent
+from daemon.join_client import known_node
+from daemon.join_registration import Registration
+from daemon.join_server import JoinServer, LeaderPlace
+from daemon.leader_connection import Leader, LeaderConnection
+from daemon.leadership import Leadership, now_unix_ms
+from daemon.network_agent import NetworkAgent
+from daemon.peers import Peers
+from daemon.renewal import Renewal
+from daemon.reports import Reports
+from daemon.settings import raft_settings, runtime_settings
+from daemon.task_host import ContainerHost
+from daemon.tls import NodeTls
+from net import features as network_features
+from net.addresses import tunnel_mac
+from net.network import Network
+from proto import objects_pb2 as objects
+from proto.grpc_trio import call
+from proto.host_pb2 import RenewCertificateReply, RenewCertificateRequest
+from proto.store_pb2 import Transaction
+from raft.member import Member
+from raft.settings import Peer
+from runtime import features as runtime_features
+from runtime.runtime import Runtime
+from storage.volumes import LocalVolumes
+
+logger = logging.getLogger(__name__)
+
+DESCRIBE_INTERVAL_S = 30.0
+DESCRIBE_UNHEALTHY_INTERVAL_S = 1.0
+REMEMBER_INTERVAL_S = 30.0
+FIRST_LEADERSHIP_S_MAX = 30.0
+SILENCE_HEARTBEATS_MAX = 3
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the APIs need of a host in a cluster."""
+
+    config: Config
+    identity: Identity
+    runtime: Runtime
+    agent: Agent
+    images: ImageAgent
+    connection: LeaderConnection
+    forwarder: Forwarder
+    events: EventLog
+    voter: VoterContext | None
+    host_services: HostServices
+    renewal: Renewal
+
+
+class ClusterHost:
+    """One membership of this host in a cluster, from start or joining to stop or removal."""
+
+    def __init__(self, config: Config, identity: Identity) -> None:
+        self.parts: Parts | None = None
+        self._config = config
+        self._identity = identity
+        self._tls = NodeTls(identity)
+
+    async def run(
+        self, first: Transaction | None, *, task_status: trio.TaskStatus[Parts] = trio.TASK_STATUS_IGNORED
+    ) -> bool:
+        """Runs until cancelled, or until the cluster has removed this host: then returns True, with all
+        tasks stopped. `first`: the transaction that begins a new cluster. Raises Refused, MemberFault."""
+        config, identity = self._config, self._identity
+        async with trio.open_nursery() as nursery:
+            peers = Peers(self._tls.channel_credentials)
+            view, reports = HostView(), Reports()
+            voter = await self._start_member(nursery, peers, first) if identity.membership.voter else None
+            if first is not None:
+                identity.save()
+            runtime = Runtime(runtime_settings(config))
+            network = Network(
+                config.host.state_folder,
+                config.host.run_folder,
+                config.network.interface_prefix,
+                config.network.dns_upstreams or None,
+            )
+            await nursery.start(runtime.run)
+            await nursery.start(network.run)
+            self.parts = parts = self._assemble(runtime, network, peers, view, reports, voter)
+            volumes = LocalVolumes(config.storage.volumes_folder, tuple(map(Path, config.storage.allowed_bind_mounts)))
+            host = ContainerHost(
+                runtime,
+                network,
+                volumes,
+                parts.images,
+                view,
+                config.host.run_folder,
+                parts.agent.withdrawn,
+                parts.agent.withdrawals_changed,
+            )
+            nursery.start_soon(parts.agent.run, host)
+            nursery.start_soon(self._describe, runtime, reports)
+            nursery.start_soon(parts.connection.run)
+            nursery.start_soon(parts.renewal.run)
+            nursery.start_soon(self._remember_nodes, view)
+            if voter is not None:
+                nursery.start_soon(parts.events.run, voter.store)
+                await nursery.start(self._serve_joins, voter)
+            task_status.started(parts)
+            await parts.agent.removed_from_cluster.wait()
+            logger.warning("this host was removed from the cluster; stopping its tasks")
+            await parts.agent.stop_all()
+            await network.remove()
+            nursery.cancel_scope.cancel()
+        return True
+
+    async def _start_member(self, nursery: trio.Nursery, peers: Peers, first: Transaction | None) -> VoterContext:
+        config, identity = self._config, self._identity
+        known = [
+            Peer(node.node_id, node.address, node.raft_port)
+            for node in identity.membership.nodes
+            if node.node_id != identity.node_id
+        ]
+        member = Member(raft_settings(config, identity, bootstrap=first is not None), known, self._tls)
+        await nursery.start(member.run)
+        if first is not None:
+            with trio.fail_after(FIRST_LEADERSHIP_S_MAX):
+                async for status in member.role_changes():
+                    if status.role == "leader":
+                        break
+                await member.propose(first, FIRST_LEADERSHIP_S_MAX)
+        leadership = Leadership(member, identity.node_id, config.timing.host_down_ms)
+        nursery.start_soon(leadership.run)
+
+        def leader() -> Leader | None:
+            return self._leader_of(member)
+
+        return VoterContext(config, identity, member, leadership, peers, leader)
+
+    def _leader_of(self, member: Member) -> Leader | None:
+        status = member.status()
+        if status.leader_id is None or not status.quorum:
+            return None
+        node = member.store.get(objects.Node, status.leader_id)
+        if node is not None:
+            return Leader(node.meta.id, node.address, node.api_port)
+        for known in self._identity.membership.nodes:
+            if known.node_id == status.leader_id:
+                return Leader(known.node_id, known.address, known.api_port)
+        return None
+
+    def _assemble(
+        self,
+        runtime: Runtime,
+        network: Network,
+        peers: Peers,
+        view: HostView,
+        reports: Reports,
+        voter: VoterContext | None,
+    ) -> Parts:
+        config, identity = self._config, self._identity
+        images = ImageAgent(runtime.images, view, peers, reports, identity.node_id)
+        agent = Agent(
+            runtime,
+            NetworkAgent(network, identity.node_id, view, reports),
+            images,
+            view,
+            reports,
+            config.host.state_folder / "host-state.pb",
+            lambda: config.host.advertise_address or identity.membership.address,
+            now_unix_ms,
+            config.timing.withdraw_wait_ms_max,
+        )
+
+        def known_leader() -> Leader | None:
+            return voter.leader() if voter is not None else None
+
+        connection = LeaderConnection(
+            agent,
+            peers,
+            known_leader,
+            lambda: self._candidates(view),
+            voter.leadership.wait_changed if voter is not None else trio.sleep_forever,
+            config.timing.heartbeat_ms,
+            SILENCE_HEARTBEATS_MAX * config.timing.heartbeat_ms,
+        )
+
+        def leader() -> Leader | None:
+            return known_leader() or (connection.leader if connection.connected else None)
+
+        forwarder = Forwarder(
+            lambda: voter is not None and voter.leadership.current is not None,
+            leader,
+            peers,
+            identity.node_id,
+        )
+
+        async def ask_renewal(request: RenewCertificateRequest) -> RenewCertificateReply:
+            to = leader()
+            if to is None:
+                raise ConnectionError("no leader is known")
+            return await call(peers.host(to.node_id, to.address, to.api_port).RenewCertificate(request))  # type: ignore[arg-type]
+
+        return Parts(
+            config=config,
+            identity=identity,
+            runtime=runtime,
+            agent=agent,
+            images=images,
+            connection=connection,
+            forwarder=forwarder,
+            events=EventLog(),
+            voter=voter,
+            host_services=HostServices(runtime, view, leader, voter),
+            renewal=Renewal(identity, ask_renewal, now_unix_ms, random.SystemRandom().random, peers.renew),
+        )
+
+    def _candidates(self, view: HostView) -> list[Leader]:
+        """Voters that may know who leads: from the newest state, else as they were remembered."""
+        own = self._identity.node_id
+        found = {
+            node.meta.id: Leader(node.meta.id, node.address, node.api_port)
+            for node in view.nodes
+            if node.role == objects.NODE_ROLE_VOTER
+        }
+        for known in self._identity.membership.nodes:
+            found.setdefault(known.node_id, Leader(known.node_id, known.address, known.api_port))
+        found.pop(own, None)
+        return list(found.values())
+
+    async def _serve_joins(self, voter: VoterContext, task_status: trio.TaskStatus[int]) -> None:
+        def place() -> LeaderPlace | None:
+            leader = voter.leader()
+            node = voter.store.get(objects.Node, leader.node_id) if leader is not None else None
+            return None if node is None else LeaderPlace(node.meta.id, node.address, node.join_port)
+
+        registration = Registration(self._identity, lambda: voter.leading().writer, tunnel_mac)
+        server = JoinServer(self._identity, registration.register, place)
+        await server.run(self._config.join.listen_address, self._config.join.port, task_status=task_status)
+
+    async def _describe(self, runtime: Runtime, reports: Reports) -> None:
+        while True:
+            missing = tuple(await trio.to_thread.run_sync(network_features.check))
+            missing += tuple(await runtime_features.check(runtime.version))
+            if runtime.error:
+                missing = (*missing, f"a containerd that answers ({runtime.error})")
+            description = await trio.to_thread.run_sync(describe_host, self._config, runtime.version, missing)
+            reports.description(description)
+            await trio.sleep(DESCRIBE_INTERVAL_S if runtime.healthy else DESCRIBE_UNHEALTHY_INTERVAL_S)
+
+    async def _remember_nodes(self, view: HostView) -> None:
+        remembered: list[KnownNode] = []
+        while True:
+            nodes = [known_node(node) for node in view.nodes if node.role == objects.NODE_ROLE_VOTER]
+            own = view.node(self._identity.node_id)
+            if nodes and nodes != remembered:
+                try:
+                    name = own.meta.name if own is not None else None
+                    await trio.to_thread.run_sync(self._identity.remember, nodes, name)
+                    remembered = nodes
+                except OSError as error:
+                    logger.warning("the places of the other hosts cannot be saved: %s", error)
+            await trio.sleep(REMEMBER_INTERVAL_S if remembered else 1.0)

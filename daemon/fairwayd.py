@@ -1,0 +1,199 @@
+"""The daemon: opens its socket, and runs a `ClusterHost` for as long as the host belongs to a cluster."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+import trio
+
+from daemon.caller import Caller, caller_of
+from daemon.certificates import PeerIdentity, PeerKind
+from daemon.cluster_host import ClusterHost, Parts
+from daemon.config import Config
+from daemon.control_apps import ControlApps
+from daemon.control_cluster import ControlCluster
+from daemon.control_images import ControlImages
+from daemon.control_tasks import ControlTasks
+from daemon.errors import Kind, Refused
+from daemon.forwarding import forwarded_actor
+from daemon.grpc_server import port_server, unix_server
+from daemon.grpc_service import Context, Method, Receive, Send, service_handler
+from daemon.host_api import HostApi
+from daemon.identity import Identity
+from daemon.local_api import LocalApi
+from daemon.tls import NodeTls
+from proto import control_pb2, host_pb2
+from proto import objects_pb2 as objects
+from proto.grpc_trio import Portal
+from proto.store_pb2 import Transaction
+
+logger = logging.getLogger(__name__)
+
+LOCAL = control_pb2.DESCRIPTOR.services_by_name["Local"]
+CONTROL = control_pb2.DESCRIPTOR.services_by_name["Control"]
+HOST = host_pb2.DESCRIPTOR.services_by_name["Host"]
+
+NOT_A_MEMBER = "this host belongs to no cluster yet; run `fairway init` to begin one or `fairway join` to enter one"
+
+
+class Fairwayd:
+    """One daemon; `run` serves until cancelled."""
+
+    def __init__(self, config: Config) -> None:
+        self.parts: Parts | None = None
+        self.phase = "new"
+        self._config = config
+        self._nursery: trio.Nursery | None = None
+        self._portal: Portal | None = None
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Raises Refused where the socket or a port cannot be had, IdentityBroken, MemberFault."""
+        identity = await trio.to_thread.run_sync(Identity.load, self._config.identity_folder)
+        async with trio.open_nursery() as nursery:
+            self._nursery, self._portal = nursery, Portal(nursery)
+            handlers = [
+                service_handler(LOCAL, LocalApi(self._config, self), self._portal, self._authorise_local),
+                service_handler(CONTROL, _Control(self), self._portal, self._authorise_local, self._redirect),
+            ]
+            async with unix_server(self._config.socket_path, handlers, [LOCAL.full_name, CONTROL.full_name]):
+                if identity is not None:
+                    await self.enter(identity, None)
+                logger.info("fairwayd is ready (%s)", self.phase)
+                task_status.started()
+                await trio.sleep_forever()
+
+    async def enter(self, identity: Identity, first: Transaction | None) -> Parts:
+        """Starts everything that runs in a cluster; see local_api.py."""
+        assert self._nursery is not None
+        parts: Parts = await self._nursery.start(self._belong, identity, first)
+        return parts
+
+    async def _belong(self, identity: Identity, first: Transaction | None, task_status: trio.TaskStatus[Parts]) -> None:
+        assert self._portal is not None
+        async with trio.open_nursery() as nursery:
+            host = ClusterHost(self._config, identity)
+
+            async def run(task_status: trio.TaskStatus[Parts]) -> None:
+                removed = await host.run(first, task_status=task_status)
+                if removed:
+                    await trio.to_thread.run_sync(self._leave, identity)
+                    nursery.cancel_scope.cancel()
+
+            parts: Parts = await nursery.start(run)
+            handlers = [
+                service_handler(CONTROL, _Control(self), self._portal, self._authorise, self._redirect),
+                service_handler(HOST, HostApi(parts.host_services), self._portal, self._authorise_host),
+            ]
+            async with port_server(
+                self._config.api.listen_address,
+                self._config.api.port,
+                NodeTls(identity).server_credentials(),
+                handlers,
+                [CONTROL.full_name, HOST.full_name],
+            ):
+                self.parts, self.phase = parts, "member"
+                task_status.started(parts)
+                try:
+                    await trio.sleep_forever()
+                finally:
+                    self.parts = None
+
+    def _leave(self, identity: Identity) -> None:
+        """Forgets the cluster that removed this host; its raft state is kept once, for a person."""
+        self.phase = "removed"
+        identity.forget()
+        raft = self._config.host.state_folder / "raft"
+        kept = raft.with_name("raft.removed")
+        shutil.rmtree(kept, ignore_errors=True)
+        if raft.exists():
+            raft.rename(kept)
+        (self._config.host.state_folder / "host-state.pb").unlink(missing_ok=True)
+
+    # ---- who may call what ---------------------------------------------------------------------------
+
+    def _authorise_local(self, context: Context, _method: Method) -> Caller:
+        caller = caller_of(context, None)
+        if _method.descriptor.containing_service is CONTROL and self.parts and self.parts.voter is None:
+            raise Refused(
+                "this host is a worker and has no say in the cluster; use an operator's context "
+                "(`fairway context ls`) or run the command on a voter",
+                Kind.DENIED,
+            )
+        return caller
+
+    def _authorise(self, context: Context, _method: Method) -> Caller:
+        parts = self._require_parts()
+        caller = caller_of(context, parts.identity.cluster_id)
+        if caller.peer is None or caller.peer.kind is PeerKind.OPERATOR:
+            return caller
+        actor = forwarded_actor(context)
+        if actor and self._is_voter(caller.peer.name):
+            kind, _, name = actor.partition("/")
+            return Caller(PeerIdentity(PeerKind.OPERATOR, name) if kind == "operator" else None)
+        raise Refused(f"{caller.actor} is a host; this call is for operators", Kind.DENIED)
+
+    def _authorise_host(self, context: Context, method: Method) -> Caller:
+        parts = self._require_parts()
+        caller = caller_of(context, parts.identity.cluster_id)
+        if caller.peer is None or caller.peer.kind is not PeerKind.NODE:
+            raise Refused(f"{caller.actor} is no host; this call is for the cluster's hosts", Kind.DENIED)
+        if method.descriptor.name in ("Exec", "ReadLog") and not self._is_voter(caller.peer.name):
+            raise Refused(f"{caller.actor} has no say in the cluster", Kind.DENIED)
+        if method.descriptor.name == "ReadBlob" and self._node(caller.peer.name) is None:
+            raise Refused(f"{caller.actor} is not a host of this cluster any more", Kind.DENIED)
+        return caller
+
+    def _node(self, node_id: str) -> objects.Node | None:
+        parts = self._require_parts()
+        if parts.voter is not None:
+            return parts.voter.store.get(objects.Node, node_id)
+        return parts.agent.view.node(node_id)
+
+    def _is_voter(self, node_id: str) -> bool:
+        node = self._node(node_id)
+        return node is not None and node.role == objects.NODE_ROLE_VOTER
+
+    def _require_parts(self) -> Parts:
+        if self.parts is None:
+            raise Refused(NOT_A_MEMBER, Kind.NOT_POSSIBLE)
+        return self.parts
+
+    async def _redirect(
+        self, method: Method, caller: Caller, context: Context, receive: Receive, send: Send, request: Any
+    ) -> bool:
+        forwarder = self._require_parts().forwarder
+        return await forwarder.redirect(method, caller, context, receive, send, request)
+
+    def control_part(self, name: str) -> Callable[..., Any]:
+        """The method of the control API with this name, on a host that can lead."""
+        parts = self._require_parts()
+        if parts.voter is None:
+            raise Refused(NOT_A_MEMBER, Kind.NOT_POSSIBLE)
+        folder = self._config.host.state_folder / "incoming"
+        for part in (
+            ControlCluster(parts.voter, parts.events),
+            ControlApps(parts.voter),
+            ControlTasks(parts.voter),
+            ControlImages(parts.voter, parts.runtime.images, folder, parts.images.changed),
+        ):
+            function: Callable[..., Any] | None = getattr(part, name, None)
+            if function is not None:
+                return function
+        raise AttributeError(name)
+
+
+class _Control:
+    """The control API whose parts come and go with the membership."""
+
+    def __init__(self, daemon: Fairwayd) -> None:
+        self._daemon = daemon
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        return functools.partial(self._call, name)
+
+    async def _call(self, name: str, *arguments: Any) -> Any:
+        return await self._daemon.control_part(name)(*arguments)

@@ -1,0 +1,38 @@
+"""From the daemon's configuration to the settings of its parts. Pure."""
+
+from __future__ import annotations
+
+from daemon.config import Config
+from daemon.identity import Identity
+from raft.settings import RaftSettings
+from runtime.model import RuntimeSettings
+
+
+def raft_settings(config: Config, identity: Identity, bootstrap: bool) -> RaftSettings:
+    """`bootstrap`: this host begins a new cluster."""
+    return RaftSettings(
+        state_folder=config.host.state_folder / "raft",
+        node_id=identity.node_id,
+        listen_address=config.raft.listen_address,
+        port=config.raft.port,
+        bootstrap=bootstrap,
+        advertise_address=config.host.advertise_address or identity.membership.address,
+        heartbeat_ms=config.timing.raft_heartbeat_ms,
+        election_ms_min=config.timing.raft_election_ms_min,
+        election_ms_max=config.timing.raft_election_ms_max,
+    )
+
+
+def runtime_settings(config: Config) -> RuntimeSettings:
+    """Where containerd and the runtime's files are."""
+    return RuntimeSettings(
+        socket=config.containerd.socket,
+        runc_root=config.containerd.runc_root,
+        log_folder=config.logs.folder,
+        run_folder=config.host.run_folder / "containers",
+        namespace=config.containerd.namespace,
+        cgroup_parent=config.containerd.cgroup_parent,
+        snapshotter=config.containerd.snapshotter,
+        log_size_bytes_max=config.logs.size_bytes_max,
+        log_files_max=config.logs.files_max,
+    )
