@@ -30,3 +30,7 @@ class Refused(NotServed):
 
 class MemberFault(Exception):
     """This member must stop taking part: going on could lose or fork the cluster's state."""
+
+
+class DiskFull(MemberFault):
+    """Nothing was written: the member starts again from disk when there is room."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from raft.algorithm import Algorithm
+from raft.entry import Entry
 from raft.journal import Journal
 from raft.messages import Append, Message, SnapshotChunk, SnapshotReply
 from raft.settings import RaftSettings
@@ -160,8 +161,9 @@ class Replication:
             return True
         return sent
 
-    def _batch(self, index: int) -> tuple[tuple[tuple[bytes, int, int], ...], int]:
-        taken, size = [], 0
+    def _batch(self, index: int) -> tuple[tuple[Entry, ...], int]:
+        taken: list[Entry] = []
+        size = 0
         for entry in self._journal.entries(index, self._settings.append_window_entries):
             if taken and size + len(entry[0]) > self._settings.append_bytes_max:
                 break
@@ -170,7 +172,7 @@ class Replication:
         return tuple(taken), size
 
     def _send_append(
-        self, member: str, progress: _Progress, previous: int, entries: tuple[tuple[bytes, int, int], ...]
+        self, member: str, progress: _Progress, previous: int, entries: tuple[Entry, ...]
     ) -> None:
         term_before = self._journal.term_at(previous)
         assert term_before is not None, f"entry {previous} is not in the log"

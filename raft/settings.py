@@ -49,10 +49,11 @@ class RaftSettings:
 
     frame_bytes_max: int = 4 * 1024 * 1024
     outbox_bytes_max: int = 16 * 1024 * 1024  # waiting for one peer's connection
-    inbox_frames_max: int = 1024
+    inbox_bytes_max: int = 16 * 1024 * 1024  # arrived and not delivered yet
     connect_ms_max: int = 2000
     reconnect_ms_min: int = 100
-    reconnect_ms_max: int = 2000
+    reconnect_ms_max: int = 1000
+    dial_idle_ms_max: int = 30_000  # a connection to somebody without a vote closes after so long unused
     connection_silence_ms_max: int = 5000
     connections_max: int = 64
     handover_changes_max: int = 50_000  # shipped to the main thread and not taken yet

@@ -69,6 +69,10 @@ class Store:
         """The remembered request ids, oldest first, each with the result it had."""
         return list(self._requests.items())
 
+    def remembers(self, request_id: str) -> bool:
+        """Whether `apply` would answer this request id with an earlier result."""
+        return request_id in self._requests
+
     def watch(self, changes_max: int = WATCH_CHANGES_MAX) -> Subscription:
         """Every change from now on, in order."""
         subscription = Subscription(self._forget, changes_max)

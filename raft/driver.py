@@ -1,0 +1,338 @@
+"""One member, a turn at a time: deliver, tick, make durable, send, apply, answer. No threads, no sockets.
+
+Whoever owns a driver (raft/member.py in a daemon, a simulator in tests) hands it messages and requests,
+calls `turn` with the time, and only then sends what the turn returns: by then the log, term and vote that
+those messages speak of are on disk. Any exception means that this object must not be used further.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from google.protobuf.message import DecodeError
+
+from proto.store_pb2 import Transaction, TransactionResult
+from raft import snapshot as snapshots
+from raft.consensus import Consensus
+from raft.entry import MEMBERSHIP, NOTHING, TRANSACTION, Entry, membership_command
+from raft.errors import Ambiguous, DiskFull, MemberFault, NotLeader, Unavailable
+from raft.journal import Journal
+from raft.messages import Message
+from raft.requests import Answer, Changes, Propose, ReadBarrier, Request
+from raft.settings import Peer, RaftSettings
+from raft.snapshot import Snapshot
+from raft.state_file import Applied, StateFile
+from raft.store import Store
+from raft.transaction import TRANSACTION_FORMAT
+from raft.watch import ChangeBatch
+
+log = logging.getLogger(__name__)
+
+NEVER = float("inf")
+
+
+@dataclass
+class Turn:
+    """What came of a turn: messages to send, changes to show, requests that are answered."""
+
+    outbox: list[tuple[str, Message]] = field(default_factory=list)
+    batches: list[ChangeBatch] = field(default_factory=list)
+    restored: bool = False  # a snapshot replaced the store: take it over whole, before `batches`
+    answers: list[Answer] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Barrier:
+    ticket: object
+    round: int
+    read_index: int
+
+
+class Driver:
+    """Loads a member's state from its database; MemberFault where that is damaged."""
+
+    def __init__(
+        self,
+        settings: RaftSettings,
+        database: sqlite3.Connection,
+        now: float,
+        random: Callable[[], float],
+    ) -> None:
+        self.store = Store()
+        self._settings = settings
+        self._database = database
+        self._state_file = StateFile(database)
+        self._stored = self._state_file.load(self.store)
+        self.journal = Journal(database, self._stored.membership)
+        if not self.journal.first_index <= self._stored.index <= self.journal.last_index:
+            raise MemberFault("log and tables do not fit together: restore this host's state or rejoin")
+        if settings.bootstrap and self.journal.last_index == 1 and not self.journal.membership:
+            self._bootstrap()
+        self.consensus = Consensus(
+            settings, self.journal, self._stored.index, now, random, self._take_snapshot, self._install
+        )
+        self._changes = Changes(self.consensus, self.journal)
+        self._requests: deque[Request] = deque()
+        self._waiting: dict[int, tuple[int, object]] = {}  # index -> (term, ticket)
+        self._barriers: list[_Barrier] = []
+        self._installed: Snapshot | None = None
+        self._flush_due = NEVER
+        self._text_due = now if self._state_file.text_missing else NEVER
+
+    # ---- input --------------------------------------------------------------------------------
+
+    def request(self, request: Request) -> None:
+        """Queues a request for the next turn; its answer comes with a turn."""
+        self._requests.append(request)
+
+    def deliver(self, sender: str, message: Message, now: float) -> None:
+        """A message from an authenticated member."""
+        self.consensus.deliver(sender, message, now)
+
+    def connected(self, member: str, up: bool) -> None:
+        """The connection to a member opened or broke."""
+        self.consensus.connected(member, up)
+
+    def wake_at(self, now: float) -> float:
+        """When the next turn is due if nothing arrives before; infinity: never by itself."""
+        algorithm = self.consensus.algorithm
+        if self._requests or algorithm.applied_index() < algorithm.commit_index():
+            return now
+        return min(
+            self.consensus.wake_at(now), self._changes.wake_at(now), min(self._flush_due, self._text_due)
+        )
+
+    # ---- the turn -----------------------------------------------------------------------------
+
+    def turn(self, now: float) -> Turn:
+        """One turn. MemberFault where the disk fails or the state is not to be trusted any more."""
+        turn = Turn()
+        self._take_requests(turn, now)
+        self.consensus.tick(now)
+        self._step_changes(turn, now)
+        try:
+            self._make_durable(now)
+        except sqlite3.Error as error:
+            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+                raise DiskFull(
+                    "no room for the cluster's state: free some on the disk that holds it"
+                ) from error
+            raise MemberFault(f"the cluster's state cannot be written: {error}") from error
+        turn.outbox, self.consensus.outbox = self.consensus.outbox, []
+        turn.restored, self._installed = self._installed is not None, None
+        self._apply(turn, now)
+        self._answer_barriers(turn)
+        return turn
+
+    def close(self, write: bool) -> list[Answer]:
+        """Answers who still waits; with `write` the tables get what they lack, so the next start is quick."""
+        answers = self._drop_waiting("consensus stops on this host")
+        try:
+            if write and self._state_file.dirty_count:
+                self._flush_due = 0.0
+                self._make_durable(0.0)
+        except sqlite3.Error as error:
+            log.warning("the tables could not be brought up to date: %s; the log has everything", error)
+        return answers
+
+    # ---- requests -----------------------------------------------------------------------------
+
+    def _take_requests(self, turn: Turn, now: float) -> None:
+        barriers: list[ReadBarrier] = []
+        room = self._settings.proposals_turn_max
+        while self._requests and room > 0:
+            request = self._requests.popleft()
+            if isinstance(request, Propose):
+                room -= 1
+                self._propose(turn, request, now)
+            elif isinstance(request, ReadBarrier):
+                barriers.append(request)
+            else:
+                answer = self._changes.start(request, now)
+                if answer is not None:
+                    turn.answers.append(answer)
+        if barriers:
+            self._begin_barriers(turn, barriers, now)
+
+    def _propose(self, turn: Turn, request: Propose, now: float) -> None:
+        consensus = self.consensus
+        refusal: NotLeader | Unavailable
+        if not consensus.leads:
+            refusal = NotLeader(consensus.algorithm.leader_id())
+        elif not consensus.quorum(now):
+            refusal = Unavailable("this host hears no majority of the voters: nothing can be changed now")
+        elif self._changes.handing_over:
+            refusal = Unavailable("the leadership is being handed over: try again in a moment")
+        elif len(self._waiting) >= self._settings.proposals_waiting_max:
+            refusal = Unavailable(f"{len(self._waiting)} changes wait to be committed: try again in a moment")
+        else:
+            index = consensus.append(request.command)
+            self._waiting[index] = (consensus.algorithm.term(), request.ticket)
+            return
+        turn.answers.append((request.ticket, refusal))
+
+    def _begin_barriers(self, turn: Turn, barriers: list[ReadBarrier], now: float) -> None:
+        algorithm = self.consensus.algorithm
+        if not self.consensus.leads:
+            refusal = NotLeader(algorithm.leader_id())
+            turn.answers.extend((barrier.ticket, refusal) for barrier in barriers)
+            return
+        # Before an entry of its own term is committed a leader does not know what is committed.
+        read_index = max(algorithm.commit_index(), algorithm.noop_index())
+        round_ = self.consensus.new_round(now)
+        self._barriers.extend(_Barrier(barrier.ticket, round_, read_index) for barrier in barriers)
+
+    def _step_changes(self, turn: Turn, now: float) -> None:
+        answer = self._changes.step(now)
+        if answer is not None:
+            turn.answers.append(answer)
+        if not self.consensus.leads and (self._waiting or self._barriers):
+            turn.answers.extend(self._drop_waiting("leadership was lost before it was committed"))
+        if self.consensus.leads:
+            self.consensus.replication.send_new(now)
+
+    def _drop_waiting(self, why: str) -> list[Answer]:
+        answers: list[Answer] = [
+            (ticket, Ambiguous(f"{why}: it may happen or not, retry with the same request id"))
+            for _, ticket in self._waiting.values()
+        ]
+        lost = NotLeader(self.consensus.algorithm.leader_id())
+        answers.extend((barrier.ticket, lost) for barrier in self._barriers)
+        self._waiting.clear()
+        self._barriers.clear()
+        return answers
+
+    def _answer_barriers(self, turn: Turn) -> None:
+        applied = self.consensus.algorithm.applied_index()
+        still: list[_Barrier] = []
+        for barrier in self._barriers:
+            if applied >= barrier.read_index and self.consensus.confirmed(barrier.round):
+                turn.answers.append((barrier.ticket, None))
+            else:
+                still.append(barrier)
+        self._barriers = still
+
+    # ---- disk ---------------------------------------------------------------------------------
+
+    def _make_durable(self, now: float) -> None:
+        state_due = now >= self._flush_due or (
+            self._state_file.dirty_count >= self._settings.state_flush_objects
+        )
+        text_due = not state_due and now >= self._text_due
+        if not (self.journal.dirty or state_due or text_due or self._installed):
+            return
+        applied = self._applied()
+        self._database.execute("begin immediate")
+        try:
+            self.journal.flush()
+            if self._installed is not None:
+                self._state_file.replace(self.store, applied)
+            elif state_due:
+                self._state_file.flush(applied, self.store.revision)
+            elif text_due:
+                self._state_file.write_texts()
+            self._database.execute("commit")
+        except sqlite3.Error:
+            if self._database.in_transaction:
+                self._database.execute("rollback")
+            raise
+        self.journal.flushed()
+        if state_due or self._installed is not None:
+            self._state_file.flushed()
+            self._stored, self._flush_due = applied, NEVER
+            self._compact()
+        late = self._settings.state_flush_ms / 1000
+        self._text_due = now + (0.02 if text_due else late) if self._state_file.text_missing else NEVER
+
+    def _applied(self) -> Applied:
+        index = self.consensus.algorithm.applied_index()
+        if self._installed is not None:
+            index = self._installed.index
+        term = self.journal.term_at(index)
+        assert term is not None
+        return Applied(index, term, self.journal.membership_at(index))
+
+    def _compact(self) -> None:
+        settings, journal = self._settings, self.journal
+        to_index = min(journal.last_index - settings.log_entries_kept_max, self._stored.index)
+        excess = journal.bytes_kept - settings.log_bytes_kept_max
+        index = journal.first_index
+        while excess > 0 and index < self._stored.index:
+            excess -= len(journal.entries(index, 1)[0][0])
+            index += 1
+        journal.compact(max(to_index, index))
+
+    def _bootstrap(self) -> None:
+        """The first member of a cluster decides alone that it is the only voter."""
+        settings = self._settings
+        me = Peer(settings.node_id, settings.advertise_address or settings.listen_address, settings.port)
+        self.journal.setCurrentTerm(1, settings.node_id)
+        self.journal.add(membership_command((me,)), 2, 1)
+        self.journal.setRaftCommitIndex(2)
+
+    def _take_snapshot(self) -> Snapshot:
+        applied = self._applied()
+        return snapshots.take(self.store, applied.index, applied.term, applied.membership)
+
+    def _install(self, snapshot: Snapshot) -> None:
+        self.journal.restart(snapshot.index, snapshot.term, snapshot.membership)
+        self.store.restore(snapshot.objects, snapshot.requests, snapshot.revision)
+        self._installed = snapshot
+
+    # ---- applying -----------------------------------------------------------------------------
+
+    def _apply(self, turn: Turn, now: float) -> None:
+        algorithm = self.consensus.algorithm
+        start, commit = algorithm.applied_index() + 1, algorithm.commit_index()
+        count = min(commit - start + 1, self._settings.applied_turn_max)
+        if count <= 0:
+            return
+        for entry in self.journal.entries(start, count):
+            self._apply_one(turn, entry)
+            algorithm.applied(entry[1])
+        if self._state_file.dirty_count and self._flush_due == NEVER:
+            self._flush_due = now + self._settings.state_flush_ms / 1000
+
+    def _apply_one(self, turn: Turn, entry: Entry) -> None:
+        command, index, term = entry
+        result = TransactionResult(code=TransactionResult.OK, revision=self.store.revision)
+        match command[0]:
+            case kind if kind == TRANSACTION:
+                result = self._apply_transaction(turn, command, index)
+            case kind if kind == MEMBERSHIP:
+                self._state_file.note_membership()
+            case kind if kind != NOTHING:
+                raise MemberFault(
+                    f"log entry {index} is of kind {kind}, which this software does not know: "
+                    "start the newer software"
+                )
+        waiting = self._waiting.pop(index, None)
+        if waiting is not None:
+            discarded = NotLeader(self.consensus.algorithm.leader_id())
+            turn.answers.append((waiting[1], result if waiting[0] == term else discarded))
+
+    def _apply_transaction(self, turn: Turn, command: bytes, index: int) -> TransactionResult:
+        try:
+            transaction = Transaction.FromString(command[1:])
+        except DecodeError as error:
+            # Every member sees the same bytes and passes over them in the same way.
+            log.error("log entry %d cannot be read and changes nothing: %s", index, error)
+            return TransactionResult(
+                code=TransactionResult.INVALID, revision=self.store.revision, message="unreadable"
+            )
+        if transaction.format > TRANSACTION_FORMAT:
+            raise MemberFault(
+                f"log entry {index} has format {transaction.format}, this software knows "
+                f"{TRANSACTION_FORMAT}: start the newer software"
+            )
+        repeated = self.store.remembers(transaction.request_id)
+        result, changes = self.store.apply(transaction, index)
+        if not repeated:
+            self._state_file.note(transaction.request_id, result, changes)
+        if changes:
+            turn.batches.append(ChangeBatch(index, changes))
+        return result

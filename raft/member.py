@@ -1,0 +1,245 @@
+"""This host's part in consensus, as the daemon uses it: run it, propose, read, watch, change who votes.
+
+    member = Member(settings, peers, tls)
+    await nursery.start(member.run)
+    result = await member.propose(transaction)
+    member.store.get(objects_pb2.Node, node_id)
+
+Everything here runs in the main trio loop. Consensus itself has a thread and a trio loop of its own
+(raft/worker.py), so that nothing the daemon does delays a heartbeat.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+
+import trio
+
+from proto.store_pb2 import Transaction, TransactionResult
+from raft.entry import transaction_command
+from raft.errors import Ambiguous, MemberFault, NotLeader, NotServed, Refused, Unavailable
+from raft.handover import Handover, Ticket
+from raft.link import TlsSource
+from raft.requests import (
+    CATCH_UP_MS_MAX,
+    HAND_OVER_MS_MAX,
+    AddVoter,
+    HandOver,
+    Propose,
+    ReadBarrier,
+    RemoveVoter,
+    Request,
+)
+from raft.settings import Peer, RaftSettings
+from raft.status import PeerStatus, RaftStatus
+from raft.store import Store
+from raft.worker import Worker
+
+__all__ = [
+    "Ambiguous",
+    "Member",
+    "MemberFault",
+    "NotLeader",
+    "NotServed",
+    "Peer",
+    "RaftSettings",
+    "RaftStatus",
+    "Refused",
+    "TlsSource",
+    "Unavailable",
+]
+
+CHANGE_SLACK_MS = 2000
+LATE_MS_MAX = (
+    5000  # a member among several that has had no turn for so long is not to be trusted with a quorum
+)
+
+
+class Member:
+    """One member. `store` is the main thread's view; it may trail the log by an instant (`read_barrier`)."""
+
+    def __init__(self, settings: RaftSettings, peers: Sequence[Peer], tls: TlsSource) -> None:
+        """`peers`: where other members are, as far as the daemon knows; this one may be among them.
+
+        A host that is to vote starts as a learner, which never campaigns, and gets its vote from the leader
+        (`add_voter` there). Only the first member of a new cluster has `settings.bootstrap`.
+        """
+        self.settings = settings
+        self.store = Store()
+        self._peers = [peer for peer in peers if peer.node_id != settings.node_id]
+        self._tls = tls
+        self._worker: Worker | None = None
+        self._waiting: set[Ticket] = set()
+        self._told = trio.lowlevel.ParkingLot()
+
+    # ---- running ------------------------------------------------------------------------------
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Takes part until cancelled, then stops cleanly; reports started when `store` is loaded.
+
+        A fault does not raise: it is in `status().error`, and requests raise Unavailable.
+        """
+        loaded = trio.Event()
+        token = trio.lowlevel.current_trio_token()
+
+        def started() -> None:
+            if not loaded.is_set():
+                token.run_sync_soon(loaded.set, idempotent=True)
+
+        handover = Handover(self.store, self.settings.handover_changes_max, self._tell)
+        worker = self._worker = Worker(self.settings, self._peers, self._tls, handover, started)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_thread, worker)
+                try:
+                    await loaded.wait()
+                    task_status.started()
+                    await trio.sleep_forever()
+                finally:
+                    worker.stop()
+        finally:
+            self._worker = None
+            for ticket in self._waiting:
+                ticket.outcome = Ambiguous("this host's daemon is stopping")
+                ticket.answered.set()
+            self._tell()
+
+    # ---- writing and reading ------------------------------------------------------------------
+
+    async def propose(self, transaction: Transaction, timeout_s: float = 10.0) -> TransactionResult:
+        """Commits a transaction; only on the leader. Returns when `store` shows it.
+
+        A result that is not OK changed nothing. NotLeader and Unavailable: nothing was changed either.
+        Ambiguous: unknown, retry with the same request id.
+        """
+        command = transaction_command(transaction)
+        if len(command) > self.settings.transaction_bytes_max:
+            return TransactionResult(
+                code=TransactionResult.INVALID,
+                revision=self.store.revision,
+                message=f"the change has {len(command)} bytes, "
+                f"at most {self.settings.transaction_bytes_max} are allowed: make it smaller",
+            )
+        late = Ambiguous(f"not committed within {timeout_s:g} s: retry with the same request id")
+        outcome = await self._ask(lambda ticket: Propose(ticket, command), timeout_s, late)
+        assert isinstance(outcome, TransactionResult)
+        return outcome
+
+    async def read_barrier(self, timeout_s: float = 10.0) -> None:
+        """Returns when `store` holds all that was committed before the call; only on the leader.
+
+        NotLeader, or Unavailable where no majority confirms the leadership in time.
+        """
+        late = Unavailable(f"no majority of the voters confirmed within {timeout_s:g} s that this host leads")
+        await self._ask(ReadBarrier, timeout_s, late)
+
+    # ---- who votes ----------------------------------------------------------------------------
+
+    async def add_voter(self, peer: Peer) -> None:
+        """Gives a running learner a vote, after it has caught up. Also for a voter's new address.
+
+        NotLeader; Refused where it cannot be reached or another change is under way; Ambiguous.
+        """
+        await self._change(lambda ticket: AddVoter(ticket, peer), CATCH_UP_MS_MAX)
+
+    async def remove_voter(self, node_id: str) -> None:
+        """Takes a vote. NotLeader; Refused for the leader itself or where no majority would be up."""
+        await self._change(lambda ticket: RemoveVoter(ticket, node_id), CATCH_UP_MS_MAX)
+
+    async def transfer_leadership(self, node_id: str) -> None:
+        """Lets another voter lead; returns when this one does not any more. NotLeader, Refused."""
+        await self._change(lambda ticket: HandOver(ticket, node_id), HAND_OVER_MS_MAX)
+
+    def update_peer_address(self, peer: Peer) -> None:
+        """Where a member is now. Tell of every node that may vote: strangers' connections are refused."""
+        self._peers = [known for known in self._peers if known.node_id != peer.node_id] + [peer]
+        if self._worker is not None and peer.node_id != self.settings.node_id:
+            self._worker.set_address(peer)
+
+    # ---- status -------------------------------------------------------------------------------
+
+    def status(self) -> RaftStatus:
+        """This member now."""
+        if self._worker is None:
+            return RaftStatus()
+        seen, now = self._worker.seen, time.monotonic()
+        stuck = len(seen.voters) > 1 and now - seen.at > LATE_MS_MAX / 1000
+        return RaftStatus(
+            role=seen.role,
+            term=seen.term,
+            leader_id=seen.leader_id,
+            commit_index=seen.commit_index,
+            applied_revision=seen.applied_revision,
+            quorum=seen.quorum and not stuck,
+            voters=seen.voters,
+            peers=tuple(
+                PeerStatus(
+                    one.node_id,
+                    int((now - one.heard_at) * 1000) if one.heard_at else -1,
+                    one.lag_entries,
+                    one.connected,
+                )
+                for one in seen.peers
+            ),
+            last_leader_heard=seen.leader_heard_at,
+            error=seen.error,
+        )
+
+    async def role_changes(self) -> AsyncIterator[RaftStatus]:
+        """The status now and after every change of role, term, leader, quorum, voters or error.
+
+        Who reads slowly sees only the newest. Never ends by itself.
+        """
+        shown: tuple[object, ...] | None = None
+        while True:
+            status = self.status()
+            if status.gist() != shown:
+                shown = status.gist()
+                yield status
+            else:
+                await self._told.park()
+
+    # ---- asking the raft thread ---------------------------------------------------------------
+
+    async def _change(self, make: Callable[[Ticket], Request], limit_ms: int) -> None:
+        late = Ambiguous("the change did not end in time: look who votes and who leads, then try again")
+        await self._ask(make, (limit_ms + CHANGE_SLACK_MS) / 1000, late)
+
+    async def _ask(
+        self, make: Callable[[Ticket], Request], timeout_s: float, late: NotServed
+    ) -> TransactionResult | None:
+        worker = self._worker
+        if worker is None or worker.seen.role == "stopped":
+            error = worker.seen.error if worker is not None else ""
+            raise Unavailable(f"consensus does not run on this host{': ' + error if error else ''}")
+        if len(self._waiting) >= 2 * self.settings.proposals_waiting_max:
+            raise Unavailable(f"{len(self._waiting)} requests wait already: try again in a moment")
+        ticket = Ticket()
+        self._waiting.add(ticket)
+        try:
+            worker.requests.append(make(ticket))
+            worker.wake()
+            with trio.move_on_after(timeout_s):
+                await ticket.answered.wait()
+        finally:
+            self._waiting.discard(ticket)
+        if not ticket.answered.is_set():
+            raise late
+        if isinstance(ticket.outcome, NotServed):
+            raise ticket.outcome
+        return ticket.outcome
+
+    def _tell(self) -> None:
+        worker = self._worker
+        if worker is not None and worker.seen.role == "stopped" and worker.seen.error:
+            for ticket in self._waiting:
+                if not ticket.answered.is_set():
+                    ticket.outcome = Ambiguous(f"consensus stopped on this host: {worker.seen.error}")
+                    ticket.answered.set()
+        self._told.unpark_all()
+
+
+async def _thread(worker: Worker) -> None:
+    # Not abandoned on cancellation: `worker.stop` ends it, and its database is closed before this returns.
+    await trio.to_thread.run_sync(trio.run, worker.run, limiter=trio.CapacityLimiter(1), thread_name="raft")

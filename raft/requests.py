@@ -1,0 +1,190 @@
+"""What the daemon asks of a member, and the changes of the membership that take more than one turn.
+
+A request carries a ticket, any object of the asker's; the answer goes to the ticket.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from proto.store_pb2 import TransactionResult
+from raft.consensus import Consensus
+from raft.entry import membership_command
+from raft.errors import Ambiguous, NotLeader, NotServed, Refused
+from raft.journal import Journal
+from raft.settings import Peer
+
+CATCH_UP_ENTRIES = 64  # a learner this close to the end of the log gets its vote
+CATCH_UP_MS_MAX = 30_000
+HAND_OVER_MS_MAX = 5_000
+HAND_OVER_REPEAT_MS = 500
+STEP_MS = 50  # how often a change in progress is looked at when nothing else happens
+
+Outcome = TransactionResult | None | NotServed
+Answer = tuple[object, Outcome]
+
+
+@dataclass(frozen=True)
+class Propose:
+    """Append a transaction's command (raft/entry.py)."""
+
+    ticket: object
+    command: bytes
+
+
+@dataclass(frozen=True)
+class ReadBarrier:
+    """Answer when everything committed until now is applied, leadership confirmed since."""
+
+    ticket: object
+
+
+@dataclass(frozen=True)
+class AddVoter:
+    """Give a member a vote, after it has caught up with the log."""
+
+    ticket: object
+    peer: Peer
+
+
+@dataclass(frozen=True)
+class RemoveVoter:
+    """Take a member's vote."""
+
+    ticket: object
+    node_id: str
+
+
+@dataclass(frozen=True)
+class HandOver:
+    """Let another voter lead."""
+
+    ticket: object
+    node_id: str
+
+
+Request = Propose | ReadBarrier | AddVoter | RemoveVoter | HandOver
+Change = AddVoter | RemoveVoter | HandOver
+
+
+class Changes:
+    """At most one change of the membership or of the leadership at a time."""
+
+    def __init__(self, consensus: Consensus, journal: Journal) -> None:
+        self._consensus = consensus
+        self._journal = journal
+        self._change: Change | None = None
+        self._deadline = 0.0
+        self._again_at = 0.0
+        self._index = 0  # of the entry that must commit; 0: not appended yet
+
+    @property
+    def handing_over(self) -> bool:
+        """While the leadership moves nothing new is appended, or the target would never catch up."""
+        return isinstance(self._change, HandOver)
+
+    def wake_at(self, now: float) -> float:
+        return now + STEP_MS / 1000 if self._change is not None else float("inf")
+
+    def start(self, change: Change, now: float) -> Answer | None:
+        """Begins a change; the answer if there is one already."""
+        refused = self._refusal(change, now)
+        if refused is not None:
+            return change.ticket, refused
+        if self._is_done(change):
+            return change.ticket, None
+        self._change, self._index, self._again_at = change, 0, now
+        limit = HAND_OVER_MS_MAX if isinstance(change, HandOver) else CATCH_UP_MS_MAX
+        self._deadline = now + limit / 1000
+        if isinstance(change, AddVoter) and change.peer.node_id not in self._consensus.voters:
+            self._consensus.set_learner(change.peer, wanted=True)
+        return None
+
+    def step(self, now: float) -> Answer | None:
+        """Goes on with the change in progress; the answer when it has ended."""
+        change = self._change
+        if change is None:
+            return None
+        outcome: Outcome = None
+        if not self._consensus.leads:
+            if not isinstance(change, HandOver):
+                outcome = self._lost()
+        elif isinstance(change, HandOver):
+            if now < self._deadline:
+                self._hand_over(change, now)
+                return None
+            outcome = Refused(f"{change.node_id} did not take over within {HAND_OVER_MS_MAX} ms: try another")
+        elif self._index == 0:
+            if now < self._deadline:
+                self._append_when_possible(change)
+                return None
+            outcome = self._too_slow(change)
+        elif self._consensus.algorithm.commit_index() < self._index:
+            return None
+        self._change = None
+        return change.ticket, outcome
+
+    # ---- conditions ---------------------------------------------------------------------------
+
+    def _refusal(self, change: Change, now: float) -> NotServed | None:
+        consensus, me = self._consensus, self._consensus.algorithm.selfNode.id
+        if not consensus.leads:
+            return NotLeader(consensus.algorithm.leader_id())
+        if self._change is not None:
+            return Refused("another change of the voters or the leader is under way: try again later")
+        if isinstance(change, RemoveVoter):
+            if change.node_id == me:
+                return Refused("the leader cannot take its own vote: hand the leadership over first")
+            left = consensus.voters - {change.node_id}
+            heard = {one for one in left if consensus.algorithm.heard_at(one) > now - 1.0} | {me}
+            if change.node_id in consensus.voters and 2 * len(heard) <= len(left):
+                return Refused(
+                    f"without {change.node_id} only {len(heard)} of {len(left)} voters would be up, "
+                    "which is no majority: bring another voter up first"
+                )
+        if isinstance(change, HandOver) and change.node_id not in consensus.voters:
+            return Refused(f"{change.node_id} has no vote, so it cannot lead")
+        return None
+
+    def _is_done(self, change: Change) -> bool:
+        if isinstance(change, AddVoter):
+            return change.peer in self._journal.membership
+        if isinstance(change, RemoveVoter):
+            return change.node_id not in self._consensus.voters
+        return bool(change.node_id == self._consensus.algorithm.selfNode.id)
+
+    def _append_when_possible(self, change: AddVoter | RemoveVoter) -> None:
+        algorithm, journal = self._consensus.algorithm, self._journal
+        committed = algorithm.commit_index()
+        # Raft's single-server changes are safe only one after the other, and after an entry of its own term.
+        if committed < algorithm.noop_index() or committed < journal.membership_index:
+            return
+        if isinstance(change, AddVoter):
+            node_id = change.peer.node_id
+            known = node_id in self._consensus.voters
+            if not known and algorithm.match_index(node_id) < max(journal.last_index - CATCH_UP_ENTRIES, 1):
+                return
+            added: tuple[Peer, ...] = (change.peer,)
+        else:
+            node_id, added = change.node_id, ()
+        others = tuple(peer for peer in journal.membership if peer.node_id != node_id)
+        self._index = self._consensus.append(membership_command(others + added))
+
+    def _hand_over(self, change: HandOver, now: float) -> None:
+        if now >= self._again_at and self._consensus.hand_over(change.node_id):
+            self._again_at = now + HAND_OVER_REPEAT_MS / 1000
+
+    def _lost(self) -> NotServed:
+        if self._index:
+            return Ambiguous("leadership was lost meanwhile: look who votes now and try again")
+        return NotLeader(self._consensus.algorithm.leader_id())
+
+    def _too_slow(self, change: AddVoter | RemoveVoter) -> NotServed:
+        if isinstance(change, AddVoter):
+            peer = change.peer
+            self._consensus.set_learner(peer, wanted=False)
+            return Refused(
+                f"{peer.node_id} at {peer.address}:{peer.port} did not catch up within {CATCH_UP_MS_MAX} ms: "
+                "is its daemon running, and can this host reach that port?"
+            )
+        return Refused("the change before this one is not committed yet: is a majority of the voters up?")
