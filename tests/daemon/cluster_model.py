@@ -33,9 +33,7 @@ class ClusterModel:
         self.unready: Callable[[objects.Task], bool] = lambda task: False
         cluster = objects.Cluster(
             meta=objects.Meta(id="cluster"),
-            network=objects.NetworkSettings(
-                host_pool="10.112.0.0/13", host_prefix_bits=24, vip_pool="10.120.0.0/16"
-            ),
+            network=objects.NetworkSettings(host_pool="10.112.0.0/13", host_prefix_bits=24, vip_pool="10.120.0.0/16"),
         )
         self.apply(TransactionBuilder().create(cluster))
         for number in range(1, node_count + 1):

@@ -111,9 +111,7 @@ def test_a_task_that_fails_is_followed_with_growing_delays_and_counts_afresh_aft
 
 def test_tasks_that_are_done_are_not_started_again() -> None:
     for condition in (objects.RestartPolicy.CONDITION_NONE, objects.RestartPolicy.CONDITION_ON_FAILURE):
-        model = deployed(
-            ClusterModel(1), job=service_spec(restart=objects.RestartPolicy(condition=condition))
-        )
+        model = deployed(ClusterModel(1), job=service_spec(restart=objects.RestartPolicy(condition=condition)))
         model.plan()
         model.host_step()
         (task,) = model.tasks()
