@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -98,7 +98,7 @@ class Cluster:
 
     def stream(
         self, asked: str, invoke: Callable[[control_pb2_grpc.ControlStub], Iterator[T]]
-    ) -> Iterator[T]:
+    ) -> Generator[T, None, None]:
         """The replies of a streaming call; the call is cancelled when the iterator is closed."""
         replies: Iterator[T] | None = None
         try:

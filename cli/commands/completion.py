@@ -89,6 +89,6 @@ def fish() -> str:
             lines.append(
                 f"complete -c fairway -n {shlex.quote(condition)} {spelled}{takes} -d {shlex.quote(about)}"
             )
-    for path in ("deploy", "plan", "load", "import"):
-        lines.append(f"complete -c fairway -n '__fish_seen_subcommand_from {path}' -F")
+    takes_files = ("deploy", "plan", "load", "import")
+    lines.extend(f"complete -c fairway -n '__fish_seen_subcommand_from {word}' -F" for word in takes_files)
     return "\n".join(lines) + "\n"

@@ -108,7 +108,7 @@ class _Session:
         self._signals = terminal.SignalPipe(numbers)
         replies = self._cluster.stream(self._asked, lambda control: control.Exec(self._inputs()))
         try:
-            with contextlib.closing(replies):  # type: ignore[type-var]
+            with contextlib.closing(replies):
                 for reply in replies:
                     kind = reply.WhichOneof("output")
                     if kind == "exit_code":

@@ -26,22 +26,23 @@ def logs(options: argparse.Namespace) -> int:
         tail_lines=_tail(options.tail),
         since_unix_ms=since_unix_ms(options.since, time.time_ns() // 1_000_000),
     )
-    newest: dict[str, int] = {}  # by task: where a new connection goes on
+    newest: dict[str, int] = {}  # by task: time of the newest line, in nanoseconds
+    printed: dict[str, int] = {}  # the same when the connection was made: what it repeats
 
     def invoke(control: control_pb2_grpc.ControlStub) -> Iterator[host_pb2.LogChunk]:
         if newest:
+            printed.update(newest)
             request.since_unix_ms = min(newest.values()) // 1_000_000
             request.tail_lines = -1
         return control.Logs(request)
 
     colour = output.colours(sys.stdout)
     for chunk in follow(connect(options), f"logs of {options.target}", invoke, again=options.follow):
-        seen = newest.get(chunk.task_id, 0)
         for line in chunk.lines:
-            if line.unix_ns <= seen and seen and line.unix_ns:
-                continue  # the overlap after a new connection
-            _print_line(options, chunk, line, colour)
-        newest[chunk.task_id] = max([seen, *(line.unix_ns for line in chunk.lines)])
+            if line.unix_ns > printed.get(chunk.task_id, -1):
+                _print_line(options, chunk, line, colour)
+        times = [line.unix_ns for line in chunk.lines]
+        newest[chunk.task_id] = max([newest.get(chunk.task_id, 0), *times])
         sys.stdout.flush()
     return EXIT_OK
 
