@@ -17,9 +17,7 @@ from cli.command import (
 )
 
 CLUSTER: tuple[Command, ...] = (
-    Command(
-        "status", "cli.commands.cluster:status", "Show how the cluster is.", ("fairway status",), (OUTPUT,)
-    ),
+    Command("status", "cli.commands.cluster:status", "Show how the cluster is.", ("fairway status",), (OUTPUT,)),
     Command(
         "init",
         "cli.commands.cluster:init",
@@ -47,17 +45,13 @@ CLUSTER: tuple[Command, ...] = (
             option("address", metavar="ADDRESS", help="host or host:port of a voter"),
             option("--token", required=True, help="the join token, or - to read it from standard input"),
             option("--name", default="", help="name of this host (default: its host name)"),
-            option(
-                "--address", dest="advertise", default="", help="address that other hosts reach this one by"
-            ),
+            option("--address", dest="advertise", default="", help="address that other hosts reach this one by"),
             LABEL,
             OUTPUT,
         ),
         "hosts",
     ),
-    Command(
-        "node ls", "cli.commands.nodes:ls", "List the nodes.", ("fairway node ls",), (QUIET, WIDE), "hosts"
-    ),
+    Command("node ls", "cli.commands.nodes:ls", "List the nodes.", ("fairway node ls",), (QUIET, WIDE), "hosts"),
     Command(
         "node show",
         "cli.commands.nodes:show",
@@ -113,9 +107,7 @@ CLUSTER: tuple[Command, ...] = (
         ("fairway token create", "fairway token create --role worker --valid 1h"),
         (
             option("--role", choices=["voter", "worker"], default="voter", help="what hosts join as"),
-            option(
-                "--valid", metavar="DURATION", default="24h", help="how long it can be used (default 24h)"
-            ),
+            option("--valid", metavar="DURATION", default="24h", help="how long it can be used (default 24h)"),
             option("--name", default="", help="what to call it"),
             QUIET,
             OUTPUT,
@@ -192,9 +184,7 @@ CLUSTER: tuple[Command, ...] = (
         (option("shell", choices=["bash", "zsh", "fish"]),),
         "here",
     ),
-    Command(
-        "version", "cli.commands.about:version", "Print the version.", ("fairway version",), (OUTPUT,), "here"
-    ),
+    Command("version", "cli.commands.about:version", "Print the version.", ("fairway version",), (OUTPUT,), "here"),
     Command(
         "lab",
         "cli.commands.about:lab",

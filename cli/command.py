@@ -39,18 +39,12 @@ def repeated(name: str, metavar: str, help: str) -> Option:
 
 
 OUTPUT = option("-o", "--output", choices=["table", "json"], default="table", help="table or json")
-WIDE = option(
-    "-o", "--output", choices=["table", "wide", "json"], default="table", help="table, wide or json"
-)
+WIDE = option("-o", "--output", choices=["table", "wide", "json"], default="table", help="table, wide or json")
 QUIET = flag("-q", "--quiet", help="print names or ids only")
 DETACH = flag("-d", "--detach", help="do not wait until it is done")
-TIMEOUT = option(
-    "--timeout", metavar="DURATION", default="10m", help="stop waiting after this long (default 10m)"
-)
+TIMEOUT = option("--timeout", metavar="DURATION", default="10m", help="stop waiting after this long (default 10m)")
 LABEL = repeated("--label", "NAME=VALUE", "a label of this host; may be repeated")
 FILE = option("file", metavar="FILE", help="a Compose file")
 NAME = option("--name", metavar="APP", default="", help="name of the app, instead of the file's own")
 NODE = option("node", metavar="NODE", help="name or id of a node")
-SINCE = option(
-    "--since", metavar="WHEN", default="", help='not older than this: "10m" or "2026-01-31T12:00:00"'
-)
+SINCE = option("--since", metavar="WHEN", default="", help='not older than this: "10m" or "2026-01-31T12:00:00"')

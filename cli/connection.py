@@ -85,9 +85,7 @@ class Cluster:
             self._channel.close()
             self._channel = None
 
-    def call(
-        self, asked: str, invoke: Callable[[control_pb2_grpc.ControlStub], T], *, repeatable: bool = False
-    ) -> T:
+    def call(self, asked: str, invoke: Callable[[control_pb2_grpc.ControlStub], T], *, repeatable: bool = False) -> T:
         """One call of Control. `asked` begins the message of a failure. With `repeatable`, the other
         addresses are tried where one is unavailable: only for what changes nothing the second time."""
         return self._attempt(asked, lambda channel: invoke(control_pb2_grpc.ControlStub(channel)), repeatable)
@@ -216,7 +214,5 @@ def explain(asked: str, error: grpc.RpcError) -> CommandFailed:
     if code == grpc.StatusCode.DEADLINE_EXCEEDED:
         return CommandFailed(asked, "no answer in time; see 'fairway status'", EXIT_TIMED_OUT)
     if code == grpc.StatusCode.UNIMPLEMENTED:
-        return CommandFailed(
-            asked, "this host's fairwayd does not know the request; is it of another version?"
-        )
+        return CommandFailed(asked, "this host's fairwayd does not know the request; is it of another version?")
     return CommandFailed(asked, details or code.name.lower().replace("_", " "), EXIT_FAILED)

@@ -86,9 +86,7 @@ def remove(contexts: Contexts, name: str) -> None:
     shutil.rmtree(contexts.folder / name, ignore_errors=True)
 
 
-def add(
-    contexts: Contexts, name: str, addresses: list[str], pem: Mapping[str, bytes], cluster_id: str = ""
-) -> str:
+def add(contexts: Contexts, name: str, addresses: list[str], pem: Mapping[str, bytes], cluster_id: str = "") -> str:
     """Stores a context and returns its name: `name`, or that with a number where another cluster has it.
     `pem` holds "certificate", "key" and "ca". Becomes the current context where there is none."""
     if not _NAME.fullmatch(name):
@@ -115,9 +113,7 @@ def read_pem(contexts: Contexts, context: Context) -> dict[str, bytes]:
         path = contexts.folder / getattr(context, kind)
         try:
             if kind == "key" and stat.S_IMODE(path.stat().st_mode) & 0o077:
-                raise CommandFailed(
-                    f"context {context.name}", f"others can read {path}; run: chmod 600 {path}"
-                )
+                raise CommandFailed(f"context {context.name}", f"others can read {path}; run: chmod 600 {path}")
             found[kind] = path.read_bytes()
         except OSError as error:
             raise CommandFailed(f"context {context.name}", f"{path}: {error.strerror}") from error
@@ -146,9 +142,7 @@ def load_export(contexts: Contexts, text: str, name: str = "") -> str:
         chosen = name or str(document["name"])
         cluster_id = str(document["cluster_id"])
     except (ValueError, KeyError, TypeError) as error:
-        raise CommandFailed(
-            "import a context", f"this is not what 'fairway context export' writes: {error}"
-        ) from error
+        raise CommandFailed("import a context", f"this is not what 'fairway context export' writes: {error}") from error
     return add(contexts, chosen, addresses, pem, cluster_id)
 
 

@@ -137,9 +137,7 @@ def reason(task: objects_pb2.Task) -> str:
     return text
 
 
-def drain_progress(
-    reply: control_pb2.ListTasksReply, node: objects_pb2.Node, why: dict[str, list[str]]
-) -> Progress:
+def drain_progress(reply: control_pb2.ListTasksReply, node: objects_pb2.Node, why: dict[str, list[str]]) -> Progress:
     """Done when no task that goes on is left on the node. `why`: pending reasons by APP/SERVICE."""
     left: Counter[str] = Counter()
     for task in reply.tasks:
@@ -165,9 +163,7 @@ def render(progress: Progress, width_columns: int, colour: bool) -> list[str]:
         mark, paint_with = _MARKS[line.mark]
         body = _cut(f"{line.name.ljust(longest)}   {line.text}", width_columns - 4)
         found.append(f"  {paint(mark, paint_with, colour)} {body}")
-        found.extend(
-            "      " + paint(_cut(each, width_columns - 6), "yellow", colour) for each in line.reasons
-        )
+        found.extend("      " + paint(_cut(each, width_columns - 6), "yellow", colour) for each in line.reasons)
     return found
 
 

@@ -153,9 +153,7 @@ def rm(options: argparse.Namespace) -> int:
         services = [target]
     else:
         request = control_pb2.RemoveAppRequest(app=target, volumes=options.volumes)
-        reply = cluster.call(
-            f"remove {target}", lambda control: control.RemoveApp(request, timeout=CALL_SECONDS_MAX)
-        )
+        reply = cluster.call(f"remove {target}", lambda control: control.RemoveApp(request, timeout=CALL_SECONDS_MAX))
         services = [f"{target}/{name}" for name in reply.services]
     if options.output == "json":
         output.print_json({"services": services})

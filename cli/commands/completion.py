@@ -33,8 +33,7 @@ def words_after() -> dict[str, list[str]]:
 
 def bash() -> str:
     cases = "\n".join(
-        f"    {shlex.quote(path)}) words={shlex.quote(' '.join(words))} ;;"
-        for path, words in words_after().items()
+        f"    {shlex.quote(path)}) words={shlex.quote(' '.join(words))} ;;" for path, words in words_after().items()
     )
     families = "|".join(FAMILIES)
     return f"""_fairway() {{
@@ -80,15 +79,11 @@ def fish() -> str:
             names = [name for name in option.names if name.startswith("-")]
             if not names:
                 continue
-            spelled = " ".join(
-                f"-l {name[2:]}" if name.startswith("--") else f"-s {name[1:]}" for name in names
-            )
+            spelled = " ".join(f"-l {name[2:]}" if name.startswith("--") else f"-s {name[1:]}" for name in names)
             choices = option.settings.get("choices")
             takes = f" -x -a {shlex.quote(' '.join(choices))}" if choices else ""
             about = option.settings.get("help", "")
-            lines.append(
-                f"complete -c fairway -n {shlex.quote(condition)} {spelled}{takes} -d {shlex.quote(about)}"
-            )
+            lines.append(f"complete -c fairway -n {shlex.quote(condition)} {spelled}{takes} -d {shlex.quote(about)}")
     takes_files = ("deploy", "plan", "load", "import")
     lines.extend(f"complete -c fairway -n '__fish_seen_subcommand_from {word}' -F" for word in takes_files)
     return "\n".join(lines) + "\n"

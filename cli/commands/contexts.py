@@ -24,14 +24,9 @@ def ls(options: argparse.Namespace) -> int:
     if options.quiet:
         print("".join(f"{context.name}\n" for context in ordered), end="")
     elif options.output == "json":
-        output.print_json(
-            [{**dataclasses.asdict(each), "current": each.name == known.current} for each in ordered]
-        )
+        output.print_json([{**dataclasses.asdict(each), "current": each.name == known.current} for each in ordered])
     else:
-        rows = [
-            ("*" if each.name == known.current else "", each.name, ",".join(each.addresses))
-            for each in ordered
-        ]
+        rows = [("*" if each.name == known.current else "", each.name, ",".join(each.addresses)) for each in ordered]
         output.print_table(("CURRENT", "CONTEXT", "ADDRESSES"), rows)
     return EXIT_OK
 

@@ -64,9 +64,7 @@ def find_task(cluster: Cluster, target: str) -> objects_pb2.Task:
     app, _, name = target.rpartition("/")
     request = control_pb2.ListTasksRequest(app=app)
     asked = f"exec in {target}"
-    reply = cluster.call(
-        asked, lambda control: control.ListTasks(request, timeout=CALL_SECONDS_MAX), repeatable=True
-    )
+    reply = cluster.call(asked, lambda control: control.ListTasks(request, timeout=CALL_SECONDS_MAX), repeatable=True)
     return choose_task(asked, name, list(reply.tasks))
 
 

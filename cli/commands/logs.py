@@ -55,9 +55,7 @@ def _tail(text: str) -> int:
     return int(text)
 
 
-def _print_line(
-    options: argparse.Namespace, chunk: host_pb2.LogChunk, line: host_pb2.LogLine, colour: bool
-) -> None:
+def _print_line(options: argparse.Namespace, chunk: host_pb2.LogChunk, line: host_pb2.LogLine, colour: bool) -> None:
     if options.output == "json":
         record = {
             "task_id": chunk.task_id,

@@ -145,9 +145,7 @@ def _wait_until_empty(cluster: Cluster, node: objects_pb2.Node, timeout_ms: int,
     started = time.monotonic()
     request = control_pb2.ListTasksRequest(node=node.meta.id)
     asked_at, why = started, dict[str, list[str]]()
-    for reply in watch_tasks(
-        cluster, f"drain {node.meta.name}", request, started + timeout_ms / 1000, REASONS_SECONDS
-    ):
+    for reply in watch_tasks(cluster, f"drain {node.meta.name}", request, started + timeout_ms / 1000, REASONS_SECONDS):
         progress = drain_progress(reply, node, why)
         if not progress.done and time.monotonic() - asked_at >= REASONS_SECONDS:
             why = _pending_reasons(cluster, {(task.app, task.service) for task in reply.tasks})
@@ -199,9 +197,7 @@ def label(options: argparse.Namespace) -> int:
         elif text.endswith("-") and len(text) > 1:
             request.remove_labels.append(text[:-1])
         else:
-            raise CommandFailed(
-                "node label", f"{text!r} is neither NAME=VALUE nor NAME- (to remove it)", EXIT_USAGE
-            )
+            raise CommandFailed("node label", f"{text!r} is neither NAME=VALUE nor NAME- (to remove it)", EXIT_USAGE)
     reply = connect(options).call(
         f"label node {options.node}",
         lambda control: control.UpdateNode(request, timeout=CALL_SECONDS_MAX),
@@ -239,9 +235,7 @@ def _changed(options: argparse.Namespace, node: objects_pb2.Node, words_: str) -
 
 def _list(cluster: Cluster, asked: str, node: str) -> list[control_pb2.NodeView]:
     request = control_pb2.ListNodesRequest(node=node)
-    reply = cluster.call(
-        asked, lambda control: control.ListNodes(request, timeout=CALL_SECONDS_MAX), repeatable=True
-    )
+    reply = cluster.call(asked, lambda control: control.ListNodes(request, timeout=CALL_SECONDS_MAX), repeatable=True)
     return list(reply.nodes)
 
 

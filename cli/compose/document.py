@@ -123,8 +123,7 @@ class _Builder:
 
     def _sequence(self, node: SequenceNode, path: str) -> list[Item]:
         return [
-            self.build(child, child.start_mark.line + 1, f"{path}[{index}]")
-            for index, child in enumerate(node.value)
+            self.build(child, child.start_mark.line + 1, f"{path}[{index}]") for index, child in enumerate(node.value)
         ]
 
     def _mapping(self, node: MappingNode, path: str) -> dict[str, Item]:

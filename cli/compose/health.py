@@ -23,9 +23,7 @@ def read_healthcheck(reader: Reader, field: Field) -> objects_pb2.Healthcheck | 
         return objects_pb2.Healthcheck(test=["NONE"])
     if "test" not in entries:
         if not field.is_null:
-            reader.refuse(
-                field, "has no test; the image's own check cannot be changed in part, so write it here"
-            )
+            reader.refuse(field, "has no test; the image's own check cannot be changed in part, so write it here")
         return None
     check = objects_pb2.Healthcheck(
         test=test,

@@ -16,9 +16,7 @@ class InterpolationError(ValueError):
     """The value cannot be interpolated; the text says why and what to write instead."""
 
 
-def interpolate(
-    text: str, variables: Mapping[str, str], unset: Callable[[str], None] = lambda name: None
-) -> str:
+def interpolate(text: str, variables: Mapping[str, str], unset: Callable[[str], None] = lambda name: None) -> str:
     """`text` with its variables replaced. `unset` is called with each name that has neither a value nor
     a default. Raises InterpolationError for a form that Compose does not know or a required variable
     that is missing."""
@@ -85,9 +83,7 @@ class _Scanner:
         present = value is not None and (value != "" or not operator.startswith(":"))
         kind = operator[-1]
         taken = present if kind == "+" else not present
-        word, position = self.run(
-            position + len(operator), depth + 1, stop_at_brace=True, live=live and taken
-        )
+        word, position = self.run(position + len(operator), depth + 1, stop_at_brace=True, live=live and taken)
         position += 1
         if kind == "+":
             return (word if present else ""), position

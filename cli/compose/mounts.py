@@ -19,9 +19,7 @@ _KINDS = {
     "bind": objects_pb2.Mount.KIND_BIND,
     "tmpfs": objects_pb2.Mount.KIND_TMPFS,
 }
-_RELATIVE_BIND = (
-    "is a path on your machine; a bind must be an absolute path that exists on the host, like /srv/data"
-)
+_RELATIVE_BIND = "is a path on your machine; a bind must be an absolute path that exists on the host, like /srv/data"
 
 
 def read_volumes(reader: Reader, field: Field, container: objects_pb2.ContainerSpec) -> None:
@@ -47,9 +45,7 @@ def read_tmpfs(reader: Reader, field: Field, container: objects_pb2.ContainerSpe
         _add(reader, each, mount, container)
 
 
-def _add(
-    reader: Reader, field: Field, mount: objects_pb2.Mount, container: objects_pb2.ContainerSpec
-) -> None:
+def _add(reader: Reader, field: Field, mount: objects_pb2.Mount, container: objects_pb2.ContainerSpec) -> None:
     if any(known.target == mount.target for known in container.mounts):
         reader.refuse(field, f"mounts a second thing at {mount.target}")
         return

@@ -90,9 +90,7 @@ def _long(reader: Reader, field: Field) -> list[objects_pb2.PortSpec]:
             return []
     if "mode" in entries and (mode := reader.text(entries["mode"])) != "ingress":
         if mode == "host":
-            reader.unsupported(
-                entries["mode"], "mode host is not supported yet: ports are published on every host"
-            )
+            reader.unsupported(entries["mode"], "mode host is not supported yet: ports are published on every host")
         else:
             reader.refuse(entries["mode"], f"{mode!r} is not ingress")
     if target == 0:

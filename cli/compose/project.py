@@ -123,20 +123,14 @@ def _name(reader: Reader, root: Field, top: dict[str, Field], surroundings: Surr
     return name
 
 
-_NAME_RULE = (
-    "an app's name is lower-case letters, digits, - and _, at most 63, beginning with a letter or digit"
-)
+_NAME_RULE = "an app's name is lower-case letters, digits, - and _, at most 63, beginning with a letter or digit"
 
 
-def _services(
-    reader: Reader, root: Field, top: dict[str, Field], surroundings: Surroundings
-) -> dict[str, ServiceRead]:
+def _services(reader: Reader, root: Field, top: dict[str, Field], surroundings: Surroundings) -> dict[str, ServiceRead]:
     found: dict[str, ServiceRead] = {}
     entries = reader.entries(top["services"]) if "services" in top else {}
     if not entries and ("services" not in top or top["services"].is_null or top["services"].is_mapping):
-        reader.refuse(
-            top.get("services", root), "has no services" if "services" in top else "the file has no services"
-        )
+        reader.refuse(top.get("services", root), "has no services" if "services" in top else "the file has no services")
     if len(entries) > _SERVICES_MAX:
         reader.refuse(top["services"], f"has more than {_SERVICES_MAX} services")
         return {}

@@ -49,9 +49,7 @@ def check_dependencies(reader: Reader, services: Mapping[str, ServiceRead]) -> N
             field = service.dependency_fields[dependency.service]
             other = services.get(dependency.service)
             if other is None:
-                reader.refuse(
-                    field, f"names the service {dependency.service!r}, which the file does not define"
-                )
+                reader.refuse(field, f"names the service {dependency.service!r}, which the file does not define")
             elif (
                 dependency.condition == objects_pb2.Dependency.CONDITION_COMPLETED
                 and other.spec.restart.condition == objects_pb2.RestartPolicy.CONDITION_ANY

@@ -96,9 +96,7 @@ def _command_words(reader: Reader, field_: Field) -> objects_pb2.StringList | No
     if field_.is_null:
         return None
     if field_.is_list:
-        return objects_pb2.StringList(
-            values=[reader.text(each, empty=True) for each in reader.elements(field_)]
-        )
+        return objects_pb2.StringList(values=[reader.text(each, empty=True) for each in reader.elements(field_)])
     try:
         return objects_pb2.StringList(values=values.words(reader.text(field_, empty=True)))
     except ValueError as error:
@@ -126,9 +124,7 @@ def _working_dir(reader: Reader, field_: Field, service: ServiceRead) -> None:
 def _hostname(reader: Reader, field_: Field, service: ServiceRead) -> None:
     text = reader.text(field_)
     if text and (len(text) > 63 or not all(_HOSTNAME.fullmatch(label) for label in text.split("."))):
-        reader.refuse(
-            field_, f"{text!r} is not a host name (letters, digits, - and ., at most 63 characters)"
-        )
+        reader.refuse(field_, f"{text!r} is not a host name (letters, digits, - and ., at most 63 characters)")
     service.spec.container.hostname = text
 
 
@@ -162,10 +158,8 @@ def _healthcheck(reader: Reader, field_: Field, service: ServiceRead) -> None:
 
 
 def _networks(reader: Reader, field_: Field, service: ServiceRead) -> None:
-    if field_.is_list:
-        found = {text: each for each, text in reader.texts(field_) if text}
-    else:
-        found = reader.entries(field_)
+    listed = {text: each for each, text in reader.texts(field_) if text} if field_.is_list else None
+    found = reader.entries(field_) if listed is None else listed
     for name, below in found.items():
         service.network_fields[name] = below
         if name not in service.spec.networks:

@@ -16,9 +16,11 @@ Handler = Callable[[Any, grpc.ServicerContext], Any]
 
 
 class ControlServer:
-    """Serves Control and Local on a Unix socket; a method without a script answers UNIMPLEMENTED."""
+    """Serves Control and Local on a Unix socket, and on `port` of loopback where `tls` is given.
 
-    def __init__(self, socket: Path) -> None:
+    A method without a script answers UNIMPLEMENTED."""
+
+    def __init__(self, socket: Path, tls: grpc.ServerCredentials | None = None) -> None:
         self.socket = socket
         self.handlers: dict[str, Handler] = {}
         self.requests: list[tuple[str, Any]] = []
@@ -26,12 +28,8 @@ class ControlServer:
         control_pb2_grpc.add_ControlServicer_to_server(self._servicer(control_pb2_grpc.ControlServicer), self._server)
         control_pb2_grpc.add_LocalServicer_to_server(self._servicer(control_pb2_grpc.LocalServicer), self._server)
         self._server.add_insecure_port(f"unix:{socket}")
+        self.port = self._server.add_secure_port("127.0.0.1:0", tls) if tls else 0
         self._server.start()
-
-    def add_tls_port(self, key: bytes, certificate: bytes, ca: bytes) -> int:
-        """Serves on a port of loopback as well, for clients with a certificate of `ca` only."""
-        credentials = grpc.ssl_server_credentials([(key, certificate)], ca, require_client_auth=True)
-        return self._server.add_secure_port("127.0.0.1:0", credentials)
 
     def on(self, method: str, reply: Any) -> None:
         """Scripts a method: a handler, or the reply itself."""

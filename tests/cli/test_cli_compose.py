@@ -14,8 +14,8 @@ from proto import control_pb2, objects_pb2
 Mount = objects_pb2.Mount
 
 
-def parse(text: str, folder: Path = Path("/somewhere/shop"), **variables: str) -> project.Project:
-    return project.parse(textwrap.dedent(text), "compose.yaml", folder, variables)
+def parse(text: str, **variables: str) -> project.Project:
+    return project.parse(textwrap.dedent(text), "compose.yaml", Path("/somewhere/shop"), variables)
 
 
 def service(lines: str, **variables: str) -> objects_pb2.ServiceSpec:
@@ -112,18 +112,19 @@ def test_ports(text: str, expected: list[tuple[str, int, int]]) -> None:
 @pytest.mark.parametrize(
     ("lines", "expected"),
     [
-        ("volumes: ['data:/d']", Mount(kind=1, source="data", target="/d")),
-        ("volumes: ['data:/d/:ro']", Mount(kind=1, source="data", target="/d", read_only=True)),
-        ("volumes: [/d]", Mount(kind=1, target="/d")),
-        ("volumes: ['/srv/x:/d:rw']", Mount(kind=2, source="/srv/x", target="/d")),
-        ("volumes: [{type: volume, source: data, target: /d}]", Mount(kind=1, source="data", target="/d")),
+        ("volumes: ['data:/d']", Mount(kind=Mount.KIND_VOLUME, source="data", target="/d")),
+        ("volumes: ['data:/d/:ro']", Mount(kind=Mount.KIND_VOLUME, source="data", target="/d", read_only=True)),
+        ("volumes: [/d]", Mount(kind=Mount.KIND_VOLUME, target="/d")),
+        ("volumes: ['/srv/x:/d:rw']", Mount(kind=Mount.KIND_BIND, source="/srv/x", target="/d")),
+        ("volumes: [{type: volume, source: data, target: /d}]",
+         Mount(kind=Mount.KIND_VOLUME, source="data", target="/d")),
         ("volumes: [{type: bind, source: /s, target: /d, read_only: true}]",
-         Mount(kind=2, source="/s", target="/d", read_only=True)),
+         Mount(kind=Mount.KIND_BIND, source="/s", target="/d", read_only=True)),
         ("volumes: [{type: tmpfs, target: /d, tmpfs: {size: 1m, mode: 0700}}]",
-         Mount(kind=3, target="/d", tmpfs_size_bytes=1 << 20, tmpfs_mode=0o700)),
-        ("tmpfs: /run", Mount(kind=3, target="/run")),
+         Mount(kind=Mount.KIND_TMPFS, target="/d", tmpfs_size_bytes=1 << 20, tmpfs_mode=0o700)),
+        ("tmpfs: /run", Mount(kind=Mount.KIND_TMPFS, target="/run")),
         ("tmpfs: ['/run:size=64m,mode=755']",
-         Mount(kind=3, target="/run", tmpfs_size_bytes=64 << 20, tmpfs_mode=0o755)),
+         Mount(kind=Mount.KIND_TMPFS, target="/run", tmpfs_size_bytes=64 << 20, tmpfs_mode=0o755)),
     ],
 )  # fmt: skip
 def test_mounts(lines: str, expected: objects_pb2.Mount) -> None:

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
+import grpc
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -110,19 +111,22 @@ def test_a_broken_file_is_said(fairway: Callable[..., Ended], tmp_path: Path) ->
     assert (ended.code, "correct the file" in ended.err) == (1, True)
 
 
-def test_mutual_tls_and_the_next_address(server: ControlServer, fairway: Callable[..., Ended], tmp_path: Path) -> None:
+def test_mutual_tls_and_the_next_address(fairway: Callable[..., Ended], tmp_path: Path) -> None:
     authority, foreign = issue("ca"), issue("other ca")
-    key, certificate = pem(issue("api.fairway", authority))
-    port = server.add_tls_port(key, certificate, pem(authority)[1])
+    tls = grpc.ssl_server_credentials([pem(issue("api.fairway", authority))], pem(authority)[1], True)
+    server = ControlServer(tmp_path / "tls.sock", tls)
     server.on("ListApps", control_pb2.ListAppsReply())
-    with socket.socket() as unused:  # bound and not listening: refuses
-        unused.bind(("127.0.0.1", 0))
-        addresses = [f"127.0.0.1:{unused.getsockname()[1]}", f"127.0.0.1:{port}"]
-        for name, trusted in (("good", authority), ("bad", foreign)):
-            client_key, client_certificate = pem(issue("admin", trusted))
-            files = {"key": client_key, "certificate": client_certificate, "ca": pem(trusted)[1]}
-            contexts.add(contexts.read(tmp_path / "config"), name, addresses, files)
-        assert fairway("--context", "good", "ls").code == 0
-        ended = fairway("--context", "bad", "ls")
-        assert ended.code == 3
-        assert "another cluster" in ended.err
+    try:
+        with socket.socket() as unused:  # bound and not listening: refuses
+            unused.bind(("127.0.0.1", 0))
+            addresses = [f"127.0.0.1:{unused.getsockname()[1]}", f"127.0.0.1:{server.port}"]
+            for name, trusted in (("good", authority), ("bad", foreign)):
+                key, certificate = pem(issue("admin", trusted))
+                files = {"key": key, "certificate": certificate, "ca": pem(trusted)[1]}
+                contexts.add(contexts.read(tmp_path / "config"), name, addresses, files)
+            assert fairway("--context", "good", "ls").code == 0
+            ended = fairway("--context", "bad", "ls")
+            assert ended.code == 3
+            assert "another cluster" in ended.err
+    finally:
+        server.stop()
