@@ -180,9 +180,7 @@ class Lab:
 
     # ---- running programs ------------------------------------------------------------------------
 
-    def command_in(
-        self, name: str, argv: Sequence[str], environment: dict[str, str] | None = None
-    ) -> list[str]:
+    def command_in(self, name: str, argv: Sequence[str], environment: dict[str, str] | None = None) -> list[str]:
         """The command line that runs `argv` on a host (all its namespaces) or a client (its network)."""
         self._reload()
         client = self._record.clients.get(name)
@@ -344,9 +342,7 @@ class Lab:
     def _host(self, name: str) -> HostRecord:
         entry = self._record.hosts.get(name)
         if entry is None:
-            raise LabError(
-                f"lab {self.name!r} has no host {name!r}; it has: {', '.join(self._record.hosts) or 'none'}"
-            )
+            raise LabError(f"lab {self.name!r} has no host {name!r}; it has: {', '.join(self._record.hosts) or 'none'}")
         return entry
 
     def _switch(self) -> ProcessMark:
@@ -366,9 +362,7 @@ class Lab:
         def check() -> None:
             for host in hosts:
                 if not self.is_on(host):
-                    raise LabError(
-                        f"host {host} ended: {hosts_on.tail(self._paths.host_state(host) / 'init.log', 5)}"
-                    )
+                    raise LabError(f"host {host} ended: {hosts_on.tail(self._paths.host_state(host) / 'init.log', 5)}")
 
         for host in hosts:
             formation.wait_for_daemon(self.socket(host), host, check)

@@ -95,9 +95,7 @@ def status(arguments: argparse.Namespace) -> int:
         power = "on" if on else "off"
         print(f"{host:12} {lab.address(host):14} {power:6} {daemons[0]:>9} {daemons[1]:>11}  {network}")
     for client in lab.clients():
-        print(
-            f"{client:12} {lab.address(client):14} {'client':6} {'-':>9} {'-':>11}  {sides.get(client, '-')}"
-        )
+        print(f"{client:12} {lab.address(client):14} {'client':6} {'-':>9} {'-':>11}  {sides.get(client, '-')}")
     return 0
 
 
@@ -185,9 +183,7 @@ def restart_daemon(arguments: argparse.Namespace) -> int:
 def partition(arguments: argparse.Namespace) -> int:
     lab = Lab.open(arguments.name)
     lab.partition(arguments.hosts)
-    print(
-        f"cut off from all others: {', '.join(arguments.hosts)}; end it: fairway lab heal{_option(lab.name)}"
-    )
+    print(f"cut off from all others: {', '.join(arguments.hosts)}; end it: fairway lab heal{_option(lab.name)}")
     return 0
 
 

@@ -66,17 +66,13 @@ def _make_lists_current(packages: Sequence[str]) -> None:
         check=False,
     )
     if known.returncode != 0:
-        subprocess.run(
-            ["apt-get", "-q", "update"], capture_output=True, timeout=_UPDATE_TIMEOUT_SECONDS, check=False
-        )
+        subprocess.run(["apt-get", "-q", "update"], capture_output=True, timeout=_UPDATE_TIMEOUT_SECONDS, check=False)
 
 
 def _dependencies(packages: Sequence[str]) -> list[str]:
     """Names of the library packages that `packages` need, directly or not."""
     excluded = ["recommends", "suggests", "conflicts", "breaks", "replaces", "enhances"]
-    listing = _run(
-        ["apt-cache", "depends", "--recurse", *[f"--no-{kind}" for kind in excluded], *packages], CACHE
-    )
+    listing = _run(["apt-cache", "depends", "--recurse", *[f"--no-{kind}" for kind in excluded], *packages], CACHE)
     found = [line for line in listing.splitlines() if line and line[0] not in " |<"]
     plain = [name.partition(":")[0] for name in found]
     return sorted({name for name in plain if name.startswith(("lib", "lua-")) and "perl" not in name})

@@ -39,9 +39,7 @@ def wait_for_daemon(socket: Path, host: str, check: Callable[[], None]) -> contr
         if socket.exists():
             try:
                 with grpc.insecure_channel(f"unix:{socket}") as channel:
-                    return control_pb2_grpc.LocalStub(channel).Status(
-                        control_pb2.LocalStatusRequest(), timeout=2.0
-                    )
+                    return control_pb2_grpc.LocalStub(channel).Status(control_pb2.LocalStatusRequest(), timeout=2.0)
             except grpc.RpcError as error:
                 words = _words(error)
         time.sleep(_POLL_SECONDS)
@@ -95,9 +93,7 @@ def wait_until_ready(socket: Path, host_count: int, timeout_seconds: float = REA
     with grpc.insecure_channel(f"unix:{socket}") as channel:
         while time.monotonic() < deadline:
             try:
-                reply = control_pb2_grpc.ControlStub(channel).ListNodes(
-                    control_pb2.ListNodesRequest(), timeout=2.0
-                )
+                reply = control_pb2_grpc.ControlStub(channel).ListNodes(control_pb2.ListNodesRequest(), timeout=2.0)
             except grpc.RpcError as error:
                 words = _words(error)
             else:
@@ -109,9 +105,7 @@ def wait_until_ready(socket: Path, host_count: int, timeout_seconds: float = REA
                     for node in nodes
                 )
             time.sleep(_POLL_SECONDS)
-    raise LabError(
-        f"{host_count} hosts were not ready within {timeout_seconds:.0f} s; the cluster says: {words}"
-    )
+    raise LabError(f"{host_count} hosts were not ready within {timeout_seconds:.0f} s; the cluster says: {words}")
 
 
 def _words(error: grpc.RpcError) -> str:

@@ -136,9 +136,7 @@ def power_off(record: LabRecord, paths: LabPaths, host: str) -> None:
         switch.disconnect(record.switch, host)
     left = cgroups.remove(cgroups.cgroup_parent(record.name, host))
     if left:
-        raise LabError(
-            f"host {host} is off, but these control groups could not be removed: {', '.join(left)}"
-        )
+        raise LabError(f"host {host} is off, but these control groups could not be removed: {', '.join(left)}")
     _wipe(paths.host_run(host))
 
 
@@ -154,9 +152,7 @@ def process_ids(paths: LabPaths, host: str, entry: HostRecord) -> dict[str, int]
     return {name: outside[pid] for name, pid in inside.items() if pid in outside}
 
 
-def enter(
-    entry: HostRecord, host: str, argv: list[str], environment: dict[str, str] | None = None
-) -> list[str]:
+def enter(entry: HostRecord, host: str, argv: list[str], environment: dict[str, str] | None = None) -> list[str]:
     """The command line that runs `argv` on the host, in all its namespaces, from its root folder."""
     if entry.init is None or not alive(entry.init):
         raise LabError(f"host {host} is powered off; start it: fairway lab start {host}")

@@ -31,11 +31,7 @@ READY_SECONDS_MAX = 15.0
 LOG_BYTES_MAX = 64 << 20
 LOG_CHECK_SECONDS = 10.0
 _NEW = (
-    system_calls.NEW_MOUNT
-    | system_calls.NEW_UTS
-    | system_calls.NEW_IPC
-    | system_calls.NEW_PID
-    | system_calls.NEW_NET
+    system_calls.NEW_MOUNT | system_calls.NEW_UTS | system_calls.NEW_IPC | system_calls.NEW_PID | system_calls.NEW_NET
 )
 _OVERLAID = ("/etc", "/var/lib", "/var/log")  # writes there stay in memory and end with the host
 

@@ -185,9 +185,7 @@ async def _read_answer(stream: trio.SocketStream) -> tuple[int, bytes, bool]:
     words = lines[0].split()
     if len(words) < 2 or not words[0].startswith("HTTP/1.") or not words[1].isdigit():
         raise RequestFailed("not an HTTP answer")
-    headers = {
-        key.strip().lower(): value.strip() for key, _, value in (line.partition(":") for line in lines[1:])
-    }
+    headers = {key.strip().lower(): value.strip() for key, _, value in (line.partition(":") for line in lines[1:])}
     if "content-length" not in headers:
         while chunk := await stream.receive_some(_RECEIVE_BYTES):
             body += chunk

@@ -12,11 +12,7 @@ from lab.layout import LabError
 def check_machine() -> None:
     if os.geteuid() != 0:
         raise LabError("a lab needs root, for it makes namespaces: run it with sudo")
-    missing = [
-        name
-        for name in ("containerd", "runc", "nft", "ip", "nsenter", "unshare")
-        if shutil.which(name) is None
-    ]
+    missing = [name for name in ("containerd", "runc", "nft", "ip", "nsenter", "unshare") if shutil.which(name) is None]
     if missing:
         raise LabError(
             f"a lab needs {', '.join(missing)}: apt-get install containerd runc nftables iproute2 util-linux"

@@ -35,9 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     up = verb("up", "make a lab and a cluster on it", commands.up)
     up.add_argument("--hosts", type=int, default=3, metavar="N", help=f"1 to {HOST_COUNT_MAX}; default 3")
-    up.add_argument(
-        "--state-folder", type=Path, metavar="FOLDER", help="what the hosts' disks hold; not on overlayfs"
-    )
+    up.add_argument("--state-folder", type=Path, metavar="FOLDER", help="what the hosts' disks hold; not on overlayfs")
     up.add_argument("--cpu-millis", type=int, default=4000, help="that each host says it has")
     up.add_argument("--memory-mib", type=int, default=4096, help="that each host says it has")
     up.add_argument("--keep", action="store_true", help="leave what was made when something fails")

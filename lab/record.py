@@ -65,9 +65,7 @@ def load(name: str) -> tuple[LabRecord, LabPaths]:
     try:
         value = json.loads(file.read_text())
     except FileNotFoundError:
-        raise LabError(
-            f"there is no lab {name!r}; `fairway lab ls` lists them, `fairway lab up` makes one"
-        ) from None
+        raise LabError(f"there is no lab {name!r}; `fairway lab ls` lists them, `fairway lab up` makes one") from None
     except ValueError as error:
         raise LabError(f"{file} cannot be read ({error}); remove the lab: fairway lab down {name}") from None
     record = LabRecord(**value)
@@ -115,10 +113,7 @@ def locked(name: str) -> Iterator[None]:
                 time.sleep(0.05)
                 continue
             # `down` removes the file: a lock on a file that is gone is nobody's.
-            if (
-                not path.exists()
-                or path.stat().st_ino != Path(f"/proc/self/fd/{file.fileno()}").stat().st_ino
-            ):
+            if not path.exists() or path.stat().st_ino != Path(f"/proc/self/fd/{file.fileno()}").stat().st_ino:
                 continue
             yield
             return

@@ -37,9 +37,7 @@ def configure(holder: ProcessMark, lines: Sequence[str]) -> None:
         check=False,
     )
     if done.returncode != 0:
-        raise LabError(
-            f"the lab's network could not be set up: {done.stderr.strip()} (in: {'; '.join(lines)})"
-        )
+        raise LabError(f"the lab's network could not be set up: {done.stderr.strip()} (in: {'; '.join(lines)})")
 
 
 def hold_namespace() -> ProcessMark:

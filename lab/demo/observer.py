@@ -79,9 +79,7 @@ class Observer:
     @_refusals_in_words()
     def look(self) -> ClusterSight:
         """LabError where the cluster cannot answer, for want of a leader, say."""
-        reply = self._control.ListTasks(
-            control_pb2.ListTasksRequest(app=self._app), timeout=_CALL_TIMEOUT_SECONDS
-        )
+        reply = self._control.ListTasks(control_pb2.ListTasksRequest(app=self._app), timeout=_CALL_TIMEOUT_SECONDS)
         nodes = self._control.ListNodes(control_pb2.ListNodesRequest(), timeout=_CALL_TIMEOUT_SECONDS).nodes
         names = {view.node.meta.id: view.node.meta.name for view in nodes}
         tasks = [

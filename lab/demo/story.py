@@ -45,16 +45,12 @@ class Story:
         """All chapters; LabError where one cannot go on."""
         self._screen.section("Images", "Built from this machine's Debian packages; nothing is pulled.")
         self._build_images()
-        self._screen.section(
-            "Three hosts become one cluster", "Each host is a set of namespaces with its own daemons."
-        )
+        self._screen.section("Three hosts become one cluster", "Each host is a set of namespaces with its own daemons.")
         began = time.monotonic()
         self.lab = lab = Lab.make(
             NAME, HOST_COUNT, progress=lambda text: self._screen.done(text, time.monotonic() - began)
         )
-        self._screen.section(
-            "Deploy a Compose file", f"{_HERE / 'compose.yaml'}: web asks api, api counts in redis."
-        )
+        self._screen.section("Deploy a Compose file", f"{_HERE / 'compose.yaml'}: web asks api, api counts in redis.")
         self._deploy(lab)
         observer = Observer(lab.socket("host-1"), APP)
         try:
@@ -85,9 +81,7 @@ class Story:
             path = images.build(name)
             self._archives.append(path)
             size = path.stat().st_size / 1e6
-            self._screen.done(
-                f"{images.RECIPES[name].settings.name} ({size:.0f} MB)", time.monotonic() - began
-            )
+            self._screen.done(f"{images.RECIPES[name].settings.name} ({size:.0f} MB)", time.monotonic() - began)
 
     def _deploy(self, lab: Lab) -> None:
         for archive in self._archives:
@@ -140,9 +134,7 @@ class Story:
                 f"{victim} is gone at once{', and it led the cluster' if led else ''}; "
                 f"lost: {', '.join(sorted(task.name for task in lost)) or 'no task'}"
             )
-            observer.wait(
-                lambda sight: not sight.hosts.get(victim, True), "the loss is seen", REPLACED_SECONDS_MAX
-            )
+            observer.wait(lambda sight: not sight.hosts.get(victim, True), "the loss is seen", REPLACED_SECONDS_MAX)
             self._screen.done("the cluster has seen that it is down", time.monotonic() - began)
             sight, _ = observer.wait(
                 lambda sight: sight.complete(without_host=victim),
@@ -159,9 +151,7 @@ class Story:
         self._show_tasks(sight)
         self._show_load(result)
         lab.start(victim)
-        _, seconds = observer.wait(
-            lambda sight: sight.hosts.get(victim, False), f"{victim} is back", READY_SECONDS_MAX
-        )
+        _, seconds = observer.wait(lambda sight: sight.hosts.get(victim, False), f"{victim} is back", READY_SECONDS_MAX)
         self._screen.done(f"{victim} has power again and came back by itself", seconds)
 
     def _drain(self, lab: Lab, observer: Observer, host: str, vip: str, via: str) -> None:

@@ -125,8 +125,7 @@ def test_a_partition_cuts_hosts_from_others_and_not_from_each_other(whole_lab: L
     lab = whole_lab
     lab.client("watcher", via=["host-1"])
     servers = [
-        lab.popen(host, ["busybox", "nc", "-ll", "-p", "9", "-e", "echo", host])
-        for host in ("host-1", "host-2")
+        lab.popen(host, ["busybox", "nc", "-ll", "-p", "9", "-e", "echo", host]) for host in ("host-1", "host-2")
     ]
 
     def answers(origin: str, host: str) -> bool:
@@ -216,9 +215,7 @@ def test_a_lab_leaves_nothing_behind_and_two_do_not_disturb_each_other(tmp_path:
     assert Path("/proc/self/mounts").read_text() == mounts_before
 
 
-def test_a_lab_that_cannot_be_made_leaves_nothing_behind(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_lab_that_cannot_be_made_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name = unique_name()
 
     def refuse(self: Lab, progress: object) -> None:

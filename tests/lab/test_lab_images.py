@@ -112,9 +112,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         ),
     ],
 )
-def test_the_programs_of_an_image_run_in_containerd(
-    lab: Lab, image: str, command: list[str], expected: str
-) -> None:
+def test_the_programs_of_an_image_run_in_containerd(lab: Lab, image: str, command: list[str], expected: str) -> None:
     with images.build(image).open("rb") as data:
         lab.run_in("host-1", ["ctr", "image", "import", "-"], stdin=data)
     name = images.RECIPES[image].settings.name

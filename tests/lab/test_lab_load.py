@@ -85,9 +85,7 @@ def _server() -> Iterator[tuple[int, set[int]]]:
 
 
 @pytest.mark.parametrize(("keep_alive", "connections_max"), [(False, 100), (True, 20)])
-def test_every_request_is_counted_and_connections_are_as_asked(
-    keep_alive: bool, connections_max: int
-) -> None:
+def test_every_request_is_counted_and_connections_are_as_asked(keep_alive: bool, connections_max: int) -> None:
     with _server() as (port, seen):
         plan = LoadPlan("127.0.0.1", port, "/", rate_per_second=200, seconds=0.5, keep_alive=keep_alive)
         result = trio.run(run_load, plan)
@@ -118,9 +116,7 @@ def test_a_server_that_does_not_answer_costs_the_timeout_and_delays_no_other_req
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen(64)
-        plan = LoadPlan(
-            "127.0.0.1", silent.getsockname()[1], "/", rate_per_second=50, seconds=0.4, timeout_seconds=0.3
-        )
+        plan = LoadPlan("127.0.0.1", silent.getsockname()[1], "/", rate_per_second=50, seconds=0.4, timeout_seconds=0.3)
         result = trio.run(run_load, plan)
     assert result.sent == result.failed == 20
     assert result.reasons == {"no answer in 0.3 s": 20}

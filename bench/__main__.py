@@ -1,0 +1,49 @@
+"""`./run bench [NAME] [--json FILE] [--bar]`: runs a benchmark beside its peers, or lists them."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from bench import deploy, idle
+from bench.table import Report
+from lab.layout import LabError
+
+BENCHMARKS: dict[str, tuple[str, Callable[[list[str]], Report]]] = {
+    "deploy": (
+        "from `deploy` returning to N tasks running on one host, beside Docker Swarm and bare runc",
+        deploy.measure,
+    ),
+    "idle": ("memory and CPU of fairwayd, idle and with 50 tasks, beside dockerd", idle.measure),
+}
+SIDES = ("fairway", "swarm", "runc")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="./run bench", description=__doc__)
+    parser.add_argument("name", nargs="?", choices=sorted(BENCHMARKS), metavar="NAME")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the result there")
+    parser.add_argument("--bar", action="store_true", help="exit with 1 where a bar is missed")
+    parser.add_argument("--only", choices=SIDES, action="append", help="measure these sides only; may be repeated")
+    arguments = parser.parse_args()
+    if arguments.name is None:
+        for name, (text, _) in sorted(BENCHMARKS.items()):
+            print(f"{name:10} {text}")
+        return 0
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that all that was started is ended
+    try:
+        report = BENCHMARKS[arguments.name][1](arguments.only or list(SIDES))
+    except LabError as error:
+        print(f"bench {arguments.name}: {error}", file=sys.stderr)
+        return 2
+    print(report.text())
+    if arguments.json is not None:
+        arguments.json.write_text(report.to_json())
+    return 1 if arguments.bar and not report.bars_met() else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""Fairway under measurement: a lab of one host, driven by the `fairway` command as Swarm is by `docker`."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+
+import grpc
+
+from lab.cluster import Lab
+from lab.host import program_folder
+from lab.images import ARCHITECTURE
+from lab.layout import LabError
+from lab.oci_archive import ImageSettings, RootFilesystem, archive
+from proto import control_pb2, control_pb2_grpc, objects_pb2
+
+COMMAND_SECONDS_MAX = 120.0
+POLL_SECONDS = 0.05
+_IMAGE = "bench:1"
+
+
+class FairwaySide:
+    """A cluster of one host with the image on it; leaving the `with` block removes all of it."""
+
+    def __init__(self, root: RootFilesystem) -> None:
+        self._root = root
+        self._folder = tempfile.TemporaryDirectory(prefix="fairway-bench-")
+        self._lab: Lab | None = None
+
+    def __enter__(self) -> FairwaySide:
+        try:
+            self._lab = Lab.make(f"bench-{secrets.token_hex(3)}", 1, host_cpu_millis=64_000)
+            image = Path(self._folder.name) / "image.tar"
+            image.write_bytes(archive(ImageSettings(_IMAGE, ("sh",), architecture=ARCHITECTURE), self._root))
+            self.fairway("image", "load", str(image))
+            self._channel = grpc.insecure_channel(f"unix:{self._lab.socket('host-1')}")
+            self._control = control_pb2_grpc.ControlStub(self._channel)
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._channel.close()
+        self._stop()
+
+    def _stop(self) -> None:
+        self._folder.cleanup()
+        if self._lab is not None:
+            self._lab.down()
+
+    def fairway(self, *words: str) -> str:
+        """Runs the command line against the host; LabError with its words where it fails."""
+        assert self._lab is not None
+        done = subprocess.run(
+            [str(program_folder() / "fairway"), *words],
+            env={**os.environ, "FAIRWAY_SOCKET": str(self._lab.socket("host-1"))},
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_SECONDS_MAX,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise LabError(f"`fairway {' '.join(words)}` failed: {(done.stderr or done.stdout).strip()}")
+        return done.stdout
+
+    def create(self, name: str, count: int, command: list[str]) -> None:
+        """`fairway deploy --detach` of a file with one service, which returns as soon as it is accepted."""
+        file = Path(self._folder.name) / f"{name}.yaml"
+        words = ", ".join(f'"{word}"' for word in command)
+        file.write_text(
+            f"name: {name}\nservices:\n  tasks:\n    image: {_IMAGE}\n    command: [{words}]\n"
+            f"    stop_grace_period: 0s\n    deploy:\n      replicas: {count}\n"
+        )
+        self.fairway("deploy", str(file), "--detach")
+
+    def running_count(self, name: str) -> int:
+        """Tasks of the app that run, as the cluster knows."""
+        return sum(task.status.state == objects_pb2.TASK_STATE_RUNNING for task in self._tasks(name))
+
+    def _tasks(self, name: str) -> list[objects_pb2.Task]:
+        try:
+            request = control_pb2.ListTasksRequest(app=name)
+            return list(self._control.ListTasks(request, timeout=10).tasks)
+        except grpc.RpcError as error:
+            if getattr(error, "code", lambda: None)() == grpc.StatusCode.NOT_FOUND:
+                return []
+            raise LabError(f"the tasks of {name} could not be listed: {error}") from error
+
+    def remove(self, name: str) -> None:
+        """Removes the app and waits until its tasks are gone."""
+        self.fairway("rm", name)
+        deadline = time.monotonic() + COMMAND_SECONDS_MAX
+        while self._tasks(name):
+            if time.monotonic() > deadline:
+                raise LabError(f"{name} was not removed within {COMMAND_SECONDS_MAX:.0f} s")
+            time.sleep(POLL_SECONDS)
+
+    def daemon_pids(self) -> dict[str, list[int]]:
+        """ "fairwayd" and "containerd" -> process ids on the machine."""
+        assert self._lab is not None
+        return {name: [pid] for name, pid in self._lab.process_ids("host-1").items()}
