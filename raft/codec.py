@@ -111,9 +111,7 @@ def decode(content: bytes) -> Message:
             return _append(term, frame.append)
         case "append_reply":
             reply = frame.append_reply
-            return AppendReply(
-                term, _bounded(reply.next_index), reply.success, reply.reset, _bounded(reply.round)
-            )
+            return AppendReply(term, _bounded(reply.next_index), reply.success, reply.reset, _bounded(reply.round))
         case "vote_request":
             request = frame.vote_request
             return VoteRequest(

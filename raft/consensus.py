@@ -62,7 +62,8 @@ class Consensus:
         self.leader_heard_at = LONG_AGO
         self.heard_at: dict[str, float] = {}
         self._votes: tuple[int, set[str]] = (0, set())
-        self._rehearsal: set[str] | None = None
+        self._rehearsal: set[str] | None = None  # who would vote for it, while it asks
+        self._rehearsal_won = False
         self._campaign_handed_over = False
         self._led_term = 0
         self._round_received = 0
@@ -70,7 +71,7 @@ class Consensus:
         self._commit_notice_at: float | None = None
         self._refresh_members()
         if self._voters == {self._me}:
-            self.algorithm.campaign()  # nobody else could win
+            self._rehearsal_won = True  # nobody else could win
 
     # ---- state --------------------------------------------------------------------------------
 
@@ -108,6 +109,8 @@ class Consensus:
     def wake_at(self, now: float) -> float:
         """When `tick` has something to do, if nothing happens before; infinity: never by itself."""
         if not self.leads:
+            if self._rehearsal_won:
+                return now
             due = self.algorithm.election_at()
             if self.quorum(now):
                 due = min(due, self.leader_heard_at + self._settings.election_ms_min / 1000)
@@ -135,7 +138,7 @@ class Consensus:
         if verdict.newer_term:
             self.algorithm.step_down(verdict.newer_term)
         if verdict.from_leader:
-            self.leader_heard_at, self._rehearsal = now, None
+            self.leader_heard_at, self._rehearsal, self._rehearsal_won = now, None, False
         if verdict.deliver is not None:
             self._round_received = message.round if isinstance(message, Append) else 0
             with ambient(now, self._random):
@@ -155,8 +158,11 @@ class Consensus:
     def tick(self, now: float) -> None:
         """Timers: elections, heartbeats, commits; sends what members lack."""
         self._now = now
-        if not self.leads and self.algorithm.election_at() <= now:
+        if self._rehearsal_won and not self.leads:
+            self.algorithm.campaign()
+        elif not self.leads and self.algorithm.election_at() <= now:
             self._election_due(now)
+        self._rehearsal_won = False
         with ambient(now, self._random):
             self.algorithm.doTick(0)
         self._refresh_members()
@@ -222,8 +228,7 @@ class Consensus:
         assert self._rehearsal is not None
         self._rehearsal.add(sender)
         if self.majority(self._rehearsal):
-            self._rehearsal = None
-            self.algorithm.campaign()
+            self._rehearsal, self._rehearsal_won = None, True
 
     # ---- answers and snapshots ----------------------------------------------------------------
 
@@ -260,9 +265,7 @@ class Consensus:
             self._incoming = Incoming(*of, self._settings.snapshot_bytes_max)
         self._send(
             sender,
-            SnapshotReply(
-                self.algorithm.term(), chunk.snapshot_index, self._incoming.offset_bytes, chunk.round
-            ),
+            SnapshotReply(self.algorithm.term(), chunk.snapshot_index, self._incoming.offset_bytes, chunk.round),
         )
 
     def _snapshot_done(self, sender: str, chunk: SnapshotChunk) -> None:
@@ -291,9 +294,7 @@ class Consensus:
                 self._send(member, Vote(message["term"]))
             case "next_node_idx":
                 index, success, reset = message["next_node_idx"], message["success"], message["reset"]
-                self._send(
-                    member, AppendReply(self.algorithm.term(), index, success, reset, self._round_received)
-                )
+                self._send(member, AppendReply(self.algorithm.term(), index, success, reset, self._round_received))
             case kind:
                 raise MemberFault(f"PySyncObj wanted to send a message of type {kind!r}")
 

@@ -75,9 +75,7 @@ def open_database(path: Path | str) -> sqlite3.Connection:
         database.execute(f"pragma cache_size=-{CACHE_KIB}")
         (version,) = database.execute("pragma user_version").fetchone()
         if version not in (0, FORMAT):
-            raise MemberFault(
-                f"{path} has format {version}, this software knows {FORMAT}: start the newer software"
-            )
+            raise MemberFault(f"{path} has format {version}, this software knows {FORMAT}: start the newer software")
         database.executescript("begin immediate;" + _TABLES + _object_tables() + "commit;")
         database.execute(f"pragma user_version={FORMAT}")
     except (sqlite3.Error, OSError) as error:

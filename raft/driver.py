@@ -102,9 +102,7 @@ class Driver:
         algorithm = self.consensus.algorithm
         if self._requests or algorithm.applied_index() < algorithm.commit_index():
             return now
-        return min(
-            self.consensus.wake_at(now), self._changes.wake_at(now), min(self._flush_due, self._text_due)
-        )
+        return min(self.consensus.wake_at(now), self._changes.wake_at(now), min(self._flush_due, self._text_due))
 
     # ---- the turn -----------------------------------------------------------------------------
 
@@ -118,9 +116,7 @@ class Driver:
             self._make_durable(now)
         except sqlite3.Error as error:
             if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
-                raise DiskFull(
-                    "no room for the cluster's state: free some on the disk that holds it"
-                ) from error
+                raise DiskFull("no room for the cluster's state: free some on the disk that holds it") from error
             raise MemberFault(f"the cluster's state cannot be written: {error}") from error
         turn.outbox, self.consensus.outbox = self.consensus.outbox, []
         turn.restored, self._installed = self._installed is not None, None
@@ -219,9 +215,7 @@ class Driver:
     # ---- disk ---------------------------------------------------------------------------------
 
     def _make_durable(self, now: float) -> None:
-        state_due = now >= self._flush_due or (
-            self._state_file.dirty_count >= self._settings.state_flush_objects
-        )
+        state_due = now >= self._flush_due or (self._state_file.dirty_count >= self._settings.state_flush_objects)
         text_due = not state_due and now >= self._text_due
         if not (self.journal.dirty or state_due or text_due or self._installed):
             return
@@ -307,8 +301,7 @@ class Driver:
                 self._state_file.note_membership()
             case kind if kind != NOTHING:
                 raise MemberFault(
-                    f"log entry {index} is of kind {kind}, which this software does not know: "
-                    "start the newer software"
+                    f"log entry {index} is of kind {kind}, which this software does not know: start the newer software"
                 )
         waiting = self._waiting.pop(index, None)
         if waiting is not None:
@@ -321,9 +314,7 @@ class Driver:
         except DecodeError as error:
             # Every member sees the same bytes and passes over them in the same way.
             log.error("log entry %d cannot be read and changes nothing: %s", index, error)
-            return TransactionResult(
-                code=TransactionResult.INVALID, revision=self.store.revision, message="unreadable"
-            )
+            return TransactionResult(code=TransactionResult.INVALID, revision=self.store.revision, message="unreadable")
         if transaction.format > TRANSACTION_FORMAT:
             raise MemberFault(
                 f"log entry {index} has format {transaction.format}, this software knows "

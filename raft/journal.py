@@ -204,9 +204,7 @@ class Journal(PySyncObjJournal):  # type: ignore[misc]
     # ---- start --------------------------------------------------------------------------------
 
     def _load(self) -> None:
-        row: Any = self._database.execute(
-            "select term, voted_for, commit_index, crc from raft_state"
-        ).fetchone()
+        row: Any = self._database.execute("select term, voted_for, commit_index, crc from raft_state").fetchone()
         if row is not None:
             self._term, self._voted_for, self._commit_index, crc = row
             if crc != checksum(self._term, self._voted_for, self._commit_index):
@@ -215,9 +213,7 @@ class Journal(PySyncObjJournal):  # type: ignore[misc]
             "select log_index, term, command, crc from raft_log order by log_index"
         ):
             if crc != checksum(index, term, command) or (self._entries and index != self.last_index + 1):
-                raise MemberFault(
-                    f"log entry {index} is damaged or missing: restore this host's state or rejoin"
-                )
+                raise MemberFault(f"log entry {index} is damaged or missing: restore this host's state or rejoin")
             self._append((command, index, term))
         if not self._entries:
             if row is not None:

@@ -51,9 +51,7 @@ __all__ = [
 ]
 
 CHANGE_SLACK_MS = 2000
-LATE_MS_MAX = (
-    5000  # a member among several that has had no turn for so long is not to be trusted with a quorum
-)
+LATE_MS_MAX = 5000  # a member among several that has had no turn for so long is not to be trusted with a quorum
 
 
 class Member:

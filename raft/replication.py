@@ -122,9 +122,7 @@ class Replication:
         """Whether a connected member was not told the commit index yet."""
         commit = self._algorithm.commit_index()
         return any(
-            self._of(member).commit_sent < commit
-            for member in self._members
-            if self._algorithm.is_connected(member)
+            self._of(member).commit_sent < commit for member in self._members if self._algorithm.is_connected(member)
         )
 
     # ---- one member ---------------------------------------------------------------------------
@@ -171,9 +169,7 @@ class Replication:
             size += len(entry[0])
         return tuple(taken), size
 
-    def _send_append(
-        self, member: str, progress: _Progress, previous: int, entries: tuple[Entry, ...]
-    ) -> None:
+    def _send_append(self, member: str, progress: _Progress, previous: int, entries: tuple[Entry, ...]) -> None:
         term_before = self._journal.term_at(previous)
         assert term_before is not None, f"entry {previous} is not in the log"
         commit = self._algorithm.commit_index()

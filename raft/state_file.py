@@ -59,9 +59,7 @@ class StateFile:
                 return Applied()
             index, term, revision, membership, crc = row
             if crc != checksum(index, term, revision, membership):
-                raise MemberFault(
-                    "the stored state's position is damaged: restore this host's state or rejoin"
-                )
+                raise MemberFault("the stored state's position is damaged: restore this host's state or rejoin")
             store.restore(self._read_objects(), self._read_requests(), revision)
             return Applied(index, term, peers_of(raft_pb2.RaftMembership.FromString(membership)))
         except (sqlite3.Error, DecodeError) as error:
@@ -120,9 +118,7 @@ class StateFile:
             self._write(table, identifier, stored)
         for request_id, result in self._requests[-REQUESTS_REMEMBERED_MAX:]:
             self._write_request(request_id, result)
-        self._database.execute(
-            "delete from requests where position <= ?", (self._position - REQUESTS_REMEMBERED_MAX,)
-        )
+        self._database.execute("delete from requests where position <= ?", (self._position - REQUESTS_REMEMBERED_MAX,))
         self._write_position(applied, revision)
 
     def flushed(self) -> None:

@@ -88,9 +88,7 @@ class Store:
 
     # ---- changing -----------------------------------------------------------------------------
 
-    def apply(
-        self, transaction: store_pb2.Transaction, revision: int
-    ) -> tuple[TransactionResult, list[Change]]:
+    def apply(self, transaction: store_pb2.Transaction, revision: int) -> tuple[TransactionResult, list[Change]]:
         """Carries out one transaction of the log; `revision` is above every one before.
 
         What it writes gets `revision` as its version. A request id that is remembered changes nothing and
@@ -148,9 +146,7 @@ class Store:
 
     # ---- one transaction ----------------------------------------------------------------------
 
-    def _plan(
-        self, transaction: store_pb2.Transaction, revision: int
-    ) -> dict[tuple[str, str], Message | None]:
+    def _plan(self, transaction: store_pb2.Transaction, revision: int) -> dict[tuple[str, str], Message | None]:
         if transaction.format != TRANSACTION_FORMAT or len(transaction.operations) > OPERATIONS_MAX:
             raise _Refusal(
                 TransactionResult.INVALID,
@@ -193,9 +189,7 @@ class Store:
             )
         return before
 
-    def _check_unique(
-        self, transaction: store_pb2.Transaction, planned: dict[tuple[str, str], Message | None]
-    ) -> None:
+    def _check_unique(self, transaction: store_pb2.Transaction, planned: dict[tuple[str, str], Message | None]) -> None:
         claimed: dict[tuple[str, str, Key], str] = {}
         for operation in transaction.operations:
             after = planned.get((operation.table, operation.id))
@@ -227,9 +221,7 @@ class Store:
             self._subscriptions.remove(subscription)
 
 
-def _stamped(
-    operation: store_pb2.Operation, before: Message | None, now_unix_ms: int, revision: int
-) -> Message:
+def _stamped(operation: store_pb2.Operation, before: Message | None, now_unix_ms: int, revision: int) -> Message:
     kind = kind_of_table(operation.table)
     assert kind is not None  # _compare refused unknown tables
     after = kind.message()

@@ -59,9 +59,7 @@ class Transport:
     `ring` is called when something is there. `inbox`: (sender, message); `events`: (member, up).
     """
 
-    def __init__(
-        self, settings: RaftSettings, tls: TlsSource, peers: Collection[Peer], ring: Callable[[], None]
-    ):
+    def __init__(self, settings: RaftSettings, tls: TlsSource, peers: Collection[Peer], ring: Callable[[], None]):
         self.inbox: deque[tuple[str, Message]] = deque()
         self.events: deque[tuple[str, bool]] = deque()
         self._settings, self._tls, self._ring = settings, tls, ring
@@ -256,9 +254,7 @@ class Transport:
         known = self._told.keys() | self._voting.keys()
         return member != self._settings.node_id and (not known - {self._settings.node_id} or member in known)
 
-    async def _read(
-        self, member: str, stream: trio.SSLStream[trio.SocketStream], scope: trio.CancelScope
-    ) -> None:
+    async def _read(self, member: str, stream: trio.SSLStream[trio.SocketStream], scope: trio.CancelScope) -> None:
         greeted = False
         async for content in frames(stream, self._settings.frame_bytes_max, lambda: None):
             if not greeted:

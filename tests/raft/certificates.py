@@ -27,9 +27,7 @@ class Authority:
         self.path = folder / "authority.pem"
         self.path.write_bytes(self.certificate.public_bytes(serialization.Encoding.PEM))
 
-    def _sign(
-        self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, is_authority: bool
-    ) -> x509.Certificate:
+    def _sign(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, is_authority: bool) -> x509.Certificate:
         now = datetime.datetime.now(datetime.UTC)
         return (
             x509.CertificateBuilder()
