@@ -42,7 +42,9 @@ def measure(sides: Sequence[str]) -> Report:
         if name not in sides:
             continue
         with contextlib.ExitStack() as stack:
-            side: Measured = stack.enter_context(make(base_root()))
+            entered = make(base_root())
+            stack.enter_context(entered)
+            side: Measured = entered
             costs |= _watch(name, "idle", side)
             side.create(APP, TASK_COUNT, COMMAND)
             _wait_running(side)
