@@ -182,7 +182,8 @@ def _open(target: Target, place: str) -> grpc.Channel:
         ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
         ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
         ("grpc.enable_http_proxy", 0),
-        ("grpc.keepalive_time_ms", 20_000),
+        # A gRPC server hangs up on clients that ping an idle stream more often than every five minutes.
+        ("grpc.keepalive_time_ms", 310_000),
         ("grpc.keepalive_timeout_ms", 10_000),
     ]
     if place.startswith("/"):

@@ -20,6 +20,7 @@ _VERBS = frozenset(
         "names",
         "depends",
         "uses",
+        "waits",
     ]
 )
 

@@ -92,6 +92,8 @@ def _app(reader: Reader, root: Field, surroundings: Surroundings, name: str) -> 
     networks = _networks(reader, top, app)
     volumes = _volumes(reader, top, app)
     services = _services(reader, root, top, surroundings)
+    references.check_ports(reader, services)
+    references.check_dependencies(reader, services)  # may settle that a service runs once
     for service in services.values():
         references.check_networks(reader, service, networks)
         references.check_volumes(reader, service, volumes)
@@ -102,8 +104,6 @@ def _app(reader: Reader, root: Field, surroundings: Surroundings, name: str) -> 
         app.services[service.name].CopyFrom(service.spec)
         if service.labels:
             app.service_labels[service.name].values.update(service.labels)
-    references.check_ports(reader, services)
-    references.check_dependencies(reader, services)
     return app
 
 

@@ -50,16 +50,24 @@ def check_dependencies(reader: Reader, services: Mapping[str, ServiceRead]) -> N
             other = services.get(dependency.service)
             if other is None:
                 reader.refuse(field, f"names the service {dependency.service!r}, which the file does not define")
-            elif (
-                dependency.condition == objects_pb2.Dependency.CONDITION_COMPLETED
-                and other.spec.restart.condition == objects_pb2.RestartPolicy.CONDITION_ANY
-            ):
-                reader.refuse(
-                    field,
-                    f"waits for {dependency.service!r} to complete, but that is restarted whenever it ends; "
-                    'give it restart: "no" or on-failure',
-                )
+            elif dependency.condition == objects_pb2.Dependency.CONDITION_COMPLETED:
+                _check_completes(reader, field, other)
     _check_cycles(reader, services)
+
+
+def _check_completes(reader: Reader, field: Field, other: ServiceRead) -> None:
+    """What others wait for must be able to end. Where the file says nothing it runs once, as with Compose."""
+    policy = objects_pb2.RestartPolicy
+    if other.spec.restart.condition != policy.CONDITION_ANY:
+        return
+    if not other.restart_said:
+        other.spec.restart.condition = policy.CONDITION_NONE
+        return
+    reader.refuse(
+        field,
+        f"waits for {other.name!r} to complete, but that is restarted whenever it ends; "
+        'give it restart: "no" or on-failure',
+    )
 
 
 def _check_cycles(reader: Reader, services: Mapping[str, ServiceRead]) -> None:

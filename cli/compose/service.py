@@ -47,6 +47,7 @@ class ServiceRead:
     network_fields: dict[str, Field] = dataclasses.field(default_factory=dict)
     dependency_fields: dict[str, Field] = dataclasses.field(default_factory=dict)
     volume_field: Field | None = None
+    restart_said: bool = False
 
 
 def read_service(reader: Reader, surroundings: Surroundings, name: str, below: Field) -> ServiceRead:
@@ -74,7 +75,10 @@ def _scale_and_deploy(reader: Reader, entries: dict[str, Field], service: Servic
         placement.read_restart(reader, entries["restart"], spec.restart)
     if "deploy" in entries:
         service.labels = placement.read_deploy(reader, entries["deploy"], spec)
-        replicas_said = "replicas" in reader.entries(entries["deploy"])
+        said = reader.entries(entries["deploy"])
+        replicas_said = "replicas" in said
+        service.restart_said = "restart_policy" in said
+    service.restart_said |= "restart" in entries
     if "scale" in entries:
         scale = reader.integer(entries["scale"], 0, placement.REPLICAS_MAX)
         if replicas_said and scale != spec.replicas:

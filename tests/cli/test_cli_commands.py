@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import resource
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -87,6 +89,34 @@ def test_deploy_ends_with_4_when_it_takes_too_long(server: ControlServer, fairwa
     ended = fairway("deploy", compose, "--timeout", "300ms")
     assert ended.code == 4
     assert "it goes on in the cluster" in ended.err
+
+
+def test_ctrl_c_detaches_from_a_deploy(server: ControlServer, compose: str) -> None:
+    script_deploy(server)
+
+    def watch(request: Any, context: grpc.ServicerContext) -> Iterator[control_pb2.ListTasksReply]:
+        waiting = listing([service("web", 2)], [])
+        waiting.revision = 9
+        yield waiting
+        while context.is_active():
+            time.sleep(0.01)
+
+    server.on("WatchTasks", watch)
+    command = [sys.executable, "-m", "cli.main", "deploy", compose]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    killer = threading.Timer(20, child.kill)
+    killer.start()
+    try:
+        assert child.stdout is not None
+        while child.stdout.readline() not in (b"web: 0/2 ready\n", b""):
+            pass
+        child.send_signal(signal.SIGINT)
+        _, errors = child.communicate()
+        assert (child.returncode, b"The deploy goes on" in errors) == (130, True)
+    finally:
+        killer.cancel()
+        child.kill()
+        child.wait()
 
 
 def test_deploy_detached_returns_at_once(server: ControlServer, fairway: Fairway, compose: str) -> None:

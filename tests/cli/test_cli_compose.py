@@ -160,6 +160,17 @@ def test_dependencies_and_aliases() -> None:
     assert list(spec.network_aliases["front"].values) == ["www"]
 
 
+def test_what_others_wait_for_to_complete_runs_once_unless_the_file_says_otherwise() -> None:
+    text = """\
+        services:
+          web: {image: w, depends_on: {job: {condition: service_completed_successfully}}}
+          job: {image: j%s}
+        """
+    job = parse(text % "").spec.services["job"]
+    assert job.restart.condition == objects_pb2.RestartPolicy.CONDITION_NONE
+    assert "waits for 'job' to complete" in problems(text % ", restart: always")[0]
+
+
 REFUSED = [
     ("blkio_config: {}", "services.web.blkio_config is not supported by Fairway"),
     ("build: .", "fairway image load"),
