@@ -130,7 +130,8 @@ class _Deploy:
                 continue
             if before.removing:
                 raise Refused(
-                    f"app {self.app.name} is being removed with its volumes; deploy it again when volume {name} is gone",
+                    f"app {self.app.name} is being removed with its volumes; deploy it again when volume {name} "
+                    "is gone",
                     Kind.NOT_POSSIBLE,
                 )
             if before.driver_options != spec.driver_options:

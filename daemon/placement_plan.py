@@ -20,7 +20,7 @@ def place_pending(draft: Draft, nodes: Mapping[str, objects.Node]) -> None:
     pending = sorted((task for task in tasks if _due(draft, task)), key=age_key)
     if not pending:
         return
-    scheduler = Scheduler(nodes.values(), tasks)
+    scheduler = Scheduler(nodes.values(), tasks, draft.now_unix_ms)
     held: dict[str, str | None] = {}
     for task in pending:
         if draft.full:

@@ -15,6 +15,8 @@ from daemon.leases import task_addresses
 from daemon.quantities import bytes_text, cpu_text, names_text
 from proto import objects_pb2 as objects
 
+ZONE_LABEL = "zone"
+
 
 @dataclass(frozen=True)
 class Refusal:
@@ -41,6 +43,15 @@ class Room:
     task_count: int = 0
     addresses_taken: int = 0  # of tasks that are not gone yet, ended ones too
     by_service: dict[str, int] = field(default_factory=dict)  # wanted tasks only: what spreading looks at
+    failures: dict[str, int] = field(default_factory=dict)  # by service: its tasks that failed here lately
+
+    def __post_init__(self) -> None:
+        # Read once: a field of a message costs far more than an attribute, and every task asks every host.
+        self.name = self.node.meta.name
+        self.cpu_millis = self.node.description.cpu_millis
+        self.memory_bytes = self.node.description.memory_bytes
+        self.zone = self.node.meta.labels.get(ZONE_LABEL, "")
+        self.addresses = task_addresses(self.node)
 
     def add(self, resources: objects.Resources) -> None:
         self.cpu_reserved_millis += resources.cpu_reserved_millis
@@ -49,28 +60,26 @@ class Room:
 
     def refusal(self, resources: objects.Resources) -> Refusal | None:
         """Why a task that reserves `resources` does not fit now; None where it does."""
-        description = self.node.description
         asked = resources.memory_reserved_bytes
-        free = description.memory_bytes - self.memory_reserved_bytes
+        free = self.memory_bytes - self.memory_reserved_bytes
         if asked and asked > free:
             words = f"less than {bytes_text(asked)} of memory left to reserve"
             return Refusal("memory", f"has {words}", f"have {words}", max(free, 0))
         asked = resources.cpu_reserved_millis
-        free = description.cpu_millis - self.cpu_reserved_millis
+        free = self.cpu_millis - self.cpu_reserved_millis
         if asked and asked > free:
             words = f"less than {cpu_text(asked)} left to reserve"
             return Refusal("cpu", f"has {words}", f"have {words}", max(free, 0))
-        if self.addresses_taken >= task_addresses(self.node):
+        if self.addresses_taken >= self.addresses:
             words = "no address left for another task"
             return Refusal("address", f"has {words}", f"have {words}")
         return None
 
     def load(self) -> float:
         """Reserved part of the scarcer of CPU and memory, 0 to 1."""
-        description = self.node.description
         return max(
-            self.cpu_reserved_millis / max(description.cpu_millis, 1),
-            self.memory_reserved_bytes / max(description.memory_bytes, 1),
+            self.cpu_reserved_millis / max(self.cpu_millis, 1),
+            self.memory_reserved_bytes / max(self.memory_bytes, 1),
         )
 
 

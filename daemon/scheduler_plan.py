@@ -1,6 +1,7 @@
 """Which host a task goes to, or in words why to none. Pure: from a snapshot to placements.
 
 A host must pass every filter (daemon/scheduler_filters.py). Of those that do, the task goes where its service
+has not failed again and again lately (a broken host would draw every task, as none stays on it), then where it
 has the fewest tasks, then to the zone (`node.labels.zone`) where it has the fewest, then where the least
 is reserved, then where the fewest tasks are; ties go by name, so every run decides the same.
 """
@@ -17,7 +18,8 @@ from daemon.scheduler_filters import Refusal, Room, explain, fixed_refusal
 from daemon.task_states import assigned, ended, gone, wanted
 from proto import objects_pb2 as objects
 
-ZONE_LABEL = "zone"
+FAILURE_WINDOW_MS = 300_000
+FAILURES_TOLERATED = 2  # so many failures of a service on a host within the window count against it
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,8 @@ class Placement:
 class Scheduler:
     """One pass: knows what is reserved on every node, and counts in what it places."""
 
-    def __init__(self, nodes: Iterable[objects.Node], tasks: Iterable[objects.Task]) -> None:
+    def __init__(self, nodes: Iterable[objects.Node], tasks: Iterable[objects.Task], now_unix_ms: int = 0) -> None:
+        self._failed_since_unix_ms = now_unix_ms - FAILURE_WINDOW_MS
         self._rooms = {
             node.meta.id: Room(node) for node in sorted(nodes, key=lambda node: (node.meta.name, node.meta.id))
         }
@@ -84,6 +87,9 @@ class Scheduler:
             return
         if ended(task):
             room.addresses_taken += not gone(task)
+            lately = task.meta.updated_unix_ms > self._failed_since_unix_ms
+            if task.status.state == objects.TASK_STATE_FAILED and lately:
+                room.failures[task.service_id] = room.failures.get(task.service_id, 0) + 1
         else:
             self._add(room, task)
 
@@ -93,7 +99,7 @@ class Scheduler:
         if wanted(task):
             room.by_service[task.service_id] = room.by_service.get(task.service_id, 0) + 1
             zones = self._zone_counts.setdefault(task.service_id, {})
-            zone = _zone(room.node)
+            zone = room.zone
             zones[zone] = zones.get(zone, 0) + 1
 
     def _fixed_filter(self, candidate: Candidate) -> tuple[list[Room], list[tuple[objects.Node, Refusal]]]:
@@ -146,15 +152,12 @@ class Scheduler:
         return room.node.meta.name if room is not None else "a host that is gone"
 
 
-def _zone(node: objects.Node) -> str:
-    return node.meta.labels[ZONE_LABEL] if ZONE_LABEL in node.meta.labels else ""
-
-
-def _rank(room: Room, service_id: str, zones: Mapping[str, int]) -> tuple[int, int, float, int, str]:
+def _rank(room: Room, service_id: str, zones: Mapping[str, int]) -> tuple[int, int, int, float, int, str]:
     return (
+        room.failures.get(service_id, 0) // FAILURES_TOLERATED,
         room.by_service.get(service_id, 0),
-        zones.get(_zone(room.node), 0),
+        zones.get(room.zone, 0),
         round(room.load(), 6),
         room.task_count,
-        room.node.meta.name,
+        room.name,
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from daemon.deploy_plan import plan_deploy
 from daemon.orchestrator_plan import Plan, plan
@@ -172,8 +173,8 @@ class ClusterModel:
         return next(service for service in self.store.table(objects.Service) if service.meta.name == name)
 
 
-def service_spec(replicas: int = 1, image: str = "web:1", **fields: object) -> objects.ServiceSpec:
-    spec = objects.ServiceSpec(replicas=replicas, networks=["default"], **fields)  # type: ignore[arg-type]
+def service_spec(replicas: int = 1, image: str = "web:1", **fields: Any) -> objects.ServiceSpec:
+    spec = objects.ServiceSpec(replicas=replicas, networks=["default"], **fields)
     spec.container.image = image
     return spec
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from tests.daemon.cluster_model import GIB, ClusterModel, app_spec, service_spec
 Action = control.ServiceChange
 
 
-def web(**fields: object) -> objects.ServiceSpec:
+def web(**fields: Any) -> objects.ServiceSpec:
     return service_spec(2, **fields)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 from daemon.liveness_plan import plan_liveness
 from daemon.node_changes_plan import plan_remove_node
@@ -17,7 +18,7 @@ DRAINING = objects.AVAILABILITY_DRAINING
 ACTIVE = objects.AVAILABILITY_ACTIVE
 
 
-def deployed(model: ClusterModel, **services: objects.ServiceSpec) -> ClusterModel:
+def deployed(model: ClusterModel, **services: Any) -> ClusterModel:
     volumes = {mount.source for spec in services.values() for mount in spec.container.mounts if mount.source}
     model.deploy(app_spec(volumes=sorted(volumes), **services))
     return model
@@ -107,6 +108,13 @@ def test_a_task_that_fails_is_followed_with_growing_delays_and_counts_afresh_aft
     assert [task.attempt for task in model.alive()] == [1]
     history = [task for task in model.tasks() if task.desired == objects.DESIRED_STATE_STOPPED]
     assert len(history) <= 4
+
+
+def test_a_host_on_which_a_service_keeps_failing_is_left() -> None:
+    model = deployed(ClusterModel(2), web=service_spec())
+    model.fails = lambda task: task.node_id == "node-host-1"
+    model.settle()
+    assert [model.node_of(task).meta.name for task in model.serving()] == ["host-2"]
 
 
 def test_tasks_that_are_done_are_not_started_again() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -12,7 +14,7 @@ from tests.daemon.cluster_model import ClusterModel, app_spec, service_spec, wit
 BAD = "BAD"
 
 
-def version(number: int, replicas: int = 3, **fields: object) -> objects.ServiceSpec:
+def version(number: int, replicas: int = 3, **fields: Any) -> objects.ServiceSpec:
     spec = service_spec(replicas, **fields)
     spec.container.environment["VERSION"] = str(number)
     return spec
@@ -188,7 +190,7 @@ def test_whatever_happens_the_cluster_comes_to_rest_as_it_was_asked_for(
         passes = 1
         while len(model.plan().builder):
             passes += 1
-            assert passes < 4, "passes go on finding something to do though nothing happened"
+            assert passes < 10, "passes go on finding something to do though nothing happened"
         check_invariants(model)
     for number in (1, 2, 3):
         model.change_node(f"host-{number}", state=objects.NODE_STATE_READY, availability=objects.AVAILABILITY_ACTIVE)
