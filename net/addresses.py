@@ -30,9 +30,7 @@ def block_count(pool: str, prefix_bits: int) -> int:
     """How many blocks of `prefix_bits` a pool holds; ValueError where it is shorter than the pool's."""
     network = ipaddress.IPv4Network(pool)
     if not network.prefixlen <= prefix_bits <= 30:
-        raise ValueError(
-            f"a host block of /{prefix_bits} cannot be cut from {pool}: choose /{network.prefixlen}..30"
-        )
+        raise ValueError(f"a host block of /{prefix_bits} cannot be cut from {pool}: choose /{network.prefixlen}..30")
     return int(2 ** (prefix_bits - network.prefixlen))
 
 

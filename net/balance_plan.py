@@ -39,9 +39,7 @@ def backend_counts(elements: ServiceElements) -> set[str]:
 
 def _published(port: Port, backends: list[bytes]) -> ServiceElements:
     if port.protocol not in _PROTOCOLS:
-        raise ValueError(
-            f"published port {port.published}: protocol {port.protocol!r} is neither tcp nor udp"
-        )
+        raise ValueError(f"published port {port.published}: protocol {port.protocol!r} is neither tcp nor udp")
     key = struct.pack(">B3xH2x", _PROTOCOLS[port.protocol], port.published)
     if not backends:
         return {("refused", key): None}

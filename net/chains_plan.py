@@ -1,6 +1,6 @@
 """The fixed part of the nftables table: chains and sets that do not depend on services or tasks; pure.
 
-A packet's way: `raw` drops what is forged, `mark` remembers by which host a connection from outside came in,
+A packet's way: `forged` drops what is forged, `way_in` remembers by which host a connection from outside came in,
 `prerouting`/`output` choose a backend (destination NAT), `forward` decides who may talk to whom,
 `postrouting` hides sources where the answer could not find its way back.
 """
@@ -64,9 +64,7 @@ def rule(comment: str, *expressions: bytes) -> Rule:
     return Rule(comment, b"".join(expressions))
 
 
-def fixed_chains(
-    config: NetworkConfig, local: Host, tunnel: str, veths: str, dns_peer_count: int
-) -> dict[str, Chain]:
+def fixed_chains(config: NetworkConfig, local: Host, tunnel: str, veths: str, dns_peer_count: int) -> dict[str, Chain]:
     """All chains but those per backend count and per group of networks.
 
     `tunnel` is the name of the VXLAN device, `veths` the pattern of the tasks' interfaces.
@@ -83,12 +81,12 @@ def fixed_chains(
                 rule("refuse the rest at once", nft.reject_by_icmp(nft.ICMP_PORT_UNREACHABLE)),
             )
         ),
-        "prohibit": Chain(
+        "not_allowed": Chain(
             (rule("not in a common network", nft.reject_by_icmp(nft.ICMP_ADMINISTRATIVELY_PROHIBITED)),)
         ),
-        "stranger": Chain((*_trusted(config), rule("anyone else", nft.verdict(nft.GOTO, "prohibit")))),
-        "raw": Chain(_raw(tunnel, veths), Hook("filter", PREROUTING, -300)),
-        "mark": Chain(_mark(config, tunnel, veths), Hook("filter", PREROUTING, -150)),
+        "stranger": Chain((*_trusted(config), rule("anyone else", nft.verdict(nft.GOTO, "not_allowed")))),
+        "forged": Chain(_raw(tunnel, veths), Hook("filter", PREROUTING, -300)),
+        "way_in": Chain(_mark(config, tunnel, veths), Hook("filter", PREROUTING, -150)),
         "prerouting": Chain(_prerouting(dns_peer_count), Hook("nat", PREROUTING, -100)),
         "output": Chain(_output(), Hook("nat", OUTPUT, -100)),
         "input": Chain(_input(), Hook("filter", INPUT, 0)),
@@ -97,6 +95,7 @@ def fixed_chains(
             (_vip_without_backends(config),),
             Hook("filter", OUTPUT, 0),
         ),
+        "way_out": Chain((_unmark(tunnel),), Hook("filter", POSTROUTING, -150)),
         "postrouting": Chain(_postrouting(config, local, tunnel), Hook("nat", POSTROUTING, 100)),
     }
 
@@ -164,9 +163,7 @@ def _from_pool(cidr: str, *, outside: bool = False) -> bytes:
 def _asked_outside(cidr: str) -> bytes:
     """A connection that was redirected and did not ask for an address of `cidr`."""
     return (
-        nft.connection_has(nft.CT_STATUS, nft.STATUS_DNAT)
-        + nft.original_destination()
-        + nft.within(cidr, outside=True)
+        nft.connection_has(nft.CT_STATUS, nft.STATUS_DNAT) + nft.original_destination() + nft.within(cidr, outside=True)
     )
 
 
@@ -174,21 +171,14 @@ def _trusted(config: NetworkConfig) -> tuple[Rule, ...]:
     hosts = rule("hosts themselves", nft.source(), nft.lookup("tunnels"), nft.verdict(nft.ACCEPT))
     return (
         hosts,
-        *(
-            rule(f"trusted {cidr}", _from_pool(cidr), nft.verdict(nft.ACCEPT))
-            for cidr in config.trusted_cidrs
-        ),
+        *(rule(f"trusted {cidr}", _from_pool(cidr), nft.verdict(nft.ACCEPT)) for cidr in config.trusted_cidrs),
     )
 
 
 def _raw(tunnel: str, veths: str) -> tuple[Rule, ...]:
     drop = nft.verdict(nft.DROP)
     loopback = _to_pool("127.0.0.0/8")
-    elsewhere = (
-        nft.from_interface(veths, unequal=True)
-        + nft.from_interface("lo", unequal=True)
-        + _to(GATEWAY_ADDRESS)
-    )
+    elsewhere = nft.from_interface(veths, unequal=True) + nft.from_interface("lo", unequal=True) + _to(GATEWAY_ADDRESS)
     return (
         # Publishing on 127.0.0.1 needs route_localnet on these devices; this keeps its services shut.
         rule("tasks do not reach the host's loopback", nft.from_interface(veths), loopback, drop),
@@ -223,6 +213,11 @@ def _mark(config: NetworkConfig, tunnel: str, veths: str) -> tuple[Rule, ...]:
             nft.set_mark(),
         ),
     )
+
+
+def _unmark(tunnel: str) -> Rule:
+    """VXLAN looks up its outer route with the packet's mark, which would lead into the tunnel again."""
+    return rule("the outer packet goes its own way", nft.to_interface(tunnel), nft.load(bytes(4)), nft.set_mark())
 
 
 def _balance() -> tuple[Rule, ...]:
@@ -322,7 +317,7 @@ def _forward(config: NetworkConfig, tunnel: str) -> tuple[Rule, ...]:
             "tasks of internal networks stay inside",
             nft.source(),
             nft.lookup("confined"),
-            nft.verdict(nft.GOTO, "prohibit"),
+            nft.verdict(nft.GOTO, "not_allowed"),
         ),
     )
 

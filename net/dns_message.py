@@ -80,19 +80,10 @@ def write_query(identifier: int, name: str, kind: int) -> bytes:
     return header + write_name(name) + struct.pack(">HH", kind, CLASS_IN)
 
 
-def write_response(
-    query: Query, code: int, records: Sequence[tuple[int, bytes]] = (), ttl_seconds: int = 0
-) -> bytes:
+def write_response(query: Query, code: int, records: Sequence[tuple[int, bytes]] = (), ttl_seconds: int = 0) -> bytes:
     """An answer of our own: `records` are (type, data) of the name asked for."""
-    flags = (
-        _RESPONSE
-        | _AUTHORITATIVE
-        | _RECURSION_AVAILABLE
-        | (query.flags & (_RECURSION_DESIRED | _OPCODE_MASK))
-    )
-    body = b"".join(
-        b"\xc0\x0c" + _RECORD.pack(kind, CLASS_IN, ttl_seconds, len(data)) + data for kind, data in records
-    )
+    flags = _RESPONSE | _AUTHORITATIVE | _RECURSION_AVAILABLE | (query.flags & (_RECURSION_DESIRED | _OPCODE_MASK))
+    body = b"".join(b"\xc0\x0c" + _RECORD.pack(kind, CLASS_IN, ttl_seconds, len(data)) + data for kind, data in records)
     option = b"\0" + _RECORD.pack(TYPE_OPT, UDP_BYTES_OURS, 0, 0) if query.edns else b""
     header = _HEADER.pack(query.identifier, flags | code, 1, len(records), 0, int(query.edns))
     return header + query.question + body + option
@@ -122,10 +113,7 @@ def is_response_to(query: Query, data: bytes, identifier: int) -> bool:
     got, flags, questions = struct.unpack_from(">HHH", data)
     question = data[12 : 12 + len(query.question)]
     return (
-        got == identifier
-        and bool(flags & _RESPONSE)
-        and questions == 1
-        and question.lower() == query.question.lower()
+        got == identifier and bool(flags & _RESPONSE) and questions == 1 and question.lower() == query.question.lower()
     )
 
 

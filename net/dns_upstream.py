@@ -155,12 +155,7 @@ def search_domains(text: str) -> tuple[str, ...]:
 
 def _as_answer_to(query: Query, answer: bytes) -> bytes:
     """With the asker's identifier and its own letter case in the question."""
-    return (
-        struct.pack(">H", query.identifier)
-        + answer[2:12]
-        + query.question
-        + answer[12 + len(query.question) :]
-    )
+    return struct.pack(">H", query.identifier) + answer[2:12] + query.question + answer[12 + len(query.question) :]
 
 
 async def _ask_by_udp(server: str, query: Query, data: bytes, identifier: int) -> bytes:

@@ -40,8 +40,7 @@ class Forwarding:
             self._state_file.write_text(json.dumps({"ip_forward_before": _read()}) + "\n")
         except OSError as error:
             raise NetworkError(
-                f"write {self._state_file}: {error.strerror}; fairwayd keeps there what IPv4 forwarding "
-                "was before"
+                f"write {self._state_file}: {error.strerror}; fairwayd keeps there what IPv4 forwarding was before"
             ) from error
 
 

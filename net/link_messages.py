@@ -67,9 +67,7 @@ def new_vxlan(name: str, vxlan_id: int, port: int, local: str, mac: str, mtu_byt
     body = _HEADER.pack(0, 0, 0, 0, 0, 0) + text(_IFLA_IFNAME, name) + attribute(_IFLA_ADDRESS, pack_mac(mac))
     body += u32(_IFLA_MTU, mtu_bytes)
     body += nest(_IFLA_LINKINFO, text(_INFO_KIND, "vxlan"), nest(_INFO_DATA, data))
-    return Request(
-        NEWLINK, CREATE | EXCLUSIVE, body, f"make VXLAN device {name} (id {vxlan_id}, UDP port {port})"
-    )
+    return Request(NEWLINK, CREATE | EXCLUSIVE, body, f"make VXLAN device {name} (id {vxlan_id}, UDP port {port})")
 
 
 def new_veth(name: str, mac: str, peer_mac: str, mtu_bytes: int, peer_namespace: int) -> Request:
@@ -109,9 +107,7 @@ def set_link(
         body += attribute(_IFLA_IFALIAS, alias.encode()[:255])
     specification = b""
     if settings:
-        specification += nest(
-            socket.AF_INET, nest(1, *(u32(number, value) for number, value in settings.items()))
-        )
+        specification += nest(socket.AF_INET, nest(1, *(u32(number, value) for number, value in settings.items())))
     if no_ipv6_address:
         specification += _INET6_GENERATE_NONE
     if specification:
@@ -129,9 +125,7 @@ def get_link(name: str) -> Request:
 
 
 def get_link_by_index(index: int) -> Request:
-    return Request(
-        GETLINK, 0, _HEADER.pack(0, 0, 0, index, 0, 0) + _SKIP_STATISTICS, f"look up link number {index}"
-    )
+    return Request(GETLINK, 0, _HEADER.pack(0, 0, 0, index, 0, 0) + _SKIP_STATISTICS, f"look up link number {index}")
 
 
 def list_links() -> Request:
@@ -163,6 +157,4 @@ def read_link(answer: Answer) -> Link:
 def _read_settings(specification: bytes) -> dict[int, int]:
     """Per-device IPv4 settings: the kernel sends them as an array of int32 from number 1 on."""
     conf = attribute_map(attribute_map(specification).get(socket.AF_INET, b"")).get(1, b"")
-    return {
-        number + 1: value for number, (value,) in enumerate(struct.iter_unpack("=i", conf[: len(conf) & ~3]))
-    }
+    return {number + 1: value for number, (value,) in enumerate(struct.iter_unpack("=i", conf[: len(conf) & ~3]))}

@@ -196,11 +196,7 @@ class Netlink:
 
     def _pack(self, request: Request, flags: int) -> bytes:
         length = 16 + len(request.body)
-        return (
-            _HEADER.pack(length, request.kind, flags, self._sequence, 0)
-            + request.body
-            + b"\0" * (-length % 4)
-        )
+        return _HEADER.pack(length, request.kind, flags, self._sequence, 0) + request.body + b"\0" * (-length % 4)
 
     def _send(self, data: bytes, asked: str) -> None:
         try:
@@ -223,9 +219,7 @@ class Netlink:
             offset += (length + 3) & ~3
         return messages
 
-    def _acknowledgements(
-        self, chunk: Sequence[Request], first: int
-    ) -> Iterator[tuple[Request, KernelRefused]]:
+    def _acknowledgements(self, chunk: Sequence[Request], first: int) -> Iterator[tuple[Request, KernelRefused]]:
         missing = len(chunk)
         while missing:
             for _, sequence, answer, flags in self._receive(chunk[0].asked):

@@ -113,9 +113,7 @@ def lookup(set_name: str, register: int = FIRST, into: int | None = None, *, abs
 
 
 def random_number(below: int, register: int) -> bytes:
-    return expression(
-        "numgen", u32_network(1, register), u32_network(2, below), u32_network(3, 1), u32_network(4, 0)
-    )
+    return expression("numgen", u32_network(1, register), u32_network(2, below), u32_network(3, 1), u32_network(4, 0))
 
 
 def verdict_data(kind: int, code: int, chain: str = "") -> bytes:

@@ -94,9 +94,7 @@ def delete_set(table: str, name: str) -> Request:
     return _request(DELSET, 0, text(1, table) + text(2, name), f"remove nftables set {name}")
 
 
-def elements(
-    table: str, name: str, items: Iterable[tuple[bytes, Data]], *, remove: bool
-) -> Iterator[Request]:
+def elements(table: str, name: str, items: Iterable[tuple[bytes, Data]], *, remove: bool) -> Iterator[Request]:
     """Adds or removes elements of a set, in as many messages as they need."""
     kind, flags = (DELELEMENT, 0) if remove else (NEWELEMENT, CREATE)
     verb = "remove elements from" if remove else "add elements to"

@@ -81,9 +81,7 @@ class OverlayDevice:
             self._make(desired)
             link = self._find(self.name)
             if link is None:
-                raise NetworkError(
-                    f"VXLAN device {self.name} vanished while it was made: is another daemon here?"
-                )
+                raise NetworkError(f"VXLAN device {self.name} vanished while it was made: is another daemon here?")
         _, set_only = tunnel_differences(link, *shape, settings, self.mtu_bytes)
         if set_only:
             found += [f"device {self.name}: {words}" for words in set_only]
@@ -112,8 +110,8 @@ class OverlayDevice:
                 raise
             raise NetworkError(
                 f"make VXLAN device {self.name}: another device of this host has id {config.vxlan_id} and "
-                f"UDP port {config.vxlan_port} already; remove that one (`ip -d link show type vxlan`) or choose "
-                "another vxlan_id"
+                f"UDP port {config.vxlan_port} already; remove that one (`ip -d link show type vxlan`) "
+                "or choose another vxlan_id"
             ) from error
 
     def _observe(self) -> Overlay:

@@ -116,9 +116,7 @@ def new_address(item: Address) -> Request:
 
 def delete_address(item: Address) -> Request:
     body = _ADDRESS_HEADER.pack(socket.AF_INET, 32, 0, item.scope, item.device)
-    return Request(
-        DELADDR, 0, body + attribute(2, pack_address(item.address)), f"remove address {item.address}"
-    )
+    return Request(DELADDR, 0, body + attribute(2, pack_address(item.address)), f"remove address {item.address}")
 
 
 def list_addresses() -> Request:
@@ -261,9 +259,7 @@ def delete_rule(item: Rule) -> Request:
 
 
 def list_rules() -> Request:
-    return Request(
-        GETRULE, 0, _RULE_HEADER.pack(socket.AF_INET, 0, 0, 0, 0, 0, 0, 0, 0), "list routing rules"
-    )
+    return Request(GETRULE, 0, _RULE_HEADER.pack(socket.AF_INET, 0, 0, 0, 0, 0, 0, 0, 0), "list routing rules")
 
 
 def read_rule(answer: Answer) -> Rule | None:

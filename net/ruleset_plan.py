@@ -107,9 +107,7 @@ class RulesetPlan:
                 confined[key] = None
         for set_name, wanted in (("hairpins", hairpins), ("confined", confined), ("tasks", tasks)):
             steps.whole_set(set_name, wanted, FIXED_SETS[set_name])
-        used = {
-            f"net_{index.networks[each].ordinal}" for each in index.local_networks if each in index.networks
-        }
+        used = {f"net_{index.networks[each].ordinal}" for each in index.local_networks if each in index.networks}
         steps.keep_only(groups, used)
         return touched | set(index.local_networks)
 
@@ -137,14 +135,11 @@ def _advance_hosts(desired: DesiredNetwork, steps: _Steps) -> None:
     others = [host for host in desired.hosts if host.node_id != desired.local.node_id]
     everyone = [desired.local, *others]
     wanted: dict[str, dict[bytes, Data]] = {
-        "host_marks": {
-            pack_mac(host.tunnel_mac): struct.pack("=I", host_mark(host.ordinal)) for host in others
-        },
+        "host_marks": {pack_mac(host.tunnel_mac): struct.pack("=I", host_mark(host.ordinal)) for host in others},
         "tunnels": {packed(host.tunnel_address): None for host in everyone},
         "underlays": {packed(host.address): None for host in everyone},
         "dns_peers": {
-            struct.pack("=I", number): packed(host.tunnel_address)
-            for number, host in enumerate(dns_peers(desired))
+            struct.pack("=I", number): packed(host.tunnel_address) for number, host in enumerate(dns_peers(desired))
         },
     }
     for name, elements in wanted.items():

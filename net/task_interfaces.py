@@ -95,9 +95,7 @@ class TaskInterfaces:
 
     def clean(self) -> list[str]:
         """Removes interfaces and files that belong to no task any more; returns what, in words."""
-        stale = {
-            link.name: link for link in self._links() if link.kind == "veth" and self._is_ours(link.name)
-        }
+        stale = {link.name: link for link in self._links() if link.kind == "veth" and self._is_ours(link.name)}
         words = []
         for path in self._files():
             if is_namespace(path):
@@ -135,9 +133,7 @@ class TaskInterfaces:
 
     def _has_route(self, name: str, address: str) -> bool:
         number = socket.if_nametoindex(name)
-        return any(
-            route.device == number and route.destination == f"{address}/32" for route in self._task_routes()
-        )
+        return any(route.device == number and route.destination == f"{address}/32" for route in self._task_routes())
 
     def _connect(self, path: Path, name: str, address: str, mtu_bytes: int) -> None:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

@@ -1,0 +1,305 @@
+"""Several hosts, a switch and an outside client, each a network namespace of its own, for tests."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import os
+import pickle
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from net.addresses import tunnel_mac
+from net.model import (
+    DesiredNetwork,
+    Endpoint,
+    Frontend,
+    Host,
+    LocalTask,
+    NetworkConfig,
+    NetworkInfo,
+    Port,
+)
+from net.namespaces import within_namespace
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = NetworkConfig("10.112.0.0/13", "10.120.0.0/16", dns_domain="fairway.internal")
+CLIENT = "198.51.100.50"
+DEADLINE_SECONDS = 15.0
+
+
+def wait_until(condition: Callable[[], Any], what: str) -> Any:
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while True:
+        found = condition()
+        if found:
+            return found
+        assert time.monotonic() < deadline, f"not within {DEADLINE_SECONDS:.0f} s: {what}"
+        time.sleep(0.02)
+
+
+def host(number: int) -> Host:
+    return Host(
+        f"node{number}",
+        f"host-{number}",
+        f"198.51.100.{number}",
+        f"10.112.{number}.0/24",
+        f"10.112.{number}.1",
+        tunnel_mac(f"node{number}"),
+        number,
+    )
+
+
+def endpoint(service: str, slot: int, on: int, address: str, network: str, ready: bool = True) -> Endpoint:
+    return Endpoint(f"{service}{slot}", f"{service}.{slot}", f"id-{service}", f"node{on}", address, ready, (network,))
+
+
+HOSTS = tuple(host(number) for number in (1, 2, 3))
+NETWORKS = (
+    NetworkInfo("A", 1, "default", "shop", "default"),
+    NetworkInfo("B", 2, "default", "blog", "default", internal=True),
+)
+FRONTENDS = (
+    Frontend(
+        "id-web",
+        "web",
+        "shop",
+        "default",
+        "10.120.0.1",
+        (Port("tcp", 80, 8080), Port("udp", 81, 8081)),
+        ("A",),
+        ("www",),
+    ),
+    Frontend("id-one", "one", "shop", "default", "10.120.0.2", (Port("tcp", 80, 8082),), ("A",)),
+    Frontend("id-none", "none", "shop", "default", "10.120.0.3", (Port("tcp", 80, 8083),), ("A",)),
+    Frontend("id-blog", "blog", "blog", "default", "10.120.0.4", (Port("tcp", 80),), ("B",)),
+)
+ENDPOINTS = (
+    endpoint("web", 1, 1, "10.112.1.11", "A"),
+    endpoint("web", 2, 2, "10.112.2.11", "A"),
+    endpoint("web", 3, 3, "10.112.3.11", "A"),
+    endpoint("one", 1, 3, "10.112.3.12", "A"),
+    endpoint("blog", 1, 2, "10.112.2.12", "B"),
+)
+
+
+class HostProcess:
+    def __init__(self, folder: Path, upstream: list[str]) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.net.host_process", str(folder), *upstream],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+        )
+        self.namespace = Path(f"/proc/{self.process.pid}/ns/net")
+        self._receive()
+
+    def start(self) -> None:
+        self._send("start")
+        self._receive()
+
+    def call(self, method: str, *arguments: Any) -> Any:
+        self._send(base64.b64encode(pickle.dumps((method, arguments))).decode())
+        return self._receive()
+
+    def shell(self, command: str) -> str:
+        return shell(self.namespace, command)
+
+    def stop(self) -> None:
+        assert self.process.stdin and self.process.stdout
+        with contextlib.suppress(OSError):
+            self.process.stdin.close()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.process.stdout.close()
+
+    def _send(self, line: str) -> None:
+        assert self.process.stdin
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+
+    def _receive(self) -> Any:
+        assert self.process.stdout
+        line = self.process.stdout.readline()
+        assert line, "the host's process ended"
+        good, value = pickle.loads(base64.b64decode(line))
+        assert good, value
+        return value
+
+
+def shell(namespace: Path, command: str) -> str:
+    done = subprocess.run(
+        ["nsenter", f"--net={namespace}", "sh", "-ec", command],
+        text=True,
+        capture_output=True,
+        timeout=DEADLINE_SECONDS,
+    )
+    assert done.returncode == 0, f"{command}: {done.stderr}"
+    return done.stdout
+
+
+class Server:
+    """Answers every TCP connection on `port` and datagram on the next with its name and the asker's address."""
+
+    def __init__(self, namespace: Path, name: str, port: int = 80) -> None:
+        self.name = name
+        self._listener = within_namespace(namespace, lambda: socket.create_server(("0.0.0.0", port)))
+        self._datagrams = within_namespace(namespace, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        self._datagrams.bind(("0.0.0.0", port + 1))
+        self._open: list[socket.socket] = []
+        self._threads = [
+            threading.Thread(target=self._accept, daemon=True),
+            threading.Thread(target=self._datagram, daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, peer = self._listener.accept()
+            except OSError:
+                return
+            self._open.append(connection)
+            thread = threading.Thread(target=self._serve, args=(connection, peer[0]), daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def _serve(self, connection: socket.socket, peer: str) -> None:
+        with connection, contextlib.suppress(OSError):
+            connection.sendall(f"{self.name} {peer}\n".encode())
+            while data := connection.recv(4096):
+                connection.sendall(data)
+
+    def _datagram(self) -> None:
+        while True:
+            try:
+                data, peer = self._datagrams.recvfrom(4096)
+                if not data:
+                    return
+                self._datagrams.sendto(f"{self.name} {peer[0]}\n".encode(), peer)
+            except OSError:
+                return
+
+    def close(self) -> None:
+        for each in (self._listener, self._datagrams, *self._open):
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join(5)
+        for each in (self._listener, self._datagrams, *self._open):
+            each.close()
+
+
+def connect(namespace: Path, address: str, port: int = 80, timeout: float = 3.0) -> socket.socket:
+    return within_namespace(namespace, lambda: socket.create_connection((address, port), timeout))
+
+
+def ask(namespace: Path, address: str, port: int = 80) -> tuple[str, str]:
+    """(who answered, whom it saw) over TCP."""
+    with connect(namespace, address, port) as connection, connection.makefile() as lines:
+        name, peer = lines.readline().split()
+        return name, peer
+
+
+def ask_by_udp(namespace: Path, address: str, port: int) -> tuple[str, str]:
+    with within_namespace(namespace, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as datagrams:
+        datagrams.settimeout(3)
+        datagrams.connect((address, port))
+        datagrams.send(b"who?")
+        name, peer = datagrams.recv(4096).decode().split()
+        return name, peer
+
+
+class World:
+    """Three hosts, an outside client on the underlay, and the tasks of ENDPOINTS with a server each."""
+
+    def __init__(self, folder: Path) -> None:
+        self.hosts: list[HostProcess] = []
+        self.tasks: dict[str, Path] = {}
+        self.servers: list[Server] = []
+        self._holders: list[subprocess.Popen[bytes]] = []
+        try:
+            self.switch = self._hold()
+            self.client = self._hold()
+            shell(self.switch, "ip link add br0 type bridge && ip link set br0 up")
+            self._plug(self.client, CLIENT)
+            for each in HOSTS:
+                process = HostProcess(folder / each.name, [CLIENT])
+                self.hosts.append(process)
+                self._plug(process.namespace, each.address)
+            for process in self.hosts:
+                process.start()
+            self.desired = DesiredNetwork(CONFIG, HOSTS[0], HOSTS, FRONTENDS, ENDPOINTS, NETWORKS)
+            self.apply()
+            for each in ENDPOINTS:
+                self._run_task(each)
+        except BaseException:
+            self.close()
+            raise
+
+    def apply(self, **changes: Any) -> None:
+        """Applies the desired state with `changes` on every host; later calls start from the original again."""
+        desired = replace(self.desired, **changes)
+        for number, process in enumerate(self.hosts):
+            local = desired.hosts[number] if number < len(desired.hosts) else HOSTS[number]
+            tasks = tuple(
+                LocalTask(each.task_id, each.address, each.networks)
+                for each in ENDPOINTS
+                if each.node_id == local.node_id
+            )
+            process.call("apply", replace(desired, local=local, tasks=tasks))
+
+    def close(self) -> None:
+        for server in self.servers:
+            server.close()
+        for process in self.hosts:
+            with contextlib.suppress(Exception):
+                for task_id in process.call("list_task_networks"):
+                    process.call("delete_task_network", task_id)
+            process.stop()
+        for holder in self._holders:
+            holder.kill()
+            holder.wait()
+
+    def _run_task(self, task: Endpoint) -> None:
+        process = self.hosts[int(task.node_id[-1]) - 1]
+        namespace = Path(process.call("create_task_network", task.task_id, task.address))
+        self.tasks[task.task_id] = namespace
+        self.servers.append(Server(namespace, task.task_name))
+
+    def _hold(self) -> Path:
+        holder = subprocess.Popen(["unshare", "--net", "sleep", "infinity"])
+        self._holders.append(holder)
+        namespace = Path(f"/proc/{holder.pid}/ns/net")
+        own = os.readlink("/proc/self/ns/net")
+        wait_until(lambda: os.readlink(namespace) != own, "a namespace of its own")
+        return namespace
+
+    def _plug(self, namespace: Path, address: str) -> None:
+        pid, number = namespace.parts[2], address.rsplit(".", 1)[1]
+        shell(
+            self.switch,
+            f"ip link add p{number} type veth peer name eth0 netns {pid}; ip link set p{number} master br0 up",
+        )
+        shell(namespace, f"ip link set lo up; ip addr add {address}/24 dev eth0; ip link set eth0 up")
+
+
+@contextlib.contextmanager
+def running_world(folder: Path) -> Iterator[World]:
+    world = World(folder)
+    try:
+        yield world
+    finally:
+        world.close()
