@@ -114,7 +114,6 @@ class ClusterHost:
             )
             nursery.start_soon(parts.agent.run, host)
             nursery.start_soon(self._describe, runtime, reports)
-            nursery.start_soon(parts.connection.run)
             nursery.start_soon(parts.renewal.run)
             nursery.start_soon(self._remember_nodes, view)
             if voter is not None:

@@ -96,6 +96,7 @@ class Fairwayd:
                 [CONTROL.full_name, HOST.full_name],
             ):
                 self.parts, self.phase = parts, "member"
+                nursery.start_soon(parts.connection.run)
                 task_status.started(parts)
                 try:
                     await trio.sleep_forever()

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import grpc
 import trio
-from grpc_health.v1 import health_pb2
-from grpc_health.v1.health import aio as health
+from grpc_health.v1 import health
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from daemon.errors import Kind, Refused
@@ -90,11 +90,11 @@ async def port_server(
 async def _server(handlers: Sequence[grpc.GenericRpcHandler], names: Sequence[str]) -> grpc.aio.Server:
     server = grpc.aio.server(options=OPTIONS)
     server.add_generic_rpc_handlers(tuple(handlers))
-    servicer = health.HealthServicer()
+    servicer = health.aio.HealthServicer()
     for name in (*names, ""):
         await call(servicer.set(name, health_pb2.HealthCheckResponse.SERVING))
     health_service = health_pb2.DESCRIPTOR.services_by_name["Health"]
-    health.health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     reflection.enable_server_reflection([*names, health_service.full_name, reflection.SERVICE_NAME], server)
     return server
 

@@ -7,7 +7,6 @@ the time until the leader is heard.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -130,14 +129,13 @@ def save(view: HostState, path: Path) -> None:
 
 def load(path: Path) -> HostState | None:
     """What `save` wrote, or None where there is nothing that can be read."""
-    with contextlib.suppress(FileNotFoundError):
-        try:
-            return HostState.FromString(path.read_bytes())
-        except (DecodeError, OSError) as error:
-            logger.warning("the saved state %s is of no use (%s); waiting for the leader's", path, error)
-            with contextlib.suppress(OSError):
-                path.unlink()
-    return None
+    try:
+        return HostState.FromString(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (DecodeError, OSError) as error:
+        logger.warning("the saved state %s is of no use (%s); waiting for the leader's", path, error)
+        return None
 
 
 def merge(states: Iterable[HostState]) -> HostState:

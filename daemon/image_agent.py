@@ -7,7 +7,6 @@ a task needs now goes first.
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -30,6 +29,8 @@ logger = logging.getLogger(__name__)
 RETRY_S_MIN = 0.5
 RETRY_S_MAX = 30.0
 ENSURE_TRIES_MAX = 3
+UNKNOWN_KEPT_S = 60.0  # before an image that the cluster does not have is removed
+LOOK_INTERVAL_S = 30.0
 
 
 class ImageAgent:
@@ -41,6 +42,7 @@ class ImageAgent:
         self._peers = peers
         self._reports = reports
         self._node_id = node_id
+        self._unknown_since_s: dict[str, float] = {}
         self._wake = trio.Event()
         self._fetching = trio.Lock()  # one image at a time: they share the link and the disk
 
@@ -59,7 +61,7 @@ class ImageAgent:
                 logger.warning("images: %s", error)
                 complete = False
             retry_s = RETRY_S_MIN if complete else min(2 * retry_s, RETRY_S_MAX)
-            with trio.move_on_after(math.inf if complete else retry_s):
+            with trio.move_on_after(LOOK_INTERVAL_S if complete else retry_s):
                 await self._wake.wait()
 
     async def _reconcile(self) -> bool:
@@ -83,8 +85,13 @@ class ImageAgent:
     async def _remove_unknown(self) -> None:
         wanted = {image.manifest_digest for image in self._view.images}
         wanted |= {task.image_digest for task in self._view.tasks}
-        for image in await self._images.list():
-            if image.manifest_digest not in wanted:
+        held = await self._images.list()
+        unknown = {image.manifest_digest for image in held} - wanted
+        now_s = trio.current_time()
+        self._unknown_since_s = {digest: self._unknown_since_s.get(digest, now_s) for digest in unknown}
+        for image in held:
+            # One that was loaded here a moment ago may not be committed yet.
+            if now_s - self._unknown_since_s.get(image.manifest_digest, now_s) >= UNKNOWN_KEPT_S:
                 logger.info("removing image %s: the cluster has it no more", image.name)
                 await self._images.remove(image.manifest_digest)
                 await self._report()

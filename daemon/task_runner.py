@@ -173,11 +173,18 @@ class TaskRunner:
 
     async def _start(self) -> None:
         self._set(objects.TASK_STATE_PREPARING)
+        failure: Exception | None = None
+        pid = 0
         with trio.CancelScope() as scope:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._cancel_when_unwanted, scope)
-                pid = await self._host.start(self.task, self._progress)
+                try:
+                    pid = await self._host.start(self.task, self._progress)
+                except Exception as error:  # raised below, outside of the nursery that would wrap it
+                    failure = error
                 nursery.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
         if scope.cancelled_caught:
             self._end(objects.TASK_STATE_EXITED, "stopped before it had started")
             return
