@@ -94,9 +94,11 @@ class Replication:
         progress.round = max(progress.round, reply.round)
         if progress.snapshot is None or progress.snapshot.index != reply.snapshot_index:
             return
-        if not progress.snapshot.advance(reply.offset_bytes):
-            progress.snapshot = Outgoing(self._take_snapshot(), self._settings.snapshot_chunk_bytes)
-        self._send_piece(member, progress, now)
+        if progress.snapshot.advance(reply.offset_bytes):
+            self._send_piece(member, progress, now)
+        elif reply.offset_bytes == 0 < progress.snapshot.piece.offset_bytes:
+            self._begin_snapshot(member, progress, now)  # the receiver has lost what it had
+        # Anything else is a late answer; where one is missing the timer begins again.
 
     def send_new(self, now: float) -> None:
         """Sends what members lack, as far as their windows allow."""
@@ -201,7 +203,7 @@ class Replication:
 
     def _heartbeat_beside_snapshot(self, member: str, progress: _Progress, now: float) -> None:
         if now - progress.snapshot_sent_at > self._settings.snapshot_resend_ms / 1000:
-            self._send_piece(member, progress, now)
+            self._begin_snapshot(member, progress, now)
             return
         # The base is committed, so comparing with it can never send the receiver astray.
         self._send_append(member, progress, self._journal.first_index, ())

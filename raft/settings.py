@@ -45,7 +45,7 @@ class RaftSettings:
     state_flush_objects: int = 512
     snapshot_chunk_bytes: int = 512 * 1024
     snapshot_bytes_max: int = 512 * 1024 * 1024
-    snapshot_resend_ms: int = 2000
+    snapshot_resend_ms: int = 10_000  # without an answer to a chunk the snapshot begins again
 
     frame_bytes_max: int = 4 * 1024 * 1024
     outbox_bytes_max: int = 16 * 1024 * 1024  # waiting for one peer's connection

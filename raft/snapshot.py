@@ -61,10 +61,8 @@ class Outgoing:
         self.piece = next(self._pieces)
 
     def advance(self, offset_bytes: int) -> bool:
-        """The receiver wants what begins at `offset_bytes`; False where this stream is past that."""
-        if offset_bytes == self.piece.offset_bytes:
-            return True
-        if offset_bytes != self.piece.offset_bytes + len(self.piece.data) or self.piece.sha256:
+        """The receiver wants what begins at `offset_bytes`: True where that is the piece after `piece`."""
+        if self.piece.sha256 or offset_bytes != self.piece.offset_bytes + len(self.piece.data):
             return False
         self.piece = next(self._pieces)
         return True
@@ -84,7 +82,9 @@ class Incoming:
         return len(self._content)
 
     def add(self, piece: Piece) -> bool:
-        """Takes a chunk if it is the one that is due. ValueError where the stream is longer than allowed."""
+        """Takes a chunk if it is due or the first again. ValueError where the stream is too long."""
+        if piece.offset_bytes == 0:
+            self._content.clear()
         if piece.offset_bytes != len(self._content):
             return False
         if len(self._content) + len(piece.data) > self._bytes_max:

@@ -8,7 +8,12 @@ from proto import objects_pb2 as objects
 from raft.settings import Peer
 from tests.raft.simulator import Cluster, Network
 
-SMALL = {"log_entries_kept_max": 20, "state_flush_objects": 10, "snapshot_chunk_bytes": 300}
+SMALL = {
+    "log_entries_kept_max": 20,
+    "state_flush_objects": 10,
+    "snapshot_chunk_bytes": 2000,
+    "snapshot_resend_ms": 500,
+}
 
 
 def grown(seed: int, network: Network | None = None, settings: dict[str, int] | None = None) -> Cluster:
