@@ -27,22 +27,32 @@ def answer(value: Any) -> None:
 async def main(folder: Path, upstream: list[str]) -> None:
     answer((True, "in its namespace"))
     assert sys.stdin.readline().strip() == "start"
-    async with trio.open_nursery() as nursery:
-        network = Network(folder / "state", folder / "run", upstream_servers=upstream)
-        await nursery.start(network.run)
-        answer((True, "running"))
-        while line := await trio.to_thread.run_sync(sys.stdin.readline):
-            method, arguments = pickle.loads(base64.b64decode(line))
-            try:
-                result = getattr(network, method)
-                if callable(result):
-                    result = result(*arguments)
-                if hasattr(result, "__await__"):
-                    result = await result
-                answer((True, result))
-            except Exception:
-                answer((False, traceback.format_exc()))
-        nursery.cancel_scope.cancel()
+    again = True
+    while again:
+        async with trio.open_nursery() as nursery:
+            network = Network(folder / "state", folder / "run", upstream_servers=upstream)
+            await nursery.start(network.run)
+            answer((True, "running"))
+            again = await serve(network)
+            nursery.cancel_scope.cancel()
+
+
+async def serve(network: Network) -> bool:
+    """Carries out what is asked; returns whether it is to be started again."""
+    while line := await trio.to_thread.run_sync(sys.stdin.readline):
+        if line.strip() == "restart":
+            return True
+        method, arguments = pickle.loads(base64.b64decode(line))
+        try:
+            result = getattr(network, method)
+            if callable(result):
+                result = result(*arguments)
+            if hasattr(result, "__await__"):
+                result = await result
+            answer((True, result))
+        except Exception:
+            answer((False, traceback.format_exc()))
+    return False
 
 
 if __name__ == "__main__":

@@ -7,10 +7,10 @@ import socket
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
+from net.namespaces import within_namespace
 from tests.net.world import (
     CLIENT,
     CONFIG,
@@ -21,6 +21,7 @@ from tests.net.world import (
     ask_by_udp,
     connect,
     running_world,
+    shell,
     wait_until,
 )
 
@@ -114,7 +115,7 @@ def test_without_a_common_network_there_is_a_refusal_at_once(world: World, task:
 
 def test_outside_sources_reach_tasks_only_where_they_are_trusted(world: World) -> None:
     route = "ip route replace 10.112.0.0/12 via 198.51.100.1"
-    world_shell(world.client, route)
+    shell(world.client, route)
     with pytest.raises(OSError):
         connect(world.client, "10.112.2.11")
     with pytest.raises(OSError):
@@ -145,8 +146,6 @@ def test_a_withdrawn_task_keeps_its_connections_and_gets_no_new_ones(world: Worl
 
 
 def test_udp_of_a_withdrawn_task_moves_at_once_even_on_the_same_socket(world: World) -> None:
-    from net.namespaces import within_namespace
-
     namespace = world.tasks["one1"]
     with within_namespace(namespace, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as datagrams:
         datagrams.settimeout(3)
@@ -171,9 +170,7 @@ def test_tasks_reach_outside_unless_their_networks_are_internal(world: World) ->
 
 def test_a_task_cannot_send_from_another_address(world: World) -> None:
     namespace = world.tasks["blog1"]
-    world_shell(namespace, "ip addr add 10.112.1.99/32 dev lo")
-    from net.namespaces import within_namespace
-
+    shell(namespace, "ip addr add 10.112.1.99/32 dev lo")
     with within_namespace(namespace, lambda: socket.socket()) as forged:
         forged.settimeout(0.3)
         forged.bind(("10.112.1.99", 0))
@@ -185,11 +182,9 @@ def test_a_task_does_not_reach_the_loopback_of_its_host(world: World) -> None:
     host = world.hosts[0]
     server = Server(host.namespace, "private", 7070)
     try:
-        world_shell(world.tasks["web1"], "ip route add 127.0.0.9/32 via 169.254.77.1 dev eth0 onlink || true")
+        shell(world.tasks["web1"], "ip route add 127.0.0.9/32 via 169.254.77.1 dev eth0 onlink || true")
         assert ask(host.namespace, "127.0.0.1", 7070)[0] == "private"
-        world_shell(
-            world.tasks["web1"], "ip route replace table local 127.0.0.9/32 via 169.254.77.1 dev eth0 onlink || true"
-        )
+        shell(world.tasks["web1"], "ip route replace table local 127.0.0.9/32 via 169.254.77.1 dev eth0 onlink || true")
         with pytest.raises(OSError):
             connect(world.tasks["web1"], "127.0.0.9", 7070, timeout=0.3)
     finally:
@@ -234,9 +229,3 @@ def test_the_tables_of_others_are_left_alone(world: World) -> None:
     host.shell("nft delete table ip fairway_fw")
     assert host.call("check") != []
     assert "chain mine" in host.shell("nft list table ip others")
-
-
-def world_shell(namespace: Path, command: str) -> str:
-    from tests.net.world import shell
-
-    return shell(namespace, command)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import os
 import pickle
 import socket
 import subprocess
@@ -104,6 +103,11 @@ class HostProcess:
 
     def start(self) -> None:
         self._send("start")
+        self._receive()
+
+    def restart(self) -> None:
+        """Ends the `Network` and makes a new one in the same namespace, as a restart of the daemon does."""
+        self._send("restart")
         self._receive()
 
     def call(self, method: str, *arguments: Any) -> Any:
@@ -243,8 +247,8 @@ class World:
                 process.start()
             self.desired = DesiredNetwork(CONFIG, HOSTS[0], HOSTS, FRONTENDS, ENDPOINTS, NETWORKS)
             self.apply()
-            for each in ENDPOINTS:
-                self._run_task(each)
+            for task in ENDPOINTS:
+                self._run_task(task)
         except BaseException:
             self.close()
             raise
@@ -283,8 +287,8 @@ class World:
         holder = subprocess.Popen(["unshare", "--net", "sleep", "infinity"])
         self._holders.append(holder)
         namespace = Path(f"/proc/{holder.pid}/ns/net")
-        own = os.readlink("/proc/self/ns/net")
-        wait_until(lambda: os.readlink(namespace) != own, "a namespace of its own")
+        own = Path("/proc/self/ns/net").readlink()
+        wait_until(lambda: namespace.readlink() != own, "a namespace of its own")
         return namespace
 
     def _plug(self, namespace: Path, address: str) -> None:

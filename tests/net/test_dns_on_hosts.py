@@ -1,0 +1,145 @@
+"""The name servers of three real hosts, asked from real tasks; an outside client plays the upstream server."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from net import dns_message as message
+from net.addresses import GATEWAY_ADDRESS, PEER_DNS_ADDRESS
+from net.namespaces import within_namespace
+from tests.net.world import World, running_world, wait_until
+
+
+class UpstreamServer:
+    """Answers 203.0.113.7 to every A query and counts them; over UDP only."""
+
+    def __init__(self, namespace: Path) -> None:
+        self.count = 0
+        self._socket = within_namespace(namespace, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        self._socket.bind(("0.0.0.0", 53))
+        self._socket.settimeout(0.2)
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            with contextlib.suppress(TimeoutError):
+                data, peer = self._socket.recvfrom(4096)
+                query = message.read_query(data)
+                self.count += 1
+                if query.name.startswith("silent"):
+                    continue
+                records = [message.address_record("203.0.113.7")] if query.kind == message.TYPE_A else []
+                self._socket.sendto(message.write_response(query, 0, records, 60), peer)
+
+    def close(self) -> None:
+        self._stopping.set()
+        self._thread.join()
+        self._socket.close()
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with running_world(tmp_path_factory.mktemp("names")) as world:
+        wait_until(lambda: try_ask(world.tasks["web1"], "web"), "the name server")
+        yield world
+
+
+@pytest.fixture(scope="module")
+def upstream(world: World) -> Iterator[UpstreamServer]:
+    server = UpstreamServer(world.client)
+    yield server
+    server.close()
+
+
+def exchange(
+    namespace: Path, name: str, kind: int = message.TYPE_A, server: str = GATEWAY_ADDRESS, *, tcp: bool = False
+) -> tuple[int, list[str]]:
+    """(response code, addresses)."""
+    data = message.write_query(4711, name, kind)
+    flavour = socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM
+    with within_namespace(namespace, lambda: socket.socket(socket.AF_INET, flavour)) as connection:
+        connection.settimeout(6)
+        connection.connect((server, 53))
+        if tcp:
+            connection.sendall(struct.pack(">H", len(data)) + data)
+            answer = connection.recv(4096)[2:]
+        else:
+            connection.send(data)
+            answer = connection.recv(4096)
+    count = struct.unpack_from(">H", answer, 6)[0]
+    records = answer[len(data) :]
+    if kind == message.TYPE_A:
+        found = [socket.inet_ntoa(records[16 * n + 12 : 16 * n + 16]) for n in range(count)]
+    else:
+        found = ["?"] * count
+    return message.response_code(answer), found
+
+
+def try_ask(namespace: Path, name: str) -> bool:
+    try:
+        return exchange(namespace, name)[0] == 0
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("tcp", [False, True])
+@pytest.mark.parametrize(
+    ("task", "name", "answer"),
+    [
+        ("web1", "web", (0, ["10.120.0.1"])),
+        ("web2", "one.shop", (0, ["10.120.0.2"])),
+        ("web3", "2.web.shop.fairway.internal", (0, ["10.112.2.11"])),
+        ("blog1", "blog", (0, ["10.120.0.4"])),
+        ("blog1", "web.shop.fairway.internal", (3, [])),
+        ("web1", "nobody", (3, [])),
+    ],
+)
+def test_a_task_gets_answers(world: World, task: str, name: str, answer: tuple[int, list[str]], tcp: bool) -> None:
+    assert exchange(world.tasks[task], name, tcp=tcp) == answer
+
+
+def test_there_is_no_ipv6_address_and_that_is_said_at_once(world: World) -> None:
+    assert exchange(world.tasks["web1"], "web", message.TYPE_AAAA) == (0, [])
+
+
+def test_the_host_itself_sees_all_names(world: World) -> None:
+    assert exchange(world.hosts[0].namespace, "blog.blog") == (0, ["10.120.0.4"])
+
+
+def test_the_servers_of_other_hosts_stand_in(world: World) -> None:
+    wait_until(lambda: exchange(world.tasks["one1"], "web", server=PEER_DNS_ADDRESS) == (0, ["10.120.0.1"]), "a peer")
+    for _ in range(10):
+        answer = exchange(world.tasks["one1"], "one", server=PEER_DNS_ADDRESS)
+        assert answer == (0, ["10.120.0.2"])
+
+
+def test_the_rest_is_asked_upstream_once_and_kept(world: World, upstream: UpstreamServer) -> None:
+    before = upstream.count
+    for _ in range(3):
+        assert exchange(world.tasks["web1"], "example.com") == (0, ["203.0.113.7"])
+    assert upstream.count == before + 1
+    assert exchange(world.tasks["web1"], "EXAMPLE.com", tcp=True) == (0, ["203.0.113.7"])
+
+
+def test_nobody_from_outside_gets_an_answer(world: World) -> None:
+    with pytest.raises(OSError):
+        exchange(world.client, "web.shop", server="198.51.100.1")
+
+
+def test_resolv_conf_names_both_servers_and_the_app(world: World) -> None:
+    text = world.hosts[0].call("resolv_conf", "shop")
+    assert f"nameserver {GATEWAY_ADDRESS}\nnameserver {PEER_DNS_ADDRESS}\n" in text
+    assert "search shop.fairway.internal fairway.internal\n" in text
+
+
+def test_a_silent_upstream_is_an_error_within_seconds(world: World, upstream: UpstreamServer) -> None:
+    assert exchange(world.tasks["web1"], "silent.example.org")[0] == message.SERVER_FAILURE

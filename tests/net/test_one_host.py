@@ -1,0 +1,121 @@
+"""One host: what a restart adopts, what is refused, what is left behind (nothing)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from net import features
+from net.errors import NetworkError
+from net.model import DesiredNetwork, LocalTask
+from net.network import Network
+from tests.net.world import CONFIG, ENDPOINTS, FRONTENDS, HOSTS, NETWORKS, HostProcess, shell
+
+DESIRED = DesiredNetwork(
+    CONFIG, HOSTS[0], HOSTS, FRONTENDS, ENDPOINTS, NETWORKS, (LocalTask("web1", "10.112.1.11", ("A",)),)
+)
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[HostProcess]:
+    process = HostProcess(tmp_path, [])
+    try:
+        # An underlay that leads nowhere.
+        process.shell(
+            "ip link set lo up; ip link add under type veth peer name other;"
+            "ip addr add 198.51.100.1/24 dev under; ip link set under up; ip link set other up"
+        )
+        process.start()
+        yield process
+        for task_id in process.call("list_task_networks"):
+            process.call("delete_task_network", task_id)
+    finally:
+        process.stop()
+
+
+def test_this_machine_has_what_is_needed() -> None:
+    before = Path("/proc/sys/net/ipv4/ip_forward").read_text()
+    assert features.check() == []
+    assert Path("/proc/sys/net/ipv4/ip_forward").read_text() == before
+
+
+def test_a_second_daemon_adopts_everything_and_changes_nothing(host: HostProcess) -> None:
+    host.call("apply", DESIRED)
+    host.call("create_task_network", "web1", "10.112.1.11")
+    look = "nft -a list ruleset; ip -d link; ip rule; ip route show table all; ip neigh; bridge fdb"
+    before = host.shell(look)
+    # A restarted daemon has no memory: everything is compared with the kernel.
+    host.restart()
+    host.call("apply", DESIRED)
+    assert host.call("create_task_network", "web1", "10.112.1.11").name == "web1"
+    assert host.shell(look) == before
+    assert host.call("check") == []
+    assert host.call("list_task_networks") == {"web1": "10.112.1.11"}
+
+
+def test_a_stale_ruleset_is_corrected_when_a_daemon_starts(host: HostProcess) -> None:
+    host.call("apply", DESIRED)
+    host.restart()
+    host.call("apply", replace(DESIRED, endpoints=ENDPOINTS[:1], hosts=HOSTS[:2], frontends=FRONTENDS[:1]))
+    rules = host.shell("nft list ruleset")
+    assert "10.112.2.11" not in rules
+    assert "10.120.0.2" not in rules
+    assert "10.112.3.0/24" not in host.shell("ip route")
+
+
+def test_leaving_takes_everything_away(host: HostProcess) -> None:
+    look = "nft list ruleset; ip -o link | cut -d: -f2; ip rule; ip -4 route show table all"
+    before = host.shell(look)
+    host.call("apply", DESIRED)
+    host.call("create_task_network", "web1", "10.112.1.11")
+    assert host.shell(look) != before
+    host.call("remove")
+    assert host.shell(look) == before
+    assert host.shell("cat /proc/sys/net/ipv4/ip_forward").strip() == "0"
+
+
+def test_stale_interfaces_go_and_others_stay(host: HostProcess) -> None:
+    host.call("apply", DESIRED)
+    host.shell("ip link add fwt0123456789ab type veth peer name mine0")
+    assert host.call("check") == ["stale interface fwt0123456789ab"]
+    host.shell("ip link add fwtmine type veth peer name mine1")
+    assert host.call("check") == []
+
+
+def test_task_networks_come_and_go_and_can_be_asked_for_twice(host: HostProcess) -> None:
+    host.call("apply", DESIRED)
+    first = host.call("create_task_network", "a", "10.112.1.50")
+    assert host.call("create_task_network", "a", "10.112.1.50") == first
+    host.call("create_task_network", "b", "10.112.1.51")
+    assert host.call("list_task_networks") == {"a": "10.112.1.50", "b": "10.112.1.51"}
+    assert "10.112.1.50/32" in shell(first, "ip addr show dev eth0")
+    for _ in range(2):
+        host.call("delete_task_network", "a")
+    assert host.call("list_task_networks") == {"b": "10.112.1.51"}
+    assert not first.exists()
+
+
+def test_a_failed_task_network_leaves_nothing_and_says_why(host: HostProcess) -> None:
+    host.call("apply", DESIRED)
+    links = host.shell("ip -o link | cut -d: -f2")
+    with pytest.raises(AssertionError, match="cannot be a file name"):
+        host.call("create_task_network", "../x", "10.112.1.50")
+    assert host.shell("ip -o link | cut -d: -f2") == links
+    assert host.call("list_task_networks") == {}
+
+
+def test_a_vxlan_id_that_is_taken_is_explained(host: HostProcess) -> None:
+    host.shell("ip link add theirs type vxlan id 4077 local 198.51.100.1 dstport 8472 nolearning")
+    with pytest.raises(AssertionError, match="choose another vxlan_id"):
+        host.call("apply", DESIRED)
+    host.shell("ip link del theirs")
+    host.call("apply", DESIRED)
+    assert host.call("check") == []
+
+
+def test_a_prefix_that_leaves_no_room_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(NetworkError, match="15 in a whole name"):
+        Network(tmp_path, tmp_path, "fairway1")
