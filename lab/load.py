@@ -58,6 +58,7 @@ class LoadResult:
     failures: list[Failure] = field(default_factory=list)  # the first FAILURES_KEPT_MAX
     answers: dict[str, int] = field(default_factory=dict)  # body's first 200 characters -> count
     longest_outage_seconds: float = 0.0
+    failing_span_seconds: float = 0.0  # from the first failed request to the last, whatever was in between
     latency_ms_p50: float = 0.0
     latency_ms_p99: float = 0.0
     latency_ms_max: float = 0.0
@@ -96,6 +97,8 @@ class _Tally:
         result = self.result
         result.seconds = time.time() - result.started_unix_seconds
         result.longest_outage_seconds = longest_outage(self._outcomes)
+        failed_at = [sent_at for sent_at, good in self._outcomes if not good]
+        result.failing_span_seconds = max(failed_at) - min(failed_at) if failed_at else 0.0
         latencies = sorted(self._latencies_ms)
         if latencies:
             result.latency_ms_p50 = percentile(latencies, 0.5)

@@ -235,7 +235,7 @@ class Story:
             f" (p50 {result['latency_ms_p50']:.0f} ms, p99 {result['latency_ms_p99']:.0f} ms)"
         )
         if result["failed"]:
-            text += f"; longest time without an answer {result['longest_outage_seconds']:.2f} s"
+            text += f"; those were sent within {result['failing_span_seconds']:.1f} s"
         self._screen.done(text)
         for reason, count in sorted(result["reasons"].items(), key=lambda item: -item[1])[:4]:
             self._screen.note(f"{count} x {reason}")
