@@ -24,8 +24,10 @@ RUNTIME_NAME = "io.containerd.runc.v2"
 SPEC_TYPE = "types.containerd.io/opencontainers/runtime-spec/1/Spec"
 PROCESS_TYPE = "types.containerd.io/opencontainers/runtime-spec/1/Process"
 CREATE_TIMEOUT_MS = 120_000
-KILL_WAIT_MS_MAX = 10_000
-KILL_POLL_MS = 20
+KILL_WAIT_MS_MAX = 30_000
+KILL_POLL_MS_MIN = 500
+KILL_POLL_MS_MAX = 4_000
+CGROUP_POLL_MS = 20
 CGROUP_REMOVE_TRIES_MAX = 50
 
 _STATES: dict[int, ContainerState] = {
@@ -149,7 +151,7 @@ class Containers:
                 cgroup.remove, self._host, self._settings.cgroup_parent, container_id
             ):
                 break
-            await trio.sleep(KILL_POLL_MS / 1000)
+            await trio.sleep(CGROUP_POLL_MS / 1000)
         else:
             log.warning("container %s: a control group cannot be removed", container_id)
 
@@ -167,12 +169,14 @@ class Containers:
             if not isinstance(error, NotPossible):
                 log.debug("container %s is not deleted at once: %s", container_id, error)
         deadline = trio.current_time() + KILL_WAIT_MS_MAX / 1000
+        wait_ms = KILL_POLL_MS_MIN
         while True:
             try:
-                await self.kill(container_id, 9, everything=True)
+                # The end of its first process ends all of a process id namespace.
+                await self.kill(container_id, 9)
             except RuntimeFailure as error:
                 log.debug("container %s: %s", container_id, error)
-            await trio.sleep(KILL_POLL_MS / 1000)
+            await self._until_stopped(container_id, wait_ms)
             try:
                 await self._connection.do("tasks.v1.Tasks/Delete", request)
                 return
@@ -181,6 +185,15 @@ class Containers:
             except RuntimeFailure:
                 if trio.current_time() > deadline:
                     raise
+            wait_ms = min(wait_ms * 2, KILL_POLL_MS_MAX)
+
+    async def _until_stopped(self, container_id: str, wait_ms: int) -> None:
+        """Waits for the end of the task, at most `wait_ms`; each kill costs a process, waiting does not."""
+        request = api.WaitRequest(container_id=container_id)
+        with suppress(RuntimeFailure):
+            await self._connection.unary(
+                "tasks.v1.Tasks/Wait", request, api.WaitResponse, timeout_ms=wait_ms
+            )
 
     async def _remove_snapshot(self, key: str) -> None:
         request = api.SnapshotKeyRequest(snapshotter=self._settings.snapshotter, key=key)

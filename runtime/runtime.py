@@ -59,6 +59,7 @@ class Runtime:
         self._nursery: trio.Nursery | None = None
         self._logs: TaskLogs | None = None
         self._starting = trio.CapacityLimiter(settings.parallel_starts_max)
+        self._deleting = trio.CapacityLimiter(settings.parallel_starts_max)
         self._making: set[str] = set()
         self._out_of_memory: set[str] = set()
         self._started_ms: OrderedDict[str, int] = OrderedDict()
@@ -180,7 +181,8 @@ class Runtime:
 
         What is gone already is fine. May be repeated.
         """
-        await self._containers.delete(container_id)
+        async with self._deleting:
+            await self._containers.delete(container_id)
         await self._task_logs().detach(container_id)
         self._out_of_memory.discard(container_id)
         self._started_ms.pop(container_id, None)
