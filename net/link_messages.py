@@ -94,7 +94,6 @@ def set_link(
     mtu_bytes: int = 0,
     alias: str = "",
     settings: dict[int, int] | None = None,
-    no_ipv6_address: bool = False,
 ) -> Request:
     """Changes a link; `settings` are per-device IPv4 settings by CONF_ number."""
     flags = UP if up else 0
@@ -108,11 +107,15 @@ def set_link(
     specification = b""
     if settings:
         specification += nest(socket.AF_INET, nest(1, *(u32(number, value) for number, value in settings.items())))
-    if no_ipv6_address:
-        specification += _INET6_GENERATE_NONE
     if specification:
         body += nest(_IFLA_AF_SPEC, specification)
     return Request(NEWLINK, 0, body, f"set up {name}")
+
+
+def without_ipv6_address(number: int, name: str) -> Request:
+    """Keeps a link from making itself a link-local IPv6 address; to be asked before it goes up."""
+    body = _HEADER.pack(0, 0, 0, number, 0, 0) + nest(_IFLA_AF_SPEC, _INET6_GENERATE_NONE)
+    return Request(NEWLINK, 0, body, f"keep {name} without an IPv6 address")
 
 
 def delete_link(index: int, name: str) -> Request:

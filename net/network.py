@@ -23,6 +23,7 @@ from net.task_interfaces import TaskInterfaces
 log = logging.getLogger(__name__)
 
 CHECK_EVERY_SECONDS = 3.0
+CHECK_CPU_SHARE_MAX = 0.01
 CHECK_BACK_OFF_SECONDS_MAX = 60.0
 FIRST_APPLY_SECONDS_MAX = 30.0
 DRIFT_WORDS_MAX = 20
@@ -201,9 +202,12 @@ class Network:
         wait_seconds = CHECK_EVERY_SECONDS
         while True:
             await trio.sleep(wait_seconds)
+            started = trio.current_time()
             try:
                 await self.check()
-                wait_seconds = CHECK_EVERY_SECONDS
+                # Where a check takes long, there are fewer of them.
+                share = (trio.current_time() - started) / CHECK_CPU_SHARE_MAX
+                wait_seconds = min(max(CHECK_EVERY_SECONDS, share), CHECK_BACK_OFF_SECONDS_MAX)
             except Exception as error:
                 self.counters.check_failure_count += 1
                 wait_seconds = min(wait_seconds * 2, CHECK_BACK_OFF_SECONDS_MAX)

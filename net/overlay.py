@@ -85,6 +85,8 @@ class OverlayDevice:
         _, set_only = tunnel_differences(link, *shape, settings, self.mtu_bytes)
         if set_only:
             found += [f"device {self.name}: {words}" for words in set_only]
+            if Path("/proc/net/if_inet6").exists():
+                self._netlink.ask(links.without_ipv6_address(link.number, link.name))
             self._netlink.ask(
                 links.set_link(
                     link.number,
@@ -92,7 +94,6 @@ class OverlayDevice:
                     mac=local.tunnel_mac,
                     mtu_bytes=self.mtu_bytes,
                     settings=settings,
-                    no_ipv6_address=Path("/proc/net/if_inet6").exists(),
                 )
             )
         self._device = link.number

@@ -175,10 +175,12 @@ class TaskInterfaces:
             links.CONF_REVERSE_PATH_FILTER: 0,
             links.CONF_ROUTE_LOCALNET: 1,
         }
+        quiet = [links.without_ipv6_address(number, name)] if self._ipv6 else []
         _ask_all(
             self._netlink,
             [
-                links.set_link(number, name, alias=task_id, settings=settings, no_ipv6_address=self._ipv6),
+                *quiet,
+                links.set_link(number, name, alias=task_id, settings=settings),
                 routes.new_neighbour(Neighbour(number, address, task_mac(address))),
                 routes.new_route(Route(TABLE_MAIN, f"{address}/32", ROUTE_UNICAST, "", number, source)),
             ],
