@@ -184,19 +184,12 @@ class Member:
             error=seen.error,
         )
 
-    async def role_changes(self) -> AsyncIterator[RaftStatus]:
+    def role_changes(self) -> AsyncIterator[RaftStatus]:
         """The status now and after every change of role, term, leader, quorum, voters or error.
 
-        Who reads slowly sees only the newest. Never ends by itself.
+        Who reads slowly sees only the newest. Never ends by itself; may be left at any time.
         """
-        shown: tuple[object, ...] | None = None
-        while True:
-            status = self.status()
-            if status.gist() != shown:
-                shown = status.gist()
-                yield status
-            else:
-                await self._told.park()
+        return _RoleChanges(self.status, self._told)
 
     # ---- asking the raft thread ---------------------------------------------------------------
 
@@ -236,6 +229,22 @@ class Member:
                     ticket.outcome = Ambiguous(f"consensus stopped on this host: {worker.seen.error}")
                     ticket.answered.set()
         self._told.unpark_all()
+
+
+class _RoleChanges:
+    def __init__(self, status: Callable[[], RaftStatus], told: trio.lowlevel.ParkingLot) -> None:
+        self._status, self._told = status, told
+        self._shown: tuple[object, ...] | None = None
+
+    def __aiter__(self) -> _RoleChanges:
+        return self
+
+    async def __anext__(self) -> RaftStatus:
+        await trio.lowlevel.checkpoint()
+        while (status := self._status()).gist() == self._shown:
+            await self._told.park()
+        self._shown = status.gist()
+        return status
 
 
 async def _thread(worker: Worker) -> None:

@@ -86,11 +86,12 @@ def _version_of(stored: Message) -> int:
 
 
 def _operation(stored: Message, expected_version: int, content: bytes) -> store_pb2.Operation:
+    table = kind_of_message(type(stored)).table
     identifier = meta_of(stored).id
     if not identifier:
         raise ValueError(f"a {type(stored).__name__} without meta.id cannot be stored")
     return store_pb2.Operation(
-        table=kind_of_message(type(stored)).table,
+        table=table,
         id=identifier,
         expected_version=expected_version,
         object=content,

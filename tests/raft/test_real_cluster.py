@@ -1,0 +1,333 @@
+"""Three real members: threads, SQLite files, mutual TLS over loopback."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+import trio
+
+from proto import objects_pb2 as objects
+from proto.store_pb2 import TransactionResult
+from raft.member import (
+    Ambiguous,
+    Member,
+    NotLeader,
+    NotServed,
+    Peer,
+    RaftSettings,
+    Refused,
+    Unavailable,
+)
+from raft.transaction import TransactionBuilder
+from tests.raft.certificates import Authority
+
+LOOPBACK = "127.0.0.1"
+QUICK = {"heartbeat_ms": 50, "election_ms_min": 300, "election_ms_max": 600, "leader_silence_ms_max": 500}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        return int(probe.getsockname()[1])
+
+
+class Host:
+    """One member that can be started, stopped and started again from its folder."""
+
+    def __init__(self, cluster: Cluster, name: str) -> None:
+        self.cluster, self.name = cluster, name
+        self.tls = cluster.authority.tls(name)
+        self.member = Member(self._settings(), list(cluster.peers.values()), self.tls)
+        self._scope: trio.CancelScope | None = None
+        self._ended = trio.Event()
+
+    def _settings(self) -> RaftSettings:
+        return RaftSettings(
+            self.cluster.folder / self.name,
+            self.name,
+            LOOPBACK,
+            self.cluster.peers[self.name].port,
+            bootstrap=self.name == "a",
+            advertise_address=LOOPBACK,
+            **QUICK,
+        )
+
+    async def start(self) -> None:
+        self.member = Member(self._settings(), list(self.cluster.peers.values()), self.tls)
+        self._ended = trio.Event()
+
+        async def run(task_status: trio.TaskStatus[None]) -> None:
+            with trio.CancelScope() as self._scope:
+                await self.member.run(task_status)
+            self._ended.set()
+
+        await self.cluster.nursery.start(run)
+
+    async def stop(self) -> None:
+        assert self._scope is not None
+        self._scope.cancel()
+        await self._ended.wait()
+
+
+class Cluster:
+    def __init__(self, folder: Path, nursery: trio.Nursery) -> None:
+        self.folder, self.nursery = folder, nursery
+        self.authority = Authority(folder)
+        self.peers = {name: Peer(name, LOOPBACK, free_port()) for name in "abc"}
+        self.hosts = {name: Host(self, name) for name in "abc"}
+
+    async def leader(self, among: str = "abc") -> Member:
+        members = [self.hosts[name].member for name in among]
+        await until(lambda: any(one.status().role == "leader" and one.status().quorum for one in members))
+        return next(one for one in members if one.status().role == "leader" and one.status().quorum)
+
+
+async def until(condition: Callable[[], bool], seconds_max: float = 10.0) -> None:
+    with trio.fail_after(seconds_max):
+        while not condition():
+            await trio.sleep(0.005)
+
+
+@contextlib.asynccontextmanager
+async def cluster_of_three(folder: Path) -> AsyncIterator[Cluster]:
+    async with trio.open_nursery() as nursery:
+        cluster = Cluster(folder, nursery)
+        for host in cluster.hosts.values():
+            await host.start()
+        leader = await cluster.leader()
+        for name in "bc":
+            await leader.add_voter(cluster.peers[name])
+        yield cluster
+        nursery.cancel_scope.cancel()
+
+
+async def write(member: Member, name: str) -> TransactionResult:
+    tenant = objects.Tenant(meta=objects.Meta(id=name, name=name))
+    return await member.propose(TransactionBuilder().create(tenant).build(f"r-{name}", "test", 1))
+
+
+def names(member: Member) -> list[str]:
+    return sorted(tenant.meta.id for tenant in member.store.table(objects.Tenant))
+
+
+def test_a_cluster_survives_its_leader_and_its_power(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with cluster_of_three(tmp_path) as cluster:
+            first = await cluster.leader()
+            assert (await write(first, "one")).code == TransactionResult.OK
+            assert names(first) == ["one"]  # a writer reads its own write at once
+            await first.read_barrier()
+            for host in cluster.hosts.values():
+                await until(lambda host=host: names(host.member) == ["one"])  # type: ignore[misc]
+                assert host.member.status().voters == ("a", "b", "c")
+            await cluster.hosts["a"].stop()
+            assert first.status().role == "stopped"
+            second = await cluster.leader("bc")
+            assert (await write(second, "two")).code == TransactionResult.OK
+            for name in "bc":
+                await cluster.hosts[name].stop()
+            for host in cluster.hosts.values():
+                await host.start()
+            third = await cluster.leader()
+            await third.read_barrier()
+            assert names(third) == ["one", "two"]
+            for host in cluster.hosts.values():
+                await until(lambda host=host: names(host.member) == ["one", "two"])  # type: ignore[misc]
+
+    trio.run(main)
+
+
+def test_a_minority_refuses_and_comes_back(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with cluster_of_three(tmp_path) as cluster:
+            leader = await cluster.leader()
+            await write(leader, "before")
+            me = leader.settings.node_id
+            others = [name for name in "abc" if name != me]
+            for name in others:
+                await cluster.hosts[name].stop()
+            with pytest.raises(NotServed):
+                await write(leader, "lost")
+            await until(lambda: not leader.status().quorum, 2.0)
+            with pytest.raises((NotLeader, Unavailable)):
+                await write(leader, "refused")
+            with pytest.raises((NotLeader, Unavailable)):
+                await leader.read_barrier(0.5)
+            await cluster.hosts[others[0]].start()
+            healed = await cluster.leader(me + others[0])
+            await write(healed, "after")
+            assert {"before", "after"} <= set(names(healed))
+            assert "refused" not in names(healed)
+
+    trio.run(main)
+
+
+def test_leadership_moves_on_request_and_followers_name_the_leader(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with cluster_of_three(tmp_path) as cluster:
+            leader = await cluster.leader()
+            target = next(name for name in "abc" if name != leader.settings.node_id)
+            await leader.transfer_leadership(target)
+            new = await cluster.leader()
+            assert new.settings.node_id == target
+            await until(lambda: leader.status().leader_id == target)
+            with pytest.raises(NotLeader) as refused:
+                await write(leader, "x")
+            assert refused.value.leader_id == target
+            with pytest.raises(Refused, match="no vote"):
+                await new.transfer_leadership("nobody")
+            await new.remove_voter(leader.settings.node_id)
+            assert leader.settings.node_id not in new.status().voters
+            with pytest.raises(Refused, match="hand the leadership over first"):
+                await new.remove_voter(target)
+
+    trio.run(main)
+
+
+def test_role_changes_show_the_newest_status(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            cluster = Cluster(tmp_path, nursery)
+            await cluster.hosts["a"].start()
+            with trio.fail_after(5):
+                async for status in cluster.hosts["a"].member.role_changes():
+                    if status.role == "leader" and status.quorum:
+                        break
+            nursery.cancel_scope.cancel()
+
+    trio.run(main)
+
+
+def test_a_stranger_and_a_plain_connection_get_nothing(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            cluster = Cluster(tmp_path, nursery)
+            await cluster.hosts["a"].start()
+            (tmp_path / "foreign").mkdir()
+            foreign = Authority(tmp_path / "foreign").tls("b")
+            member_of_cluster = cluster.authority.tls("worker")
+            port = cluster.peers["a"].port
+            for tls in (foreign, member_of_cluster):
+                stream = trio.SSLStream(await trio.open_tcp_stream(LOOPBACK, port), tls.client_context())
+                with trio.fail_after(5), contextlib.suppress(trio.BrokenResourceError):
+                    await stream.do_handshake()
+                    assert await stream.receive_some(1) == b""
+                await trio.aclose_forcefully(stream)
+            plain = await trio.open_tcp_stream(LOOPBACK, port)
+            await plain.send_all(b"GET / HTTP/1.1\r\n\r\n" * 100)
+            with trio.fail_after(5), contextlib.suppress(trio.BrokenResourceError):
+                while await plain.receive_some(1000):
+                    pass
+            await plain.aclose()
+            assert (await write(await cluster.leader("a"), "fine")).code == TransactionResult.OK
+            nursery.cancel_scope.cancel()
+
+    trio.run(main)
+
+
+def test_a_taken_port_and_damaged_state_are_said_in_the_status(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            cluster = Cluster(tmp_path, nursery)
+            with socket.socket() as taken:
+                taken.bind((LOOPBACK, cluster.peers["a"].port))
+                taken.listen()
+                await cluster.hosts["a"].start()
+                status = cluster.hosts["a"].member.status()
+                assert status.role == "stopped" and "cannot listen" in status.error
+                with pytest.raises(Unavailable, match="cannot listen"):
+                    await write(cluster.hosts["a"].member, "x")
+            await cluster.leader("a")  # it goes on by itself once the port is free
+            (tmp_path / "b").mkdir()
+            (tmp_path / "b" / "cluster.sqlite").write_bytes(b"garbage" * 1000)
+            await cluster.hosts["b"].start()
+            assert "cannot be opened" in cluster.hosts["b"].member.status().error
+            nursery.cancel_scope.cancel()
+
+    trio.run(main)
+
+
+WRITER = """
+import sys, json, trio
+from pathlib import Path
+from tests.raft.test_real_cluster import *
+async def main():
+    async with trio.open_nursery() as nursery:
+        cluster = Cluster(Path(sys.argv[1]), nursery)
+        await cluster.hosts["a"].start()
+        leader = await cluster.leader("a")
+        for number in range(100000):
+            await write(leader, f"{sys.argv[2]}-{number}")
+            print(json.dumps(f"{sys.argv[2]}-{number}"), flush=True)
+trio.run(main)
+"""
+
+
+def test_a_killed_process_keeps_every_acknowledged_write(tmp_path: Path) -> None:
+    acknowledged: list[str] = []
+    for life in ("first", "second"):
+        process = subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(tmp_path), life],
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).parents[2],
+        )
+        try:
+            assert process.stdout is not None
+            acknowledged.extend(json.loads(process.stdout.readline()) for _ in range(40))
+        finally:
+            os.kill(process.pid, signal.SIGKILL)
+            rest, _ = process.communicate(timeout=10)
+        acknowledged.extend(json.loads(line) for line in rest.splitlines() if line.endswith('"'))
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            cluster = Cluster(tmp_path, nursery)
+            await cluster.hosts["a"].start()
+            leader = await cluster.leader("a")
+            await leader.read_barrier()
+            assert set(acknowledged) <= set(names(leader))
+            nursery.cancel_scope.cancel()
+
+    trio.run(main)
+
+
+def test_an_idle_member_alone_uses_no_processor(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            cluster = Cluster(tmp_path, nursery)
+            await cluster.hosts["a"].start()
+            await write(await cluster.leader("a"), "x")
+            await trio.sleep(1.5)  # until the tables and their text are written
+            began = time.process_time()
+            await trio.sleep(2.0)
+            assert time.process_time() - began < 0.02
+            nursery.cancel_scope.cancel()
+
+    trio.run(main)
+
+
+def test_an_ambiguous_write_is_settled_by_its_request_id(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            cluster = Cluster(tmp_path, nursery)
+            await cluster.hosts["a"].start()
+            leader = await cluster.leader("a")
+            tenant = objects.Tenant(meta=objects.Meta(id="x", name="x"))
+            transaction = TransactionBuilder().create(tenant).build("same", "test", 1)
+            with pytest.raises(Ambiguous):
+                await leader.propose(transaction, timeout_s=0)
+            assert (await leader.propose(transaction)).code == TransactionResult.OK
+            nursery.cancel_scope.cancel()
+
+    trio.run(main)
