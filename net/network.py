@@ -23,7 +23,7 @@ from net.task_interfaces import TaskInterfaces
 log = logging.getLogger(__name__)
 
 CHECK_EVERY_SECONDS = 3.0
-CHECK_CPU_SHARE_MAX = 0.01
+CHECK_CPU_SHARE_MAX = 0.02
 CHECK_BACK_OFF_SECONDS_MAX = 60.0
 FIRST_APPLY_SECONDS_MAX = 30.0
 DRIFT_WORDS_MAX = 20
@@ -190,13 +190,13 @@ class Network:
 
     async def _check_tasks(self, desired: DesiredNetwork) -> list[str]:
         """Removes what belongs to no task and makes lost interfaces of tasks anew."""
-        found = await self._with_tasks(lambda tasks: tasks.clean())
-        present = await self.list_task_networks()
-        for task in desired.tasks:
-            if present.get(task.task_id, task.address) != task.address:
-                found.append(f"lost interface of task {task.task_id}")
-                await self.create_task_network(task.task_id, task.address)
-        return found
+        mtu_bytes, source = self._open_kernel().overlay.mtu_bytes, self._tunnel_address
+
+        def work(tasks: TaskInterfaces) -> list[str]:
+            return tasks.clean() + tasks.mend(desired.tasks, mtu_bytes, source)
+
+        # In one go: what is deleted meanwhile must not be made again.
+        return await self._with_tasks(work)
 
     async def _check_forever(self) -> None:
         wait_seconds = CHECK_EVERY_SECONDS

@@ -18,6 +18,7 @@ from net import route_messages as routes
 from net.addresses import GATEWAY_ADDRESS, GATEWAY_MAC, task_interface, task_mac
 from net.errors import KernelRefused, NetworkError
 from net.link_messages import Link
+from net.model import LocalTask
 from net.namespaces import is_namespace, make_namespace, remove_namespace, within_namespace
 from net.netlink import PROTOCOL_ROUTE, Netlink, Request
 from net.route_messages import ROUTE_UNICAST, SCOPE_GLOBAL, TABLE_MAIN, Address, Neighbour, Route
@@ -92,6 +93,14 @@ class TaskInterfaces:
                 number = numbers.get(task_interface(self._prefix, path.name), 0)
                 found[path.name] = by_device.get(number, "")
         return found
+
+    def mend(self, tasks: Sequence[LocalTask], mtu_bytes: int, source: str) -> list[str]:
+        """Makes lost interfaces and routes of existing namespaces anew; returns which, in words."""
+        present = self.addresses()
+        lost = [task for task in tasks if present.get(task.task_id, task.address) != task.address]
+        for task in lost:
+            self.create(task.task_id, task.address, mtu_bytes, source)
+        return [f"lost interface of task {task.task_id}" for task in lost]
 
     def clean(self) -> list[str]:
         """Removes interfaces and files that belong to no task any more; returns what, in words."""
