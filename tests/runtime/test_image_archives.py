@@ -1,0 +1,153 @@
+"""Archives that are right are loaded; all others are refused with the cause, and leave nothing."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from runtime import errors
+from runtime.image_model import host_architecture
+from runtime.model import RuntimeSettings
+from runtime.references import normalise_reference
+from runtime.runtime import Runtime
+from tests.runtime import image_builder
+from tests.runtime.conftest import drive
+
+BUILDERS = {
+    "layout": lambda path: image_builder.oci_layout(path, "redis"),
+    "layout with zipped layers": lambda path: image_builder.oci_layout(path, "redis", zipped_layers=True),
+    "docker": lambda path: image_builder.docker_save(path, "redis"),
+    "zipped layout": lambda path: image_builder.zipped(image_builder.oci_layout(path, "redis")),
+    "zipped docker": lambda path: image_builder.zipped(image_builder.docker_save(path, "redis")),
+}
+
+
+@pytest.mark.parametrize("kind", BUILDERS)
+def test_an_archive_is_loaded_and_unpacked(settings: RuntimeSettings, tmp_path: Path, kind: str) -> None:
+    path = BUILDERS[kind](tmp_path / "image.tar")
+
+    async def body(runtime: Runtime) -> None:
+        loaded = await runtime.images.load_archive(path)
+        assert [image.name for image in loaded] == ["docker.io/library/redis:latest"]
+        digest = loaded[0].manifest_digest
+        assert await runtime.images.unpack(digest) == await runtime.images.unpack(digest)
+        config = await runtime.images.config(digest)
+        assert config.volumes == ("/data",)
+        assert config.stop_signal == "SIGKILL"
+        assert await runtime.images.has(digest)
+        assert await runtime.images.remove("redis") == ["docker.io/library/redis:latest"]
+        assert not await runtime.images.has(digest)
+
+    drive(settings, body)
+
+
+def truncated(path: Path) -> Path:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    return path
+
+
+def foreign() -> str:
+    return "arm64" if host_architecture() == "amd64" else "amd64"
+
+
+Build = Callable[[Path], Path]
+BAD: dict[str, tuple[Build, type[errors.RuntimeFailure], str]] = {
+    "truncated": (
+        lambda path: truncated(image_builder.oci_layout(path)),
+        errors.InvalidImage,
+        "truncated|lacks",
+    ),
+    "truncated zip": (
+        lambda path: truncated(image_builder.zipped(image_builder.oci_layout(path))),
+        errors.InvalidImage,
+        "truncated",
+    ),
+    "digest": (lambda path: image_builder.oci_layout(path, damage="layer"), errors.InvalidImage, "digest"),
+    "size": (lambda path: image_builder.oci_layout(path, damage="size"), errors.InvalidImage, "instead of"),
+    "lacking": (lambda path: image_builder.oci_layout(path, damage="lacking"), errors.InvalidImage, "lacks"),
+    "docker digest": (
+        lambda path: image_builder.docker_save(path, damage="layer"),
+        errors.InvalidImage,
+        "digest|damaged",
+    ),
+    "architecture": (
+        lambda path: image_builder.oci_layout(path, architecture=foreign()),
+        errors.WrongArchitecture,
+        "this host needs",
+    ),
+    "nameless": (lambda path: image_builder.oci_layout(path, ""), errors.InvalidRequest, "name"),
+    "no archive": (
+        lambda path: image_builder.write_tar(path, {"hello": b"x"}),
+        errors.InvalidImage,
+        "not an image archive",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_a_bad_archive_is_refused(settings: RuntimeSettings, tmp_path: Path, kind: str) -> None:
+    build, failure, words = BAD[kind]
+    path = build(tmp_path / "bad.tar")
+
+    async def body(runtime: Runtime) -> None:
+        before = await runtime.images.list()
+        with pytest.raises(failure, match=words):
+            await runtime.images.load_archive(path)
+        assert await runtime.images.list() == before
+        assert not list((settings.run_folder / "work").iterdir())
+
+    drive(settings, body)
+
+
+def test_an_image_travels_blob_by_blob(settings: RuntimeSettings, tmp_path: Path) -> None:
+    layers = [*image_builder.busybox_layers(), image_builder.layer({"new": (b"1", 0o644)}, {}, {})]
+    path = image_builder.oci_layout(tmp_path / "image.tar", "far", layers=layers)
+
+    async def body(runtime: Runtime) -> None:
+        image = (await runtime.images.load_archive(path))[0]
+        blobs: dict[str, bytes] = {}
+
+        async def keep(digest: str) -> None:
+            blobs[digest] = b"".join([chunk async for chunk in runtime.images.read_blob(digest)])
+
+        for digest in (image.manifest_digest, image.config_digest, *map(image_builder.sha256, layers)):
+            await keep(digest)
+        await runtime.images.remove(image.manifest_digest)
+
+        async def fetch(digest: str) -> AsyncIterator[bytes]:
+            yield blobs[digest][:10]
+            yield blobs[digest][10:]
+
+        async def lie(digest: str) -> AsyncIterator[bytes]:
+            yield b"x" * len(blobs[digest])
+
+        with pytest.raises(errors.InvalidImage):
+            await runtime.images.import_blobs("far", image.manifest_digest, lie)
+        assert await runtime.images.import_blobs("far", image.manifest_digest, fetch) == image
+        await runtime.images.unpack(image.manifest_digest)
+        await runtime.images.remove("far")
+
+    drive(settings, body)
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("redis", "docker.io/library/redis:latest"),
+        ("redis:7", "docker.io/library/redis:7"),
+        ("me/app", "docker.io/me/app:latest"),
+        ("localhost/app:1", "localhost/app:1"),
+        ("example.org:5000/a/b:c", "example.org:5000/a/b:c"),
+    ],
+)
+def test_names_are_read_as_docker_reads_them(text: str, name: str) -> None:
+    assert normalise_reference(text) == name
+    assert normalise_reference(name) == name
+
+
+@pytest.mark.parametrize("text", ["", "Redis", "a b", "redis:", "redis@sha256:1", "/x", "a//b"])
+def test_what_is_no_name_is_refused(text: str) -> None:
+    with pytest.raises(errors.InvalidRequest):
+        normalise_reference(text)

@@ -1,0 +1,107 @@
+"""Volumes, bind mounts and what a task's mounts come to."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import trio
+
+from proto.objects_pb2 import Mount
+from storage import errors, mount_plan
+from storage.bind_mounts import allowed_source
+from storage.mount_plan import BindNeed, TmpfsNeed, VolumeNeed
+from storage.population import populate
+from storage.volumes import LocalVolumes
+
+VOLUME, BIND, TMPFS = Mount.Kind.KIND_VOLUME, Mount.Kind.KIND_BIND, Mount.Kind.KIND_TMPFS
+
+
+def test_mounts_become_needs_outer_ones_first() -> None:
+    needs = mount_plan.plan(
+        [
+            Mount(kind=TMPFS, target="/a/b/c/", tmpfs_size_bytes=5),
+            Mount(kind=VOLUME, source="data", target="/a", read_only=True),
+            Mount(kind=BIND, source="/srv", target="/a/b"),
+        ],
+        ["/a", "/image"],
+    )
+    assert needs == [
+        VolumeNeed("data", "/a", True),
+        VolumeNeed("", "/image"),
+        BindNeed("/srv", "/a/b"),
+        TmpfsNeed("/a/b/c", 5),
+    ]
+
+
+@pytest.mark.parametrize(
+    "mounts",
+    [
+        [Mount(kind=TMPFS, target="relative")],
+        [Mount(kind=TMPFS, target="/")],
+        [Mount(kind=TMPFS, target="/a/..")],
+        [Mount(kind=TMPFS, target="/a"), Mount(kind=TMPFS, target="/a/")],
+        [Mount(kind=BIND, source="relative", target="/a")],
+        [Mount(kind=VOLUME, source="a/b", target="/a")],
+        [Mount(target="/a")],
+    ],
+)
+def test_mounts_that_contradict_are_refused(mounts: list[Mount]) -> None:
+    with pytest.raises(errors.InvalidMount):
+        mount_plan.plan(mounts)
+
+
+def test_bind_mounts_are_allowed_below_prefixes_only(tmp_path: Path) -> None:
+    inside = tmp_path / "allowed" / "inside"
+    inside.mkdir(parents=True)
+    (tmp_path / "secret").mkdir()
+    (inside / "way-out").symlink_to(tmp_path / "secret")
+    allowed = (tmp_path / "allowed",)
+    assert allowed_source(str(inside), allowed) == inside
+    for source in (inside / "way-out", tmp_path / "secret", tmp_path / "allowed-not", inside / "../.."):
+        with pytest.raises(errors.NotAllowed, match=r"storage\.allowed_bind_mounts"):
+            allowed_source(str(source), allowed)
+    with pytest.raises(errors.NotFound):
+        allowed_source(str(inside / "lacking"), allowed)
+
+
+def test_a_volume_lives_until_it_is_removed(tmp_path: Path) -> None:
+    async def body() -> None:
+        volumes = LocalVolumes(tmp_path / "volumes")
+        path = await volumes.ensure("v1", "shop", "data")
+        (path / "kept").touch()
+        assert (await volumes.ensure("v1", "shop", "data") / "kept").exists()
+        needs = mount_plan.plan([Mount(kind=VOLUME, source="data", target="/data")], ["/scratch"])
+        prepared = await volumes.prepare("task1", "shop", needs, {"data": "v1"})
+        assert [mount.wants_image_content for mount in prepared] == [False, True]
+        assert len(await volumes.list()) == 2
+        await volumes.remove_anonymous("task1")
+        assert [volume.name for volume in await volumes.list()] == ["data"]
+        await volumes.remove("v1")
+        await volumes.remove("v1")
+        assert not await volumes.list()
+        with pytest.raises(errors.NotFound):
+            await volumes.prepare("task1", "shop", needs, {})
+        with pytest.raises(errors.InvalidMount):
+            volumes.path("../etc")
+
+    trio.run(body)
+
+
+def test_a_fresh_volume_gets_the_images_content(tmp_path: Path) -> None:
+    root, volume = tmp_path / "root", tmp_path / "volume"
+    (root / "real" / "sub").mkdir(parents=True)
+    (root / "real").chmod(0o750)
+    (root / "real" / "sub" / "file").write_text("text")
+    os.chown(root / "real" / "sub" / "file", 5, 6)
+    (root / "real" / "link").symlink_to("/etc/passwd")
+    (root / "data").symlink_to("/real")
+    volume.mkdir()
+    assert populate(volume, root, "/data")
+    info = (volume / "sub" / "file").stat()
+    assert (info.st_uid, info.st_gid) == (5, 6)
+    assert (volume / "link").is_symlink()
+    assert volume.stat().st_mode & 0o777 == 0o750
+    assert not populate(volume, root, "/data")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["root", "volume"]
