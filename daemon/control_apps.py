@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from daemon import control_views as views
 from daemon.caller import Caller
 from daemon.cluster_context import VoterContext
 from daemon.deploy_plan import plan_deploy
+from daemon.ids import new_id
+from daemon.leadership import now_unix_ms
 from daemon.service_changes_plan import plan_remove_app, plan_remove_service, plan_scale
 from daemon.writer import swapped
 from proto import control_pb2 as control
 from proto import objects_pb2 as objects
+from raft.store import Store
+from raft.transaction import TransactionBuilder
+
+
+Deployed = tuple[control.PlanAppReply, objects.App]
 
 
 class ControlApps:
@@ -20,11 +29,11 @@ class ControlApps:
 
     async def plan_app(self, request: control.DeployAppRequest, _caller: Caller) -> control.PlanAppReply:
         store = await self._context.current_store()
-        plan, _, _ = plan_deploy(store, request.app, 0, lambda: "0" * 26)
+        plan, _, _ = plan_deploy(store, request.app, now_unix_ms(), new_id)
         return plan
 
     async def deploy_app(self, request: control.DeployAppRequest, caller: Caller) -> control.DeployAppReply:
-        def plan(store, now, new_id):  # type: ignore[no-untyped-def]
+        def plan(store: Store, now: int, new_id: Callable[[], str]) -> tuple[TransactionBuilder, Deployed]:
             changes, builder, app = plan_deploy(store, request.app, now, new_id)
             return builder, (changes, app)
 

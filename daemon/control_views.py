@@ -145,9 +145,8 @@ def list_tasks(store: Store, request: control.ListTasksRequest) -> control.ListT
 
 
 def _is_history(task: objects.Task) -> bool:
-    return (task.status.state in ENDED and task.desired == objects.DESIRED_STATE_STOPPED) or (
-        task.status.state in (objects.TASK_STATE_EXITED, objects.TASK_STATE_FAILED)
-    )
+    """It has ended and something else has taken its place, or nothing will."""
+    return task.status.state in ENDED and task.desired == objects.DESIRED_STATE_STOPPED
 
 
 def node_view(store: Store, node: objects.Node, leader_id: str, heard_ms_ago: int) -> control.NodeView:

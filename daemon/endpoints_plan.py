@@ -1,6 +1,7 @@
 """What balancers and DNS use, derived from services and tasks and never stored. Pure.
 
-A task that is told to stop is withdrawn at once, before its host stops it; so is one whose host is down.
+A task that is told to stop is withdrawn at once, before its host stops it: it stays an endpoint that is not
+ready, so that it gets no new connections and keeps those it has until it ends. One whose host is down is gone.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from raft.store import Store
 
 
 def endpoint_of(store: Store, task: objects.Task) -> objects.Endpoint | None:
-    """The task's endpoint; None where nothing may be sent to it."""
-    if task.desired != objects.DESIRED_STATE_RUNNING or task.status.state != objects.TASK_STATE_RUNNING:
+    """The task's endpoint; None where there is nothing to send to."""
+    if task.status.state not in (objects.TASK_STATE_RUNNING, objects.TASK_STATE_STOPPING):
         return None
     if not task.address or not task.networks:
         return None
@@ -26,7 +27,7 @@ def endpoint_of(store: Store, task: objects.Task) -> objects.Endpoint | None:
         service_id=task.service_id,
         node_id=task.node_id,
         address=task.address,
-        ready=task.status.ready,
+        ready=task.status.ready and task.desired == objects.DESIRED_STATE_RUNNING,
         networks=task.networks,
     )
 

@@ -114,7 +114,10 @@ def status(options: argparse.Namespace) -> int:
     except CommandFailed as failure:
         if host is None or failure.exit_code != EXIT_UNREACHABLE:
             raise
-        _print_host(host)
+        if options.output == "json":
+            output.print_json({"cluster": None, "host": output.plain(host)})
+        else:
+            _print_host(host)
         raise
     if options.output == "json":
         output.print_json(

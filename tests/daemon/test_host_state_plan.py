@@ -49,12 +49,14 @@ def test_a_stopped_task_is_withdrawn_at_once_and_forgotten_when_gone() -> None:
     model.apply(plan_scale(model.store, model.service("web"), 0)[1])
     model.plan()
     deltas = [states.advance(batch) for batch in model.batches]
-    assert [key for delta in deltas for key in delta.common.removed_keys] == [f"endpoint/{task.meta.id}"]
+    changed = [item.endpoint for delta in deltas for item in delta.common.put if item.HasField("endpoint")]
+    assert [(endpoint.task_id, endpoint.ready) for endpoint in changed] == [(task.meta.id, False)]
     model.batches.clear()
     model.settle()
-    own = [states.advance(batch).per_node.get("node-host-1", HostState()) for batch in model.batches]
-    removed = [key for state in own for key in state.removed_keys]
-    assert removed == [f"task/{task.meta.id}"]
+    deltas = [states.advance(batch) for batch in model.batches]
+    assert [key for delta in deltas for key in delta.common.removed_keys] == [f"endpoint/{task.meta.id}"]
+    own = [delta.per_node.get("node-host-1", HostState()) for delta in deltas]
+    assert [key for state in own for key in state.removed_keys] == [f"task/{task.meta.id}"]
 
 
 def test_the_state_of_a_node_wakes_up_nobody_but_takes_its_endpoints() -> None:

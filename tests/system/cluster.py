@@ -1,0 +1,154 @@
+"""A lab with an application on it, driven by the real command line, for tests of the whole."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from lab import images
+from lab.cluster import Lab
+
+COMMAND_SECONDS_MAX = 120.0
+WAIT_SECONDS_MAX = 60.0
+POLL_SECONDS = 0.05
+APP = """
+name: site
+services:
+  web:
+    image: static-web:1
+    ports: ["8080:8000"]
+    stop_grace_period: 2s
+    deploy:
+      replicas: {replicas}
+"""
+
+
+class Failed(AssertionError):
+    """A command of the test failed; the message has all it printed."""
+
+
+class Cluster:
+    """A lab's cluster as an operator on one of its hosts sees it."""
+
+    def __init__(self, lab: Lab, folder: Path) -> None:
+        self.lab = lab
+        self.folder = folder
+
+    def fairway(self, *arguments: str, host: str = "host-1", ok: bool = True) -> subprocess.CompletedProcess[str]:
+        """Runs the command line against a host's own daemon; Failed where its exit status is not 0."""
+        environment = dict(os.environ, FAIRWAY_SOCKET=str(self.lab.socket(host)), NO_COLOR="1")
+        environment["FAIRWAY_CONFIG"] = str(self.folder / "config")
+        done = subprocess.run(
+            [sys.executable, "-m", "cli.main", *arguments],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_SECONDS_MAX,
+            check=False,
+        )
+        if ok and done.returncode != 0:
+            raise Failed(f"fairway {' '.join(arguments)}: exit {done.returncode}\n{done.stdout}{done.stderr}")
+        return done
+
+    def json(self, *arguments: str, host: str = "host-1") -> Any:
+        """What a command prints with -o json."""
+        return json.loads(self.fairway(*arguments, "-o", "json", host=host).stdout)
+
+    def load_image(self, name: str, host: str = "host-1") -> None:
+        """Builds an image of lab/images.py and gives it to the cluster; returns when every host has it."""
+        self.fairway("image", "load", str(images.build(name)), host=host)
+        self.wait(
+            lambda: all(len(image["node_ids"]) == len(self.lab.hosts()) for image in self.json("image", "ls")),
+            f"every host has image {name}",
+        )
+
+    def deploy(self, text: str, host: str = "host-1", ok: bool = True) -> subprocess.CompletedProcess[str]:
+        """Deploys a Compose file with this text and waits until it is done."""
+        path = self.folder / "compose.yaml"
+        path.write_text(text)
+        return self.fairway("deploy", str(path), "--timeout", "60s", host=host, ok=ok)
+
+    def tasks(self, service: str = "", host: str = "host-1") -> list[dict[str, Any]]:
+        """Tasks that are wanted, with their state."""
+        return [task for task in self.json("ps", *([service] if service else []), host=host)]
+
+    def node_names(self, host: str = "host-1") -> dict[str, str]:
+        """Node id -> name."""
+        return {view["node"]["meta"]["id"]: view["node"]["meta"]["name"] for view in self.json("node", "ls", host=host)}
+
+    def vip(self, service: str, host: str = "host-1") -> str:
+        views = self.json("show", service, host=host)
+        view = views[0] if isinstance(views, list) else views
+        return str(view["service"]["vip"])
+
+    def leader(self, host: str = "host-1") -> str:
+        """Name of the host that leads."""
+        return self.node_names(host)[self.json("status", host=host)["leader_id"]]
+
+    def has_quorum(self, host: str) -> bool:
+        """Whether a host itself says that it hears the cluster's majority."""
+        return bool(json.loads(self.fairway("status", "-o", "json", host=host, ok=False).stdout)["host"]["quorum"])
+
+    def wait(
+        self, condition: Callable[[], bool], what: str, seconds_max: float = WAIT_SECONDS_MAX
+    ) -> float:
+        """Seconds until `condition` held; Failed, naming `what`, where it did not in time."""
+        began = time.monotonic()
+        last = ""
+        while time.monotonic() - began < seconds_max:
+            try:
+                if condition():
+                    return time.monotonic() - began
+                last = ""
+            except (Failed, json.JSONDecodeError, KeyError) as error:
+                last = str(error)
+            time.sleep(POLL_SECONDS)
+        raise Failed(f"waited {seconds_max:.0f} s in vain: {what} {last}")
+
+    def ready(self, service: str, count: int, host: str) -> bool:
+        """Whether a service has exactly so many ready tasks, all on hosts that are on."""
+        names = self.node_names(host)
+        ready = [
+            task
+            for task in self.tasks(service, host)
+            if task["status"]["ready"] and task["desired"] == "running" and self.lab.is_on(names[task["node_id"]])
+        ]
+        return len(ready) == count
+
+
+@contextlib.contextmanager
+def steady_load(
+    cluster: Cluster, url: str, client: str = "client", rate: int = 100, seconds: int = 120
+) -> Iterator[Callable[[], dict[str, Any]]]:
+    """A load from a client's namespace; the yielded function ends it and gives its result."""
+    command = [sys.executable, "-m", "lab.load", url, "--rate", str(rate), "--seconds", str(seconds), "--json"]
+    root = Path(__file__).parents[2]
+    with tempfile.TemporaryFile("w+") as output:
+        process = cluster.lab.popen(client, command, stdout=output, cwd=root, env=dict(os.environ, PYTHONPATH=str(root)))
+        try:
+
+            def finish() -> dict[str, Any]:
+                process.terminate()
+                process.wait(timeout=10)
+                output.seek(0)
+                result: dict[str, Any] = json.loads(output.read())
+                return result
+
+            yield finish
+        finally:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+
+
+def commands_in(lab: Lab, host: str, argv: Sequence[str]) -> str:
+    """What a program prints on a host."""
+    return lab.run_in(host, list(argv)).stdout
