@@ -55,7 +55,7 @@ def bad_weather(cluster: Cluster, seconds: float) -> None:
                 cluster.power_cut(member, dice.uniform(0.05, 3.0))
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(6))
 def test_nothing_acknowledged_is_lost_in_bad_weather(seed: int) -> None:
     cluster = grown(seed, Network(delay_seconds=(0.001, 0.05), loss=0.02 * (seed % 3)), SMALL)
     bad_weather(cluster, 25.0)
@@ -64,7 +64,7 @@ def test_nothing_acknowledged_is_lost_in_bad_weather(seed: int) -> None:
     cluster.assert_whole()
 
 
-@pytest.mark.parametrize("seed", range(100, 106))
+@pytest.mark.parametrize("seed", range(100, 104))
 def test_late_repeated_and_reordered_messages_do_no_harm(seed: int) -> None:
     network = Network(delay_seconds=(0.001, 0.3), loss=0.05, repeat=0.2, ordered=False)
     cluster = grown(seed, network, SMALL)
@@ -90,7 +90,7 @@ def test_all_members_lose_power_at_once(seed: int) -> None:
     assert len(cluster.acknowledged) > 60
 
 
-@pytest.mark.parametrize("seed", range(300, 304))
+@pytest.mark.parametrize("seed", range(300, 303))
 def test_membership_changes_under_faults_keep_the_state(seed: int) -> None:
     cluster = Cluster(seed, Network(delay_seconds=(0.001, 0.03), loss=0.01), "abcde", SMALL)
     dice = cluster.random
