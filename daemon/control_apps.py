@@ -17,7 +17,6 @@ from proto import objects_pb2 as objects
 from raft.store import Store
 from raft.transaction import TransactionBuilder
 
-
 Deployed = tuple[control.PlanAppReply, objects.App]
 
 

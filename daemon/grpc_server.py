@@ -13,8 +13,7 @@ from pathlib import Path
 
 import grpc
 import trio
-from grpc_health.v1 import health
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from daemon.errors import Kind, Refused

@@ -32,9 +32,7 @@ def now_unix_ms() -> int:
 
 
 def config_in(folder: Path, name: str = "", address: str = "") -> Config:
-    host = HostConfig(
-        name=name, state_folder=folder / "state", run_folder=folder / "run", advertise_address=address
-    )
+    host = HostConfig(name=name, state_folder=folder / "state", run_folder=folder / "run", advertise_address=address)
     return Config(host=host)
 
 

@@ -66,9 +66,7 @@ def test_a_nodes_certificate_says_who_it_is() -> None:
     authority = CertificateAuthority.create(cluster_id, NOW)
     leaf = load_certificate(authority.sign_node(key.public_key(), cluster_id, NOW))
     node_id = keys.node_id_of(key.public_key())
-    der = key.public_key().public_bytes(
-        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
+    der = key.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     assert node_id == base32.encode(hashlib.sha256(der).digest())[:26]
     assert parse_peer(certificate_der(leaf), cluster_id) == PeerIdentity(PeerKind.NODE, node_id)
     assert cluster_id_of(certificate_der(leaf)) == cluster_id
@@ -165,9 +163,7 @@ def test_a_ca_comes_back_from_pem_with_its_own_key_only() -> None:
     again = CertificateAuthority.from_pem(authority.certificate_pem(), authority.key_pem())
     assert again.certificate == authority.certificate
     with pytest.raises(ValueError, match="does not belong"):
-        CertificateAuthority.from_pem(
-            authority.certificate_pem(), keys.private_key_pem(keys.new_private_key())
-        )
+        CertificateAuthority.from_pem(authority.certificate_pem(), keys.private_key_pem(keys.new_private_key()))
 
 
 def test_requests_prove_the_key() -> None:

@@ -230,10 +230,7 @@ def test_grpc_knows_its_callers_and_takes_renewed_certificates(tmp_path: Path) -
                 return grpc.aio.secure_channel(place, of.channel_credentials(), options=options)
 
             assert await ask_who(channel(tls, tls.channel_options())) == f"node/{identity.node_id}"
-            assert (
-                await ask_who(channel(tls, tls.channel_options(identity.node_id)))
-                == f"node/{identity.node_id}"
-            )
+            assert await ask_who(channel(tls, tls.channel_options(identity.node_id))) == f"node/{identity.node_id}"
             operator = grpc.ssl_channel_credentials(
                 cluster.reply.ca_certificate_pem,
                 cluster.reply.operator_private_key_pem,
@@ -260,9 +257,7 @@ def test_grpc_knows_its_callers_and_takes_renewed_certificates(tmp_path: Path) -
                     await ask_who(grpc.aio.secure_channel(place, credentials, options=options))
 
             own = identity.key.public_key()
-            identity.renew(
-                cluster.authority().sign_node(own, identity.cluster_id, now_unix_ms()), now_unix_ms()
-            )
+            identity.renew(cluster.authority().sign_node(own, identity.cluster_id, now_unix_ms()), now_unix_ms())
             assert await ask_who(channel(tls, tls.channel_options())) == f"node/{identity.node_id}"
             context = tls.client_context()
             context.set_alpn_protocols(["h2"])

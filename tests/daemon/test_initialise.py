@@ -100,9 +100,7 @@ def test_the_ca_opens_with_the_cluster_key_only(tmp_path: Path) -> None:
         (control_pb2.InitialiseRequest(address="127.0.0.1", labels={"a b": "c"}), "label 'a b'"),
     ],
 )
-def test_bad_requests_are_refused(
-    tmp_path: Path, request_: control_pb2.InitialiseRequest, words: str
-) -> None:
+def test_bad_requests_are_refused(tmp_path: Path, request_: control_pb2.InitialiseRequest, words: str) -> None:
     with pytest.raises(Refused, match=words):
         initialise(config_in(tmp_path), request_, objects.NodeDescription(), now_unix_ms(), tunnel_mac)
     assert not list(tmp_path.iterdir())

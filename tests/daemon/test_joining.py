@@ -201,9 +201,7 @@ def test_a_voter_that_does_not_lead_relays(tmp_path: Path) -> None:
         (LeaderPlace("0" * 26, "localhost", 1), "cannot be reached from here"),
     ],
 )
-def test_without_a_leader_in_reach_the_host_is_told(
-    tmp_path: Path, place: LeaderPlace | None, words: str
-) -> None:
+def test_without_a_leader_in_reach_the_host_is_told(tmp_path: Path, place: LeaderPlace | None, words: str) -> None:
     cluster = SmallCluster(tmp_path / "first")
 
     async def main() -> None:
@@ -296,9 +294,7 @@ def test_guessing_is_slowed_down(tmp_path: Path) -> None:
             for words in ("not known", "not known", "too many wrong tokens"):
                 stream = await secure_stream(port)
                 csr = _some_request()
-                await send_frame(
-                    stream, host_pb2.JoinRequest(token_id="x", name="a", certificate_request_pem=csr)
-                )
+                await send_frame(stream, host_pb2.JoinRequest(token_id="x", name="a", certificate_request_pem=csr))
                 reply = await receive_frame(stream, host_pb2.JoinReply, REPLY_BYTES_MAX)
                 assert words in reply.error
                 await trio.aclose_forcefully(stream)
@@ -311,9 +307,7 @@ def _some_request() -> bytes:
 
 
 def test_wrong_tokens_are_forgotten_with_time_and_bounded() -> None:
-    counted = WrongTokens(
-        JoinLimits(wrong_tokens_max=2, wrong_token_window_ms=1000, wrong_token_addresses_max=2)
-    )
+    counted = WrongTokens(JoinLimits(wrong_tokens_max=2, wrong_token_window_ms=1000, wrong_token_addresses_max=2))
     counted.note("a", 0)
     assert counted.wait_ms("a", 0) == 0
     counted.note("a", 100)

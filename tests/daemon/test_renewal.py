@@ -33,9 +33,7 @@ from tests.daemon.test_identity import serial_shown, within_deadline
 DAY_MS = 86_400_000
 
 
-def sign(
-    cluster: SmallCluster, request: host_pb2.RenewCertificateRequest, now: int
-) -> host_pb2.RenewCertificateReply:
+def sign(cluster: SmallCluster, request: host_pb2.RenewCertificateRequest, now: int) -> host_pb2.RenewCertificateReply:
     """The leader's part, without the commit."""
     identity = cluster.identity
     return sign_renewal(cluster.store, identity.cluster_key, identity.node_id, request.request_pem, now)[1]

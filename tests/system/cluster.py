@@ -97,9 +97,7 @@ class Cluster:
         """Whether a host itself says that it hears the cluster's majority."""
         return bool(json.loads(self.fairway("status", "-o", "json", host=host, ok=False).stdout)["host"]["quorum"])
 
-    def wait(
-        self, condition: Callable[[], bool], what: str, seconds_max: float = WAIT_SECONDS_MAX
-    ) -> float:
+    def wait(self, condition: Callable[[], bool], what: str, seconds_max: float = WAIT_SECONDS_MAX) -> float:
         """Seconds until `condition` held; Failed, naming `what`, where it did not in time."""
         began = time.monotonic()
         last = ""
@@ -132,7 +130,9 @@ def steady_load(
     command = [sys.executable, "-m", "lab.load", url, "--rate", str(rate), "--seconds", str(seconds), "--json"]
     root = Path(__file__).parents[2]
     with tempfile.TemporaryFile("w+") as output:
-        process = cluster.lab.popen(client, command, stdout=output, cwd=root, env=dict(os.environ, PYTHONPATH=str(root)))
+        process = cluster.lab.popen(
+            client, command, stdout=output, cwd=root, env=dict(os.environ, PYTHONPATH=str(root))
+        )
         try:
 
             def finish() -> dict[str, Any]:
