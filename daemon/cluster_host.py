@@ -9,28 +9,28 @@ from pathlib import Path
 
 import trio
 
-from daemon.agent import Agent
-from daemon.cluster_context import VoterContext
+from daemon.agent.agent import Agent
+from daemon.agent.host_view import HostView
+from daemon.agent.image_agent import ImageAgent
+from daemon.agent.leader_connection import Leader, LeaderConnection
+from daemon.agent.network_agent import NetworkAgent
+from daemon.agent.reports import Reports
+from daemon.agent.task_host import ContainerHost
+from daemon.api.cluster_context import VoterContext
+from daemon.api.event_log import EventLog
+from daemon.api.forwarding import Forwarder
+from daemon.api.host_api import HostServices
 from daemon.config import Config
-from daemon.event_log import EventLog
-from daemon.forwarding import Forwarder
-from daemon.host_api import HostServices
-from daemon.host_description import describe_host
-from daemon.host_view import HostView
-from daemon.identity import Identity, KnownNode
-from daemon.image_agent import ImageAgent
-from daemon.join_client import known_node
-from daemon.join_registration import Registration
-from daemon.join_server import JoinServer, LeaderPlace
-from daemon.leader_connection import Leader, LeaderConnection
-from daemon.leadership import Leadership, now_unix_ms
-from daemon.network_agent import NetworkAgent
+from daemon.identity.host_description import describe_host
+from daemon.identity.identity import Identity, KnownNode
+from daemon.identity.renewal import Renewal
+from daemon.identity.tls import NodeTls
+from daemon.joining.join_client import known_node
+from daemon.joining.join_registration import Registration
+from daemon.joining.join_server import JoinServer, LeaderPlace
+from daemon.leader.leadership import Leadership, now_unix_ms
 from daemon.peers import Peers
-from daemon.renewal import Renewal
-from daemon.reports import Reports
 from daemon.settings import raft_settings, runtime_settings
-from daemon.task_host import ContainerHost
-from daemon.tls import NodeTls
 from net import features as network_features
 from net.addresses import tunnel_mac
 from net.network import Network

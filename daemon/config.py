@@ -109,7 +109,7 @@ class Config:
 
     @property
     def identity_folder(self) -> Path:
-        """Keys and certificates of this host (daemon/identity.py)."""
+        """Keys and certificates of this host (daemon/identity/identity.py)."""
         return self.host.state_folder / "identity"
 
 

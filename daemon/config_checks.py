@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from daemon.node_names import node_name_error
+from daemon.identity.node_names import node_name_error
 
 CHECK = "check"  # key of the check in a dataclass field's metadata
 

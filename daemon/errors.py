@@ -6,7 +6,7 @@ import enum
 
 
 class Kind(enum.Enum):
-    """Why a request was refused; `daemon/grpc_errors.py` maps each to a gRPC status."""
+    """Why a request was refused; `daemon/api/grpc_errors.py` maps each to a gRPC status."""
 
     INVALID = "invalid"  # the request itself is wrong
     NOT_FOUND = "not found"

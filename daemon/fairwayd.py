@@ -10,22 +10,22 @@ from typing import Any
 
 import trio
 
-from daemon.caller import Caller, caller_of
-from daemon.certificates import PeerIdentity, PeerKind
+from daemon.api.caller import Caller, caller_of
+from daemon.api.control_apps import ControlApps
+from daemon.api.control_cluster import ControlCluster
+from daemon.api.control_images import ControlImages
+from daemon.api.control_tasks import ControlTasks
+from daemon.api.forwarding import forwarded_actor
+from daemon.api.grpc_server import port_server, unix_server
+from daemon.api.grpc_service import Context, Method, Receive, Send, service_handler
+from daemon.api.host_api import HostApi
+from daemon.api.local_api import LocalApi
 from daemon.cluster_host import ClusterHost, Parts
 from daemon.config import Config
-from daemon.control_apps import ControlApps
-from daemon.control_cluster import ControlCluster
-from daemon.control_images import ControlImages
-from daemon.control_tasks import ControlTasks
 from daemon.errors import Kind, Refused
-from daemon.forwarding import forwarded_actor
-from daemon.grpc_server import port_server, unix_server
-from daemon.grpc_service import Context, Method, Receive, Send, service_handler
-from daemon.host_api import HostApi
-from daemon.identity import Identity
-from daemon.local_api import LocalApi
-from daemon.tls import NodeTls
+from daemon.identity.certificates import PeerIdentity, PeerKind
+from daemon.identity.identity import Identity
+from daemon.identity.tls import NodeTls
 from proto import control_pb2, host_pb2
 from proto import objects_pb2 as objects
 from proto.grpc_trio import Portal

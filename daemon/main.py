@@ -15,8 +15,8 @@ import trio
 from daemon import config as configuration
 from daemon.errors import Refused
 from daemon.fairwayd import Fairwayd
-from daemon.host_description import fairway_version
-from daemon.identity import IdentityBroken
+from daemon.identity.host_description import fairway_version
+from daemon.identity.identity import IdentityBroken
 from daemon.systemd import notify
 from proto import grpc_trio
 from raft.errors import MemberFault

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from daemon.config import Config
-from daemon.identity import Identity
+from daemon.identity.identity import Identity
 from raft.settings import RaftSettings
 from runtime.model import RuntimeSettings
 

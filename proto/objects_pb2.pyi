@@ -1011,7 +1011,7 @@ class ServiceSpec(_message.Message):
     def resources(self) -> Global___Resources: ...
     @_builtins.property
     def constraints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """"node.labels.disk == ssd"; see daemon/constraints.py"""
+        """"node.labels.disk == ssd"; see daemon/orchestration/constraints.py"""
 
     @_builtins.property
     def restart(self) -> Global___RestartPolicy: ...

@@ -9,10 +9,10 @@ import itertools
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from daemon.deploy_plan import plan_deploy
-from daemon.orchestrator_plan import Plan, plan
-from daemon.status_plan import StatusMerge
-from daemon.task_states import alive, ended, gone, serving
+from daemon.deploying.deploy_plan import plan_deploy
+from daemon.leader.status_plan import StatusMerge
+from daemon.orchestration.orchestrator_plan import Plan, plan
+from daemon.orchestration.task_states import alive, ended, gone, serving
 from proto import control_pb2 as control
 from proto import objects_pb2 as objects
 from proto.host_pb2 import TaskReport

@@ -7,15 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from daemon.authority import cluster_of, open_authority
-from daemon.certificates import CertificateAuthority, ca_fingerprint
 from daemon.config import Config, HostConfig
 from daemon.errors import Refused
-from daemon.identity import Identity
+from daemon.identity.authority import cluster_of, open_authority
+from daemon.identity.certificates import CertificateAuthority, ca_fingerprint
+from daemon.identity.identity import Identity
+from daemon.identity.initialise import initialise
+from daemon.identity.tokens import create
 from daemon.ids import new_id
-from daemon.initialise import initialise
-from daemon.join_registration import Registration
-from daemon.tokens import create
+from daemon.joining.join_registration import Registration
 from net.addresses import tunnel_mac
 from proto import control_pb2, host_pb2
 from proto import objects_pb2 as objects

@@ -11,8 +11,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon import base32, keys, sealing
-from daemon.certificates import (
+from daemon.identity import base32, keys, sealing
+from daemon.identity.certificates import (
     CertificateAuthority,
     PeerIdentity,
     PeerKind,

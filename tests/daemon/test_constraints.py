@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from daemon.constraints import first_refusal, parse, parse_all
 from daemon.errors import Refused
+from daemon.orchestration.constraints import first_refusal, parse, parse_all
 from proto import objects_pb2 as objects
 
 

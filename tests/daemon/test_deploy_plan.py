@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from daemon.deploy_plan import plan_deploy, plan_remove_app, plan_remove_node, plan_scale, plan_update_node
+from daemon.deploying.deploy_plan import plan_deploy, plan_remove_app, plan_remove_node, plan_scale, plan_update_node
 from daemon.errors import Kind, Refused
 from proto import control_pb2 as control
 from proto import objects_pb2 as objects

@@ -5,10 +5,10 @@ from __future__ import annotations
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from daemon.endpoints_plan import endpoints, frontends
-from daemon.events_plan import events_of
-from daemon.host_state_plan import HostStates
-from daemon.service_changes_plan import plan_remove_app, plan_scale
+from daemon.api.events_plan import events_of
+from daemon.deploying.service_changes_plan import plan_remove_app, plan_scale
+from daemon.leader.endpoints_plan import endpoints, frontends
+from daemon.leader.host_state_plan import HostStates
 from proto import control_pb2 as control
 from proto import objects_pb2 as objects
 from proto.host_pb2 import HostItem, HostState

@@ -14,12 +14,12 @@ import pytest
 import trio
 from cryptography import x509
 
-from daemon import keys
-from daemon.caller import LOCAL_ROOT, Caller, caller_of, require_node, require_operator
-from daemon.certificates import PeerIdentity, PeerKind, certificate_pem, node_server_name
+from daemon.api.caller import LOCAL_ROOT, Caller, caller_of, require_node, require_operator
 from daemon.errors import Refused
-from daemon.identity import Identity, IdentityBroken, KnownNode, load_or_create_key
-from daemon.tls import NodeTls
+from daemon.identity import keys
+from daemon.identity.certificates import PeerIdentity, PeerKind, certificate_pem, node_server_name
+from daemon.identity.identity import Identity, IdentityBroken, KnownNode, load_or_create_key
+from daemon.identity.tls import NodeTls
 from proto.grpc_trio import call, run
 from tests.daemon.small_cluster import SmallCluster, now_unix_ms
 

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from daemon import tokens
-from daemon.authority import open_authority
-from daemon.certificates import (
+from daemon.config import Config
+from daemon.errors import Refused
+from daemon.identity import tokens
+from daemon.identity.authority import open_authority
+from daemon.identity.certificates import (
     PeerIdentity,
     PeerKind,
     ca_fingerprint,
@@ -17,21 +19,19 @@ from daemon.certificates import (
     load_certificate,
     parse_peer,
 )
-from daemon.config import Config
-from daemon.errors import Refused
-from daemon.host_description import (
+from daemon.identity.host_description import (
     architecture,
     cgroup_version,
     describe_host,
     operating_system,
     reservable_memory_bytes,
 )
-from daemon.initialise import initialise
-from daemon.network_settings import complete
-from daemon.node_names import labels_error, node_name_error, node_name_from_hostname
-from daemon.own_address import is_own_address
-from daemon.places import parse_place
-from daemon.sealing import new_key
+from daemon.identity.initialise import initialise
+from daemon.identity.network_settings import complete
+from daemon.identity.node_names import labels_error, node_name_error, node_name_from_hostname
+from daemon.identity.own_address import is_own_address
+from daemon.identity.places import parse_place
+from daemon.identity.sealing import new_key
 from net.addresses import tunnel_mac
 from proto import control_pb2
 from proto import objects_pb2 as objects

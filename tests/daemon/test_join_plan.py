@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from daemon import keys, tokens
 from daemon.errors import Kind, Refused
-from daemon.join_plan import plan_join
-from daemon.leases import LeasePool
+from daemon.identity import keys, tokens
+from daemon.joining.join_plan import plan_join
+from daemon.orchestration.leases import LeasePool
 from net.addresses import tunnel_mac
 from proto import host_pb2
 from proto import objects_pb2 as objects

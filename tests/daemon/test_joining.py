@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 import trio
 
-from daemon import tokens
-from daemon.certificates import certificate_der, parse_peer
 from daemon.errors import Refused
-from daemon.identity import Identity
-from daemon.join_client import join_cluster
-from daemon.join_frames import REPLY_BYTES_MAX, receive_frame, send_frame
-from daemon.join_limits import JoinLimits, WrongTokens
-from daemon.join_server import JoinServer, LeaderPlace
-from daemon.keys import certificate_request_pem, new_private_key
+from daemon.identity import tokens
+from daemon.identity.certificates import certificate_der, parse_peer
+from daemon.identity.identity import Identity
+from daemon.identity.keys import certificate_request_pem, new_private_key
+from daemon.joining.join_client import join_cluster
+from daemon.joining.join_frames import REPLY_BYTES_MAX, receive_frame, send_frame
+from daemon.joining.join_limits import JoinLimits, WrongTokens
+from daemon.joining.join_server import JoinServer, LeaderPlace
 from proto import control_pb2, host_pb2
 from proto import objects_pb2 as objects
 from tests.daemon.small_cluster import ADDRESS, SmallCluster, config_in, now_unix_ms

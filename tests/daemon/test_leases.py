@@ -7,7 +7,7 @@ import ipaddress
 import pytest
 
 from daemon.errors import Kind, Refused
-from daemon.leases import LeasePool, allocate_host_block, allocate_node_ordinal
+from daemon.orchestration.leases import LeasePool, allocate_host_block, allocate_node_ordinal
 from proto import objects_pb2 as objects
 from raft.store import Store
 from raft.transaction import TransactionBuilder

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from daemon.liveness_plan import plan_liveness
+from daemon.leader.liveness_plan import plan_liveness
 from proto import objects_pb2 as objects
 from raft.transaction import TransactionBuilder
 from tests.daemon.cluster_model import ClusterModel, app_spec, service_spec

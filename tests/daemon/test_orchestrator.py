@@ -8,8 +8,8 @@ import trio
 import trio.testing
 
 from daemon.errors import Kind, Refused
-from daemon.orchestrator import Orchestrator, PlanNow
-from daemon.orchestrator_plan import Plan
+from daemon.orchestration.orchestrator import Orchestrator, PlanNow
+from daemon.orchestration.orchestrator_plan import Plan
 from raft.store import Store
 from tests.daemon.cluster_model import ClusterModel, app_spec, service_spec
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from daemon.liveness_plan import plan_liveness
-from daemon.node_changes_plan import plan_remove_node
-from daemon.orchestrator_plan import plan
-from daemon.service_changes_plan import plan_remove_app, plan_scale
+from daemon.deploying.node_changes_plan import plan_remove_node
+from daemon.deploying.service_changes_plan import plan_remove_app, plan_scale
+from daemon.leader.liveness_plan import plan_liveness
+from daemon.orchestration.orchestrator_plan import plan
 from proto import control_pb2 as control
 from proto import objects_pb2 as objects
 from raft.transaction import TransactionBuilder

@@ -9,12 +9,12 @@ import pytest
 import trio
 import trio.testing
 
-from daemon.certificates import validity_unix_ms
 from daemon.errors import Refused
-from daemon.identity import Identity
-from daemon.keys import certificate_request_pem, new_private_key
-from daemon.renewal import Renewal
-from daemon.renewal_plan import (
+from daemon.identity.certificates import validity_unix_ms
+from daemon.identity.identity import Identity
+from daemon.identity.keys import certificate_request_pem, new_private_key
+from daemon.identity.renewal import Renewal
+from daemon.identity.renewal_plan import (
     RETRY_MS_MAX,
     RETRY_MS_MIN,
     Urgency,
@@ -23,7 +23,7 @@ from daemon.renewal_plan import (
     sign_renewal,
     urgency,
 )
-from daemon.tls import NodeTls
+from daemon.identity.tls import NodeTls
 from proto import host_pb2
 from proto import objects_pb2 as objects
 from raft.transaction import TransactionBuilder
@@ -97,7 +97,7 @@ def test_a_certificate_renews_itself_and_retries(tmp_path: Path, caplog: pytest.
             assert renewal.problem == ""
             nursery.cancel_scope.cancel()
 
-    with caplog.at_level(logging.INFO, "daemon.renewal"):
+    with caplog.at_level(logging.INFO, "daemon.identity.renewal"):
         trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
     assert 59.9 < asked_day[0] < 60.1
     assert len(asked_day) < 1000

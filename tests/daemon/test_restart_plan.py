@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from daemon.app_changes import map_changes
-from daemon.dependencies import waits_for
-from daemon.quantities import bytes_text, cpu_text, duration_text, names_text
-from daemon.restart_plan import after_end, backoff_ms
+from daemon.deploying.app_changes import map_changes
+from daemon.orchestration.dependencies import waits_for
+from daemon.orchestration.quantities import bytes_text, cpu_text, duration_text, names_text
+from daemon.orchestration.restart_plan import after_end, backoff_ms
 from proto import objects_pb2 as objects
 
 POLICY = objects.RestartPolicy

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from daemon.service_changes_plan import plan_scale
+from daemon.deploying.service_changes_plan import plan_scale
 from proto import objects_pb2 as objects
 from tests.daemon.cluster_model import ClusterModel, app_spec, service_spec, with_volume
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from daemon.scheduler_plan import Candidate, Scheduler
+from daemon.orchestration.scheduler_plan import Candidate, Scheduler
 from proto import objects_pb2 as objects
 from tests.daemon.cluster_model import GIB
 

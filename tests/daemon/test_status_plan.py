@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from daemon.events_plan import events_of
-from daemon.status_plan import StatusMerge, merge_status
+from daemon.api.events_plan import events_of
+from daemon.leader.status_plan import StatusMerge, merge_status
 from proto import objects_pb2 as objects
 from proto.host_pb2 import TaskReport
 from tests.daemon.cluster_model import ClusterModel, app_spec, service_spec

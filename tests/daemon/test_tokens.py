@@ -6,8 +6,8 @@ import hashlib
 
 import pytest
 
-from daemon import tokens
 from daemon.errors import Refused
+from daemon.identity import tokens
 from daemon.ids import new_id
 from proto import objects_pb2 as objects
 

@@ -78,7 +78,7 @@ class Cluster:
 
     def tasks(self, service: str = "", host: str = "host-1") -> list[dict[str, Any]]:
         """Tasks that are wanted, with their state."""
-        return [task for task in self.json("ps", *([service] if service else []), host=host)]
+        return list(self.json("ps", *([service] if service else []), host=host))
 
     def node_names(self, host: str = "host-1") -> dict[str, str]:
         """Node id -> name."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 import os
-import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +19,7 @@ REPLICAS = 6
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Three hosts, one cluster, the image of the site loaded."""
-    with Lab.make(f"t{uuid.uuid4().hex[:6]}", 3, progress=lambda line: print(line, file=sys.stderr)) as lab:
+    with Lab.make(f"t{uuid.uuid4().hex[:6]}", 3, progress=lambda line: logging.info("%s", line)) as lab:
         made = Cluster(lab, tmp_path_factory.mktemp("site"))
         made.load_image("static-web")
         lab.client()

@@ -1,0 +1,242 @@
+"""This host's part: takes in what the leader assigns, runs a `TaskRunner` for each task, reports.
+
+It also finds what is here and should not be: containers and task networks that no task of the cluster claims
+are stopped and removed, once a leader's complete state was seen.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import trio
+
+from daemon.agent import host_view
+from daemon.agent.host_view import HostView
+from daemon.agent.image_agent import ImageAgent
+from daemon.agent.network_agent import NetworkAgent
+from daemon.agent.reports import Reports
+from daemon.agent.task_host import ended
+from daemon.agent.task_runner import TaskHost, TaskRunner
+from proto import objects_pb2 as objects
+from proto.host_pb2 import HostInstruction, HostReport
+from runtime.errors import NotFound, RuntimeFailure
+from runtime.model import EventKind, ObservedContainer
+from runtime.runtime import Runtime
+
+logger = logging.getLogger(__name__)
+
+SAVE_INTERVAL_S = 1.0
+LOOK_INTERVAL_S = 30.0  # containers are listed at least this often, whatever events said
+RETRY_S = 1.0
+EXIT_LOOK_S_MAX = 5.0
+LINGER_MS = 300
+
+
+class Agent:
+    """The `SessionHost` of this host (leader_connection.py)."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        network: NetworkAgent,
+        images: ImageAgent,
+        view: HostView,
+        reports: Reports,
+        view_path: Path,
+        address: Callable[[], str],
+        now_unix_ms: Callable[[], int],
+        withdraw_wait_ms_max: int,
+    ) -> None:
+        self.removed_from_cluster = trio.Event()
+        self.view = view
+        self._runtime = runtime
+        self._network = network
+        self._images = images
+        self._reports = reports
+        self._view_path = view_path
+        self._address = address
+        self._now_unix_ms = now_unix_ms
+        self._withdraw_wait_ms_max = withdraw_wait_ms_max
+        self._host: TaskHost | None = None
+        self._runners: dict[str, TaskRunner] = {}
+        self._containers: dict[str, ObservedContainer] = {}
+        self._containers_known = False
+        self._cluster_network_revision = 0
+        self._withdrawals_changed = trio.Event()
+        self._unsaved = trio.Event()
+        self._nursery: trio.Nursery | None = None
+
+    # ---- what the leader's session calls ------------------------------------------------------------
+
+    def first_report(self) -> HostReport:
+        """See SessionHost."""
+        return self._reports.first(self._address())
+
+    def next_report(self) -> HostReport:
+        """See SessionHost."""
+        return self._reports.next()
+
+    async def wait_report(self) -> None:
+        """See SessionHost."""
+        await self._reports.wait()
+
+    async def instructed(self, instruction: HostInstruction) -> None:
+        """See SessionHost."""
+        if instruction.HasField("state"):
+            self.view.apply(instruction.state)
+            self._view_changed()
+            self._unsaved.set()
+        if instruction.cluster_network_revision != self._cluster_network_revision:
+            self._cluster_network_revision = instruction.cluster_network_revision
+            self._note_withdrawals()
+
+    def removed(self) -> None:
+        """See SessionHost."""
+        self.removed_from_cluster.set()
+
+    # ---- what task runners ask -----------------------------------------------------------------------
+
+    def withdrawn(self, task_id: str) -> bool:
+        """Whether no balancer of a host that is up sends new connections to the task."""
+        revision = self.view.withdrawn_at(task_id)
+        return revision is not None and self._cluster_network_revision >= revision
+
+    def withdrawals_changed(self) -> trio.Event:
+        """Set when `withdrawn` may answer otherwise than before."""
+        return self._withdrawals_changed
+
+    def _note_withdrawals(self) -> None:
+        self._withdrawals_changed.set()
+        self._withdrawals_changed = trio.Event()
+
+    # ---- the loops -----------------------------------------------------------------------------------
+
+    async def run(self, host: TaskHost) -> None:
+        """Runs everything of this host until cancelled; `host` does the work on containers."""
+        self._host = host
+        saved = await trio.to_thread.run_sync(host_view.load, self._view_path)
+        if saved is not None and not self.view.complete:
+            self.view.restore(saved)
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            nursery.start_soon(self._network.run)
+            nursery.start_soon(self._images.run)
+            nursery.start_soon(self._save)
+            nursery.start_soon(self._follow_events)
+            nursery.start_soon(self._list_regularly)
+            self._view_changed()
+
+    async def stop_all(self) -> None:
+        """Stops and removes every task: this host is not part of the cluster any more."""
+        runners = list(self._runners.values())
+        for runner in runners:
+            runner.update(None)
+        for runner in runners:
+            await runner.finished.wait()
+
+    def _view_changed(self) -> None:
+        self._network.changed()
+        self._images.changed()
+        self._note_withdrawals()
+        self._reconcile()
+
+    def _reconcile(self) -> None:
+        """A runner for every task of the view and every container that nobody claims. No I/O."""
+        if not self._containers_known or self._nursery is None:
+            return
+        wanted = {task.meta.id: task for task in self.view.tasks}
+        for task_id, task in wanted.items():
+            if task_id in self._runners:
+                self._runners[task_id].update(task)
+            else:
+                self._start_runner(task)
+        for task_id, runner in list(self._runners.items()):
+            if task_id not in wanted:
+                runner.update(None)
+                if runner.gone:
+                    del self._runners[task_id]
+                    self._reports.forget_task(task_id)
+        if self.view.complete:
+            for container_id in self._containers.keys() - self._runners.keys():
+                logger.warning("removing container %s: the cluster knows no such task", container_id)
+                self._start_runner(_unclaimed(container_id))
+
+    def _start_runner(self, task: objects.Task) -> None:
+        assert self._host is not None and self._nursery is not None
+        runner = TaskRunner(
+            task,
+            self._host,
+            self._reported,
+            self._now_unix_ms,
+            self._withdraw_wait_ms_max,
+            LINGER_MS,
+        )
+        runner.observe(self._containers.get(task.meta.id))
+        self._runners[task.meta.id] = runner
+        self._nursery.start_soon(self._run_task, runner)
+
+    async def _run_task(self, runner: TaskRunner) -> None:
+        await runner.run()
+        self._containers.pop(runner.task.meta.id, None)
+        if runner.task.meta.id not in {task.meta.id for task in self.view.tasks}:
+            self._runners.pop(runner.task.meta.id, None)
+            self._reports.forget_task(runner.task.meta.id)
+
+    def _reported(self, runner: TaskRunner) -> None:
+        self._reports.task(runner.task.meta.id, runner.status, runner.gone, self._now_unix_ms())
+
+    async def _follow_events(self) -> None:
+        async for event in self._runtime.subscribe():
+            if event.kind is EventKind.RESYNC:
+                await self._list()
+            elif event.kind is EventKind.EXIT:
+                await self._note_exit(event.container_id)
+
+    async def _list_regularly(self) -> None:
+        while True:
+            await self._list()
+            await trio.sleep(LOOK_INTERVAL_S if self._containers_known else RETRY_S)
+
+    async def _list(self) -> None:
+        try:
+            found = {container.id: container for container in await self._runtime.list()}
+        except RuntimeFailure as error:
+            logger.warning("containers cannot be listed: %s", error)
+            return
+        self._containers = found
+        self._containers_known = True
+        for task_id, runner in self._runners.items():
+            runner.observe_listed(found.get(task_id))
+        self._reconcile()
+
+    async def _note_exit(self, container_id: str) -> None:
+        runner = self._runners.get(container_id)
+        if runner is None:
+            return
+        try:
+            with trio.move_on_after(EXIT_LOOK_S_MAX):
+                runner.observe(ended(container_id, await self._runtime.wait(container_id)))
+        except NotFound:
+            runner.observe(None)
+        except RuntimeFailure as error:
+            logger.warning("how container %s ended cannot be seen: %s", container_id, error)
+
+    async def _save(self) -> None:
+        while True:
+            await self._unsaved.wait()
+            self._unsaved = trio.Event()
+            state = self.view.to_state()
+            try:
+                await trio.to_thread.run_sync(host_view.save, state, self._view_path)
+            except OSError as error:
+                logger.warning("the state of this host cannot be saved: %s", error)
+            await trio.sleep(SAVE_INTERVAL_S)
+
+
+def _unclaimed(container_id: str) -> objects.Task:
+    task = objects.Task(desired=objects.DESIRED_STATE_STOPPED, desired_message="not known to the cluster")
+    task.meta.id = task.meta.name = container_id
+    task.status.state = objects.TASK_STATE_RUNNING
+    return task

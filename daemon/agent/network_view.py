@@ -1,0 +1,139 @@
+"""From what the host knows of the cluster to what its kernel and resolver should do. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from daemon.agent.host_view import HostView
+from net import model
+from proto import objects_pb2 as objects
+from proto.host_pb2 import HostItem
+
+LIVE = (
+    objects.TASK_STATE_ASSIGNED,
+    objects.TASK_STATE_PREPARING,
+    objects.TASK_STATE_STARTING,
+    objects.TASK_STATE_RUNNING,
+    objects.TASK_STATE_STOPPING,
+)
+
+
+class NetworkView:
+    """Makes the desired network of one host; what did not change stays the same object.
+
+    The network's planners compare by identity first, so that one change among thousands costs little.
+    """
+
+    def __init__(self, node_id: str) -> None:
+        self._node_id = node_id
+        self._made: dict[str, tuple[HostItem, Any]] = {}
+        self._tuples: dict[str, tuple[Any, ...]] = {}
+
+    def desired(self, view: HostView) -> model.DesiredNetwork | None:
+        """None while the cluster or this host's own node is not known."""
+        clusters = self._all(view, "cluster", lambda item: _config(item.cluster.network))
+        hosts = self._all(view, "node", lambda item: _host(item.node) if item.node.network.block else None)
+        local = next((host for host in hosts if host.node_id == self._node_id), None)
+        if not clusters or local is None:
+            return None
+        return model.DesiredNetwork(
+            config=clusters[0],
+            local=local,
+            hosts=hosts,
+            frontends=self._all(view, "frontend", lambda item: _frontend(item.frontend)),
+            endpoints=self._all(view, "endpoint", lambda item: _endpoint(item.endpoint)),
+            networks=self._all(view, "network", lambda item: _network(item.network)),
+            tasks=self._all(view, "task", lambda item: _local_task(item.task)),
+        )
+
+    def _all(self, view: HostView, kind: str, make: Callable[[HostItem], Any]) -> tuple[Any, ...]:
+        values = []
+        for key, item in view.items_of(kind):
+            known = self._made.get(key)
+            if known is None or known[0] is not item:
+                made = make(item)
+                if known is not None and known[1] == made:
+                    made = known[1]
+                self._made[key] = known = (item, made)
+            if known[1] is not None:
+                values.append(known[1])
+        before = self._tuples.get(kind, ())
+        same = len(before) == len(values) and all(a is b for a, b in zip(before, values, strict=True))
+        if not same:
+            self._tuples[kind] = tuple(values)
+            self._forget(view, kind)
+        return self._tuples.get(kind, ())
+
+    def _forget(self, view: HostView, kind: str) -> None:
+        present = {key for key, _ in view.items_of(kind)}
+        for key in [key for key in self._made if key.startswith(kind + "/") and key not in present]:
+            del self._made[key]
+
+
+def _local_task(task: objects.Task) -> model.LocalTask | None:
+    if not task.address or task.status.state not in LIVE:
+        return None
+    return model.LocalTask(task_id=task.meta.id, address=task.address, networks=tuple(task.networks))
+
+
+def _config(settings: objects.NetworkSettings) -> model.NetworkConfig:
+    return model.NetworkConfig(
+        host_pool=settings.host_pool,
+        vip_pool=settings.vip_pool,
+        vxlan_id=settings.vxlan_id,
+        vxlan_port=settings.vxlan_port,
+        mtu_bytes=settings.mtu_bytes,
+        trusted_cidrs=tuple(settings.trusted_cidrs),
+        dns_domain=settings.dns_domain,
+    )
+
+
+def _host(node: objects.Node) -> model.Host:
+    return model.Host(
+        node_id=node.meta.id,
+        name=node.meta.name,
+        address=node.address,
+        block=node.network.block,
+        tunnel_address=node.network.tunnel_address,
+        tunnel_mac=node.network.tunnel_mac,
+        ordinal=node.network.ordinal,
+    )
+
+
+def _frontend(frontend: objects.Frontend) -> model.Frontend:
+    return model.Frontend(
+        service_id=frontend.service_id,
+        service=frontend.service,
+        app=frontend.app,
+        tenant=frontend.tenant,
+        vip=frontend.vip,
+        ports=tuple(
+            model.Port(protocol=port.protocol, target=port.target, published=port.published) for port in frontend.ports
+        ),
+        networks=tuple(frontend.networks),
+        aliases=tuple(frontend.aliases),
+    )
+
+
+def _endpoint(endpoint: objects.Endpoint) -> model.Endpoint:
+    return model.Endpoint(
+        task_id=endpoint.task_id,
+        task_name=endpoint.task_name,
+        service_id=endpoint.service_id,
+        node_id=endpoint.node_id,
+        address=endpoint.address,
+        ready=endpoint.ready,
+        networks=tuple(endpoint.networks),
+    )
+
+
+def _network(network: objects.Network) -> model.NetworkInfo:
+    return model.NetworkInfo(
+        network_id=network.meta.id,
+        ordinal=network.ordinal,
+        name=network.meta.name,
+        app=network.app,
+        tenant=network.meta.tenant,
+        internal=network.internal,
+    )

@@ -1,0 +1,189 @@
+"""Starts, watches, stops and removes the container of a task: image, volumes, network and files around it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import trio
+
+from daemon.agent import listening, task_files
+from daemon.agent.host_view import HostView
+from daemon.agent.image_agent import ImageAgent
+from daemon.agent.task_runner import Readiness, TaskFailure
+from net.errors import NetworkError
+from net.network import Network
+from proto import objects_pb2 as objects
+from runtime.errors import NotFound, RuntimeFailure
+from runtime.healthcheck import Check, HealthReport, effective, run_healthcheck
+from runtime.model import BindMount, ContainerExit, ContainerRequest, ObservedContainer, TmpfsMount
+from runtime.runtime import Runtime
+from storage import mount_plan
+from storage.errors import StorageFailure
+from storage.population import populate
+from storage.volumes import LocalVolumes, PreparedMount
+
+STOP_GRACE_MS_DEFAULT = 10_000
+LISTEN_POLL_S_MIN = 0.02
+LISTEN_POLL_S_MAX = 0.5
+LABEL_TASK = "fairway.task"
+LABEL_SERVICE = "fairway.service"
+LABEL_APP = "fairway.app"
+LABEL_TENANT = "fairway.tenant"
+
+
+class ContainerHost:
+    """The real `TaskHost` (task_runner.py) of this machine."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        network: Network,
+        volumes: LocalVolumes,
+        images: ImageAgent,
+        view: HostView,
+        run_folder: Path,
+        withdrawn: Callable[[str], bool],
+        changed: Callable[[], trio.Event],
+    ) -> None:
+        self._runtime = runtime
+        self._network = network
+        self._volumes = volumes
+        self._images = images
+        self._view = view
+        self._files_folder = run_folder / "tasks"
+        self.withdrawn = withdrawn
+        self.changed = changed
+
+    async def start(self, task: objects.Task, progress: Callable[[str], None]) -> int:
+        """See TaskHost."""
+        try:
+            await self._images.ensure(task.image_digest, task.spec.container.image, progress)
+            request = await self._request(task)
+            await self._runtime.create(request)
+            return await self._runtime.start(task.meta.id)
+        except (RuntimeFailure, NetworkError, StorageFailure, OSError) as error:
+            raise TaskFailure(str(error)) from error
+
+    async def _request(self, task: objects.Task) -> ContainerRequest:
+        spec = task.spec.container
+        hostname = spec.hostname or task.meta.id[:12]
+        namespace = await self._network.create_task_network(task.meta.id, task.address)
+        files = task_files.write(
+            self._files_folder / task.meta.id,
+            self._network.resolv_conf(task.app),
+            hostname,
+            task.address,
+        )
+        return ContainerRequest(
+            id=task.meta.id,
+            image_digest=task.image_digest,
+            spec=spec,
+            resources=task.spec.resources,
+            labels={
+                LABEL_TASK: task.meta.name,
+                LABEL_SERVICE: task.service,
+                LABEL_APP: task.app,
+                LABEL_TENANT: task.meta.tenant,
+            },
+            hostname=hostname,
+            network_namespace=namespace,
+            mounts=await self._mounts(task),
+            files=files,
+            shim_group=f"{task.meta.tenant}-{task.app}-{task.service}",
+            environment={},
+        )
+
+    async def _mounts(self, task: objects.Task) -> tuple[BindMount | TmpfsMount, ...]:
+        """Volumes made ready; Docker's rule: a fresh volume begins with what the image has there."""
+        config = await self._runtime.images.config(task.image_digest)
+        needs = mount_plan.plan(task.spec.container.mounts, config.volumes)
+        if not needs:
+            return ()
+        volume_ids = {volume.meta.name: volume.meta.id for volume in self._view.volumes if volume.app == task.app}
+        prepared = await self._volumes.prepare(task.meta.id, task.app, needs, volume_ids)
+        fresh = [mount for mount in prepared if mount.wants_image_content]
+        if fresh:
+            await self._runtime.images.with_files(task.image_digest, lambda root: _populate(fresh, root))
+        return tuple(
+            TmpfsMount(mount.target, mount.tmpfs_size_bytes, mount.tmpfs_mode, mount.read_only)
+            if mount.source is None
+            else BindMount(mount.source, mount.target, mount.read_only)
+            for mount in prepared
+        )
+
+    async def wait_ready(self, task: objects.Task, pid: int, report: Callable[[Readiness], None]) -> None:
+        """See TaskHost."""
+        config = await self._runtime.images.config(task.image_digest)
+        own = task.spec.container.healthcheck if task.spec.container.HasField("healthcheck") else None
+        check = effective(own, config.healthcheck)
+        await self._wait_listening(task, pid, report)
+        if check is not None:
+            await self._wait_unhealthy(task.meta.id, check, report)
+            return
+        report(Readiness(ready=True))
+        await trio.sleep_forever()
+
+    async def _wait_unhealthy(self, task_id: str, check: Check, report: Callable[[Readiness], None]) -> None:
+        failed = trio.Event()
+
+        def note(health: HealthReport) -> None:
+            words = f"unhealthy: {health.message}" if health.message else ""
+            if health.health == objects.HEALTH_STARTING:
+                words = words or "running; its health check has not passed yet"
+            report(Readiness(health.health == objects.HEALTH_HEALTHY, health.health, words))
+            if health.health == objects.HEALTH_UNHEALTHY:
+                failed.set()
+
+        async def probe(command: Sequence[str], timeout_ms: int) -> tuple[int, bytes]:
+            return await self._runtime.run_check(task_id, command, timeout_ms)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run_healthcheck, check, probe, note)
+            await failed.wait()
+            nursery.cancel_scope.cancel()
+
+    async def _wait_listening(self, task: objects.Task, pid: int, report: Callable[[Readiness], None]) -> None:
+        """Until something listens on every TCP port that the service declares: no request finds it closed."""
+        wanted = [port.target for port in task.spec.ports if port.protocol == "tcp"]
+        poll_s = LISTEN_POLL_S_MIN
+        while missing := listening.missing_ports(pid, wanted):
+            ports = ", ".join(map(str, missing))
+            report(Readiness(False, message=f"running; nothing listens on port {ports} yet"))
+            await trio.sleep(poll_s)
+            poll_s = min(poll_s * 1.5, LISTEN_POLL_S_MAX)
+
+    async def stop(self, task: objects.Task) -> ObservedContainer | None:
+        """See TaskHost."""
+        spec = task.spec.container
+        grace_ms = spec.stop_grace_ms or STOP_GRACE_MS_DEFAULT
+        try:
+            exit = await self._runtime.stop(task.meta.id, spec.stop_signal, grace_ms)
+        except NotFound:
+            return None
+        return ended(task.meta.id, exit)
+
+    async def clean_up(self, task: objects.Task) -> None:
+        """See TaskHost."""
+        await self._runtime.delete(task.meta.id)
+        await self._network.delete_task_network(task.meta.id)
+        await self._volumes.remove_anonymous(task.meta.id)
+        task_files.remove(self._files_folder / task.meta.id)
+
+
+def _populate(mounts: Sequence[PreparedMount], root: Path) -> None:
+    for mount in mounts:
+        assert mount.source is not None
+        populate(mount.source, root, mount.target)
+
+
+def ended(container_id: str, exit: ContainerExit) -> ObservedContainer:
+    """A container that has ended, as an observation."""
+    return ObservedContainer(
+        container_id,
+        {},
+        "stopped",
+        exit_code=exit.exit_code,
+        out_of_memory=exit.out_of_memory,
+        finished_unix_ms=exit.unix_ms,
+    )

@@ -1,0 +1,1 @@
+"""What operators and other hosts ask of a daemon."""

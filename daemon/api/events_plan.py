@@ -1,0 +1,130 @@
+"""What happened, in words, from the changes of the store. Pure."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from daemon.orchestration.restart_plan import ending
+from proto import objects_pb2 as objects
+from raft.store import Change, ChangeBatch
+
+Words = tuple[str, str, bool]  # action, message, warning
+
+_TASK_ACTIONS = {
+    objects.TASK_STATE_ASSIGNED: "assigned",
+    objects.TASK_STATE_RUNNING: "running",
+    objects.TASK_STATE_EXITED: "exited",
+    objects.TASK_STATE_FAILED: "failed",
+    objects.TASK_STATE_LOST: "lost",
+}
+
+
+def events_of(batch: ChangeBatch) -> list[objects.Event]:
+    """Events in the order of the changes; what nobody needs to read about gives none."""
+    found = []
+    for change in batch.changes:
+        for action, message, warning in _words(change):
+            found.append(_event(batch.revision, change, action, message, warning))
+    return found
+
+
+def _words(change: Change) -> list[Words]:
+    before, after = change.before, change.after
+    match change.table:
+        case "tasks":
+            return _task(cast(objects.Task | None, before), cast(objects.Task | None, after))
+        case "nodes":
+            return _node(cast(objects.Node | None, before), cast(objects.Node | None, after))
+        case "services":
+            return _service(cast(objects.Service | None, before), cast(objects.Service | None, after))
+        case "images":
+            return _image(cast(objects.Image | None, before), cast(objects.Image | None, after))
+        case "apps" | "volumes" | "networks" if before is None or after is None:
+            return [("created" if before is None else "removed", "", False)]
+    return []
+
+
+def _task(before: objects.Task | None, after: objects.Task | None) -> list[Words]:
+    if after is None:
+        return []
+    words: list[Words] = []
+    state = after.status.state
+    was = before.status.state if before is not None else objects.TASK_STATE_UNSPECIFIED
+    if state == objects.TASK_STATE_PENDING:
+        said = before.status.message if before is not None else ""
+        if after.status.message and after.status.message != said:
+            words.append(("pending", after.status.message, True))
+    elif state != was and state in _TASK_ACTIONS:
+        bad = state in (objects.TASK_STATE_FAILED, objects.TASK_STATE_LOST) or (
+            state == objects.TASK_STATE_EXITED
+            and after.status.exit_code != 0
+            and after.desired == objects.DESIRED_STATE_RUNNING
+        )
+        over = state in (objects.TASK_STATE_EXITED, objects.TASK_STATE_FAILED)
+        words.append((_TASK_ACTIONS[state], ending(after) if over else after.status.message, bad))
+    if before is not None and before.status.ready != after.status.ready and state == objects.TASK_STATE_RUNNING:
+        words.append(("ready", "", False) if after.status.ready else ("unready", after.status.message, True))
+    told = before is None or before.desired != after.desired
+    if told and after.desired == objects.DESIRED_STATE_STOPPED and after.desired_message:
+        words.append(("stopping", after.desired_message, False))
+    return words
+
+
+def _node(before: objects.Node | None, after: objects.Node | None) -> list[Words]:
+    if after is None:
+        return [("removed", "", False)]
+    if before is None:
+        return [("joined", after.address, False)]
+    words: list[Words] = []
+    if before.state != after.state:
+        if after.state == objects.NODE_STATE_DOWN:
+            words.append(("down", after.state_message, True))
+        elif after.state == objects.NODE_STATE_READY:
+            words.append(("ready", after.state_message, bool(after.state_message)))
+    if before.availability != after.availability:
+        name = objects.Availability.Name(after.availability).removeprefix("AVAILABILITY_").lower()
+        words.append((name, "", False))
+    if before.voter != after.voter:
+        words.append(("voter", "has a vote now" if after.voter else "has no vote any more", False))
+    return words
+
+
+def _service(before: objects.Service | None, after: objects.Service | None) -> list[Words]:
+    if after is None:
+        return [("removed", "", False)]
+    if before is None:
+        return [("created", f"{after.spec.replicas} replicas", False)]
+    if after.removing and not before.removing:
+        return [("removing", "its tasks are being stopped", False)]
+    words: list[Words] = []
+    if before.generation != after.generation:
+        words.append(("updated", f"version {after.generation}", False))
+    if before.spec.replicas != after.spec.replicas:
+        words.append(("scaled", f"{before.spec.replicas} -> {after.spec.replicas} replicas", False))
+    return words
+
+
+def _image(before: objects.Image | None, after: objects.Image | None) -> list[Words]:
+    if after is None:
+        return [("removed", "", False)]
+    if before is None or before.manifest_digest != after.manifest_digest:
+        return [("loaded", after.manifest_digest, False)]
+    return []
+
+
+def _event(revision: int, change: Change, action: str, message: str, warning: bool) -> objects.Event:
+    subject = cast(objects.Task, change.after or change.before)  # any kind: only Meta and app are read
+    app = getattr(subject, "app", "")
+    name = subject.meta.name
+    return objects.Event(
+        unix_ms=subject.meta.updated_unix_ms,
+        kind=change.table.removesuffix("s"),
+        action=action,
+        subject_id=change.id,
+        subject=f"{app}/{name}" if app else name,
+        message=message,
+        tenant=subject.meta.tenant,
+        app=app or (name if change.table == "apps" else ""),
+        revision=revision,
+        warning=warning,
+    )

@@ -1,0 +1,83 @@
+"""A process in a container, between its gRPC stream and the runtime."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+import trio
+
+from daemon.api.grpc_service import Receive, Send
+from daemon.errors import Kind, Refused
+from proto.grpc_trio import call
+from proto.host_pb2 import ExecInput, ExecOutput, ExecStart
+from proto.host_pb2_grpc import HostStub
+from runtime.errors import NotFound, RuntimeFailure
+from runtime.execution import ExecSession
+from runtime.runtime import Runtime
+
+
+async def serve_exec(runtime: Runtime, receive: Receive, send: Send) -> None:
+    """Runs what the first message asks for until it ends; a caller that disappears ends it."""
+    first: ExecInput | None = await receive()
+    if first is None or not first.HasField("start"):
+        raise Refused("the first message of an exec says what to start")
+    start = first.start
+    try:
+        session = await runtime.exec(
+            start.task_id,
+            list(start.command),
+            environment=dict(start.environment),
+            user=start.user,
+            working_dir=start.working_dir,
+            tty=start.tty,
+            stdin=start.stdin,
+        )
+    except RuntimeFailure as error:
+        kind = Kind.NOT_FOUND if isinstance(error, NotFound) else Kind.NOT_POSSIBLE
+        raise Refused(str(error), kind) from error
+    async with session:
+        if start.tty and start.size.columns:
+            await session.resize(start.size.columns, start.size.rows)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_feed, session, receive)
+            async for stream, data in session.outputs():
+                await send(ExecOutput(stderr=data) if stream == "stderr" else ExecOutput(stdout=data))
+            await send(ExecOutput(exit_code=await session.wait()))
+            nursery.cancel_scope.cancel()
+
+
+async def _feed(session: ExecSession, receive: Receive) -> None:
+    while (message := await receive()) is not None:
+        match message.WhichOneof("input"):
+            case "stdin":
+                await session.send_stdin(message.stdin)
+            case "resize":
+                await session.resize(message.resize.columns, message.resize.rows)
+            case "close_stdin":
+                await session.close_stdin()
+            case "signal":
+                await session.signal(message.signal)
+
+
+async def relay_exec(stub: HostStub, start: ExecStart, receive: Receive, send: Send) -> None:
+    """Passes an operator's exec on to the host of the task. Raises AioRpcError with the host's refusal."""
+    stream: Any = stub.Exec()  # type: ignore[call-arg]
+
+    async def feed() -> None:
+        try:
+            await call(stream.write(ExecInput(start=start)))
+            while (message := await receive()) is not None:
+                await call(stream.write(message))
+            await call(stream.done_writing())
+        except (grpc.aio.UsageError, grpc.aio.AioRpcError, ConnectionAbortedError):
+            return  # the call has ended; the reader learns why
+
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(feed)
+            while (output := await call(stream.read())) is not grpc.aio.EOF:
+                await send(output)
+            nursery.cancel_scope.cancel()
+    finally:
+        stream.cancel()

@@ -1,0 +1,108 @@
+"""Operators may talk to any voter: one that does not lead passes their calls on to the one that does.
+
+The message bytes go through unread. The leader trusts the name of the operator that a voter passes on,
+because only a host of this cluster can call it with a node's certificate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import trio
+
+from daemon.agent.leader_connection import Leader
+from daemon.api.caller import Caller
+from daemon.api.grpc_service import Context, Method, Receive, Send
+from daemon.errors import Kind, Refused
+from daemon.peers import Peers
+from proto.grpc_trio import call
+
+CALLER_KEY = "fairway-caller"
+CALL_TIMEOUT_S = 60.0
+
+NO_LEADER = (
+    "no leader: this host hears no majority of the cluster's voters, so it refuses to answer for the cluster "
+    "and to change anything. Containers go on running. It comes back by itself when it reaches the others"
+)
+
+
+class Forwarder:
+    """Runs an operator's call here where this host leads, else on the leader."""
+
+    def __init__(
+        self, leads: Callable[[], bool], leader: Callable[[], Leader | None], peers: Peers, node_id: str
+    ) -> None:
+        self._leads = leads
+        self._leader = leader
+        self._peers = peers
+        self._node_id = node_id
+
+    async def redirect(
+        self, method: Method, caller: Caller, context: Context, receive: Receive, send: Send, request: Any
+    ) -> bool:
+        """False: run it here. Raises Refused where nobody leads, AioRpcError with the leader's refusal."""
+        if self._leads():
+            return False
+        leader = self._leader()
+        if leader is None or leader.node_id == self._node_id or _was_forwarded(context):
+            raise Refused(NO_LEADER, Kind.UNAVAILABLE)
+        channel = self._peers.channel(leader.node_id, leader.address, leader.api_port)
+        remaining_s = context.time_remaining()
+        options: dict[str, Any] = {
+            "metadata": ((CALLER_KEY, caller.actor),),
+            "timeout": remaining_s if remaining_s is not None else None,
+        }
+        streams = (method.descriptor.client_streaming, method.descriptor.server_streaming)
+        codec: dict[str, Any] = {
+            "request_serializer": lambda message: message.SerializeToString(),
+            "response_deserializer": method.reply_class.FromString,
+        }
+        match streams:
+            case (False, False):
+                options["timeout"] = options["timeout"] or CALL_TIMEOUT_S
+                reply = await call(channel.unary_unary(method.path, **codec)(request, **options))
+                await send(reply)
+            case (False, True):
+                await _copy_out(channel.unary_stream(method.path, **codec)(request, **options), send)
+            case (True, False):
+                stream: Any = channel.stream_unary(method.path, **codec)(**options)
+                await _copy_in(stream, receive)
+                await send(await call(stream))
+            case _:
+                stream = channel.stream_stream(method.path, **codec)(**options)
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(_copy_in, stream, receive)
+                    await _copy_out(stream, send)
+                    nursery.cancel_scope.cancel()
+        return True
+
+
+def forwarded_actor(context: Context) -> str:
+    """Who called the voter that passed this call on; empty where the call came directly."""
+    for key, value in context.invocation_metadata() or ():
+        if key == CALLER_KEY:
+            return str(value)
+    return ""
+
+
+def _was_forwarded(context: Context) -> bool:
+    return bool(forwarded_actor(context))
+
+
+async def _copy_in(stream: Any, receive: Receive) -> None:
+    while (message := await receive()) is not None:
+        try:
+            await call(stream.write(message))
+        except (grpc.aio.UsageError, grpc.aio.AioRpcError, ConnectionAbortedError):
+            return  # the call has ended; its status says why
+    await call(stream.done_writing())
+
+
+async def _copy_out(stream: Any, send: Send) -> None:
+    try:
+        while (message := await call(stream.read())) is not grpc.aio.EOF:
+            await send(message)
+    finally:
+        stream.cancel()

@@ -1,0 +1,115 @@
+"""What hosts ask of each other: sessions, leadership, certificates, blobs, logs, processes."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import trio
+
+from daemon.agent.host_view import HostView
+from daemon.agent.leader_connection import Leader
+from daemon.api.caller import Caller, require_node
+from daemon.api.cluster_context import VoterContext
+from daemon.api.exec_relay import serve_exec
+from daemon.api.grpc_service import Receive, Send
+from daemon.errors import Kind, Refused
+from daemon.identity.renewal_plan import sign_renewal
+from proto import host_pb2 as host
+from runtime.errors import NotFound, RuntimeFailure
+from runtime.runtime import Runtime
+
+LOG_LINES_MAX = 500  # in one message
+
+
+@dataclass(frozen=True)
+class HostServices:
+    """What a host offers to the others."""
+
+    runtime: Runtime
+    view: HostView
+    leader: Callable[[], Leader | None]
+    voter: VoterContext | None  # None on a host without a part in consensus
+
+
+class HostApi:
+    """The Host service."""
+
+    def __init__(self, services: HostServices) -> None:
+        self._services = services
+
+    async def session(self, receive: Receive, caller: Caller, send: Send) -> None:
+        node_id = require_node(caller)
+        await self._voter().leading().sessions.serve(node_id, receive, send)
+
+    async def find_leader(self, _request: host.FindLeaderRequest, caller: Caller) -> host.FindLeaderReply:
+        node_id = require_node(caller)
+        voter = self._services.voter
+        if voter is not None and voter.leadership.current is not None:
+            voter.leadership.current.sessions.require_member(node_id)
+        leader = self._services.leader()
+        if leader is None:
+            return host.FindLeaderReply()
+        return host.FindLeaderReply(node_id=leader.node_id, address=leader.address, api_port=leader.api_port)
+
+    async def renew_certificate(
+        self, request: host.RenewCertificateRequest, caller: Caller
+    ) -> host.RenewCertificateReply:
+        node_id = require_node(caller)
+        voter = self._voter()
+        leading = voter.leading()
+
+        renewed, _ = await leading.writer.commit(
+            lambda store, now, _id: sign_renewal(store, voter.identity.cluster_key, node_id, request.request_pem, now),
+            caller.actor,
+        )
+        return renewed
+
+    async def read_blob(self, request: host.ReadBlobRequest, caller: Caller, send: Send) -> None:
+        require_node(caller)
+        try:
+            blob = self._services.runtime.images.read_blob(request.digest, request.offset_bytes)
+            async for data in blob:
+                await send(host.ReadBlobReply(data=data))
+        except RuntimeFailure as error:
+            raise _refused(error) from error
+
+    async def read_log(self, request: host.ReadLogRequest, caller: Caller, send: Send) -> None:
+        require_node(caller)
+        task = next((t for t in self._services.view.tasks if t.meta.id == request.task_id), None)
+        name = task.meta.name if task is not None else request.task_id
+        lines_in, lines_out = trio.open_memory_channel[host.LogLine](LOG_LINES_MAX)
+
+        async def read() -> None:
+            async with lines_in:
+                log = self._services.runtime.read_log(
+                    request.task_id,
+                    follow=request.follow,
+                    tail_lines=request.tail_lines,
+                    since_unix_ms=request.since_unix_ms,
+                )
+                async for line in log:
+                    await lines_in.send(line)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            async for first in lines_out:
+                chunk = host.LogChunk(task_id=request.task_id, task_name=name, lines=[first])
+                with contextlib.suppress(trio.WouldBlock, trio.EndOfChannel):
+                    while len(chunk.lines) < LOG_LINES_MAX:
+                        chunk.lines.append(lines_out.receive_nowait())
+                await send(chunk)
+
+    async def exec(self, receive: Receive, caller: Caller, send: Send) -> None:
+        require_node(caller)
+        await serve_exec(self._services.runtime, receive, send)
+
+    def _voter(self) -> VoterContext:
+        if self._services.voter is None:
+            raise Refused("this host takes no part in consensus and never leads", Kind.NOT_POSSIBLE)
+        return self._services.voter
+
+
+def _refused(error: RuntimeFailure) -> Refused:
+    return Refused(str(error), Kind.NOT_FOUND if isinstance(error, NotFound) else Kind.NOT_POSSIBLE)

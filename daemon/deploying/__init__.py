@@ -1,0 +1,1 @@
+"""Operators' changes of apps, services and nodes, as plans."""

@@ -1,0 +1,161 @@
+"""What differs between two versions of a service, in words for a person. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from daemon.orchestration.quantities import bytes_text, cpu_text, duration_text
+from proto import objects_pb2 as objects
+
+VALUE_CHARACTERS_MAX = 60
+_SECRET = re.compile(r"PASS|TOKEN|SECRET|KEY|CREDENTIAL|AUTH|PRIVATE", re.IGNORECASE)
+_URL_WITH_PASSWORD = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s]*:[^/\s]*@", re.IGNORECASE)
+
+
+def spec_changes(before: objects.ServiceSpec, after: objects.ServiceSpec) -> list[str]:
+    """Reasons why tasks must be replaced; empty where only the number of replicas differs."""
+    if _without_replicas(before) == _without_replicas(after):
+        return []
+    old, new = before.container, after.container
+    reasons = []
+    if old.image != new.image:
+        reasons.append(f"image {old.image} -> {new.image}")
+    reasons += _list_change("entrypoint", old, new)
+    reasons += _list_change("command", old, new)
+    reasons += map_changes("environment", old.environment, new.environment, hide_secrets=True)
+    reasons += _scalar_changes(old, new)
+    reasons += _resource_changes(before.resources, after.resources)
+    reasons += _other_changes(before, after)
+    return reasons or ["its settings changed"]
+
+
+def map_changes(
+    what: str, before: Mapping[str, str], after: Mapping[str, str], hide_secrets: bool = False
+) -> list[str]:
+    """`environment LOG: info -> debug`, `... added`, `... removed`; sorted by key. Values that look secret, by
+    their key or as a URL with a password, are not shown."""
+    reasons = []
+    for key in sorted(before.keys() | after.keys()):
+        old, new = before.get(key), after.get(key)
+        if old == new:
+            continue
+        secret = hide_secrets and (_SECRET.search(key) or any(_URL_WITH_PASSWORD.search(v or "") for v in (old, new)))
+        if old is None:
+            reasons.append(f"{what} {key} added" if secret else f"{what} {key} added: {_short(new)}")
+        elif new is None:
+            reasons.append(f"{what} {key} removed")
+        else:
+            reasons.append(f"{what} {key} changed" if secret else f"{what} {key}: {_short(old)} -> {_short(new)}")
+    return reasons
+
+
+def _without_replicas(spec: objects.ServiceSpec) -> objects.ServiceSpec:
+    copy = objects.ServiceSpec()
+    copy.CopyFrom(spec)
+    copy.ClearField("replicas")
+    return copy
+
+
+def _list_change(name: str, old: objects.ContainerSpec, new: objects.ContainerSpec) -> list[str]:
+    def words(spec: Any) -> str:
+        return _short(" ".join(getattr(spec, name).values)) if spec.HasField(name) else "the image's"
+
+    same = getattr(old, name) == getattr(new, name) and old.HasField(name) == new.HasField(name)  # type: ignore[arg-type]
+    return [] if same else [f"{name} {words(old)} -> {words(new)}"]
+
+
+_SCALARS = (
+    "user",
+    "working_dir",
+    "hostname",
+    "read_only",
+    "no_new_privileges",
+    "stop_signal",
+    "init",
+    "tty",
+    "stdin_open",
+)
+
+
+def _scalar_changes(old: objects.ContainerSpec, new: objects.ContainerSpec) -> list[str]:
+    reasons = []
+    for name in _SCALARS:
+        was, now = getattr(old, name), getattr(new, name)
+        if was != now:
+            reasons.append(f"{name.replace('_', ' ')} {_value(was)} -> {_value(now)}")
+    if old.stop_grace_ms != new.stop_grace_ms:
+        reasons.append(f"stop grace {duration_text(old.stop_grace_ms)} -> {duration_text(new.stop_grace_ms)}")
+    reasons += _set_changes("capability added", old.cap_add, new.cap_add)
+    reasons += _set_changes("capability dropped", old.cap_drop, new.cap_drop)
+    reasons += map_changes("container label", old.labels, new.labels)
+    reasons += _set_changes("mount", map(_mount, old.mounts), map(_mount, new.mounts))
+    if old.healthcheck != new.healthcheck or old.HasField("healthcheck") != new.HasField("healthcheck"):
+        reasons.append("health check changed")
+    return reasons
+
+
+def _resource_changes(old: objects.Resources, new: objects.Resources) -> list[str]:
+    reasons = []
+    for name, words, text in (
+        ("cpu_limit_millis", "CPU limit", cpu_text),
+        ("memory_limit_bytes", "memory limit", bytes_text),
+        ("cpu_reserved_millis", "CPU reservation", cpu_text),
+        ("memory_reserved_bytes", "memory reservation", bytes_text),
+        ("pids_limit", "process limit", str),
+    ):
+        was, now = getattr(old, name), getattr(new, name)
+        if was != now:
+            reasons.append(f"{words} {text(was) if was else 'none'} -> {text(now) if now else 'none'}")
+    return reasons
+
+
+def _other_changes(before: objects.ServiceSpec, after: objects.ServiceSpec) -> list[str]:
+    reasons = _set_changes("constraint", before.constraints, after.constraints)
+    reasons += _set_changes("port", map(_port, before.ports), map(_port, after.ports))
+    reasons += _set_changes("network", before.networks, after.networks)
+    reasons += _set_changes("dependency", map(_dependency, before.depends_on), map(_dependency, after.depends_on))
+    if before.restart != after.restart:
+        reasons.append("restart policy changed")
+    if before.network_aliases != after.network_aliases:
+        reasons.append("network aliases changed")
+    return reasons
+
+
+def _set_changes(what: str, before: Any, after: Any) -> list[str]:
+    old, new = set(before), set(after)
+    return [f"{what} {value} removed" for value in sorted(old - new)] + [
+        f"{what} {value} added" for value in sorted(new - old)
+    ]
+
+
+def _mount(mount: objects.Mount) -> str:
+    kind = objects.Mount.Kind.Name(mount.kind).removeprefix("KIND_").lower()
+    source = f"{mount.source} at " if mount.source else ""
+    extra = f", {bytes_text(mount.tmpfs_size_bytes)}" if mount.tmpfs_size_bytes else ""
+    mode = f", mode {mount.tmpfs_mode:o}" if mount.tmpfs_mode else ""
+    return f"{kind} {source}{mount.target}{' (read only)' if mount.read_only else ''}{extra}{mode}"
+
+
+def _port(port: objects.PortSpec) -> str:
+    published = f"{port.published} to " if port.published else ""
+    return f"{published}{port.target}/{port.protocol}"
+
+
+def _dependency(dependency: objects.Dependency) -> str:
+    condition = objects.Dependency.Condition.Name(dependency.condition).removeprefix("CONDITION_").lower()
+    return f"on {dependency.service} ({condition})"
+
+
+def _value(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return _short(str(value)) if value else "none"
+
+
+def _short(text: str | None) -> str:
+    shown = " ".join((text or "").split())
+    if not shown:
+        return '""'
+    return shown if len(shown) <= VALUE_CHARACTERS_MAX else shown[: VALUE_CHARACTERS_MAX - 3] + "..."

@@ -1,0 +1,130 @@
+"""What must hold of an app before it is deployed, whoever wrote its spec. Pure; raises Refused."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from daemon.errors import Refused
+from daemon.orchestration import constraints
+from daemon.orchestration.task_states import named_volumes
+from proto import control_pb2 as control
+from proto import objects_pb2 as objects
+from runtime.errors import InvalidRequest
+from runtime.references import normalise_reference
+
+SERVICES_MAX = 500  # of one app
+REPLICAS_MAX = 10_000  # of one service
+DEFAULT_NETWORK = "default"
+
+# RFC 1123 labels; services also with '_', as Compose files have it: both are names in DNS.
+_APP_NAME = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?")
+_INNER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+
+
+def check_app(app: control.AppSpec) -> None:
+    """Everything that can be said without looking at the cluster. Raises Refused (INVALID)."""
+    for what, name in (("app", app.name), ("tenant", app.tenant or "default")):
+        if _APP_NAME.fullmatch(name) is None:
+            raise Refused(f"{name!r} cannot be the name of the {what}: {_NAME_RULE}")
+    if not app.services:
+        raise Refused(f"app {app.name} has no service; to take the app away use `fairway rm {app.name}`")
+    if len(app.services) > SERVICES_MAX:
+        raise Refused(f"app {app.name} has {len(app.services)} services; at most {SERVICES_MAX} are possible")
+    for what, names in (("network", app.networks), ("volume", app.volumes)):
+        for name in names:
+            if _INNER_NAME.fullmatch(name) is None:
+                raise Refused(f"{name!r} cannot be the name of a {what}: use letters, digits, '.', '_' and '-'")
+    published: dict[tuple[str, int], str] = {}
+    for name in sorted(app.services):
+        if _APP_NAME.fullmatch(name) is None:
+            raise Refused(f"{name!r} cannot be the name of a service: {_NAME_RULE}")
+        for problem in _problems(app, name, app.services[name]):
+            raise Refused(f"service {name}: {problem}")
+        for port in app.services[name].ports:
+            if port.published:
+                other = published.setdefault((port.protocol, port.published), name)
+                if other != name:
+                    raise Refused(
+                        f"services {other} and {name} both publish port {port.published}/{port.protocol}; "
+                        "a published port belongs to one service"
+                    )
+    _check_cycles(app)
+
+
+_NAME_RULE = "use at most 63 lower-case letters, digits, '-' and '_', with a letter or digit at both ends"
+
+
+def _problems(app: control.AppSpec, name: str, spec: objects.ServiceSpec) -> Iterator[str]:
+    if not spec.container.image:
+        yield "it names no image"
+    try:
+        normalise_reference(spec.container.image)
+    except InvalidRequest as error:
+        yield str(error)
+    if spec.replicas > REPLICAS_MAX:
+        yield f"{spec.replicas} replicas are asked for; at most {REPLICAS_MAX} are possible"
+    for text in spec.constraints:
+        constraints.parse(text)
+    for network in spec.networks:
+        if network != DEFAULT_NETWORK and network not in app.networks:
+            yield f"network {network} is not defined in the app"
+    for volume in named_volumes(spec):
+        if volume not in app.volumes:
+            yield f"volume {volume} is not defined in the app"
+    for mount in spec.container.mounts:
+        if not mount.target.startswith("/"):
+            yield f"the mount target {mount.target!r} is not an absolute path"
+    for dependency in spec.depends_on:
+        if dependency.service == name:
+            yield "it depends on itself"
+        if dependency.service not in app.services:
+            yield f"it depends on service {dependency.service}, which is not in the app"
+    yield from _port_problems(spec)
+    yield from _resource_problems(spec.resources)
+
+
+def _port_problems(spec: objects.ServiceSpec) -> Iterator[str]:
+    seen: set[tuple[str, int]] = set()
+    for port in spec.ports:
+        if port.protocol not in ("tcp", "udp"):
+            yield f"port {port.target} has the protocol {port.protocol!r}; use tcp or udp"
+        if not 0 < port.target < 65_536 or port.published >= 65_536:
+            yield f"port {port.published}:{port.target} is outside of 1 to 65535"
+        if port.published:
+            if (port.protocol, port.published) in seen:
+                yield f"port {port.published}/{port.protocol} is published twice"
+            seen.add((port.protocol, port.published))
+            if not spec.networks:
+                yield f"port {port.published}/{port.protocol} is published, but the service has no network"
+
+
+def _resource_problems(resources: objects.Resources) -> Iterator[str]:
+    for words, limit, reserved in (
+        ("CPU", resources.cpu_limit_millis, resources.cpu_reserved_millis),
+        ("memory", resources.memory_limit_bytes, resources.memory_reserved_bytes),
+    ):
+        if limit < 0 or reserved < 0:
+            yield f"its {words} limit or reservation is negative"
+        if limit and reserved > limit:
+            yield f"it reserves more {words} than its limit allows"
+
+
+def _check_cycles(app: control.AppSpec) -> None:
+    done: set[str] = set()
+    for start in sorted(app.services):
+        path: list[str] = []
+        stack = [(start, False)]
+        while stack:
+            name, leaving = stack.pop()
+            if leaving:
+                done.add(path.pop())
+                continue
+            if name in path:
+                circle = " -> ".join([*path[path.index(name) :], name])
+                raise Refused(f"the services wait for each other in a circle: {circle}")
+            if name in done:
+                continue
+            path.append(name)
+            stack.append((name, True))
+            stack += [(dependency.service, False) for dependency in app.services[name].depends_on]

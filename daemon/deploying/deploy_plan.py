@@ -1,0 +1,233 @@
+"""A deploy: from the app as it is asked for and the store to what changes, in words and as a transaction. Pure.
+
+Services that do not differ are left untouched. A change that needs new tasks counts the service's generation
+up; the number of replicas and labels do not. Services that are no longer in the file are marked as being
+removed; the orchestrator stops their tasks and deletes them. Volumes outlive what used them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from daemon.deploying.app_changes import map_changes, spec_changes
+from daemon.deploying.app_checks import check_app
+from daemon.deploying.app_warnings import warnings_of
+from daemon.deploying.node_changes_plan import plan_remove_node, plan_update_node
+from daemon.deploying.port_leases_plan import PortLeases
+from daemon.deploying.service_changes_plan import (
+    mark_removing,
+    plan_remove_app,
+    plan_remove_service,
+    plan_scale,
+)
+from daemon.errors import Kind, Refused
+from daemon.orchestration.image_lookup import find_image
+from daemon.orchestration.leases import LeasePool
+from proto import control_pb2 as control
+from proto import objects_pb2 as objects
+from raft.store import Store
+from raft.transaction import TransactionBuilder
+
+__all__ = [
+    "plan_deploy",
+    "plan_remove_app",
+    "plan_remove_node",
+    "plan_remove_service",
+    "plan_scale",
+    "plan_update_node",
+]
+
+DEFAULT_TENANT = "default"
+Change = control.ServiceChange
+
+
+def plan_deploy(
+    store: Store, app: control.AppSpec, now_unix_ms: int, new_id: Callable[[], str]
+) -> tuple[control.PlanAppReply, TransactionBuilder, objects.App]:
+    """What the deploy changes, its transaction and the app as it will be.
+
+    Raises Refused: INVALID for what the spec says, CONFLICT for a port that another app publishes, EXHAUSTED
+    where an address pool is, NOT_POSSIBLE while the app's volumes are being removed."""
+    check_app(app)
+    deploy = _Deploy(store, app, new_id)
+    deploy.tenant_and_app()
+    deploy.networks()
+    deploy.volumes()
+    deploy.services()
+    deploy.reply.warnings.extend(warnings_of(store, app))
+    return deploy.reply, deploy.builder, deploy.stored_app
+
+
+@dataclass
+class _Deploy:
+    store: Store
+    app: control.AppSpec
+    new_id: Callable[[], str]
+    builder: TransactionBuilder = field(default_factory=TransactionBuilder)
+    reply: control.PlanAppReply = field(default_factory=control.PlanAppReply)
+    stored_app: objects.App = field(default_factory=objects.App)
+
+    def __post_init__(self) -> None:
+        self.tenant = self.app.tenant or DEFAULT_TENANT
+        self.key = (self.tenant, self.app.name)
+        self.leases = LeasePool(self.store)
+        self.ports = PortLeases(self.store, self.leases)
+
+    def meta(self, name: str, labels: Mapping[str, str] | None = None) -> objects.Meta:
+        return objects.Meta(id=self.new_id(), name=name, tenant=self.tenant, labels=labels or {}, format=1)
+
+    def tenant_and_app(self) -> None:
+        if self.store.table(objects.Tenant).unique("name", self.tenant) is None:
+            tenant = objects.Tenant(meta=self.meta(self.tenant))
+            self.builder.create(tenant)
+        before = self.store.table(objects.App).unique("name", self.key)
+        if before is None:
+            self.stored_app.meta.CopyFrom(self.meta(self.app.name))
+            self.stored_app.generation = 1
+            self.builder.create(self.stored_app)
+        else:
+            self.stored_app.CopyFrom(before)
+            self.stored_app.generation += 1
+            self.builder.update(self.stored_app)
+
+    def networks(self) -> None:
+        """Creates what a service uses. What none uses any more is said here and deleted by the orchestrator
+        when the last task on it is gone."""
+        used = {name for spec in self.app.services.values() for name in spec.networks}
+        known = {network.meta.name: network for network in self.store.table(objects.Network).by("app", self.key)}
+        for name in sorted(used):
+            spec = self.app.networks[name] if name in self.app.networks else control.NetworkSpec()
+            before = known.get(name)
+            if before is None:
+                network = objects.Network(meta=self.meta(name, spec.labels), app=self.app.name, internal=spec.internal)
+                lease, network.ordinal = self.leases.network_ordinal(network.meta.id)
+                self.builder.create(lease).create(network)
+                self.reply.networks_created.append(name)
+                continue
+            network = objects.Network()
+            network.CopyFrom(before)
+            network.internal = spec.internal
+            _set_labels(network.meta, spec.labels)
+            if network != before:
+                self.builder.update(network)
+        self.reply.networks_removed.extend(sorted(known.keys() - used))
+
+    def volumes(self) -> None:
+        table = self.store.table(objects.Volume)
+        for name in sorted(self.app.volumes):
+            spec = self.app.volumes[name]
+            before = table.unique("name", (*self.key, name))
+            if before is None:
+                self.builder.create(
+                    objects.Volume(
+                        meta=self.meta(name, spec.labels),
+                        app=self.app.name,
+                        driver_options=spec.driver_options,
+                    )
+                )
+                self.reply.volumes_created.append(name)
+                continue
+            if before.removing:
+                raise Refused(
+                    f"app {self.app.name} is being removed with its volumes; deploy it again when volume {name} "
+                    "is gone",
+                    Kind.NOT_POSSIBLE,
+                )
+            if before.driver_options != spec.driver_options:
+                self.reply.warnings.append(f"volume {name} exists already and keeps the options that it has")
+
+    def services(self) -> None:
+        known = {service.meta.name: service for service in self.store.table(objects.Service).by("app", self.key)}
+        removed = [known[name] for name in sorted(known.keys() - self.app.services.keys())]
+        leaving = {service.meta.id for service in removed}
+        for name in sorted(self.app.services):
+            before = known.get(name)
+            if before is None:
+                self._create(name)
+            else:
+                self._update(before, self.app.services[name])
+        for service in removed:
+            if not service.removing:
+                self.builder.update(mark_removing(service))
+                self.reply.changes.add(
+                    action=Change.REMOVE, service=service.meta.name, replicas_before=service.spec.replicas
+                )
+        self.ports.settle(self.builder, leaving)
+
+    def _create(self, name: str) -> None:
+        spec = self.app.services[name]
+        service = objects.Service(meta=self.meta(name, self._labels(name)), app=self.app.name, spec=spec, generation=1)
+        service.image_digest = self._digest(spec, None)
+        self._lease_vip(service)
+        self.ports.want(service)
+        self.builder.create(service)
+        self.reply.changes.add(action=Change.CREATE, service=name, replicas_after=spec.replicas)
+
+    def _update(self, before: objects.Service, spec: objects.ServiceSpec) -> None:
+        name = before.meta.name
+        after = objects.Service()
+        after.CopyFrom(before)
+        after.spec.CopyFrom(spec)
+        after.removing = False
+        _set_labels(after.meta, self._labels(name))
+        reasons = spec_changes(before.spec, spec)
+        after.image_digest = self._digest(spec, before)
+        same_image = before.spec.container.image == spec.container.image
+        if same_image and before.image_digest and after.image_digest != before.image_digest:
+            reasons.append(f"image content changed ({_short(before.image_digest)} -> {_short(after.image_digest)})")
+        replaced = 0
+        if reasons or before.removing:
+            after.generation += 1
+            replaced = min(before.spec.replicas, spec.replicas)
+        label_reasons = map_changes("label", before.meta.labels, after.meta.labels)
+        self._lease_vip(after)
+        self.ports.want(after)
+        change = self.reply.changes.add(
+            service=name,
+            action=Change.UNCHANGED,
+            replicas_before=before.spec.replicas,
+            replicas_after=spec.replicas,
+            tasks_replaced=replaced,
+            reasons=[*reasons, *label_reasons],
+        )
+        if before.removing:
+            change.action = Change.CREATE
+            change.reasons[:] = ["it was being removed"]
+        elif reasons or label_reasons:
+            change.action = Change.UPDATE
+        elif before.spec.replicas != spec.replicas:
+            change.action = Change.SCALE
+        if after != before:
+            self.builder.update(after)
+
+    def _labels(self, name: str) -> Mapping[str, str]:
+        return self.app.service_labels[name].values if name in self.app.service_labels else {}
+
+    def _digest(self, spec: objects.ServiceSpec, before: objects.Service | None) -> str:
+        """The content that the image's name stands for now; what it stood for before where it is not known."""
+        image = find_image(self.store, spec.container.image)
+        if image is not None:
+            return image.manifest_digest
+        if before is not None and before.spec.container.image == spec.container.image:
+            return before.image_digest
+        return ""
+
+    def _lease_vip(self, service: objects.Service) -> None:
+        if service.spec.networks and not service.vip:
+            lease, service.vip = self.leases.vip(service.meta.id)
+            self.builder.create(lease)
+        elif not service.spec.networks and service.vip:
+            lease_before = self.store.table(objects.Lease).unique("name", f"vip/{service.vip}")
+            if lease_before is not None:
+                self.builder.delete(lease_before)
+            service.vip = ""
+
+
+def _set_labels(meta: objects.Meta, labels: Mapping[str, str]) -> None:
+    meta.labels.clear()
+    meta.labels.update(labels)
+
+
+def _short(digest: str) -> str:
+    return digest.removeprefix("sha256:")[:12] or "none"

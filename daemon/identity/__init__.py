@@ -1,0 +1,1 @@
+"""Who this host and this cluster are: keys, certificates, tokens, and what a host says of itself."""

@@ -1,0 +1,1 @@
+"""How a host enters a cluster: both ends of the join port."""

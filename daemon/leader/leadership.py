@@ -1,0 +1,129 @@
+"""What runs only on the host that leads: sessions, orchestrator, liveness, voters, one certificate authority.
+
+It starts after a read barrier, begins with a full reconcile, and ends at once when the leadership does.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+
+import trio
+
+from daemon.errors import Refused
+from daemon.ids import new_id
+from daemon.leader.liveness_plan import plan_liveness
+from daemon.leader.sessions import Sessions
+from daemon.leader.voters import Voters
+from daemon.leader.writer import Writer
+from daemon.orchestration.orchestrator import Orchestrator
+from raft.member import Member
+
+logger = logging.getLogger(__name__)
+
+BARRIER_TIMEOUT_S = 5.0
+LIVENESS_INTERVAL_S = 0.25
+RESTART_BACK_OFF_S = 0.5
+
+
+def now_unix_ms() -> int:
+    """The time that goes into what this host proposes."""
+    return time.time_ns() // 1_000_000
+
+
+@dataclass(frozen=True)
+class Leading:
+    """The services of a leader in office."""
+
+    sessions: Sessions
+    writer: Writer
+
+
+class Leadership:
+    """Watches this host's part in consensus; `current` is there while it leads."""
+
+    def __init__(self, member: Member, node_id: str, host_down_ms: int) -> None:
+        self.current: Leading | None = None
+        self._member = member
+        self._node_id = node_id
+        self._host_down_s = host_down_ms / 1000
+        self._changed = trio.Event()
+        self._former: tuple[str, float] | None = None  # the leader before: node id, last heard
+
+    async def wait_changed(self) -> None:
+        """Returns at the next change of who leads, as far as this host knows."""
+        await self._changed.wait()
+
+    def _notify(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
+
+    async def run(self) -> None:
+        """Leads whenever this host is elected, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            scope: trio.CancelScope | None = None
+            async for status in self._member.role_changes():
+                leads = status.role == "leader"
+                if not leads and status.leader_id is not None:
+                    self._former = (status.leader_id, status.last_leader_heard)
+                if leads and scope is None:
+                    scope = await nursery.start(self._lead)
+                elif not leads and scope is not None:
+                    scope.cancel()
+                    scope = None
+                self._notify()
+
+    async def _lead(self, task_status: trio.TaskStatus[trio.CancelScope]) -> None:
+        former = self._former
+        if former is not None:
+            former = (former[0], max(former[1], self._member.status().last_leader_heard))
+        with trio.CancelScope() as scope:
+            task_status.started(scope)
+            while True:
+                try:
+                    await self._member.read_barrier(BARRIER_TIMEOUT_S)
+                    await self._hold_office(former)
+                except Exception:
+                    logger.exception("leading failed; starting over")
+                finally:
+                    self.current = None
+                    self._notify()
+                await trio.sleep(RESTART_BACK_OFF_S)
+
+    async def _hold_office(self, former: tuple[str, float] | None) -> None:
+        writer = Writer(self._member, now_unix_ms, new_id)
+        sessions = Sessions(writer, time.monotonic)
+        if former is not None:
+            sessions.last_heard_s[former[0]] = former[1]
+        orchestrator = Orchestrator(writer, now_unix_ms, new_id)
+        logger.info("this host leads the cluster now")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(sessions.run)
+            self.current = Leading(sessions, writer)
+            self._notify()
+            nursery.start_soon(orchestrator.run)
+            nursery.start_soon(self._judge_hosts, writer, sessions)
+            nursery.start_soon(Voters(self._member, writer).run)
+
+    async def _judge_hosts(self, writer: Writer, sessions: Sessions) -> None:
+        started_s = time.monotonic()
+        while True:
+            try:
+                await writer.commit(
+                    lambda store, now, _: (
+                        plan_liveness(
+                            store,
+                            sessions.last_heard_s,
+                            started_s,
+                            time.monotonic(),
+                            self._host_down_s,
+                            now,
+                        ),
+                        None,
+                    ),
+                    actor="leader",
+                )
+            except Refused as refused:
+                logger.warning("the state of hosts was not committed: %s", refused.message)
+            await trio.sleep(LIVENESS_INTERVAL_S)

@@ -1,0 +1,63 @@
+"""What hosts report, as one transaction: task states, descriptions, addresses and images held. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from daemon.leader.status_plan import StatusMerge
+from proto import objects_pb2 as objects
+from proto.host_pb2 import HostReport
+from raft.store import Store
+from raft.transaction import TransactionBuilder
+
+
+def plan_reports(store: Store, reports: Iterable[tuple[str, HostReport]], now_unix_ms: int) -> TransactionBuilder:
+    """`reports`: (node id, report) in the order of their arrival. No operations where nothing changed."""
+    tasks = StatusMerge(store, now_unix_ms)
+    nodes: dict[str, objects.Node] = {}
+    images: dict[str, objects.Image] = {}
+    for node_id, report in reports:
+        if report.tasks:
+            tasks.add(node_id, report.tasks)
+        if report.HasField("description") or report.address:
+            _describe(store, nodes, node_id, report)
+        if report.images_changed:
+            _hold(store, images, node_id, set(report.images))
+    builder = tasks.builder()
+    for node in nodes.values():
+        builder.update(node)
+    for image in images.values():
+        builder.update(image)
+    return builder
+
+
+def _describe(store: Store, changed: dict[str, objects.Node], node_id: str, report: HostReport) -> None:
+    before = changed.get(node_id) or store.get(objects.Node, node_id)
+    if before is None:
+        return
+    node = objects.Node()
+    node.CopyFrom(before)
+    if report.HasField("description"):
+        node.description.CopyFrom(report.description)
+    if report.address:
+        node.address = report.address
+    missing = list(node.description.missing_features)
+    if node.state == objects.NODE_STATE_READY:
+        node.state_message = "lacks " + "; ".join(missing) if missing else ""
+    if node != before:
+        changed[node_id] = node
+
+
+def _hold(store: Store, changed: dict[str, objects.Image], node_id: str, held: set[str]) -> None:
+    for known in store.table(objects.Image):
+        before = changed.get(known.meta.id, known)
+        holds = before.manifest_digest in held
+        if holds == (node_id in before.node_ids):
+            continue
+        image = objects.Image()
+        image.CopyFrom(before)
+        if holds:
+            image.node_ids.append(node_id)
+        else:
+            image.node_ids.remove(node_id)
+        changed[known.meta.id] = image

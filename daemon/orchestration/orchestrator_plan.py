@@ -1,0 +1,47 @@
+"""One pass of the orchestrator: from all that is wanted and reported to the next transaction. Pure.
+
+A plan that has been applied leads to an empty one, until something is reported or the wake-up time comes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from daemon.orchestration.draft import Draft
+from daemon.orchestration.drain_plan import stop_tied_tasks
+from daemon.orchestration.placement_plan import place_pending, resolve_image
+from daemon.orchestration.removal_plan import remove_empty_apps, remove_orphans, remove_service, remove_unused_networks
+from daemon.orchestration.rollout_plan import plan_service
+from proto import objects_pb2 as objects
+from raft.store import Store
+from raft.transaction import TransactionBuilder
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`wake_at_unix_ms`: when to look again though nothing changed (back-off, settling); None: never.
+    `more`: the bound on one transaction was reached; look again at once."""
+
+    builder: TransactionBuilder
+    wake_at_unix_ms: int | None
+    more: bool
+
+
+def plan(store: Store, now_unix_ms: int, new_id: Callable[[], str]) -> Plan:
+    """Looks at the whole store; the cost grows with the tasks in it, not with those that change."""
+    draft = Draft(store, now_unix_ms, new_id)
+    nodes = {node.meta.id: node for node in store.table(objects.Node)}
+    for service in sorted(store.table(objects.Service), key=lambda one: (one.meta.created_unix_ms, one.meta.id)):
+        if draft.full:
+            break
+        if service.removing:
+            remove_service(draft, service, nodes)
+        else:
+            plan_service(draft, resolve_image(draft, service), nodes)
+    stop_tied_tasks(draft, nodes)
+    remove_orphans(draft, nodes)
+    remove_empty_apps(draft)
+    remove_unused_networks(draft)
+    place_pending(draft, nodes)
+    return Plan(draft.builder(), draft.wake_at_unix_ms, draft.full)

@@ -1,0 +1,146 @@
+"""Pending tasks to hosts: gates, image, volumes, host, address; or the reason why not. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from daemon.errors import Refused
+from daemon.orchestration.dependencies import waits_for
+from daemon.orchestration.draft import Draft
+from daemon.orchestration.image_lookup import find_image, image_of_digest, missing_image, replaced_image
+from daemon.orchestration.quantities import names_text
+from daemon.orchestration.scheduler_plan import Candidate, Scheduler
+from daemon.orchestration.task_states import age_key, assigned, ended, gone, named_volumes, wanted
+from proto import objects_pb2 as objects
+
+
+def place_pending(draft: Draft, nodes: Mapping[str, objects.Node]) -> None:
+    """Assigns what can be assigned; what cannot carries the reason in `status.message`."""
+    tasks = list(draft.tasks())
+    pending = sorted((task for task in tasks if _due(draft, task)), key=age_key)
+    if not pending:
+        return
+    scheduler = Scheduler(nodes.values(), tasks, draft.now_unix_ms)
+    held: dict[str, str | None] = {}
+    for task in pending:
+        if draft.full:
+            draft.wake_at(draft.now_unix_ms)
+            return
+        service = draft.get(objects.Service, task.service_id)
+        if service is None:
+            continue
+        if service.meta.id not in held:
+            held[service.meta.id] = _held_back(draft, service)
+        reason = held[service.meta.id] or _place(draft, scheduler, service, task, nodes)
+        if reason and reason != task.status.message:
+            draft.edit(task).status.message = reason
+
+
+def resolve_image(draft: Draft, service: objects.Service) -> objects.Service:
+    """Notes the image's content once it is known; until then the service's tasks are pending."""
+    if service.image_digest:
+        return service
+    image = find_image(draft.store, service.spec.container.image)
+    if image is None:
+        return service
+    edited = draft.edit(service)
+    edited.image_digest = image.manifest_digest
+    return edited
+
+
+def _due(draft: Draft, task: objects.Task) -> bool:
+    if assigned(task) or ended(task) or not wanted(task):
+        return False
+    if task.not_before_unix_ms > draft.now_unix_ms:
+        draft.wake_at(task.not_before_unix_ms)
+        return False
+    return True
+
+
+def _held_back(draft: Draft, service: objects.Service) -> str | None:
+    def find(name: str) -> objects.Service | None:
+        key = (service.meta.tenant, service.app, name)
+        return draft.store.table(objects.Service).unique("name", key)
+
+    return waits_for(service, find, draft.tasks_of)
+
+
+def _place(
+    draft: Draft,
+    scheduler: Scheduler,
+    service: objects.Service,
+    task: objects.Task,
+    nodes: Mapping[str, objects.Node],
+) -> str:
+    """Why the task stays pending; empty where it was assigned."""
+    reference = task.spec.container.image
+    digest = task.image_digest or (service.image_digest if task.generation == service.generation else "")
+    image = image_of_digest(draft.store, digest) if digest else find_image(draft.store, reference)
+    if image is None:
+        known = find_image(draft.store, reference) is not None
+        return replaced_image(reference) if known else missing_image(reference)
+    volumes = []
+    for name in named_volumes(task.spec):
+        stored = draft.store.table(objects.Volume).unique("name", (task.meta.tenant, task.app, name))
+        volume = draft.get(objects.Volume, stored.meta.id) if stored is not None else None
+        if volume is None:
+            return f"volume {name} does not exist: deploy app {task.app} again to make it"
+        volumes.append(volume)
+    reason = _waits_for_predecessor(draft, task, nodes)
+    if reason:
+        return reason
+    placement = scheduler.place(Candidate(task, image, volumes))
+    if placement.node is None:
+        return placement.reason
+    try:
+        _assign(draft, service, task, placement.node, image, volumes)
+    except Refused as refused:
+        return refused.message
+    return ""
+
+
+def _assign(
+    draft: Draft,
+    service: objects.Service,
+    task: objects.Task,
+    node: objects.Node,
+    image: objects.Image,
+    volumes: list[objects.Volume],
+) -> None:
+    lease, address = draft.leases.task_address(node, task.meta.id)
+    draft.create(lease)
+    for volume in volumes:
+        if not volume.node_id:
+            draft.edit(volume).node_id = node.meta.id
+    edited = draft.edit(task)
+    edited.node_id = node.meta.id
+    edited.address = address
+    edited.image_digest = image.manifest_digest
+    edited.vip = service.vip
+    del edited.networks[:]
+    table = draft.store.table(objects.Network)
+    for name in task.spec.networks:
+        network = table.unique("name", (task.meta.tenant, task.app, name))
+        if network is not None:
+            edited.networks.append(network.meta.id)
+    edited.status.state = objects.TASK_STATE_ASSIGNED
+    edited.status.message = ""
+
+
+def _waits_for_predecessor(draft: Draft, task: objects.Task, nodes: Mapping[str, objects.Node]) -> str:
+    """A slot's volumes are used by one of its tasks at a time. Where the earlier one is on a host that is
+    down, the scheduler's own words about that host say more."""
+    volumes = set(named_volumes(task.spec))
+    if not volumes:
+        return ""
+    for other in draft.tasks_of(task.service_id):
+        if other.slot != task.slot or not assigned(other) or gone(other):
+            continue
+        shared = sorted(volumes.intersection(named_volumes(other.spec)))
+        node = nodes.get(other.node_id)
+        if shared and node is not None and node.state != objects.NODE_STATE_DOWN:
+            return (
+                f"waits until the task of {task.meta.name} before it has ended on {node.meta.name}: both use "
+                f"volume {names_text(shared, 'volumes')}"
+            )
+    return ""

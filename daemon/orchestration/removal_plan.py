@@ -1,0 +1,87 @@
+"""Taking services and apps away: tasks first, then what they held, then themselves. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from daemon.orchestration.draft import Draft
+from daemon.orchestration.leases import leases_held_by
+from daemon.orchestration.task_plan import lose_tasks_of_lost_hosts, stop_task
+from daemon.orchestration.task_states import ended, gone
+from proto import objects_pb2 as objects
+
+
+def remove_service(draft: Draft, service: objects.Service, nodes: Mapping[str, objects.Node]) -> None:
+    """One step: stops its tasks; when none runs any more, deletes them, its leases and itself.
+
+    Tasks that were lost with a host do not hold it up: they stay, without a service, until the host is back
+    and has cleaned up, or is removed."""
+    lose_tasks_of_lost_hosts(draft, draft.tasks_of(service.meta.id), nodes)
+    running = False
+    for task in draft.tasks_of(service.meta.id):
+        stop_task(draft, task, "its service is removed")
+        running = running or not _over(draft, task)
+    if running:
+        return
+    for task in draft.tasks_of(service.meta.id):
+        if gone(task):
+            draft.delete(task)
+    for lease in leases_held_by(draft.store, service.meta.id):
+        draft.delete(lease)
+    draft.delete(service)
+
+
+def remove_orphans(draft: Draft, nodes: Mapping[str, objects.Node]) -> None:
+    """Tasks whose service is gone."""
+    for task in draft.store.table(objects.Task):
+        if draft.full:
+            return
+        if draft.store.get(objects.Service, task.service_id) is not None:
+            continue
+        lose_tasks_of_lost_hosts(draft, [task], nodes)
+        stop_task(draft, task, "its service is removed")
+        latest = draft.get(objects.Task, task.meta.id)
+        if latest is not None and ended(latest) and gone(latest):
+            draft.delete(latest)
+
+
+def remove_empty_apps(draft: Draft) -> None:
+    """Apps without a service, with their networks; their volumes only where that was asked for."""
+    for app in draft.store.table(objects.App):
+        key = (app.meta.tenant, app.meta.name)
+        services = draft.store.table(objects.Service).by("app", key)
+        if any(draft.get(objects.Service, service.meta.id) is not None for service in services):
+            continue
+        for network in draft.store.table(objects.Network).by("app", key):
+            for lease in leases_held_by(draft.store, network.meta.id):
+                draft.delete(lease)
+            draft.delete(network)
+        for volume in draft.store.table(objects.Volume).by("app", key):
+            if volume.removing:
+                draft.delete(volume)
+        draft.delete(app)
+
+
+def remove_unused_networks(draft: Draft) -> None:
+    """Networks that no service of their app names and no task is on any more."""
+    used: set[str] | None = None
+    for network in draft.store.table(objects.Network):
+        key = (network.meta.tenant, network.app)
+        services = draft.store.table(objects.Service).by("app", key)
+        if not services or any(network.meta.name in service.spec.networks for service in services):
+            continue
+        if used is None:
+            used = {one for task in draft.tasks() if not gone(task) for one in task.networks}
+        if network.meta.id not in used:
+            for lease in leases_held_by(draft.store, network.meta.id):
+                draft.delete(lease)
+            draft.delete(network)
+
+
+def _over(draft: Draft, task: objects.Task) -> bool:
+    latest = draft.get(objects.Task, task.meta.id)
+    if latest is None:
+        return True
+    if latest.status.state == objects.TASK_STATE_LOST:
+        return True
+    return ended(latest) and gone(latest)
