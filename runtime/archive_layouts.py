@@ -146,17 +146,12 @@ def _from_docker(archive: Members) -> list[Found]:
         claimed = str(entry.get("Config", "")).rpartition("/")[2].removesuffix(".json")
         digest = image_model.digest_of(config_data)
         if len(claimed) == 64 and digest != f"sha256:{claimed}":
-            raise InvalidImage(
-                f"the configuration {claimed} does not match its digest: the archive is damaged"
-            )
+            raise InvalidImage(f"the configuration {claimed} does not match its digest: the archive is damaged")
         config = image_model.parse_config(config_data)
         paths = [str(path) for path in entry.get("Layers") or []]
         if len(paths) != len(config.diff_ids):
             raise InvalidImage(f"manifest.json has {len(paths)} layers, the image {len(config.diff_ids)}")
-        layers = [
-            _docker_layer(archive, path, diff_id)
-            for path, diff_id in zip(paths, config.diff_ids, strict=True)
-        ]
+        layers = [_docker_layer(archive, path, diff_id) for path, diff_id in zip(paths, config.diff_ids, strict=True)]
         config_blob = Blob(digest, len(config_data), image_model.CONFIG_TYPE)
         data = _manifest_document(config_blob, layers)
         manifest = image_model.parse_manifest(data)

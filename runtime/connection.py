@@ -9,8 +9,8 @@ import datetime
 import logging
 import os
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -66,8 +66,8 @@ class Connection:
         while True:
             connected = False
             try:
-                async with self._channel_open():
-                    async for envelope in self._subscription():
+                async with self._channel_open(), aclosing(self._subscription()) as envelopes:
+                    async for envelope in envelopes:
                         if not connected:
                             connected = True
                             on_connected()
@@ -100,7 +100,7 @@ class Connection:
         """A call whose reply nobody reads."""
         await self.unary(method, request, Empty, lease=lease)
 
-    async def read(self, method: str, request: Message, reply_type: type[Reply]) -> AsyncIterator[Reply]:
+    async def read(self, method: str, request: Message, reply_type: type[Reply]) -> AsyncGenerator[Reply, None]:
         """One request, many replies; the call is cancelled when the iterator is closed."""
         await self._wait_ready()
         stream = self._method("unary_stream", method, reply_type)(request, metadata=self._metadata)
@@ -207,7 +207,7 @@ class Connection:
             with trio.CancelScope(shield=True):
                 await call(channel.close())
 
-    async def _subscription(self) -> AsyncIterator[api.Envelope]:
+    async def _subscription(self) -> AsyncGenerator[api.Envelope, None]:
         """Events, the first of which is our own greeting: once it came back nothing is missed."""
         metadata = self._metadata
         version = self._method("unary_unary", "version.v1.Version/Version", api.VersionResponse)

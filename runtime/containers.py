@@ -50,9 +50,7 @@ class Containers:
             value=api.RuncOptions(root=str(settings.runc_root)).SerializeToString(),
         )
 
-    async def create(
-        self, container_id: str, labels: dict[str, str], image: str, spec: dict[str, Any]
-    ) -> None:
+    async def create(self, container_id: str, labels: dict[str, str], image: str, spec: dict[str, Any]) -> None:
         """The container, which refers to its snapshot; so it comes first, or that might be collected."""
         container = api.Container(
             id=container_id,
@@ -63,9 +61,7 @@ class Containers:
             snapshotter=self._settings.snapshotter,
             snapshot_key=container_id,
         )
-        await self._connection.do(
-            "containers.v1.Containers/Create", api.CreateContainerRequest(container=container)
-        )
+        await self._connection.do("containers.v1.Containers/Create", api.CreateContainerRequest(container=container))
 
     async def prepare(self, container_id: str, top_snapshot: str) -> Sequence[api.Mount]:
         """The writable snapshot on top of the image's; returns the mounts of the root file system."""
@@ -103,9 +99,7 @@ class Containers:
         request = api.StartRequest(container_id=container_id, exec_id=exec_id)
         return (await self._connection.unary("tasks.v1.Tasks/Start", request, api.StartResponse)).pid
 
-    async def kill(
-        self, container_id: str, number: int, *, exec_id: str = "", everything: bool = False
-    ) -> None:
+    async def kill(self, container_id: str, number: int, *, exec_id: str = "", everything: bool = False) -> None:
         """Raises NotFound where nothing runs any more."""
         request = api.KillRequest(container_id=container_id, exec_id=exec_id, signal=number, all=everything)
         await self._connection.do("tasks.v1.Tasks/Kill", request)
@@ -121,9 +115,7 @@ class Containers:
     async def spec(self, container_id: str) -> tuple[dict[str, Any], dict[str, str]]:
         """The OCI specification it was made from, and its labels."""
         request = api.GetContainerRequest(id=container_id)
-        reply = await self._connection.unary(
-            "containers.v1.Containers/Get", request, api.GetContainerResponse
-        )
+        reply = await self._connection.unary("containers.v1.Containers/Get", request, api.GetContainerResponse)
         spec: dict[str, Any] = json.loads(reply.container.spec.value)
         return spec, dict(reply.container.labels)
 
@@ -132,9 +124,7 @@ class Containers:
         containers = await self._connection.unary(
             "containers.v1.Containers/List", api.ListContainersRequest(), api.ListContainersResponse
         )
-        tasks = await self._connection.unary(
-            "tasks.v1.Tasks/List", api.ListTasksRequest(), api.ListTasksResponse
-        )
+        tasks = await self._connection.unary("tasks.v1.Tasks/List", api.ListTasksRequest(), api.ListTasksResponse)
         processes = {process.id or process.container_id: process for process in tasks.tasks}
         return [self._observed(entry, processes.get(entry.id)) for entry in containers.containers]
 
@@ -142,14 +132,10 @@ class Containers:
         """Kills what runs, removes task, container, snapshot and control groups; all may be gone already."""
         await self._delete_task(container_id)
         with suppress(NotFound):
-            await self._connection.do(
-                "containers.v1.Containers/Delete", api.DeleteContainerRequest(id=container_id)
-            )
+            await self._connection.do("containers.v1.Containers/Delete", api.DeleteContainerRequest(id=container_id))
         await self._remove_snapshot(container_id)
         for _ in range(CGROUP_REMOVE_TRIES_MAX):
-            if await trio.to_thread.run_sync(
-                cgroup.remove, self._host, self._settings.cgroup_parent, container_id
-            ):
+            if await trio.to_thread.run_sync(cgroup.remove, self._host, self._settings.cgroup_parent, container_id):
                 break
             await trio.sleep(CGROUP_POLL_MS / 1000)
         else:
@@ -191,9 +177,7 @@ class Containers:
         """Waits for the end of the task, at most `wait_ms`; each kill costs a process, waiting does not."""
         request = api.WaitRequest(container_id=container_id)
         with suppress(RuntimeFailure):
-            await self._connection.unary(
-                "tasks.v1.Tasks/Wait", request, api.WaitResponse, timeout_ms=wait_ms
-            )
+            await self._connection.unary("tasks.v1.Tasks/Wait", request, api.WaitResponse, timeout_ms=wait_ms)
 
     async def _remove_snapshot(self, key: str) -> None:
         request = api.SnapshotKeyRequest(snapshotter=self._settings.snapshotter, key=key)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Any
 
 import trio
@@ -34,7 +34,7 @@ class ContentStore:
             return False
         return True
 
-    async def read(self, digest: str, offset_bytes: int = 0) -> AsyncIterator[bytes]:
+    async def read(self, digest: str, offset_bytes: int = 0) -> AsyncGenerator[bytes, None]:
         """The blob's bytes from an offset; raises NotFound."""
         request = api.ReadContentRequest(digest=digest, offset=offset_bytes)
         async for reply in self._connection.read("content.v1.Content/Read", request, api.ReadContentResponse):
@@ -43,19 +43,25 @@ class ContentStore:
     async def read_document(self, digest: str) -> bytes:
         """A small blob as a whole."""
         data = b""
-        async for chunk in self.read(digest):
-            data += chunk
-            if len(data) > image_model.DOCUMENT_BYTES_MAX:
-                raise InvalidImage(f"blob {digest} is larger than a document may be")
+        async with contextlib.aclosing(self.read(digest)) as chunks:
+            async for chunk in chunks:
+                data += chunk
+                if len(data) > image_model.DOCUMENT_BYTES_MAX:
+                    raise InvalidImage(f"blob {digest} is larger than a document may be")
         return data
 
     async def write(
-        self, blob: Blob, chunks: AsyncIterator[bytes], lease: str, labels: Mapping[str, str] | None = None
+        self,
+        blob: Blob,
+        chunks: AsyncGenerator[bytes, None],
+        lease: str,
+        labels: Mapping[str, str] | None = None,
     ) -> None:
         """Stores a blob unless it is there; raises InvalidImage where the bytes do not match it, NoSpace."""
         reference = _reference(blob)
         try:
-            await self._write(reference, blob, chunks, lease, labels or {})
+            async with contextlib.aclosing(chunks):
+                await self._write(reference, blob, chunks, lease, labels or {})
         except AlreadyExists:
             return  # containerd has put what is there under the lease
         except BaseException:

@@ -6,7 +6,7 @@ import json
 import logging
 import random
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,9 +101,7 @@ class ExecSession:
         writer, self._writer = self._writer, None
         if writer is not None:
             writer.close()
-            request = api.CloseIORequest(
-                container_id=self._request.container_id, exec_id=self._id, stdin=True
-            )
+            request = api.CloseIORequest(container_id=self._request.container_id, exec_id=self._id, stdin=True)
             with suppress(NotFound):
                 await self._connection.do("tasks.v1.Tasks/CloseIO", request)
 
@@ -116,14 +114,11 @@ class ExecSession:
 
     async def signal(self, name_or_number: str | int) -> None:
         with suppress(NotFound):
-            await self._containers.kill(
-                self._request.container_id, signals.number_of(name_or_number), exec_id=self._id
-            )
+            await self._containers.kill(self._request.container_id, signals.number_of(name_or_number), exec_id=self._id)
 
-    async def outputs(self) -> AsyncIterator[tuple[str, bytes]]:
+    def outputs(self) -> AsyncIterable[tuple[str, bytes]]:
         """("stdout" or "stderr", bytes) until the process has ended and all is read."""
-        async for item in self._receive:
-            yield item
+        return self._receive
 
     async def wait(self) -> int:
         """Until the process has ended; its output must be read meanwhile, or it may never end."""
@@ -221,9 +216,7 @@ class ExecSession:
         request = api.WaitRequest(container_id=self._request.container_id, exec_id=self._id)
         while True:
             try:
-                reply = await self._connection.unary(
-                    "tasks.v1.Tasks/Wait", request, api.WaitResponse, timeout_ms=None
-                )
+                reply = await self._connection.unary("tasks.v1.Tasks/Wait", request, api.WaitResponse, timeout_ms=None)
                 return reply.exit_status
             except Unavailable:  # containerd restarts; the process goes on
                 await self._connection.wait_healthy()

@@ -159,9 +159,7 @@ def check_platform(config: ImageConfig, architecture: str) -> None:
 
 def check_layers(manifest: Manifest, config: ImageConfig) -> None:
     if len(manifest.layers) != len(config.diff_ids) or not manifest.layers:
-        raise InvalidImage(
-            f"the manifest has {len(manifest.layers)} layers, the configuration {len(config.diff_ids)}"
-        )
+        raise InvalidImage(f"the manifest has {len(manifest.layers)} layers, the configuration {len(config.diff_ids)}")
 
 
 def chain_ids(diff_ids: Sequence[str]) -> tuple[str, ...]:

@@ -81,8 +81,7 @@ class ImageStore:
             image_model.check_layers(manifest, config)
             for layer in manifest.layers:
                 if not await self._content.held(layer, lease):
-                    async with aclosing(_as_generator(fetch(layer.digest))) as chunks:
-                        await self._content.write(layer, chunks, lease)
+                    await self._content.write(layer, _as_generator(fetch(layer.digest)), lease)
             documents = {manifest.digest: data, manifest.config.digest: config_data}
             await self._store_documents(manifest, documents, lease)
             await self._name(normalise_reference(name), manifest)
@@ -132,10 +131,10 @@ class ImageStore:
     async def config(self, manifest_digest: str) -> ImageConfig:
         return (await self._read(manifest_digest))[1]
 
-    async def read_blob(self, digest: str, offset_bytes: int = 0) -> AsyncIterator[bytes]:
-        """Any blob (manifest, configuration, layer) by its digest."""
-        async for chunk in self._content.read(digest, offset_bytes):
-            yield chunk
+    def read_blob(self, digest: str, offset_bytes: int = 0) -> AsyncGenerator[bytes, None]:
+        """Any blob (manifest, configuration, layer) by its digest; close it (contextlib.aclosing) where
+        you may stop before its end."""
+        return self._content.read(digest, offset_bytes)
 
     async def with_files(self, manifest_digest: str, function: Callable[[Path], T]) -> T:
         """Calls `function(root folder of the image)` in a thread of its own; see runtime/image_files.py."""
@@ -190,9 +189,7 @@ class ImageStore:
             await self._connection.do("images.v1.Images/Update", request)
 
     async def _names(self) -> Sequence[api.Image]:
-        reply = await self._connection.unary(
-            "images.v1.Images/List", api.ListImagesRequest(), api.ListImagesResponse
-        )
+        reply = await self._connection.unary("images.v1.Images/List", api.ListImagesRequest(), api.ListImagesResponse)
         return sorted(reply.images, key=lambda entry: entry.name)
 
     async def _read(self, manifest_digest: str) -> tuple[Manifest, ImageConfig]:
@@ -231,11 +228,11 @@ def _disk_failure(path: Path, error: OSError) -> Exception:
     return InvalidImage(f"cannot read {path}: {error.strerror or error}")
 
 
-async def _once(data: bytes) -> AsyncIterator[bytes]:
+async def _once(data: bytes) -> AsyncGenerator[bytes, None]:
     yield data
 
 
-async def _from_thread(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
+async def _from_thread(chunks: Iterator[bytes]) -> AsyncGenerator[bytes, None]:
     while (chunk := await trio.to_thread.run_sync(next, chunks, b"")) != b"":
         yield chunk
 

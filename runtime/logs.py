@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import AsyncIterator
+from collections import deque
 from pathlib import Path
 
 import trio
@@ -84,9 +84,7 @@ class TaskLogs:
                     continue
                 fifo.make(base / stream)
                 readers[stream] = fifo.FifoReader(base / stream)
-            files = LogFiles(
-                self.folder(task_id), self._settings.log_size_bytes_max, self._settings.log_files_max
-            )
+            files = LogFiles(self.folder(task_id), self._settings.log_size_bytes_max, self._settings.log_files_max)
         except OSError:
             for reader in readers.values():
                 reader.close()
@@ -94,6 +92,14 @@ class TaskLogs:
         live = _LiveLog(files, readers)
         self._live[task_id] = live
         self._nursery.start_soon(self._read_all, task_id, live)
+
+    def expect_end(self, task_id: str) -> None:
+        """The task has ended: what its FIFOs hold is read (bounded wait), and then its log ends, even
+        where the shim closed them before anybody opened them here."""
+        live = self._live.get(task_id)
+        if live is not None:
+            deadline = trio.current_time() + DRAIN_WAIT_MS_MAX / 1000
+            live.scope.deadline = min(live.scope.deadline, deadline)
 
     async def detach(self, task_id: str, *, drain: bool = True) -> None:
         """Stops reading and removes the FIFOs; `drain`: first waits (bounded) for every writer to close."""
@@ -112,33 +118,19 @@ class TaskLogs:
             with trio.move_on_after(DRAIN_WAIT_MS_MAX / 1000):
                 await live.ended.wait()
 
-    async def read(
-        self, task_id: str, follow: bool, tail_lines: int, since_unix_ms: int
-    ) -> AsyncIterator[LogLine]:
+    def read(self, task_id: str, follow: bool, tail_lines: int, since_unix_ms: int) -> LogLines:
         """Lines in the order they were read; `follow` goes on until the task has ended.
 
         Raises NotFound where the task has no log on this host.
         """
-        folder = self.folder(task_id)
-        if not folder.is_dir():
+        if not self.folder(task_id).is_dir():
             raise NotFound(f"task {task_id} has no log on this host")
-        position = await trio.to_thread.run_sync(
-            log_reader.beginning, folder, tail_lines, since_unix_ms, limiter=self._limiter
-        )
-        while True:
-            live = self._live.get(task_id)
-            changed = live.changed if live else None
-            lines, after = await trio.to_thread.run_sync(
-                log_reader.read_batch, folder, position, since_unix_ms, limiter=self._limiter
-            )
-            for line in lines:
-                yield line
-            if after != position:
-                position = after
-            elif not follow or changed is None:
-                return
-            else:
-                await changed.wait()
+        return LogLines(self, task_id, follow, tail_lines, since_unix_ms)
+
+    def change_of(self, task_id: str) -> trio.Event | None:
+        """Set when the log grows or ends; None where it has ended."""
+        live = self._live.get(task_id)
+        return live.changed if live else None
 
     async def remove(self, task_id: str) -> None:
         """Removes the files; harmless where there are none."""
@@ -196,3 +188,44 @@ class TaskLogs:
             else:
                 live.dropped_bytes = 0
         live.wake()
+
+
+class LogLines:
+    """An async iterator that may be let go of at any time: it holds nothing but its place."""
+
+    def __init__(self, logs: TaskLogs, task_id: str, follow: bool, tail_lines: int, since_unix_ms: int) -> None:
+        self._logs = logs
+        self._task_id = task_id
+        self._folder = logs.folder(task_id)
+        self._follow = follow
+        self._tail_lines = tail_lines
+        self._since_unix_ms = since_unix_ms
+        self._position: log_reader.Position | None = None
+        self._pending: deque[LogLine] = deque()
+
+    def __aiter__(self) -> LogLines:
+        return self
+
+    async def __anext__(self) -> LogLine:
+        while not self._pending:
+            if not await self._advance():
+                raise StopAsyncIteration
+        return self._pending.popleft()
+
+    async def _advance(self) -> bool:
+        """Reads on; False at the end."""
+        if self._position is None:
+            self._position = await trio.to_thread.run_sync(
+                log_reader.beginning, self._folder, self._tail_lines, self._since_unix_ms
+            )
+        changed = self._logs.change_of(self._task_id)  # before reading: no change goes unseen
+        lines, after = await trio.to_thread.run_sync(
+            log_reader.read_batch, self._folder, self._position, self._since_unix_ms
+        )
+        self._pending.extend(lines)
+        if after == self._position:
+            if not self._follow or changed is None:
+                return False
+            await changed.wait()
+        self._position = after
+        return True

@@ -39,9 +39,7 @@ class HostFacts:
     init_path: Path | None = None
 
 
-def build(
-    request: ContainerRequest, image: ImageConfig, user: ProcessUser, host: HostFacts
-) -> dict[str, Any]:
+def build(request: ContainerRequest, image: ImageConfig, user: ProcessUser, host: HostFacts) -> dict[str, Any]:
     """The whole specification; raises InvalidRequest where the request cannot be met."""
     spec = request.spec
     hostname = request.hostname or request.id[:12]
@@ -135,9 +133,7 @@ def resources(wanted: objects_pb2.Resources, host: CgroupHost) -> dict[str, Any]
 def _memory(wanted: objects_pb2.Resources, host: CgroupHost) -> dict[str, int]:
     limit, reserved = wanted.memory_limit_bytes, wanted.memory_reserved_bytes
     if 0 < limit < MEMORY_BYTES_MIN:
-        raise InvalidRequest(
-            f"memory limit of {limit} bytes: at least {MEMORY_BYTES_MIN} are needed to start"
-        )
+        raise InvalidRequest(f"memory limit of {limit} bytes: at least {MEMORY_BYTES_MIN} are needed to start")
     if 0 < limit < reserved:
         raise InvalidRequest(f"memory: {reserved} bytes are reserved, above the limit of {limit}")
     memory: dict[str, int] = {}

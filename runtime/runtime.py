@@ -9,13 +9,12 @@ from __future__ import annotations
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import trio
 
 from proto import containerd_pb2 as api
-from proto.host_pb2 import LogLine
 from runtime import cgroup, features, image_files, oci_spec, process_spec, signals, users
 from runtime.connection import Connection
 from runtime.containers import Containers
@@ -24,7 +23,7 @@ from runtime.events import EventFan, Subscription, decode
 from runtime.execution import ExecSession, ProcessRequest
 from runtime.image_model import host_architecture
 from runtime.images import ImageStore
-from runtime.logs import TaskLogs
+from runtime.logs import LogLines, TaskLogs
 from runtime.model import (
     EXIT_CODE_UNKNOWN,
     ContainerEvent,
@@ -193,6 +192,8 @@ class Runtime:
         for container in await self._containers.list():
             if container.state in ("running", "created", "paused") and container.pid:
                 self._attach(container.id)
+            elif container.state == "stopped" and container.id not in self._making:
+                self._task_logs().expect_end(container.id)
             found.append(self._completed(container))
         return found
 
@@ -215,42 +216,34 @@ class Runtime:
         resolved = None
         if user:
             resolved = await self._resolve_user(labels.get(IMAGE_LABEL, ""), user)
-        process = process_spec.for_exec(
-            spec["process"], command, environment or {}, resolved, working_dir, tty
-        )
+        process = process_spec.for_exec(spec["process"], command, environment or {}, resolved, working_dir, tty)
         return await self._exec(ProcessRequest(container_id, process, tty, stdin))
 
-    async def run_check(
-        self, container_id: str, command: Sequence[str], timeout_ms: int
-    ) -> tuple[int, bytes]:
+    async def run_check(self, container_id: str, command: Sequence[str], timeout_ms: int) -> tuple[int, bytes]:
         """(exit code, first 4 KiB of its output) of a short process; raises TimedOut, having killed it."""
         spec, _ = await self._containers.spec(container_id)
         process = process_spec.for_exec(spec["process"], command, {}, None, "", tty=False)
         output = b""
         with trio.move_on_after(timeout_ms / 1000):
-            session = await self._exec(
-                ProcessRequest(container_id, process, tty=False, stdin=False, merge_output=True)
-            )
+            session = await self._exec(ProcessRequest(container_id, process, tty=False, stdin=False, merge_output=True))
             async with session:
                 async for _, data in session.outputs():
                     output += data[: CHECK_OUTPUT_BYTES_MAX - len(output)]
                 return await session.wait(), output
         raise TimedOut(f"the command {list(command)} did not end within {timeout_ms} ms")
 
-    async def read_log(
+    def read_log(
         self, container_id: str, follow: bool = False, tail_lines: int = -1, since_unix_ms: int = 0
-    ) -> AsyncIterator[LogLine]:
-        """Lines of a task's log, oldest first; `tail_lines` -1: all; `follow`: until the task has ended."""
-        async for line in self._task_logs().read(container_id, follow, tail_lines, since_unix_ms):
-            yield line
+    ) -> LogLines:
+        """An async iterator of proto LogLine, oldest first; `tail_lines` -1: all; `follow`: until the task
+        has ended. Raises NotFound where there is no log."""
+        return self._task_logs().read(container_id, follow, tail_lines, since_unix_ms)
 
     async def remove_logs(self, container_id: str) -> None:
         """Harmless where there are none."""
         await self._task_logs().remove(container_id)
 
-    async def _create(
-        self, request: ContainerRequest, oci: dict[str, object], labels: dict[str, str]
-    ) -> None:
+    async def _create(self, request: ContainerRequest, oci: dict[str, object], labels: dict[str, str]) -> None:
         logs = self._task_logs()
         tty = request.spec.tty
         top = await self.images.unpack(request.image_digest)
@@ -308,15 +301,16 @@ class Runtime:
             return
         if event.kind is EventKind.OOM:
             self._out_of_memory.add(event.container_id)
+        elif event.kind is EventKind.EXIT:
+            self._task_logs().expect_end(event.container_id)
         self._fan.push(event)
 
     def _on_connected(self) -> None:
         self._fan.push(ContainerEvent(EventKind.RESYNC))
 
     def _exit(self, container_id: str, exit_code: int, unix_ms: int) -> ContainerExit:
-        out_of_memory = container_id in self._out_of_memory or self._containers.killed_for_memory(
-            container_id
-        )
+        self._task_logs().expect_end(container_id)
+        out_of_memory = container_id in self._out_of_memory or self._containers.killed_for_memory(container_id)
         return ContainerExit(exit_code, unix_ms, out_of_memory)
 
     def _completed(self, seen: ObservedContainer) -> ObservedContainer:

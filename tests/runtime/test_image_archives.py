@@ -15,12 +15,16 @@ from runtime.runtime import Runtime
 from tests.runtime import image_builder
 from tests.runtime.conftest import drive
 
+# Not the layers of the session's image, which stays.
+LAYERS = [*image_builder.busybox_layers(), image_builder.layer({"own": (b"1", 0o644)}, {}, {})]
 BUILDERS = {
-    "layout": lambda path: image_builder.oci_layout(path, "redis"),
-    "layout with zipped layers": lambda path: image_builder.oci_layout(path, "redis", zipped_layers=True),
-    "docker": lambda path: image_builder.docker_save(path, "redis"),
-    "zipped layout": lambda path: image_builder.zipped(image_builder.oci_layout(path, "redis")),
-    "zipped docker": lambda path: image_builder.zipped(image_builder.docker_save(path, "redis")),
+    "layout": lambda path: image_builder.oci_layout(path, "redis", layers=LAYERS),
+    "layout with zipped layers": lambda path: image_builder.oci_layout(
+        path, "redis", layers=LAYERS, zipped_layers=True
+    ),
+    "docker": lambda path: image_builder.docker_save(path, "redis", layers=LAYERS),
+    "zipped layout": lambda path: image_builder.zipped(image_builder.oci_layout(path, "redis", layers=LAYERS)),
+    "zipped docker": lambda path: image_builder.zipped(image_builder.docker_save(path, "redis", layers=LAYERS)),
 }
 
 
