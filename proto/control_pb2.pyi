@@ -10,6 +10,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from proto import backup_pb2 as _backup_pb2
 from proto import objects_pb2 as _objects_pb2
 import builtins as _builtins
 import sys
@@ -1568,3 +1569,370 @@ class ListEventsRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListEventsRequest: _TypeAlias = ListEventsRequest  # noqa: Y015
+
+@_typing.final
+class RaftStatusRequest(_message.Message):
+    """---- consensus: its state, backups, and what to do after a disaster ---------------------------------"""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RaftStatusRequest: _TypeAlias = RaftStatusRequest  # noqa: Y015
+
+@_typing.final
+class RaftStatusReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEMBERS_FIELD_NUMBER: _builtins.int
+    LEADER_ID_FIELD_NUMBER: _builtins.int
+    TERM_FIELD_NUMBER: _builtins.int
+    VOTER_COUNT_FIELD_NUMBER: _builtins.int
+    VOTERS_UP_FIELD_NUMBER: _builtins.int
+    QUORUM_FIELD_NUMBER: _builtins.int
+    SUMMARY_FIELD_NUMBER: _builtins.int
+    ASKED_ID_FIELD_NUMBER: _builtins.int
+    leader_id: _builtins.str
+    """empty: nobody leads, as far as can be known"""
+    term: _builtins.int
+    """the highest that was heard of"""
+    voter_count: _builtins.int
+    voters_up: _builtins.int
+    quorum: _builtins.bool
+    """the cluster takes writes"""
+    summary: _builtins.str
+    """how many more voters it can lose, in words"""
+    asked_id: _builtins.str
+    """node that answered"""
+    @_builtins.property
+    def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___RaftMemberView]:
+        """every node of role voter, by name"""
+
+    def __init__(
+        self,
+        *,
+        members: _abc.Iterable[Global___RaftMemberView] | None = ...,
+        leader_id: _builtins.str = ...,
+        term: _builtins.int = ...,
+        voter_count: _builtins.int = ...,
+        voters_up: _builtins.int = ...,
+        quorum: _builtins.bool = ...,
+        summary: _builtins.str = ...,
+        asked_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asked_id", b"asked_id", "leader_id", b"leader_id", "members", b"members", "quorum", b"quorum", "summary", b"summary", "term", b"term", "voter_count", b"voter_count", "voters_up", b"voters_up"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RaftStatusReply: _TypeAlias = RaftStatusReply  # noqa: Y015
+
+@_typing.final
+class RaftMemberView(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    ZONE_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    ROLE_FIELD_NUMBER: _builtins.int
+    VOTER_FIELD_NUMBER: _builtins.int
+    TERM_FIELD_NUMBER: _builtins.int
+    LAST_HEARD_MS_FIELD_NUMBER: _builtins.int
+    LAG_ENTRIES_FIELD_NUMBER: _builtins.int
+    APPLIED_REVISION_FIELD_NUMBER: _builtins.int
+    IF_LOST_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
+    node_id: _builtins.str
+    name: _builtins.str
+    zone: _builtins.str
+    address: _builtins.str
+    """host:port of raft"""
+    role: _builtins.str
+    """"leader", "follower", "candidate", "learner", "stopped"; "unknown": no answer"""
+    voter: _builtins.bool
+    term: _builtins.int
+    last_heard_ms: _builtins.int
+    """by the leader, milliseconds ago; 0 for the leader itself; -1: not known"""
+    lag_entries: _builtins.int
+    """-1: not known"""
+    applied_revision: _builtins.int
+    if_lost: _builtins.str
+    """what happens if this host is lost"""
+    problem: _builtins.str
+    """why it does not answer, or takes no part"""
+    def __init__(
+        self,
+        *,
+        node_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        zone: _builtins.str = ...,
+        address: _builtins.str = ...,
+        role: _builtins.str = ...,
+        voter: _builtins.bool = ...,
+        term: _builtins.int = ...,
+        last_heard_ms: _builtins.int = ...,
+        lag_entries: _builtins.int = ...,
+        applied_revision: _builtins.int = ...,
+        if_lost: _builtins.str = ...,
+        problem: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "applied_revision", b"applied_revision", "if_lost", b"if_lost", "lag_entries", b"lag_entries", "last_heard_ms", b"last_heard_ms", "name", b"name", "node_id", b"node_id", "problem", b"problem", "role", b"role", "term", b"term", "voter", b"voter", "zone", b"zone"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RaftMemberView: _TypeAlias = RaftMemberView  # noqa: Y015
+
+@_typing.final
+class CreateBackupRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEAL_FIELD_NUMBER: _builtins.int
+    SEALING_KEY_FIELD_NUMBER: _builtins.int
+    sealing_key: _builtins.bytes
+    """32 bytes that scrypt made of the passphrase, which never leaves the operator"""
+    @_builtins.property
+    def seal(self) -> _backup_pb2.BackupSeal:
+        """salt and scrypt's numbers; sealed_cluster_key is filled in by the cluster"""
+
+    def __init__(
+        self,
+        *,
+        seal: _backup_pb2.BackupSeal | None = ...,
+        sealing_key: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["seal", b"seal"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["seal", b"seal", "sealing_key", b"sealing_key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateBackupRequest: _TypeAlias = CreateBackupRequest  # noqa: Y015
+
+@_typing.final
+class BackupChunk(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATA_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BackupChunk: _TypeAlias = BackupChunk  # noqa: Y015
+
+@_typing.final
+class RestoreRequest(_message.Message):
+    """everything but data: in the first message"""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    DATA_FIELD_NUMBER: _builtins.int
+    SEALING_KEY_FIELD_NUMBER: _builtins.int
+    NODE_NAME_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    PLAN_ONLY_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    sealing_key: _builtins.bytes
+    node_name: _builtins.str
+    address: _builtins.str
+    plan_only: _builtins.bool
+    """checks everything, changes nothing"""
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        data: _builtins.bytes = ...,
+        sealing_key: _builtins.bytes = ...,
+        node_name: _builtins.str = ...,
+        address: _builtins.str = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        plan_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "data", b"data", "labels", b"labels", "node_name", b"node_name", "plan_only", b"plan_only", "sealing_key", b"sealing_key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RestoreRequest: _TypeAlias = RestoreRequest  # noqa: Y015
+
+@_typing.final
+class RestoreReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PLAN_FIELD_NUMBER: _builtins.int
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    OPERATOR_CERTIFICATE_PEM_FIELD_NUMBER: _builtins.int
+    OPERATOR_PRIVATE_KEY_PEM_FIELD_NUMBER: _builtins.int
+    CA_CERTIFICATE_PEM_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    CLUSTER_NAME_FIELD_NUMBER: _builtins.int
+    CLUSTER_ID_FIELD_NUMBER: _builtins.int
+    node_id: _builtins.str
+    """the operator's certificate is of the restored cluster's CA"""
+    operator_certificate_pem: _builtins.bytes
+    operator_private_key_pem: _builtins.bytes
+    ca_certificate_pem: _builtins.bytes
+    address: _builtins.str
+    """host:port of the API"""
+    cluster_name: _builtins.str
+    cluster_id: _builtins.str
+    @_builtins.property
+    def plan(self) -> Global___DisasterPlan: ...
+    def __init__(
+        self,
+        *,
+        plan: Global___DisasterPlan | None = ...,
+        node_id: _builtins.str = ...,
+        operator_certificate_pem: _builtins.bytes = ...,
+        operator_private_key_pem: _builtins.bytes = ...,
+        ca_certificate_pem: _builtins.bytes = ...,
+        address: _builtins.str = ...,
+        cluster_name: _builtins.str = ...,
+        cluster_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "ca_certificate_pem", b"ca_certificate_pem", "cluster_id", b"cluster_id", "cluster_name", b"cluster_name", "node_id", b"node_id", "operator_certificate_pem", b"operator_certificate_pem", "operator_private_key_pem", b"operator_private_key_pem", "plan", b"plan"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RestoreReply: _TypeAlias = RestoreReply  # noqa: Y015
+
+@_typing.final
+class RecoverRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PLAN_ONLY_FIELD_NUMBER: _builtins.int
+    LAST_INDEX_FIELD_NUMBER: _builtins.int
+    plan_only: _builtins.bool
+    last_index: _builtins.int
+    """of the plan that was agreed to; another one refuses. 0: whatever it is"""
+    def __init__(
+        self,
+        *,
+        plan_only: _builtins.bool = ...,
+        last_index: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["last_index", b"last_index", "plan_only", b"plan_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecoverRequest: _TypeAlias = RecoverRequest  # noqa: Y015
+
+@_typing.final
+class RecoverReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PLAN_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    message: _builtins.str
+    @_builtins.property
+    def plan(self) -> Global___DisasterPlan: ...
+    def __init__(
+        self,
+        *,
+        plan: Global___DisasterPlan | None = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "plan", b"plan"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecoverReply: _TypeAlias = RecoverReply  # noqa: Y015
+
+@_typing.final
+class DisasterPlan(_message.Message):
+    """What is kept and what is lost by restore or recover."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVISION_FIELD_NUMBER: _builtins.int
+    LAST_INDEX_FIELD_NUMBER: _builtins.int
+    UNCONFIRMED_ENTRIES_FIELD_NUMBER: _builtins.int
+    KEPT_FIELD_NUMBER: _builtins.int
+    LOST_FIELD_NUMBER: _builtins.int
+    NEXT_FIELD_NUMBER: _builtins.int
+    DROPPED_NODES_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    """of the state that is kept"""
+    last_index: _builtins.int
+    """of this member's log; recover only"""
+    unconfirmed_entries: _builtins.int
+    """in the log, not known to be committed, and kept; recover only"""
+    @_builtins.property
+    def kept(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """sentences"""
+
+    @_builtins.property
+    def lost(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def next(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """what to do afterwards"""
+
+    @_builtins.property
+    def dropped_nodes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """names"""
+
+    def __init__(
+        self,
+        *,
+        revision: _builtins.int = ...,
+        last_index: _builtins.int = ...,
+        unconfirmed_entries: _builtins.int = ...,
+        kept: _abc.Iterable[_builtins.str] | None = ...,
+        lost: _abc.Iterable[_builtins.str] | None = ...,
+        next: _abc.Iterable[_builtins.str] | None = ...,
+        dropped_nodes: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dropped_nodes", b"dropped_nodes", "kept", b"kept", "last_index", b"last_index", "lost", b"lost", "next", b"next", "revision", b"revision", "unconfirmed_entries", b"unconfirmed_entries"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DisasterPlan: _TypeAlias = DisasterPlan  # noqa: Y015

@@ -52,6 +52,16 @@ class LocalStub:
                 request_serializer=proto_dot_control__pb2.LocalStatusRequest.SerializeToString,
                 response_deserializer=proto_dot_control__pb2.LocalStatusReply.FromString,
                 _registered_method=True)
+        self.Restore = channel.stream_unary(
+                '/fairway.v1.Local/Restore',
+                request_serializer=proto_dot_control__pb2.RestoreRequest.SerializeToString,
+                response_deserializer=proto_dot_control__pb2.RestoreReply.FromString,
+                _registered_method=True)
+        self.Recover = channel.unary_unary(
+                '/fairway.v1.Local/Recover',
+                request_serializer=proto_dot_control__pb2.RecoverRequest.SerializeToString,
+                response_deserializer=proto_dot_control__pb2.RecoverReply.FromString,
+                _registered_method=True)
 
 
 class LocalServicer:
@@ -76,6 +86,20 @@ class LocalServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Restore(self, request_iterator, context):
+        """Makes a host without a cluster the only voter of the cluster that a backup holds.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Recover(self, request, context):
+        """After a majority of the voters is lost for good: this host becomes the only voter, with what it has.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_LocalServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -93,6 +117,16 @@ def add_LocalServicer_to_server(servicer, server):
                     servicer.Status,
                     request_deserializer=proto_dot_control__pb2.LocalStatusRequest.FromString,
                     response_serializer=proto_dot_control__pb2.LocalStatusReply.SerializeToString,
+            ),
+            'Restore': grpc.stream_unary_rpc_method_handler(
+                    servicer.Restore,
+                    request_deserializer=proto_dot_control__pb2.RestoreRequest.FromString,
+                    response_serializer=proto_dot_control__pb2.RestoreReply.SerializeToString,
+            ),
+            'Recover': grpc.unary_unary_rpc_method_handler(
+                    servicer.Recover,
+                    request_deserializer=proto_dot_control__pb2.RecoverRequest.FromString,
+                    response_serializer=proto_dot_control__pb2.RecoverReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -177,6 +211,60 @@ class Local:
             '/fairway.v1.Local/Status',
             proto_dot_control__pb2.LocalStatusRequest.SerializeToString,
             proto_dot_control__pb2.LocalStatusReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Restore(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/fairway.v1.Local/Restore',
+            proto_dot_control__pb2.RestoreRequest.SerializeToString,
+            proto_dot_control__pb2.RestoreReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Recover(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fairway.v1.Local/Recover',
+            proto_dot_control__pb2.RecoverRequest.SerializeToString,
+            proto_dot_control__pb2.RecoverReply.FromString,
             options,
             channel_credentials,
             insecure,
@@ -306,6 +394,16 @@ class ControlStub:
                 '/fairway.v1.Control/ListEvents',
                 request_serializer=proto_dot_control__pb2.ListEventsRequest.SerializeToString,
                 response_deserializer=proto_dot_objects__pb2.Event.FromString,
+                _registered_method=True)
+        self.RaftStatus = channel.unary_unary(
+                '/fairway.v1.Control/RaftStatus',
+                request_serializer=proto_dot_control__pb2.RaftStatusRequest.SerializeToString,
+                response_deserializer=proto_dot_control__pb2.RaftStatusReply.FromString,
+                _registered_method=True)
+        self.CreateBackup = channel.unary_stream(
+                '/fairway.v1.Control/CreateBackup',
+                request_serializer=proto_dot_control__pb2.CreateBackupRequest.SerializeToString,
+                response_deserializer=proto_dot_control__pb2.BackupChunk.FromString,
                 _registered_method=True)
 
 
@@ -446,6 +544,20 @@ class ControlServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RaftStatus(self, request, context):
+        """Answered by whichever voter is asked, also without a majority.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateBackup(self, request, context):
+        """The bytes of a backup file, of one revision; writes go on meanwhile.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ControlServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -558,6 +670,16 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.ListEvents,
                     request_deserializer=proto_dot_control__pb2.ListEventsRequest.FromString,
                     response_serializer=proto_dot_objects__pb2.Event.SerializeToString,
+            ),
+            'RaftStatus': grpc.unary_unary_rpc_method_handler(
+                    servicer.RaftStatus,
+                    request_deserializer=proto_dot_control__pb2.RaftStatusRequest.FromString,
+                    response_serializer=proto_dot_control__pb2.RaftStatusReply.SerializeToString,
+            ),
+            'CreateBackup': grpc.unary_stream_rpc_method_handler(
+                    servicer.CreateBackup,
+                    request_deserializer=proto_dot_control__pb2.CreateBackupRequest.FromString,
+                    response_serializer=proto_dot_control__pb2.BackupChunk.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1154,6 +1276,60 @@ class Control:
             '/fairway.v1.Control/ListEvents',
             proto_dot_control__pb2.ListEventsRequest.SerializeToString,
             proto_dot_objects__pb2.Event.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RaftStatus(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fairway.v1.Control/RaftStatus',
+            proto_dot_control__pb2.RaftStatusRequest.SerializeToString,
+            proto_dot_control__pb2.RaftStatusReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateBackup(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/fairway.v1.Control/CreateBackup',
+            proto_dot_control__pb2.CreateBackupRequest.SerializeToString,
+            proto_dot_control__pb2.BackupChunk.FromString,
             options,
             channel_credentials,
             insecure,

@@ -40,6 +40,10 @@ class LocalStub:
     Initialise: _grpc.UnaryUnaryMultiCallable[_control_pb2.InitialiseRequest, _control_pb2.InitialiseReply]
     Join: _grpc.UnaryUnaryMultiCallable[_control_pb2.JoinClusterRequest, _control_pb2.JoinClusterReply]
     Status: _grpc.UnaryUnaryMultiCallable[_control_pb2.LocalStatusRequest, _control_pb2.LocalStatusReply]
+    Restore: _grpc.StreamUnaryMultiCallable[_control_pb2.RestoreRequest, _control_pb2.RestoreReply]
+    """Makes a host without a cluster the only voter of the cluster that a backup holds."""
+    Recover: _grpc.UnaryUnaryMultiCallable[_control_pb2.RecoverRequest, _control_pb2.RecoverReply]
+    """After a majority of the voters is lost for good: this host becomes the only voter, with what it has."""
 
 @_typing.type_check_only
 class LocalAsyncStub(LocalStub):
@@ -49,6 +53,10 @@ class LocalAsyncStub(LocalStub):
     Initialise: _aio.UnaryUnaryMultiCallable[_control_pb2.InitialiseRequest, _control_pb2.InitialiseReply]  # type: ignore[assignment]
     Join: _aio.UnaryUnaryMultiCallable[_control_pb2.JoinClusterRequest, _control_pb2.JoinClusterReply]  # type: ignore[assignment]
     Status: _aio.UnaryUnaryMultiCallable[_control_pb2.LocalStatusRequest, _control_pb2.LocalStatusReply]  # type: ignore[assignment]
+    Restore: _aio.StreamUnaryMultiCallable[_control_pb2.RestoreRequest, _control_pb2.RestoreReply]  # type: ignore[assignment]
+    """Makes a host without a cluster the only voter of the cluster that a backup holds."""
+    Recover: _aio.UnaryUnaryMultiCallable[_control_pb2.RecoverRequest, _control_pb2.RecoverReply]  # type: ignore[assignment]
+    """After a majority of the voters is lost for good: this host becomes the only voter, with what it has."""
 
 class LocalServicer(metaclass=_abc_1.ABCMeta):
     """Only on the Unix socket of a host: what concerns this host itself."""
@@ -73,6 +81,22 @@ class LocalServicer(metaclass=_abc_1.ABCMeta):
         request: _control_pb2.LocalStatusRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_control_pb2.LocalStatusReply, _abc.Awaitable[_control_pb2.LocalStatusReply]]: ...
+
+    @_abc_1.abstractmethod
+    def Restore(
+        self,
+        request_iterator: _MaybeAsyncIterator[_control_pb2.RestoreRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.RestoreReply, _abc.Awaitable[_control_pb2.RestoreReply]]:
+        """Makes a host without a cluster the only voter of the cluster that a backup holds."""
+
+    @_abc_1.abstractmethod
+    def Recover(
+        self,
+        request: _control_pb2.RecoverRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.RecoverReply, _abc.Awaitable[_control_pb2.RecoverReply]]:
+        """After a majority of the voters is lost for good: this host becomes the only voter, with what it has."""
 
 def add_LocalServicer_to_server(servicer: LocalServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
@@ -105,6 +129,10 @@ class ControlStub:
     ListImages: _grpc.UnaryUnaryMultiCallable[_control_pb2.ListImagesRequest, _control_pb2.ListImagesReply]
     RemoveImage: _grpc.UnaryUnaryMultiCallable[_control_pb2.RemoveImageRequest, _control_pb2.RemoveImageReply]
     ListEvents: _grpc.UnaryStreamMultiCallable[_control_pb2.ListEventsRequest, _objects_pb2.Event]
+    RaftStatus: _grpc.UnaryUnaryMultiCallable[_control_pb2.RaftStatusRequest, _control_pb2.RaftStatusReply]
+    """Answered by whichever voter is asked, also without a majority."""
+    CreateBackup: _grpc.UnaryStreamMultiCallable[_control_pb2.CreateBackupRequest, _control_pb2.BackupChunk]
+    """The bytes of a backup file, of one revision; writes go on meanwhile."""
 
 @_typing.type_check_only
 class ControlAsyncStub(ControlStub):
@@ -133,6 +161,10 @@ class ControlAsyncStub(ControlStub):
     ListImages: _aio.UnaryUnaryMultiCallable[_control_pb2.ListImagesRequest, _control_pb2.ListImagesReply]  # type: ignore[assignment]
     RemoveImage: _aio.UnaryUnaryMultiCallable[_control_pb2.RemoveImageRequest, _control_pb2.RemoveImageReply]  # type: ignore[assignment]
     ListEvents: _aio.UnaryStreamMultiCallable[_control_pb2.ListEventsRequest, _objects_pb2.Event]  # type: ignore[assignment]
+    RaftStatus: _aio.UnaryUnaryMultiCallable[_control_pb2.RaftStatusRequest, _control_pb2.RaftStatusReply]  # type: ignore[assignment]
+    """Answered by whichever voter is asked, also without a majority."""
+    CreateBackup: _aio.UnaryStreamMultiCallable[_control_pb2.CreateBackupRequest, _control_pb2.BackupChunk]  # type: ignore[assignment]
+    """The bytes of a backup file, of one revision; writes go on meanwhile."""
 
 class ControlServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -290,5 +322,21 @@ class ControlServicer(metaclass=_abc_1.ABCMeta):
         request: _control_pb2.ListEventsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_objects_pb2.Event], _abc.AsyncIterator[_objects_pb2.Event]]: ...
+
+    @_abc_1.abstractmethod
+    def RaftStatus(
+        self,
+        request: _control_pb2.RaftStatusRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.RaftStatusReply, _abc.Awaitable[_control_pb2.RaftStatusReply]]:
+        """Answered by whichever voter is asked, also without a majority."""
+
+    @_abc_1.abstractmethod
+    def CreateBackup(
+        self,
+        request: _control_pb2.CreateBackupRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_control_pb2.BackupChunk], _abc.AsyncIterator[_control_pb2.BackupChunk]]:
+        """The bytes of a backup file, of one revision; writes go on meanwhile."""
 
 def add_ControlServicer_to_server(servicer: ControlServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -303,6 +303,99 @@ class RenewCertificateReply(_message.Message):
 Global___RenewCertificateReply: _TypeAlias = RenewCertificateReply  # noqa: Y015
 
 @_typing.final
+class ReadRaftRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadRaftRequest: _TypeAlias = ReadRaftRequest  # noqa: Y015
+
+@_typing.final
+class RaftMember(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLE_FIELD_NUMBER: _builtins.int
+    TERM_FIELD_NUMBER: _builtins.int
+    LEADER_ID_FIELD_NUMBER: _builtins.int
+    COMMIT_INDEX_FIELD_NUMBER: _builtins.int
+    APPLIED_REVISION_FIELD_NUMBER: _builtins.int
+    QUORUM_FIELD_NUMBER: _builtins.int
+    VOTERS_FIELD_NUMBER: _builtins.int
+    PEERS_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    role: _builtins.str
+    """"leader", "follower", "candidate", "learner", "stopped", "none" """
+    term: _builtins.int
+    leader_id: _builtins.str
+    commit_index: _builtins.int
+    applied_revision: _builtins.int
+    quorum: _builtins.bool
+    error: _builtins.str
+    @_builtins.property
+    def voters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """node ids, by its log"""
+
+    @_builtins.property
+    def peers(self) -> _containers.RepeatedCompositeFieldContainer[Global___RaftPeer]: ...
+    def __init__(
+        self,
+        *,
+        role: _builtins.str = ...,
+        term: _builtins.int = ...,
+        leader_id: _builtins.str = ...,
+        commit_index: _builtins.int = ...,
+        applied_revision: _builtins.int = ...,
+        quorum: _builtins.bool = ...,
+        voters: _abc.Iterable[_builtins.str] | None = ...,
+        peers: _abc.Iterable[Global___RaftPeer] | None = ...,
+        error: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_revision", b"applied_revision", "commit_index", b"commit_index", "error", b"error", "leader_id", b"leader_id", "peers", b"peers", "quorum", b"quorum", "role", b"role", "term", b"term", "voters", b"voters"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RaftMember: _TypeAlias = RaftMember  # noqa: Y015
+
+@_typing.final
+class RaftPeer(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    LAST_HEARD_MS_FIELD_NUMBER: _builtins.int
+    LAG_ENTRIES_FIELD_NUMBER: _builtins.int
+    CONNECTED_FIELD_NUMBER: _builtins.int
+    node_id: _builtins.str
+    last_heard_ms: _builtins.int
+    """milliseconds ago; -1: never"""
+    lag_entries: _builtins.int
+    """-1 where the callee does not lead"""
+    connected: _builtins.bool
+    def __init__(
+        self,
+        *,
+        node_id: _builtins.str = ...,
+        last_heard_ms: _builtins.int = ...,
+        lag_entries: _builtins.int = ...,
+        connected: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connected", b"connected", "lag_entries", b"lag_entries", "last_heard_ms", b"last_heard_ms", "node_id", b"node_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RaftPeer: _TypeAlias = RaftPeer  # noqa: Y015
+
+@_typing.final
 class ReadBlobRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -64,6 +64,11 @@ class HostStub:
                 request_serializer=proto_dot_host__pb2.ExecInput.SerializeToString,
                 response_deserializer=proto_dot_host__pb2.ExecOutput.FromString,
                 _registered_method=True)
+        self.ReadRaft = channel.unary_unary(
+                '/fairway.v1.Host/ReadRaft',
+                request_serializer=proto_dot_host__pb2.ReadRaftRequest.SerializeToString,
+                response_deserializer=proto_dot_host__pb2.RaftMember.FromString,
+                _registered_method=True)
 
 
 class HostServicer:
@@ -112,6 +117,13 @@ class HostServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReadRaft(self, request, context):
+        """The callee's own part in consensus.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_HostServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -144,6 +156,11 @@ def add_HostServicer_to_server(servicer, server):
                     servicer.Exec,
                     request_deserializer=proto_dot_host__pb2.ExecInput.FromString,
                     response_serializer=proto_dot_host__pb2.ExecOutput.SerializeToString,
+            ),
+            'ReadRaft': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReadRaft,
+                    request_deserializer=proto_dot_host__pb2.ReadRaftRequest.FromString,
+                    response_serializer=proto_dot_host__pb2.RaftMember.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -308,6 +325,33 @@ class Host:
             '/fairway.v1.Host/Exec',
             proto_dot_host__pb2.ExecInput.SerializeToString,
             proto_dot_host__pb2.ExecOutput.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadRaft(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fairway.v1.Host/ReadRaft',
+            proto_dot_host__pb2.ReadRaftRequest.SerializeToString,
+            proto_dot_host__pb2.RaftMember.FromString,
             options,
             channel_credentials,
             insecure,

@@ -47,6 +47,8 @@ class HostStub:
     """Lines of a task's log on the callee."""
     Exec: _grpc.StreamStreamMultiCallable[_host_pb2.ExecInput, _host_pb2.ExecOutput]
     """A process in a task's container on the callee."""
+    ReadRaft: _grpc.UnaryUnaryMultiCallable[_host_pb2.ReadRaftRequest, _host_pb2.RaftMember]
+    """The callee's own part in consensus."""
 
 @_typing.type_check_only
 class HostAsyncStub(HostStub):
@@ -65,6 +67,8 @@ class HostAsyncStub(HostStub):
     """Lines of a task's log on the callee."""
     Exec: _aio.StreamStreamMultiCallable[_host_pb2.ExecInput, _host_pb2.ExecOutput]  # type: ignore[assignment]
     """A process in a task's container on the callee."""
+    ReadRaft: _aio.UnaryUnaryMultiCallable[_host_pb2.ReadRaftRequest, _host_pb2.RaftMember]  # type: ignore[assignment]
+    """The callee's own part in consensus."""
 
 class HostServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -116,5 +120,13 @@ class HostServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_host_pb2.ExecOutput], _abc.AsyncIterator[_host_pb2.ExecOutput]]:
         """A process in a task's container on the callee."""
+
+    @_abc_1.abstractmethod
+    def ReadRaft(
+        self,
+        request: _host_pb2.ReadRaftRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_host_pb2.RaftMember, _abc.Awaitable[_host_pb2.RaftMember]]:
+        """The callee's own part in consensus."""
 
 def add_HostServicer_to_server(servicer: HostServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
