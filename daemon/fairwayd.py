@@ -14,6 +14,7 @@ from daemon.api.caller import Caller, caller_of
 from daemon.api.control_apps import ControlApps
 from daemon.api.control_cluster import ControlCluster
 from daemon.api.control_images import ControlImages
+from daemon.api.control_raft import ControlRaft
 from daemon.api.control_tasks import ControlTasks
 from daemon.api.forwarding import forwarded_actor
 from daemon.api.grpc_server import port_server, unix_server
@@ -36,6 +37,8 @@ logger = logging.getLogger(__name__)
 LOCAL = control_pb2.DESCRIPTOR.services_by_name["Local"]
 CONTROL = control_pb2.DESCRIPTOR.services_by_name["Control"]
 HOST = host_pb2.DESCRIPTOR.services_by_name["Host"]
+
+ANSWERED_BY_ANY_VOTER = ("RaftStatus",)  # when nobody leads as well
 
 NOT_A_MEMBER = "this host belongs to no cluster yet; run `fairway init` to begin one or `fairway join` to enter one"
 
@@ -166,7 +169,10 @@ class Fairwayd:
     async def _redirect(
         self, method: Method, caller: Caller, context: Context, receive: Receive, send: Send, request: Any
     ) -> bool:
-        forwarder = self._require_parts().forwarder
+        parts = self._require_parts()
+        if method.descriptor.name in ANSWERED_BY_ANY_VOTER and parts.voter is not None:
+            return False
+        forwarder = parts.forwarder
         return await forwarder.redirect(method, caller, context, receive, send, request)
 
     def control_part(self, name: str) -> Callable[..., Any]:
@@ -179,6 +185,7 @@ class Fairwayd:
             ControlCluster(parts.voter, parts.events),
             ControlApps(parts.voter),
             ControlTasks(parts.voter),
+            ControlRaft(parts.voter),
             ControlImages(parts.voter, parts.runtime.images, folder, parts.images.changed),
         ):
             function: Callable[..., Any] | None = getattr(part, name, None)

@@ -12,6 +12,7 @@ from daemon.agent.host_view import HostView
 from daemon.agent.leader_connection import Leader
 from daemon.api.caller import Caller, require_node
 from daemon.api.cluster_context import VoterContext
+from daemon.api.control_raft import own_part
 from daemon.api.exec_relay import serve_exec
 from daemon.api.grpc_service import Receive, Send
 from daemon.errors import Kind, Refused
@@ -104,6 +105,11 @@ class HostApi:
     async def exec(self, receive: Receive, caller: Caller, send: Send) -> None:
         require_node(caller)
         await serve_exec(self._services.runtime, receive, send)
+
+    async def read_raft(self, _request: host.ReadRaftRequest, caller: Caller) -> host.RaftMember:
+        require_node(caller)
+        voter = self._services.voter
+        return own_part(voter.member) if voter is not None else host.RaftMember(role="none")
 
     def _voter(self) -> VoterContext:
         if self._services.voter is None:

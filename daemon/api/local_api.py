@@ -9,6 +9,7 @@ from typing import Protocol
 import trio
 
 from daemon.api.caller import Caller
+from daemon.api.grpc_service import Receive
 from daemon.cluster_host import Parts
 from daemon.config import Config
 from daemon.errors import Kind, Refused
@@ -68,6 +69,12 @@ class LocalApi:
                 node_id=identity.node_id,
                 voter=identity.membership.voter,
             )
+
+    async def restore(self, receive: Receive, caller: Caller) -> control.RestoreReply:
+        raise Refused("restore is being built", Kind.NOT_POSSIBLE)
+
+    async def recover(self, request: control.RecoverRequest, caller: Caller) -> control.RecoverReply:
+        raise Refused("recover is being built", Kind.NOT_POSSIBLE)
 
     def _require_new(self, what: str) -> None:
         parts = self._membership.parts

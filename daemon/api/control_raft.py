@@ -1,0 +1,73 @@
+"""Consensus as operators and other hosts see it: each voter answers for itself, and asks the others."""
+
+from __future__ import annotations
+
+import grpc
+import trio
+
+from daemon.api.caller import Caller
+from daemon.api.cluster_context import VoterContext
+from daemon.api.raft_status_plan import raft_status
+from proto import control_pb2 as control
+from proto import host_pb2 as host
+from proto import objects_pb2 as objects
+from proto.grpc_trio import call
+from raft.member import Member
+
+ASK_TIMEOUT_S = 1.0
+
+
+def own_part(member: Member) -> host.RaftMember:
+    """This host's part in consensus now."""
+    status = member.status()
+    return host.RaftMember(
+        role=status.role,
+        term=status.term,
+        leader_id=status.leader_id or "",
+        commit_index=status.commit_index,
+        applied_revision=status.applied_revision,
+        quorum=status.quorum,
+        voters=status.voters,
+        peers=[
+            host.RaftPeer(
+                node_id=peer.node_id,
+                last_heard_ms=peer.last_heard_ms,
+                lag_entries=peer.lag_entries,
+                connected=peer.connected,
+            )
+            for peer in status.peers
+        ],
+        error=status.error,
+    )
+
+
+class ControlRaft:
+    """Runs on any voter, with or without a majority: that is when people look."""
+
+    def __init__(self, context: VoterContext) -> None:
+        self._context = context
+
+    async def raft_status(self, _request: control.RaftStatusRequest, _caller: Caller) -> control.RaftStatusReply:
+        context = self._context
+        own = own_part(context.member)
+        nodes = [
+            node
+            for node in context.store.table(objects.Node)
+            if node.role == objects.NODE_ROLE_VOTER or node.meta.id in own.voters
+        ]
+        answers: dict[str, host.RaftMember | str] = {context.identity.node_id: own}
+        async with trio.open_nursery() as nursery:
+            for node in nodes:
+                if node.meta.id != context.identity.node_id:
+                    nursery.start_soon(self._ask, node, answers)
+        return raft_status(nodes, answers, context.identity.node_id)
+
+    async def _ask(self, node: objects.Node, answers: dict[str, host.RaftMember | str]) -> None:
+        stub = self._context.host(node)
+        try:
+            answers[node.meta.id] = await call(
+                stub.ReadRaft(host.ReadRaftRequest(), timeout=ASK_TIMEOUT_S)  # type: ignore[arg-type]
+            )
+        except grpc.aio.AioRpcError as error:
+            late = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+            answers[node.meta.id] = "does not answer" if late else error.details() or error.code().name.lower()
