@@ -233,6 +233,15 @@ class Lab:
             record.hosts[name].init = hosts_on.power_on(record, self._paths, name)
             return name
 
+    def remove_host(self, host: str) -> None:
+        """Takes a host away for good, with its disk. The cluster is not told: `fairway node rm` does that."""
+        with self._changing() as record:
+            self._host(host)
+            hosts_on.power_off(record, self._paths, host)
+            shutil.rmtree(self._paths.host_state(host), ignore_errors=True)
+            shutil.rmtree(self._paths.host_run(host), ignore_errors=True)
+            del record.hosts[host]
+
     def kill(self, host: str) -> None:
         """A power cut: daemon, containerd, shims and containers end at once, and /run is lost."""
         with self._changing():
