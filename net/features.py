@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from net import link_messages as links
+from net import tunnel_messages as tunnels
 from net.addresses import GATEWAY_MAC
 from net.chains_plan import FIXED_SETS, fixed_chains, published_chain, vip_chain
 from net.connections import Connections
@@ -52,7 +53,7 @@ def _check_in_namespace(missing: list[str]) -> None:
 
 def _vxlan() -> None:
     with Netlink(PROTOCOL_ROUTE) as netlink:
-        netlink.ask(links.new_vxlan("fwprobe0", 1, 8472, "127.0.0.1", GATEWAY_MAC, 1450))
+        netlink.ask(tunnels.new_vxlan("fwprobe0", 1, 8472, "127.0.0.1", GATEWAY_MAC, 1450))
 
 
 def _veth() -> None:

@@ -1,4 +1,4 @@
-"""nftables messages by hand: tables, chains, sets, elements and rules, both ways.
+"""nftables messages by hand, for what comes in thousands: elements and rules; and reading of dumps.
 
 Formats: the kernel's `include/uapi/linux/netfilter/nf_tables.h`. One attribute holds 64 KiB at most, so
 elements go in chunks. A rule carries its comment (nftables' user data type 0), which `nft` shows.
@@ -19,84 +19,39 @@ from net.netlink import (
     attributes,
     nest,
     text,
-    u32_network,
 )
 from net.nft_expressions import GOTO, value, verdict_data
-from net.ruleset import Chain, Data, Rule, SetShape
+from net.pyroute2_messages import NFNL_SUBSYS_NFTABLES, nft
+from net.ruleset import Data, Rule
 
-FAMILY_IPV4 = 2
-NEWTABLE, DELTABLE = 0, 2
-NEWCHAIN, GETCHAIN, DELCHAIN = 3, 4, 5
-NEWRULE, GETRULE, DELRULE = 6, 7, 8
-NEWSET, GETSET, DELSET = 9, 10, 11
-NEWELEMENT, GETELEMENT, DELELEMENT = 12, 13, 14
-GETGENERATION = 16
+FAMILY_IPV4: int = nft.NFPROTO_IPV4
 
-_SUBSYSTEM = 10 << 8
+_SUBSYSTEM = NFNL_SUBSYS_NFTABLES << 8
 _HEADER = struct.Struct(">BBH")
 _ELEMENTS_PER_MESSAGE = 400
-_VERDICT_TYPE = 0xFFFFFF00
-_MAP = 8
 
-BEGIN = Request(0x10, 0, _HEADER.pack(0, 0, 10), "begin an nftables transaction")
-END = Request(0x11, 0, _HEADER.pack(0, 0, 10), "commit an nftables transaction")
+BEGIN = Request(0x10, 0, _HEADER.pack(0, 0, NFNL_SUBSYS_NFTABLES), "begin an nftables transaction")
+END = Request(0x11, 0, _HEADER.pack(0, 0, NFNL_SUBSYS_NFTABLES), "commit an nftables transaction")
 
 
 def _request(kind: int, flags: int, body: bytes, asked: str) -> Request:
     return Request(_SUBSYSTEM | kind, flags, _HEADER.pack(FAMILY_IPV4, 0, 0) + body, asked)
 
 
-def new_table(table: str) -> Request:
-    return _request(NEWTABLE, CREATE, text(1, table), f"make nftables table ip {table}")
-
-
-def delete_table(table: str) -> Request:
-    return _request(DELTABLE, 0, text(1, table), f"remove nftables table ip {table}")
-
-
-def new_chain(table: str, name: str, chain: Chain) -> Request:
-    body = text(1, table) + text(3, name)
-    if chain.hook is not None:
-        hook = chain.hook
-        body += nest(4, u32_network(1, hook.number), u32_network(2, hook.priority))
-        body += text(7, hook.kind) + u32_network(5, 1)
-    return _request(NEWCHAIN, CREATE, body, f"make nftables chain {name}")
-
-
-def delete_chain(table: str, name: str) -> Request:
-    return _request(DELCHAIN, 0, text(1, table) + text(3, name), f"remove nftables chain {name}")
-
-
 def flush_chain(table: str, name: str) -> Request:
-    return _request(DELRULE, 0, text(1, table) + text(2, name), f"empty nftables chain {name}")
+    return _request(nft.NFT_MSG_DELRULE, 0, text(1, table) + text(2, name), f"empty nftables chain {name}")
 
 
 def new_rule(table: str, chain: str, rule: Rule) -> Request:
     comment = rule.tagged_comment.encode()[:127] + b"\0"
     body = text(1, table) + text(2, chain) + nest(4, rule.expressions)
     body += attribute(7, bytes([0, len(comment)]) + comment)
-    return _request(NEWRULE, CREATE | APPEND, body, f"add nftables rule to {chain}: {rule.comment}")
-
-
-def new_set(table: str, name: str, shape: SetShape, identifier: int) -> Request:
-    body = text(1, table) + text(2, name)
-    body += u32_network(3, _MAP if shape.is_map else 0)
-    body += u32_network(4, shape.key_type) + u32_network(5, shape.key_bytes)
-    if shape.goes_to_chains:
-        body += u32_network(6, _VERDICT_TYPE)
-    elif shape.is_map:
-        body += u32_network(6, shape.data_type) + u32_network(7, shape.data_bytes)
-    body += u32_network(10, identifier)
-    return _request(NEWSET, CREATE, body, f"make nftables set {name}")
-
-
-def delete_set(table: str, name: str) -> Request:
-    return _request(DELSET, 0, text(1, table) + text(2, name), f"remove nftables set {name}")
+    return _request(nft.NFT_MSG_NEWRULE, CREATE | APPEND, body, f"add nftables rule to {chain}: {rule.comment}")
 
 
 def elements(table: str, name: str, items: Iterable[tuple[bytes, Data]], *, remove: bool) -> Iterator[Request]:
     """Adds or removes elements of a set, in as many messages as they need."""
-    kind, flags = (DELELEMENT, 0) if remove else (NEWELEMENT, CREATE)
+    kind, flags = (nft.NFT_MSG_DELSETELEM, 0) if remove else (nft.NFT_MSG_NEWSETELEM, CREATE)
     verb = "remove elements from" if remove else "add elements to"
     packed = [_element(key, None if remove else data) for key, data in items]
     for start in range(0, len(packed), _ELEMENTS_PER_MESSAGE):
@@ -113,23 +68,23 @@ def _element(key: bytes, data: Data) -> bytes:
 
 
 def list_chains() -> Request:
-    return _request(GETCHAIN, 0, b"", "list nftables chains")
+    return _request(nft.NFT_MSG_GETCHAIN, 0, b"", "list nftables chains")
 
 
 def list_sets(table: str) -> Request:
-    return _request(GETSET, 0, text(1, table), "list nftables sets")
+    return _request(nft.NFT_MSG_GETSET, 0, text(1, table), "list nftables sets")
 
 
 def list_rules(table: str) -> Request:
-    return _request(GETRULE, 0, text(1, table), "list nftables rules")
+    return _request(nft.NFT_MSG_GETRULE, 0, text(1, table), "list nftables rules")
 
 
 def list_elements(table: str, name: str) -> Request:
-    return _request(GETELEMENT, 0, text(1, table) + text(2, name), f"list nftables set {name}")
+    return _request(nft.NFT_MSG_GETSETELEM, 0, text(1, table) + text(2, name), f"list nftables set {name}")
 
 
 def get_generation() -> Request:
-    return Request(_SUBSYSTEM | GETGENERATION, 0, _HEADER.pack(0, 0, 0), "ask for the nftables generation")
+    return Request(_SUBSYSTEM | nft.NFT_MSG_GETGEN, 0, _HEADER.pack(0, 0, 0), "ask for the nftables generation")
 
 
 def read_generation(answer: Answer) -> int:

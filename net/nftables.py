@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from net import nft_messages as messages
+from net import nft_table_messages as tables
 from net.netlink import PROTOCOL_NETFILTER, Netlink, Request
 from net.ruleset import Data, ObservedRuleset, RulesetChange
 
@@ -51,16 +52,16 @@ class Nftables:
 
     def remove(self) -> None:
         """Removes the whole table, where there is one."""
-        requests = [messages.new_table(self.table), messages.delete_table(self.table)]
+        requests = [tables.new_table(self.table), tables.delete_table(self.table)]
         self._netlink.transaction(messages.BEGIN, requests, messages.END)
 
 
 def _requests(table: str, change: RulesetChange) -> list[Request]:
-    requests = [messages.new_table(table)]
+    requests = [tables.new_table(table)]
     for number, (name, shape) in enumerate(change.new_sets.items(), start=1):
-        requests.append(messages.new_set(table, name, shape, number))
+        requests.append(tables.new_set(table, name, shape, number))
     for name, chain in change.new_chains.items():
-        requests.append(messages.new_chain(table, name, chain))
+        requests.append(tables.new_chain(table, name, chain))
     for name, elements in change.removed_elements.items():
         requests.extend(messages.elements(table, name, elements.items(), remove=True))
     for name, elements in change.new_elements.items():
@@ -70,6 +71,6 @@ def _requests(table: str, change: RulesetChange) -> list[Request]:
             requests.append(messages.flush_chain(table, name))
         requests.extend(messages.new_rule(table, name, rule) for rule in chain.rules)
     requests.extend(messages.flush_chain(table, name) for name in change.emptied_chains)
-    requests.extend(messages.delete_set(table, name) for name in change.removed_sets)
-    requests.extend(messages.delete_chain(table, name) for name in change.removed_chains)
+    requests.extend(tables.delete_set(table, name) for name in change.removed_sets)
+    requests.extend(tables.delete_chain(table, name) for name in change.removed_chains)
     return requests

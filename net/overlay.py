@@ -6,14 +6,17 @@ import errno
 import logging
 from pathlib import Path
 
+from net import address_messages as addresses
 from net import link_messages as links
 from net import route_messages as routes
+from net import rule_messages as rules
+from net import tunnel_messages as tunnels
 from net.errors import KernelRefused, NetworkError
-from net.link_messages import Link
 from net.model import DesiredNetwork
 from net.netlink import PROTOCOL_ROUTE, Netlink, Request
 from net.overlay_plan import Overlay, mtu_bytes, overlay_of, replacing, tunnel_differences
 from net.route_messages import TABLE_MAIN, Route
+from net.tunnel_messages import Link
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +56,7 @@ class OverlayDevice:
     def remove(self) -> None:
         """Takes the device, and with it what leads through it, and our routes and rules away."""
         present = self._observe()
-        requests = [routes.delete_rule(rule) for rule in present.rules]
+        requests = [rules.delete_rule(rule) for rule in present.rules]
         requests += [routes.delete_route(route) for route in present.routes]
         link = self._find(self.name)
         if link is not None:
@@ -101,7 +104,7 @@ class OverlayDevice:
 
     def _make(self, desired: DesiredNetwork) -> None:
         config, local = desired.config, desired.local
-        request = links.new_vxlan(
+        request = tunnels.new_vxlan(
             self.name, config.vxlan_id, config.vxlan_port, local.address, local.tunnel_mac, self.mtu_bytes
         )
         try:
@@ -121,15 +124,15 @@ class OverlayDevice:
         overlay = Overlay()
         link = self._find(self.name)
         device = link.number if link else 0
-        overlay.rules = {rule for each in dump(routes.list_rules()) if (rule := routes.read_rule(each))}
+        overlay.rules = {rule for each in dump(rules.list_rules()) if (rule := rules.read_rule(each))}
         for answer in dump(routes.list_routes()):
             route = routes.read_route(answer)
             if route is not None and not _leads_to_task(route, device):
                 overlay.routes.add(route)
         if not device:
             return overlay
-        for answer in dump(routes.list_addresses()):
-            address = routes.read_address(answer)
+        for answer in dump(addresses.list_addresses()):
+            address = addresses.read_address(answer)
             if address is not None and address.device == device:
                 overlay.addresses.add(address)
         for answer in dump(routes.list_neighbours(device)):
@@ -144,15 +147,15 @@ class OverlayDevice:
 
     def _find(self, name: str) -> Link | None:
         answer = self._netlink.get(links.get_link(name))
-        return links.read_link(answer) if answer else None
+        return tunnels.read_link(answer) if answer else None
 
     def _underlay_mtu_bytes(self, address: str) -> int:
-        for answer in self._netlink.dump(routes.list_addresses()):
-            found = routes.read_address(answer)
+        for answer in self._netlink.dump(addresses.list_addresses()):
+            found = addresses.read_address(answer)
             if found is not None and found.address == address:
                 link = self._netlink.get(links.get_link_by_index(found.device))
                 if link is not None:
-                    return min(links.read_link(link).mtu_bytes, 65535)
+                    return min(tunnels.read_link(link).mtu_bytes, 65535)
         log.warning(
             "no interface of this host has its underlay address %s; taking an MTU of %d bytes",
             address,
@@ -191,16 +194,16 @@ def _steps(wanted: Overlay, present: Overlay) -> tuple[list[Request], list[str]]
     old_routes, new_routes = replacing(wanted.routes, present.routes)
     old_neighbours, new_neighbours = replacing(wanted.neighbours, present.neighbours)
     old_forwardings, new_forwardings = replacing(wanted.forwardings, present.forwardings)
-    removals = [routes.delete_rule(each) for each in present.rules - wanted.rules]
+    removals = [rules.delete_rule(each) for each in present.rules - wanted.rules]
     removals += [routes.delete_route(each) for each in old_routes]
     removals += [routes.delete_neighbour(each) for each in old_neighbours]
     removals += [routes.delete_forwarding(each) for each in old_forwardings]
-    additions = [routes.new_address(each) for each in wanted.addresses - present.addresses]
+    additions = [addresses.new_address(each) for each in wanted.addresses - present.addresses]
     additions += [routes.new_neighbour(each) for each in new_neighbours]
     additions += [routes.new_forwarding(each) for each in new_forwardings]
     additions += [routes.new_route(each) for each in new_routes]
-    additions += [routes.new_rule(each) for each in sorted(wanted.rules - present.rules, reverse=True)]
-    late = [routes.delete_address(each) for each in present.addresses - wanted.addresses]
+    additions += [rules.new_rule(each) for each in sorted(wanted.rules - present.rules, reverse=True)]
+    late = [addresses.delete_address(each) for each in present.addresses - wanted.addresses]
     requests = removals + additions + late
     return requests, [f"had to {request.asked}" for request in requests]
 

@@ -6,25 +6,20 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
+from net.address_messages import SCOPE_GLOBAL, SCOPE_LINK, Address
 from net.addresses import GATEWAY_ADDRESS
 from net.chains_plan import MARK_MASK, host_mark
-from net.link_messages import Link
 from net.model import DesiredNetwork, Host
 from net.route_messages import (
     ROUTE_UNICAST,
     ROUTE_UNREACHABLE,
-    RULE_GOTO,
-    RULE_LOOKUP,
-    RULE_NOP,
-    SCOPE_GLOBAL,
-    SCOPE_LINK,
     TABLE_MAIN,
-    Address,
     Forwarding,
     Neighbour,
     Route,
-    Rule,
 )
+from net.rule_messages import GOTO, LOOKUP, NOP, Rule
+from net.tunnel_messages import Link
 
 TUNNEL_OVERHEAD_BYTES = 50
 RETURN_TABLE_FIRST = 0x46570000  # "FW": the table of host N is this plus N
@@ -65,8 +60,8 @@ def overlay_of(desired: DesiredNetwork, device: int) -> Overlay:
     }
     # One rule lets packets without our mark skip the list of hosts.
     overlay.rules = {
-        Rule(PREFERENCE_SKIP, 0, MARK_MASK, RULE_GOTO, 0, PREFERENCE_END),
-        Rule(PREFERENCE_END, 0, 0, RULE_NOP, 0, 0),
+        Rule(PREFERENCE_SKIP, 0, MARK_MASK, GOTO, 0, PREFERENCE_END),
+        Rule(PREFERENCE_END, 0, 0, NOP, 0, 0),
     }
     for host in desired.hosts:
         if host.node_id != local.node_id:
@@ -80,7 +75,7 @@ def _add_host(overlay: Overlay, host: Host, local: Host, device: int) -> None:
     overlay.routes.add(Route(table, "0.0.0.0/0", ROUTE_UNICAST, tunnel, device, ""))
     overlay.neighbours.add(Neighbour(device, tunnel, host.tunnel_mac))
     overlay.forwardings.add(Forwarding(device, host.tunnel_mac, host.address))
-    overlay.rules.add(Rule(PREFERENCE_RETURN, host_mark(host.ordinal), MARK_MASK, RULE_LOOKUP, table, 0))
+    overlay.rules.add(Rule(PREFERENCE_RETURN, host_mark(host.ordinal), MARK_MASK, LOOKUP, table, 0))
 
 
 def mtu_bytes(configured: int, underlay: int) -> int:

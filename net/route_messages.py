@@ -1,6 +1,6 @@
-"""Rtnetlink by hand: links, addresses, routes, neighbours, FDB entries and rules, both ways.
+"""Rtnetlink by hand, for what comes in thousands: routes, neighbours and FDB entries, both ways.
 
-Formats: the kernel's `include/uapi/linux/{rtnetlink,if_link,neighbour,fib_rules}.h`. What is read comes back
+Formats: the kernel's `include/uapi/linux/{rtnetlink,neighbour}.h`. What is read comes back
 as the same tuples that are written, so that planners compare them with set arithmetic.
 """
 
@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 from net.netlink import (
     CREATE,
-    EXCLUSIVE,
     REPLACE,
     Answer,
     Request,
@@ -20,33 +19,24 @@ from net.netlink import (
     attribute_map,
     u32,
 )
+from net.pyroute2_messages import rt_type, rtnl
 
 # Marks routes and rules as ours (an unassigned number; /etc/iproute2/rt_protos may name it).
 PROTOCOL = 77
 
-ROUTE_UNICAST, ROUTE_UNREACHABLE = 1, 7
+ROUTE_UNICAST: int = rt_type["unicast"]
+ROUTE_UNREACHABLE: int = rt_type["unreachable"]
 TABLE_MAIN = 254
-SCOPE_GLOBAL, SCOPE_LINK = 0, 253
-RULE_LOOKUP, RULE_GOTO, RULE_NOP = 1, 2, 3
-NEWADDR, DELADDR, GETADDR = 20, 21, 22
-NEWROUTE, DELROUTE, GETROUTE = 24, 25, 26
-NEWNEIGHBOUR, DELNEIGHBOUR, GETNEIGHBOUR = 28, 29, 30
-NEWRULE, DELRULE, GETRULE = 32, 33, 34
+NEWROUTE, DELROUTE, GETROUTE = rtnl.RTM_NEWROUTE, rtnl.RTM_DELROUTE, rtnl.RTM_GETROUTE
+NEWNEIGHBOUR, DELNEIGHBOUR, GETNEIGHBOUR = rtnl.RTM_NEWNEIGH, rtnl.RTM_DELNEIGH, rtnl.RTM_GETNEIGH
 
+_SCOPE_GLOBAL, _SCOPE_LINK = 0, 253
 _NEIGHBOUR_PERMANENT = 0x80
 _NEIGHBOUR_SELF = 0x02
 _ONLINK = 4
 _FAMILY_BRIDGE = 7
 _ROUTE_HEADER = struct.Struct("=BBBBBBBBI")
 _NEIGHBOUR_HEADER = struct.Struct("=BBHiHBB")
-_ADDRESS_HEADER = struct.Struct("=BBBBi")
-_RULE_HEADER = struct.Struct("=BBBBBBBBI")
-
-
-class Address(NamedTuple):
-    address: str
-    scope: int
-    device: int
 
 
 class Route(NamedTuple):
@@ -88,17 +78,6 @@ class Forwarding(NamedTuple):
         return self.device, self.mac
 
 
-class Rule(NamedTuple):
-    """A routing rule of ours; `table` 0 where it is not a look-up, `target` 0 where it is not a goto."""
-
-    preference: int
-    mark: int
-    mask: int
-    action: int
-    table: int
-    target: int
-
-
 def pack_mac(mac: str) -> bytes:
     return bytes.fromhex(mac.replace(":", ""))
 
@@ -107,33 +86,9 @@ def pack_address(address: str) -> bytes:
     return socket.inet_aton(address)
 
 
-def new_address(item: Address) -> Request:
-    packed = pack_address(item.address)
-    body = _ADDRESS_HEADER.pack(socket.AF_INET, 32, 0, item.scope, item.device)
-    body += attribute(2, packed) + attribute(1, packed)
-    return Request(NEWADDR, CREATE | REPLACE, body, f"add address {item.address}")
-
-
-def delete_address(item: Address) -> Request:
-    body = _ADDRESS_HEADER.pack(socket.AF_INET, 32, 0, item.scope, item.device)
-    return Request(DELADDR, 0, body + attribute(2, pack_address(item.address)), f"remove address {item.address}")
-
-
-def list_addresses() -> Request:
-    return Request(GETADDR, 0, _ADDRESS_HEADER.pack(socket.AF_INET, 0, 0, 0, 0), "list addresses")
-
-
-def read_address(answer: Answer) -> Address | None:
-    family, _, _, scope, device = _ADDRESS_HEADER.unpack_from(answer.body)
-    local = attribute_map(answer.body, 8).get(2)
-    if family != socket.AF_INET or local is None:
-        return None
-    return Address(socket.inet_ntoa(local), scope, device)
-
-
 def _route_body(item: Route) -> bytes:
     destination, length = item.destination.split("/")
-    scope = SCOPE_LINK if item.kind == ROUTE_UNICAST and not item.gateway else SCOPE_GLOBAL
+    scope = _SCOPE_LINK if item.kind == ROUTE_UNICAST and not item.gateway else _SCOPE_GLOBAL
     flags = _ONLINK if item.gateway else 0
     body = _ROUTE_HEADER.pack(
         socket.AF_INET, int(length), 0, 0, min(item.table, 252), PROTOCOL, scope, item.kind, flags
@@ -234,42 +189,3 @@ def read_forwarding(answer: Answer) -> Forwarding | None:
         return None
     address = socket.inet_ntoa(found[1]) if len(found.get(1, b"")) == 4 else ""
     return Forwarding(device, found[2].hex(":"), address)
-
-
-def _rule_body(item: Rule) -> bytes:
-    body = _RULE_HEADER.pack(socket.AF_INET, 0, 0, 0, min(item.table, 252), 0, 0, item.action, 0)
-    body += u32(6, item.preference) + attribute(21, bytes([PROTOCOL]))
-    if item.mask:
-        body += u32(10, item.mark) + u32(16, item.mask)
-    if item.table:
-        body += u32(15, item.table)
-    if item.target:
-        body += u32(4, item.target)
-    return body
-
-
-def new_rule(item: Rule) -> Request:
-    asked = f"add routing rule {item.preference} for mark {item.mark:#x}"
-    return Request(NEWRULE, CREATE | EXCLUSIVE, _rule_body(item), asked)
-
-
-def delete_rule(item: Rule) -> Request:
-    asked = f"remove routing rule {item.preference} for mark {item.mark:#x}"
-    return Request(DELRULE, 0, _rule_body(item), asked)
-
-
-def list_rules() -> Request:
-    return Request(GETRULE, 0, _RULE_HEADER.pack(socket.AF_INET, 0, 0, 0, 0, 0, 0, 0, 0), "list routing rules")
-
-
-def read_rule(answer: Answer) -> Rule | None:
-    family, _, _, _, table, _, _, action, _ = _RULE_HEADER.unpack_from(answer.body)
-    found = attribute_map(answer.body, 12)
-    if family != socket.AF_INET or found.get(21) != bytes([PROTOCOL]):
-        return None
-
-    def number(kind: int) -> int:
-        return int.from_bytes(found.get(kind, b""), "little")
-
-    table = number(15) or table
-    return Rule(number(6), number(10), number(16), action, table if action == RULE_LOOKUP else 0, number(4))

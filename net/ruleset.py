@@ -8,11 +8,18 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TypeAlias
 
+from net.pyroute2_messages import nft
+
 # What an element holds beside its key: nothing (a set), bytes (a map), a chain to go to (a verdict map).
 Data: TypeAlias = bytes | str | None
 Elements: TypeAlias = Mapping[bytes, Data]
 
-TYPE_ADDRESS, TYPE_MAC, TYPE_PROTOCOL, TYPE_PORT, TYPE_MARK = 7, 9, 12, 13, 19
+# nftables' numbers of the fields that keys and data consist of.
+TYPE_ADDRESS: int = nft.DATA_TYPE_IPADDR
+TYPE_MAC: int = nft.DATA_TYPE_ETHERADDR
+TYPE_PROTOCOL: int = nft.DATA_TYPE_INET_PROTOCOL
+TYPE_PORT: int = nft.DATA_TYPE_INET_SERVICE
+TYPE_MARK: int = nft.DATA_TYPE_MARK
 
 
 def concatenation(*types: int) -> int:

@@ -15,13 +15,14 @@ from pathlib import Path
 
 from net import link_messages as links
 from net import route_messages as routes
+from net.address_messages import SCOPE_GLOBAL, Address, new_address
 from net.addresses import GATEWAY_ADDRESS, GATEWAY_MAC, task_interface, task_mac
 from net.errors import KernelRefused, NetworkError
-from net.link_messages import Link
+from net.link_messages import LinkBrief
 from net.model import LocalTask
 from net.namespaces import is_namespace, make_namespace, remove_namespace, within_namespace
 from net.netlink import PROTOCOL_ROUTE, Netlink, Request
-from net.route_messages import ROUTE_UNICAST, SCOPE_GLOBAL, TABLE_MAIN, Address, Neighbour, Route
+from net.route_messages import ROUTE_UNICAST, TABLE_MAIN, Neighbour, Route
 
 log = logging.getLogger(__name__)
 
@@ -125,7 +126,7 @@ class TaskInterfaces:
         except FileNotFoundError:
             return []
 
-    def _links(self) -> list[Link]:
+    def _links(self) -> list[LinkBrief]:
         return [links.read_link(answer) for answer in self._netlink.dump(links.list_links())]
 
     def _task_routes(self) -> list[Route]:
@@ -169,7 +170,7 @@ class TaskInterfaces:
             [
                 links.set_link(1, "lo"),
                 links.set_link(number, "eth0"),
-                routes.new_address(Address(address, SCOPE_GLOBAL, number)),
+                new_address(Address(address, SCOPE_GLOBAL, number)),
                 routes.new_neighbour(Neighbour(number, GATEWAY_ADDRESS, GATEWAY_MAC)),
                 routes.new_route(Route(TABLE_MAIN, _DEFAULT, ROUTE_UNICAST, GATEWAY_ADDRESS, number, "")),
             ],
