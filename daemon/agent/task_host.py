@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from daemon.agent.task_runner import Readiness, TaskFailure
 from net.errors import NetworkError
 from net.network import Network
 from proto import objects_pb2 as objects
+from runtime import oci_spec
 from runtime.errors import NotFound, RuntimeFailure
 from runtime.healthcheck import Check, HealthReport, effective, run_healthcheck
 from runtime.model import BindMount, ContainerExit, ContainerRequest, ObservedContainer, TmpfsMount
@@ -22,6 +24,8 @@ from storage import mount_plan
 from storage.errors import StorageFailure
 from storage.population import populate
 from storage.volumes import LocalVolumes, PreparedMount
+
+logger = logging.getLogger(__name__)
 
 STOP_GRACE_MS_DEFAULT = 10_000
 LISTEN_POLL_S_MIN = 0.02
@@ -158,10 +162,19 @@ class ContainerHost:
         spec = task.spec.container
         grace_ms = spec.stop_grace_ms or STOP_GRACE_MS_DEFAULT
         try:
-            exit = await self._runtime.stop(task.meta.id, spec.stop_signal, grace_ms)
+            exit = await self._runtime.stop(task.meta.id, await self._stop_signal(task), grace_ms)
         except NotFound:
             return None
         return ended(task.meta.id, exit)
+
+    async def _stop_signal(self, task: objects.Task) -> int | str:
+        """The service's own, else the image's, else SIGTERM."""
+        spec = task.spec.container
+        try:
+            return oci_spec.stop_signal(spec, await self._runtime.images.config(task.image_digest))
+        except RuntimeFailure as error:  # an image that was removed meanwhile must not keep its task
+            logger.warning("task %s: its image does not tell its stop signal: %s", task.meta.name, error)
+            return spec.stop_signal
 
     async def clean_up(self, task: objects.Task) -> None:
         """See TaskHost."""
