@@ -15,7 +15,9 @@ from runtime.connection import Connection
 from runtime.errors import AlreadyExists, InvalidImage, NotFound, NotPossible, RuntimeFailure
 from runtime.image_model import Blob
 
-CHUNK_BYTES_MAX = 1024 * 1024
+CHUNK_BYTES_MAX = 256 * 1024  # of one message; containerd writes each to disk while the next is under way
+UNANSWERED_MAX = 8  # messages sent before the first of them is waited for
+READ_AHEAD_MAX = 8  # chunks of the source that are held while containerd writes
 ABORT_WAIT_MS = 5_000
 _METHOD = "content.v1.Content/Write"
 _WRITE = api.WriteContentRequest.Action.WRITE
@@ -74,8 +76,8 @@ class ContentStore:
         reference = _reference(blob)
         request = api.WriteContentRequest(ref=reference, total=blob.size_bytes, expected=blob.digest)
         try:
-            async with self._connection.exchange(_METHOD, api.WriteContentResponse, lease=lease) as send:
-                await send(request)
+            async with self._connection.exchange(_METHOD, api.WriteContentResponse, lease=lease) as stream:
+                await stream.ask(request)
         except AlreadyExists:
             return True
         await self._abort(reference)
@@ -95,22 +97,75 @@ class ContentStore:
     async def _write(
         self, reference: str, blob: Blob, chunks: AsyncIterator[bytes], lease: str, labels: Mapping[str, str]
     ) -> None:
-        offset = 0
-        async with self._connection.exchange(_METHOD, api.WriteContentResponse, lease=lease) as send:
-            fields: dict[str, Any] = {"ref": reference, "total": blob.size_bytes, "expected": blob.digest}
-            async for chunk in chunks:
+        offset, unanswered = 0, 0
+        fields: dict[str, Any] = {"ref": reference, "total": blob.size_bytes, "expected": blob.digest}
+        async with (
+            self._connection.exchange(_METHOD, api.WriteContentResponse, lease=lease) as stream,
+            _read_ahead(chunks) as ahead,
+        ):
+            async for chunk in ahead:
+                if offset + len(chunk) > blob.size_bytes:
+                    raise InvalidImage(f"blob {blob.digest} has more than {blob.size_bytes} bytes")
+                view = memoryview(chunk)
                 for start in range(0, len(chunk), CHUNK_BYTES_MAX):
-                    data = chunk[start : start + CHUNK_BYTES_MAX]
-                    if offset + len(data) > blob.size_bytes:
-                        raise InvalidImage(f"blob {blob.digest} has more than {blob.size_bytes} bytes")
-                    await send(api.WriteContentRequest(action=_WRITE, offset=offset, data=data, **fields))
+                    data = bytes(view[start : start + CHUNK_BYTES_MAX])
+                    await stream.send(api.WriteContentRequest(action=_WRITE, offset=offset, data=data, **fields))
                     offset += len(data)
+                    unanswered += 1
+                    if unanswered >= UNANSWERED_MAX:
+                        await stream.receive()
+                        unanswered -= 1
             if offset != blob.size_bytes:
                 raise InvalidImage(f"blob {blob.digest} has {offset} bytes instead of {blob.size_bytes}")
+            for _ in range(unanswered):
+                await stream.receive()
             try:
-                await send(api.WriteContentRequest(action=_COMMIT, offset=offset, labels=labels, **fields))
+                await stream.ask(api.WriteContentRequest(action=_COMMIT, offset=offset, labels=labels, **fields))
             except NotPossible as error:
                 raise InvalidImage(f"blob {blob.digest} does not match its digest ({error})") from None
+
+
+class _Ahead:
+    """Chunks that another task fetches; its error comes after what it fetched before."""
+
+    def __init__(self) -> None:
+        self.sending, self.receiving = trio.open_memory_channel[bytes](READ_AHEAD_MAX)
+        self.failure: Exception | None = None
+
+    async def fetch(self, chunks: AsyncIterator[bytes]) -> None:
+        async with self.sending:
+            try:
+                async for chunk in chunks:
+                    await self.sending.send(chunk)
+            except Exception as error:
+                self.failure = error
+
+    def __aiter__(self) -> _Ahead:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            return await self.receiving.receive()
+        except trio.EndOfChannel:
+            if self.failure is not None:
+                raise self.failure from None
+            raise StopAsyncIteration from None
+
+
+@contextlib.asynccontextmanager
+async def _read_ahead(chunks: AsyncIterator[bytes]) -> AsyncIterator[_Ahead]:
+    """The same chunks, of which the next are fetched while one is used; errors of either side pass unchanged."""
+    ahead = _Ahead()
+    own: Exception | None = None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ahead.fetch, chunks)
+        try:
+            yield ahead
+        except Exception as error:
+            own = error
+        nursery.cancel_scope.cancel()
+    if own is not None:
+        raise own
 
 
 def _reference(blob: Blob) -> str:

@@ -96,6 +96,8 @@ def parse_manifest(data: bytes, media_type: str = "") -> Manifest:
     document = parse_document(data, "the manifest")
     kind = str(document.get("mediaType") or media_type or MANIFEST_TYPES[0])
     layers = document.get("layers")
+    if kind in INDEX_TYPES or "manifests" in document:
+        raise InvalidImage("this is an index of images for several platforms; name the manifest of one of them")
     if kind not in MANIFEST_TYPES or not isinstance(layers, list) or "config" not in document:
         raise InvalidImage(f"the manifest is of type {kind!r}, which is no image")
     if len(layers) > LAYERS_MAX:

@@ -238,5 +238,10 @@ async def _from_thread(chunks: Iterator[bytes]) -> AsyncGenerator[bytes, None]:
 
 
 async def _as_generator(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
-    async for chunk in chunks:
-        yield chunk
+    """Closing it also closes `chunks`, where that can be closed."""
+    try:
+        async for chunk in chunks:
+            yield chunk
+    finally:
+        if isinstance(chunks, AsyncGenerator):
+            await chunks.aclose()
