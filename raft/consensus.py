@@ -26,6 +26,7 @@ from raft.messages import (
     VoteRequest,
 )
 from raft.replication import Replication
+from raft.rules import ALL_RULES, Rules
 from raft.settings import Peer, RaftSettings
 from raft.snapshot import Incoming, Piece, Snapshot
 from raft.status import Role
@@ -47,11 +48,12 @@ class Consensus:
         random: Callable[[], float],
         take_snapshot: Callable[[], Snapshot],
         install: Callable[[Snapshot], None],
+        rules: Rules = ALL_RULES,
     ) -> None:
         self.outbox: list[tuple[str, Message]] = []
         self.learners: dict[str, Peer] = {}
         self._settings, self._journal, self._random, self._install = settings, journal, random, install
-        self._me = settings.node_id
+        self._me, self._rules = settings.node_id, rules
         with ambient(now, random):
             self.algorithm = Algorithm(settings, journal, applied_index, self._send_of_pysyncobj)
         self.replication = Replication(settings, self.algorithm, journal, self._send, take_snapshot)
@@ -69,6 +71,7 @@ class Consensus:
         self._round_received = 0
         self._incoming: Incoming | None = None
         self._commit_notice_at: float | None = None
+        self.snapshots_refused = 0
         self._refresh_members()
         if self._voters == {self._me}:
             self._rehearsal_won = True  # nobody else could win
@@ -215,7 +218,8 @@ class Consensus:
         if self._me not in self._voters:
             return
         self._campaign_handed_over = self.algorithm.handed_over()
-        if self._campaign_handed_over or self._voters == {self._me}:
+        alone = self._voters == {self._me}
+        if self._campaign_handed_over or alone or "rehearse-elections" not in self._rules:
             self.algorithm.campaign()
             return
         self._rehearsal = {self._me}
@@ -249,7 +253,7 @@ class Consensus:
             return
         of = (chunk.snapshot_index, chunk.snapshot_term)
         if self._incoming is None or (self._incoming.index, self._incoming.term) != of:
-            self._incoming = Incoming(*of, self._settings.snapshot_bytes_max)
+            self._incoming = Incoming(*of, self._settings.snapshot_bytes_max, "pieces-in-order" in self._rules)
         try:
             taken = self._incoming.add(Piece(chunk.offset_bytes, chunk.data, chunk.sha256))
             if taken and chunk.sha256:
@@ -262,10 +266,15 @@ class Consensus:
         except ValueError as error:
             # Never acknowledged: the leader sends it again from the start.
             log.error("a snapshot from %s is refused: %s", sender, error)
-            self._incoming = Incoming(*of, self._settings.snapshot_bytes_max)
+            self.snapshots_refused += 1
+            self._incoming = None
+            if "refuse-bad-snapshots" not in self._rules:
+                self._snapshot_done(sender, chunk)
+                return
+        wanted = self._incoming.offset_bytes if self._incoming is not None else 0
         self._send(
             sender,
-            SnapshotReply(self.algorithm.term(), chunk.snapshot_index, self._incoming.offset_bytes, chunk.round),
+            SnapshotReply(self.algorithm.term(), chunk.snapshot_index, wanted, chunk.round),
         )
 
     def _snapshot_done(self, sender: str, chunk: SnapshotChunk) -> None:
@@ -340,4 +349,5 @@ class Consensus:
             rehearsal_votes=self._rehearsal,
             commit_index=self.algorithm.commit_index(),
             log=self._journal,
+            rules=self._rules,
         )

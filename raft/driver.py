@@ -23,6 +23,7 @@ from raft.errors import Ambiguous, DiskFull, MemberFault, NotLeader, Unavailable
 from raft.journal import Journal
 from raft.messages import Message
 from raft.requests import Answer, Changes, Propose, ReadBarrier, Request
+from raft.rules import ALL_RULES, Rules
 from raft.settings import Peer, RaftSettings
 from raft.snapshot import Snapshot
 from raft.state_file import Applied, StateFile
@@ -61,19 +62,21 @@ class Driver:
         database: sqlite3.Connection,
         now: float,
         random: Callable[[], float],
+        rules: Rules = ALL_RULES,
     ) -> None:
         self.store = Store()
+        self._rules = rules
         self._settings = settings
         self._database = database
         self._state_file = StateFile(database)
         self._stored = self._state_file.load(self.store)
-        self.journal = Journal(database, self._stored.membership)
+        self.journal = Journal(database, self._stored.membership, rules)
         if not self.journal.first_index <= self._stored.index <= self.journal.last_index:
             raise MemberFault("log and tables do not fit together: restore this host's state or rejoin")
         if settings.bootstrap and self.journal.last_index == 1 and not self.journal.membership:
             self._bootstrap()
         self.consensus = Consensus(
-            settings, self.journal, self._stored.index, now, random, self._take_snapshot, self._install
+            settings, self.journal, self._stored.index, now, random, self._take_snapshot, self._install, rules
         )
         self._changes = Changes(self.consensus, self.journal)
         self._requests: deque[Request] = deque()
@@ -113,7 +116,8 @@ class Driver:
         self.consensus.tick(now)
         self._step_changes(turn, now)
         try:
-            self._make_durable(now)
+            if "persist-before-send" in self._rules or self._installed is not None or now >= self._flush_due:
+                self._make_durable(now)
         except sqlite3.Error as error:
             if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
                 raise DiskFull("no room for the cluster's state: free some on the disk that holds it") from error
@@ -206,7 +210,8 @@ class Driver:
         applied = self.consensus.algorithm.applied_index()
         still: list[_Barrier] = []
         for barrier in self._barriers:
-            if applied >= barrier.read_index and self.consensus.confirmed(barrier.round):
+            confirmed = "confirm-reads" not in self._rules or self.consensus.confirmed(barrier.round)
+            if applied >= barrier.read_index and confirmed:
                 turn.answers.append((barrier.ticket, None))
             else:
                 still.append(barrier)
@@ -312,6 +317,8 @@ class Driver:
         try:
             transaction = Transaction.FromString(command[1:])
         except DecodeError as error:
+            if "total-apply" not in self._rules:
+                raise
             # Every member sees the same bytes and passes over them in the same way.
             log.error("log entry %d cannot be read and changes nothing: %s", index, error)
             return TransactionResult(code=TransactionResult.INVALID, revision=self.store.revision, message="unreadable")
@@ -320,6 +327,8 @@ class Driver:
                 f"log entry {index} has format {transaction.format}, this software knows "
                 f"{TRANSACTION_FORMAT}: start the newer software"
             )
+        if "remember-requests" not in self._rules:
+            transaction.request_id = ""
         repeated = self.store.remembers(transaction.request_id)
         result, changes = self.store.apply(transaction, index)
         if not repeated:

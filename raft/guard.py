@@ -34,6 +34,7 @@ from raft.messages import (
     Vote,
     VoteRequest,
 )
+from raft.rules import ALL_RULES, Rules
 
 PySyncObjMessage = dict[str, Any]
 
@@ -64,6 +65,7 @@ class View:
     rehearsal_votes: Collection[str] | None  # who would vote for it; None while it does not ask
     commit_index: int
     log: Log
+    rules: Rules = ALL_RULES  # raft/rules.py
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,8 @@ def examine(view: View, sender: str, message: Message) -> Verdict:
             refused = _not_from_leader(view, sender, message.term)
             if refused is not None:
                 return refused
-            return Verdict(deliver=_heartbeat(message.term, view.commit_index), from_leader=True)
+            commit = view.commit_index if "commit-only-verified" in view.rules else message.snapshot_index
+            return Verdict(deliver=_heartbeat(message.term, commit), from_leader=True)
 
 
 def is_up_to_date(view: View, last_log_index: int, last_log_term: int) -> bool:
@@ -114,11 +117,11 @@ def is_up_to_date(view: View, last_log_index: int, last_log_term: int) -> bool:
 
 
 def _vote_request(view: View, sender: str, request: VoteRequest) -> Verdict:
-    if view.leader_alive and not request.handed_over:
+    if view.leader_alive and not request.handed_over and "keep-live-leader" in view.rules:
         return Verdict(dropped="a live leader is heard")
     if request.term < view.term:
-        return Verdict(replies=(StaleTerm(view.term),), dropped="an older term")
-    if not view.voters:
+        return Verdict(replies=_stale(view), dropped="an older term")
+    if not view.voters and "newcomers-do-not-vote" in view.rules:
         # It was never given the cluster's log, or has lost its disk: it may have voted in this term before.
         return Verdict(dropped="this member knows no membership yet")
     free = request.term > view.term or view.voted_for in (None, sender)
@@ -126,7 +129,7 @@ def _vote_request(view: View, sender: str, request: VoteRequest) -> Verdict:
     if request.rehearsal:
         reply = (Vote(request.term, rehearsal=True),) if willing else ()
         return Verdict(replies=reply, dropped="" if willing else "would not vote for it")
-    if request.term == view.term and view.voted_for == sender:
+    if request.term == view.term and view.voted_for == sender and "repeat-votes" in view.rules:
         return Verdict(replies=(Vote(request.term),))  # it asks again: the first answer was lost
     return Verdict(
         deliver={
@@ -139,18 +142,19 @@ def _vote_request(view: View, sender: str, request: VoteRequest) -> Verdict:
 
 
 def _vote(view: View, sender: str, vote: Vote) -> Verdict:
-    if sender not in view.voters:
+    if sender not in view.voters and "members-only" in view.rules:
         return Verdict(dropped="a vote of somebody without one")
     if vote.rehearsal:
         counts = view.rehearsal_votes is not None and vote.term == view.term + 1
         return Verdict(rehearsal_vote=counts, dropped="" if counts else "not asked for")
-    if view.role != "candidate" or vote.term != view.term or sender in view.votes:
+    again = sender in view.votes and "count-votes-once" in view.rules
+    if view.role != "candidate" or vote.term != view.term or again:
         return Verdict(dropped="not asked for, or counted already")
     return Verdict(deliver={"type": "response_vote", "term": vote.term}, vote=True)
 
 
 def _reply(view: View, sender: str, reply: AppendReply | SnapshotReply) -> Verdict:
-    if view.role != "leader" or reply.term != view.term:
+    if view.role != "leader" or (reply.term != view.term and "fence-acks-by-term" in view.rules):
         return Verdict(dropped="an acknowledgement of another term")
     if sender not in view.voters and sender not in view.learners:
         return Verdict(dropped="an acknowledgement of a stranger")
@@ -171,16 +175,22 @@ def _reply(view: View, sender: str, reply: AppendReply | SnapshotReply) -> Verdi
 
 def _not_from_leader(view: View, sender: str, term: int) -> Verdict | None:
     if term < view.term:
-        return Verdict(replies=(StaleTerm(view.term),), dropped="a leader of an older term")
+        return Verdict(replies=_stale(view), dropped="a leader of an older term")
     if term == view.term and (view.role == "leader" or view.leader_id not in (None, sender)):
         return Verdict(dropped="a second leader of the same term")
     return None
+
+
+def _stale(view: View) -> tuple[Message, ...]:
+    return (StaleTerm(view.term),) if "answer-old-terms" in view.rules else ()
 
 
 def _append(view: View, sender: str, append: Append) -> Verdict:
     refused = _not_from_leader(view, sender, append.term)
     if refused is not None:
         return refused
+    if "keep-matching-entries" not in view.rules and append.previous_index >= view.log.first_index:
+        return _as_it_came(append)
     log, previous, entries = view.log, append.previous_index, append.entries
     if previous < log.first_index:
         # Everything up to the base is applied, so it equals the leader's log; only the rest is of use.
@@ -192,7 +202,7 @@ def _append(view: View, sender: str, append: Append) -> Verdict:
     if not fresh:
         # PySyncObj would cut off all that follows `previous`, acknowledged entries included.
         return Verdict(
-            deliver=_heartbeat(append.term, max(view.commit_index, min(append.commit_index, verified))),
+            deliver=_heartbeat(append.term, max(view.commit_index, _verified_commit(view, append, verified))),
             replies=(AppendReply(append.term, verified + 1, success=True, reset=False, round=append.round),),
             from_leader=True,
         )
@@ -212,6 +222,23 @@ def _append(view: View, sender: str, append: Append) -> Verdict:
         },
         from_leader=True,
     )
+
+
+def _verified_commit(view: View, append: Append, verified: int) -> int:
+    return min(append.commit_index, verified) if "commit-only-verified" in view.rules else append.commit_index
+
+
+def _as_it_came(append: Append) -> Verdict:
+    """What PySyncObj does without the guard: cuts its log behind `previous`, whatever follows there."""
+    message = {
+        "type": "append_entries",
+        "term": append.term,
+        "commit_index": append.commit_index,
+        "entries": list(append.entries),
+        "prevLogIdx": append.previous_index,
+        "prevLogTerm": append.previous_term,
+    }
+    return Verdict(deliver=message, from_leader=True)
 
 
 def _compare(log: Log, previous: int, entries: tuple[Entry, ...]) -> tuple[int, tuple[Entry, ...]]:
@@ -237,7 +264,7 @@ def _mismatch(view: View, append: Append) -> Verdict:
         while wanted - 1 > view.commit_index and log.term_at(wanted - 1) == term:
             wanted -= 1
     return Verdict(
-        deliver=_heartbeat(append.term, view.commit_index),
+        deliver=_heartbeat(append.term, max(view.commit_index, _verified_commit(view, append, view.commit_index))),
         replies=(AppendReply(append.term, wanted, success=False, reset=True, round=append.round),),
         from_leader=True,
     )

@@ -17,15 +17,18 @@ from pysyncobj.journal import Journal as PySyncObjJournal
 from raft.database import checksum
 from raft.entry import FIRST_ENTRY, Entry, membership_of
 from raft.errors import MemberFault
+from raft.rules import ALL_RULES, Rules
 from raft.settings import Peer
 
 
 class Journal(PySyncObjJournal):  # type: ignore[misc]
     """The log of one member. Reads what the file holds; MemberFault where that is damaged."""
 
-    def __init__(self, database: sqlite3.Connection, membership: tuple[Peer, ...] = ()) -> None:
+    def __init__(
+        self, database: sqlite3.Connection, membership: tuple[Peer, ...] = (), rules: Rules = ALL_RULES
+    ) -> None:
         """`membership`: the voters when everything before the log was applied."""
-        self._database = database
+        self._database, self._rules = database, rules
         # (index, voters): what was in force from which entry on; the last is in force now.
         self._memberships: list[tuple[int, tuple[Peer, ...]]] = [(0, membership)]
         self._entries: list[Entry] = []
@@ -224,5 +227,6 @@ class Journal(PySyncObjJournal):  # type: ignore[misc]
             self._stored_from, self._stored_to = self.first_index, self.last_index
         if self._term < self._entries[-1][2]:
             raise MemberFault("the log is ahead of the stored term: restore this host's state or rejoin")
-        # A commit index is no proof that its entries reached the disk: never beyond the log.
-        self._commit_index = min(self._commit_index, self.last_index)
+        if self._commit_index > self.last_index and "commit-within-log" in self._rules:
+            # Both were written in one transaction, so the entries were here and acknowledged.
+            raise MemberFault("committed entries are missing from the log: restore this host's state or rejoin")

@@ -71,8 +71,9 @@ class Outgoing:
 class Incoming:
     """The stream of one snapshot as it arrives."""
 
-    def __init__(self, index: int, term: int, bytes_max: int) -> None:
+    def __init__(self, index: int, term: int, bytes_max: int, in_order: bool = True) -> None:
         self.index, self.term = index, term
+        self._in_order = in_order
         self._content = bytearray()
         self._bytes_max = bytes_max
 
@@ -85,7 +86,7 @@ class Incoming:
         """Takes a chunk if it is due or the first again. ValueError where the stream is too long."""
         if piece.offset_bytes == 0:
             self._content.clear()
-        if piece.offset_bytes != len(self._content):
+        if piece.offset_bytes != len(self._content) and self._in_order:
             return False
         if len(self._content) + len(piece.data) > self._bytes_max:
             raise ValueError(f"longer than {self._bytes_max} bytes (raft.snapshot_bytes_max)")
