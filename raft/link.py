@@ -1,4 +1,9 @@
-"""One TLS connection between two members: framed reading with a bound, and who is at the other end."""
+"""One TLS connection between two members: framed reading with a bound, and who is at the other end.
+
+The connection is an `ssl` socket that never blocks, driven by trio's readiness: a frame is handed to the
+kernel by the very call that sends it, before the turn goes on to its disk, and no task has to wake up for
+that. Only where the kernel takes nothing any more does a task wait and send the rest.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +11,8 @@ import contextlib
 import logging
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections import deque
+from collections.abc import AsyncIterator, Iterator
 from typing import Protocol
 
 import trio
@@ -17,6 +23,7 @@ from raft.settings import RaftSettings
 log = logging.getLogger(__name__)
 
 READ_BYTES = 65536
+SEND_BYTES = 256 * 1024  # frames joined into one TLS write
 KEEPALIVE_IDLE_SECONDS = 5
 KEEPALIVE_INTERVAL_SECONDS = 2
 KEEPALIVE_PROBES = 3
@@ -38,7 +45,104 @@ class TlsSource(Protocol):
         ...
 
 
-def quick(stream: trio.SocketStream, settings: RaftSettings) -> None:
+class Line:
+    """An open connection whose handshake is done. Belongs to one trio loop; OSError where it breaks."""
+
+    def __init__(self, connection: ssl.SSLSocket) -> None:
+        self._connection = connection
+        self._waiting: deque[bytes] = deque()
+        self._begun = b""  # given to TLS and not taken yet: TLS wants exactly these bytes again
+        self.waiting_bytes = 0
+
+    def certificate_der(self) -> bytes:
+        """The verified certificate of the other end; ValueError where it showed none."""
+        certificate = self._connection.getpeercert(binary_form=True)
+        if not certificate:
+            raise ValueError("the other end showed no certificate")
+        return certificate
+
+    def address(self) -> str:
+        """The other end's IP address."""
+        return str(self._connection.getpeername()[0])
+
+    def queue(self, content: bytes) -> None:
+        """Appends bytes to what waits; `push` sends them."""
+        self._waiting.append(content)
+        self.waiting_bytes += len(content)
+
+    def push(self) -> bool:
+        """Sends as much as the kernel takes now; True where nothing is left."""
+        while self._begun or self._waiting:
+            if not self._begun:
+                self._begun = self._take()
+            try:
+                self._connection.send(self._begun)
+            except ssl.SSLWantWriteError:
+                return False
+            self.waiting_bytes -= len(self._begun)
+            self._begun = b""
+        return True
+
+    async def drain(self) -> None:
+        """Sends all that waits."""
+        while not self.push():
+            await trio.lowlevel.wait_writable(self._connection)
+
+    async def receive(self) -> bytes:
+        """At most READ_BYTES, and at least one; empty where the other end has closed."""
+        while True:
+            try:
+                return self._connection.recv(READ_BYTES)
+            except ssl.SSLWantReadError:
+                await trio.lowlevel.wait_readable(self._connection)
+            except ssl.SSLEOFError:
+                return b""
+
+    def close(self) -> None:
+        """Closes the socket without a goodbye; safe to repeat. Who waits on it gets trio.ClosedResourceError."""
+        if self._connection.fileno() >= 0:
+            trio.lowlevel.notify_closing(self._connection)
+            self._connection.close()
+
+    def _take(self) -> bytes:
+        taken = [self._waiting.popleft()]
+        size = len(taken[0])
+        while self._waiting and size + len(self._waiting[0]) <= SEND_BYTES:
+            taken.append(self._waiting.popleft())
+            size += len(taken[-1])
+        return b"".join(taken) if len(taken) > 1 else taken[0]
+
+
+async def secured(plain: trio.SocketStream, context: ssl.SSLContext, settings: RaftSettings, server_side: bool) -> Line:
+    """Takes over an open TCP connection and shakes hands.
+
+    OSError (ssl.SSLError is one) where that fails; the caller bounds the time. The connection is closed then.
+    """
+    _quick(plain, settings)
+    raw = socket.socket(fileno=plain.socket.detach())
+    try:
+        raw.setblocking(False)
+        connection = context.wrap_socket(raw, server_side=server_side, do_handshake_on_connect=False)
+    except BaseException:
+        raw.close()
+        raise
+    line = Line(connection)
+    try:
+        while True:
+            try:
+                connection.do_handshake()
+            except ssl.SSLWantReadError:
+                await trio.lowlevel.wait_readable(connection)
+            except ssl.SSLWantWriteError:
+                await trio.lowlevel.wait_writable(connection)
+            else:
+                return line
+    except BaseException:
+        line.close()
+        raise
+
+
+def _quick(stream: trio.SocketStream, settings: RaftSettings) -> None:
     """Sends small frames at once, and notices within seconds that the other end is gone."""
     stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -48,64 +152,52 @@ def quick(stream: trio.SocketStream, settings: RaftSettings) -> None:
     stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, settings.connection_silence_ms_max)
 
 
-def peer_of(stream: trio.SSLStream[trio.SocketStream], tls: TlsSource) -> str:
-    """The node id at the other end, after the handshake; ValueError where its certificate names none."""
-    certificate = stream.getpeercert(binary_form=True)
-    if not certificate:
-        raise ValueError("the other end showed no certificate")
-    return tls.peer_node_id(certificate)
+async def frames(line: Line, frame_bytes_max: int) -> AsyncIterator[list[bytes]]:
+    """The contents of the frames that have arrived, as they arrive, until the other end closes.
 
-
-async def frames(
-    stream: trio.SSLStream[trio.SocketStream], frame_bytes_max: int, alive: Callable[[], None]
-) -> AsyncIterator[bytes]:
-    """The content of every frame until the other end closes; ValueError for one that is too long.
-
-    `alive` is called whenever something arrives.
+    ValueError for a frame that is too long.
     """
     buffer = bytearray()
     while True:
-        while len(buffer) >= LENGTH_BYTES:
-            length = length_of(bytes(buffer[:LENGTH_BYTES]), frame_bytes_max)
-            if len(buffer) < LENGTH_BYTES + length:
-                break
-            content = bytes(buffer[LENGTH_BYTES : LENGTH_BYTES + length])
-            del buffer[: LENGTH_BYTES + length]
-            yield content
-        arrived = await stream.receive_some(READ_BYTES)
+        arrived = await line.receive()
         if not arrived:
             return
-        alive()
         buffer += arrived
+        taken, position = [], 0
+        while len(buffer) - position >= LENGTH_BYTES:
+            length = length_of(bytes(buffer[position : position + LENGTH_BYTES]), frame_bytes_max)
+            end = position + LENGTH_BYTES + length
+            if len(buffer) < end:
+                break
+            taken.append(bytes(buffer[position + LENGTH_BYTES : end]))
+            position = end
+        if taken:
+            del buffer[:position]
+            yield taken
 
 
-async def dial(
-    address: str, port: int, member: str, tls: TlsSource, settings: RaftSettings
-) -> trio.SSLStream[trio.SocketStream]:
+async def dial(address: str, port: int, member: str, tls: TlsSource, settings: RaftSettings) -> Line:
     """Connects to a member and makes sure that it is that one.
 
-    OSError, trio.BrokenResourceError, ssl errors or trio.TooSlowError where it cannot be reached; ValueError
-    where somebody else is there.
+    OSError, ssl errors or trio.TooSlowError where it cannot be reached; ValueError where somebody else is there.
     """
     with trio.fail_after(settings.connect_ms_max / 1000):
         plain = await trio.open_tcp_stream(address, port)
-        stream = trio.SSLStream(plain, tls.client_context(), server_hostname=None, https_compatible=False)
-        try:
-            quick(plain, settings)
-            await stream.do_handshake()
-            found = peer_of(stream, tls)
-            if found != member:
-                raise ValueError(f"{address}:{port} is {found}, not {member}")
-        except BaseException:
-            await trio.aclose_forcefully(stream)
-            raise
-    return stream
+        line = await secured(plain, tls.client_context(), settings, server_side=False)
+    try:
+        found = tls.peer_node_id(line.certificate_der())
+        if found != member:
+            raise ValueError(f"{address}:{port} is {found}, not {member}")
+    except BaseException:
+        line.close()
+        raise
+    return line
 
 
-@contextlib.asynccontextmanager
-async def closing(stream: trio.SSLStream[trio.SocketStream]) -> AsyncIterator[None]:
+@contextlib.contextmanager
+def closing(line: Line) -> Iterator[Line]:
     """Closes the socket at the end without waiting for the other side's goodbye."""
     try:
-        yield
+        yield line
     finally:
-        await trio.aclose_forcefully(stream)
+        line.close()

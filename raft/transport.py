@@ -17,40 +17,23 @@ from collections.abc import Callable, Collection
 import trio
 
 from raft.codec import decode, decode_hello, encode, encode_hello, framed
-from raft.link import TlsSource, closing, dial, frames, peer_of, quick
+from raft.link import Line, TlsSource, closing, dial, frames, secured
 from raft.messages import Message
 from raft.settings import Peer, RaftSettings
 
 log = logging.getLogger(__name__)
 
 NOT_REACHED = (OSError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError, ValueError)
-SEND_BYTES = 256 * 1024  # frames joined into one write
 
 
 class _Way:
-    """The way to one member: what waits for its connection."""
+    """The way to one member; `line` while it is up."""
 
     def __init__(self) -> None:
-        self.waiting: deque[bytes] = deque()
-        self.waiting_bytes = 0
-        self.up = False
-        self.news = trio.Event()
+        self.line: Line | None = None
+        self.stuck = trio.Event()  # the kernel takes nothing more: a task has to wait and send the rest
         self.used_at = time.monotonic()
         self.scope = trio.CancelScope()
-
-    def clear(self) -> None:
-        self.waiting.clear()
-        self.waiting_bytes = 0
-
-    def take(self) -> bytes:
-        """The frames that are sent next, joined."""
-        taken = [self.waiting.popleft()]
-        size = len(taken[0])
-        while self.waiting and size + len(self.waiting[0]) <= SEND_BYTES:
-            taken.append(self.waiting.popleft())
-            size += len(taken[-1])
-        self.waiting_bytes -= size
-        return b"".join(taken)
 
 
 class Transport:
@@ -71,6 +54,8 @@ class Transport:
         self._inbound_count = 0
         self._inbox_bytes = 0
         self._room = trio.Event()
+        self._unsent: set[str] = set()  # members for whom something was queued since the last push
+        self._last: tuple[Message, bytes] | None = None  # encoded last
         self._nursery: trio.Nursery | None = None
 
     # ---- for the turn loop --------------------------------------------------------------------
@@ -81,17 +66,39 @@ class Transport:
         if way is None:
             return
         way.used_at = time.monotonic()
-        if not way.up:
+        line = way.line
+        if line is None:
             return
-        content = framed(encode(message))
-        if way.waiting_bytes + len(content) > self._settings.outbox_bytes_max:
+        line.queue(self._framed(message))
+        if line.waiting_bytes > self._settings.outbox_bytes_max:
             log.warning("%s takes nothing any more: its connection is closed", member)
-            way.clear()
-            way.scope.cancel()
+            self._hang_up(member, way)
             return
-        way.waiting.append(content)
-        way.waiting_bytes += len(content)
-        way.news.set()
+        self._unsent.add(member)
+
+    def push(self) -> None:
+        """Hands what `send` queued to the kernel, as far as it takes it."""
+        for member in self._unsent:
+            way = self._ways.get(member)
+            if way is None or way.line is None:
+                continue
+            try:
+                if not way.line.push():
+                    way.stuck.set()
+            except OSError as error:
+                log.debug("the connection to %s broke: %s", member, error)
+                self._hang_up(member, way)
+        self._unsent.clear()
+
+    def _framed(self, message: Message) -> bytes:
+        # The same entries go to all members, most often in equal messages: encode them once.
+        if self._last is None or self._last[0] != message:
+            self._last = (message, framed(encode(message)))
+        return self._last[1]
+
+    def _hang_up(self, member: str, way: _Way) -> None:
+        way.scope.cancel()
+        self._set_line(member, way, None)
 
     def take_inbox(self) -> list[tuple[str, Message]]:
         """All that has arrived, in order for each sender."""
@@ -118,7 +125,7 @@ class Transport:
 
     def is_up(self, member: str) -> bool:
         way = self._ways.get(member)
-        return way is not None and way.up
+        return way is not None and way.line is not None
 
     # ---- running ------------------------------------------------------------------------------
 
@@ -155,17 +162,16 @@ class Transport:
                 assert peer is not None
                 with trio.CancelScope() as way.scope:
                     try:
-                        stream = await dial(peer.address, peer.port, member, self._tls, self._settings)
-                        pause_ms, reached = self._settings.reconnect_ms_min, True
-                        async with closing(stream):
-                            await self._use_way(member, way, stream)
+                        with closing(await dial(peer.address, peer.port, member, self._tls, self._settings)) as line:
+                            pause_ms, reached = self._settings.reconnect_ms_min, True
+                            await self._use_way(member, way, line)
                     except NOT_REACHED as error:
                         level = logging.INFO if reached else logging.DEBUG
                         log.log(level, "%s at %s:%d: %s", member, peer.address, peer.port, error)
                         reached = False
                     except Exception:
                         log.exception("the connection to %s failed", member)
-                self._set_up(member, way, False)
+                self._set_line(member, way, None)
                 await trio.sleep(pause_ms / 1000)
                 pause_ms = min(2 * pause_ms, self._settings.reconnect_ms_max)
         finally:
@@ -176,39 +182,40 @@ class Transport:
         idle = time.monotonic() - way.used_at
         return member in self._voting or idle < self._settings.dial_idle_ms_max / 1000
 
-    async def _use_way(self, member: str, way: _Way, stream: trio.SSLStream[trio.SocketStream]) -> None:
+    async def _use_way(self, member: str, way: _Way, line: Line) -> None:
         hello = encode_hello(self._settings.port, self._settings.advertise_address)
-        await stream.send_all(framed(hello))
-        self._set_up(member, way, True)
+        line.queue(framed(hello))
+        await self._drain(line)
+        self._set_line(member, way, line)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._until_closed, stream, nursery.cancel_scope)
+            nursery.start_soon(self._until_closed, line, nursery.cancel_scope)
             with contextlib.suppress(*NOT_REACHED):
-                await self._write(member, way, stream)
+                await self._send_rests(member, way, line)
             nursery.cancel_scope.cancel()
 
-    async def _write(self, member: str, way: _Way, stream: trio.SSLStream[trio.SocketStream]) -> None:
-        """Sends what waits until the connection breaks or nobody wants it any more."""
+    async def _send_rests(self, member: str, way: _Way, line: Line) -> None:
+        """Sends what the kernel did not take at once, until the connection breaks or nobody wants it any more."""
         while self._wanted(member, way):
-            while way.waiting:
-                content = way.take()
-                # A cut in the middle of a frame would be fatal for the stream, so this ends it.
-                with trio.fail_after(self._settings.connection_silence_ms_max / 1000):
-                    await stream.send_all(content)
-            way.news = trio.Event()
+            way.stuck = trio.Event()
+            await self._drain(line)
             idle_max = math.inf if member in self._voting else self._settings.dial_idle_ms_max / 1000
             with trio.move_on_after(idle_max):
-                await way.news.wait()
+                await way.stuck.wait()
 
-    async def _until_closed(self, stream: trio.SSLStream[trio.SocketStream], scope: trio.CancelScope) -> None:
+    async def _drain(self, line: Line) -> None:
+        # Giving up in the middle of a frame is fatal for the connection, so this ends it.
+        with trio.fail_after(self._settings.connection_silence_ms_max / 1000):
+            await line.drain()
+
+    async def _until_closed(self, line: Line, scope: trio.CancelScope) -> None:
         with contextlib.suppress(*NOT_REACHED):
-            await stream.receive_some(1)
+            await line.receive()
         scope.cancel()
 
-    def _set_up(self, member: str, way: _Way, up: bool) -> None:
-        way.clear()
-        if way.up != up:
-            way.up = up
-            self.events.append((member, up))
+    def _set_line(self, member: str, way: _Way, line: Line | None) -> None:
+        was_up, way.line = way.line is not None, line
+        if was_up != (line is not None):
+            self.events.append((member, line is not None))
             self._ring()
 
     # ---- inbound ------------------------------------------------------------------------------
@@ -220,21 +227,19 @@ class Transport:
             return
         self._inbound_count += 1
         try:
-            await self._inbound_connection(plain)
+            with trio.fail_after(self._settings.connect_ms_max / 1000):
+                line = await secured(plain, self._tls.server_context(), self._settings, server_side=True)
+            with closing(line):
+                await self._inbound_connection(line)
         except NOT_REACHED as error:
             log.debug("a connection ended: %s", error)
         except Exception:
             log.exception("a connection failed")
         finally:
             self._inbound_count -= 1
-            await trio.aclose_forcefully(plain)
 
-    async def _inbound_connection(self, plain: trio.SocketStream) -> None:
-        quick(plain, self._settings)
-        stream = trio.SSLStream(plain, self._tls.server_context(), server_side=True)
-        with trio.fail_after(self._settings.connect_ms_max / 1000):
-            await stream.do_handshake()
-        member = peer_of(stream, self._tls)
+    async def _inbound_connection(self, line: Line) -> None:
+        member = self._tls.peer_node_id(line.certificate_der())
         if not self._is_known(member):
             log.warning("%s has no part in this cluster's consensus: its connection is refused", member)
             return
@@ -244,7 +249,7 @@ class Transport:
                 older.cancel()
             self._inbound[member] = scope
             try:
-                await self._read(member, stream, scope)
+                await self._read(member, line, scope)
             finally:
                 if self._inbound.get(member) is scope:
                     del self._inbound[member]
@@ -254,20 +259,21 @@ class Transport:
         known = self._told.keys() | self._voting.keys()
         return member != self._settings.node_id and (not known - {self._settings.node_id} or member in known)
 
-    async def _read(self, member: str, stream: trio.SSLStream[trio.SocketStream], scope: trio.CancelScope) -> None:
+    async def _read(self, member: str, line: Line, scope: trio.CancelScope) -> None:
         greeted = False
-        async for content in frames(stream, self._settings.frame_bytes_max, lambda: None):
-            if not greeted:
-                port, address = decode_hello(content)
-                where = address or str(stream.transport_stream.socket.getpeername()[0])
-                self._greeted[member] = Peer(member, where, port)
-                greeted = True
-                continue
-            message = decode(content)
-            while self._inbox_bytes > self._settings.inbox_bytes_max:
-                await self._room.wait()
-            if scope.cancel_called:
-                return  # a newer connection took its place: nothing older may follow its messages
-            self.inbox.append((member, message))
-            self._inbox_bytes += len(content)
-            self._ring()
+        async for arrived in frames(line, self._settings.frame_bytes_max):
+            for content in arrived:
+                if not greeted:
+                    port, address = decode_hello(content)
+                    self._greeted[member] = Peer(member, address or line.address(), port)
+                    greeted = True
+                    continue
+                message = decode(content)
+                while self._inbox_bytes > self._settings.inbox_bytes_max:
+                    await self._room.wait()
+                if scope.cancel_called:
+                    return  # a newer connection took its place: nothing older may follow its messages
+                self.inbox.append((member, message))
+                self._inbox_bytes += len(content)
+            if self.inbox:
+                self._ring()

@@ -232,6 +232,7 @@ class Worker:
         turn = driver.turn(now)
         for member, message in turn.outbox:
             transport.send(member, message)
+        transport.push()
         members = driver.journal.membership + tuple(driver.consensus.learners.values())
         if members != self._members:
             self._members = members
