@@ -8,17 +8,20 @@ depends on carries a CRC-32, since SQLite itself does not notice a flipped bit.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import zlib
 from pathlib import Path
 
-from raft.errors import MemberFault
+from raft.errors import DiskFull, MemberFault
 from raft.schema import KINDS
 
 FILE_NAME = "cluster.sqlite"
 FORMAT = 1
 WAL_PAGES = 1000  # of 4 KiB, before the WAL is written back
 CACHE_KIB = 2048
+OPEN_BYTES_MIN = 256 << 10  # free on the disk, for the shared-memory file and the first pages of the WAL
+NO_ROOM = "no room for the cluster's state: free some on the disk that holds it"
 
 _TABLES = """
 create table if not exists raft_log (
@@ -62,7 +65,8 @@ def checksum(*parts: int | bytes | str | None) -> int:
 def open_database(path: Path | str) -> sqlite3.Connection:
     """Opens or makes the file (or ":memory:"). The connection is in autocommit: transactions are explicit.
 
-    It may be used from any one thread at a time. MemberFault where the file cannot be used.
+    It may be used from any one thread at a time. MemberFault where the file cannot be used; DiskFull where that
+    is for want of room.
     """
     try:
         if path != ":memory:":
@@ -79,10 +83,24 @@ def open_database(path: Path | str) -> sqlite3.Connection:
         database.executescript("begin immediate;" + _TABLES + _object_tables() + "commit;")
         database.execute(f"pragma user_version={FORMAT}")
     except (sqlite3.Error, OSError) as error:
+        if path != ":memory:" and _is_full(Path(path).parent):
+            raise DiskFull(NO_ROOM) from error
         raise MemberFault(f"the cluster's state in {path} cannot be opened: {error}") from error
     if path != ":memory:":
         Path(path).chmod(0o600)
     return database
+
+
+def _is_full(folder: Path) -> bool:
+    """Whether the disk lacks room for what an opening writes: SQLite has many words for that (SQLITE_FULL,
+    IOERR_SHMSIZE, CANTOPEN), each of which can mean something else too."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    try:
+        disk = os.statvfs(folder)
+    except OSError:
+        return False
+    return disk.f_bavail * disk.f_frsize < OPEN_BYTES_MIN or (disk.f_files > 0 and disk.f_favail == 0)
 
 
 def _object_tables() -> str:
