@@ -204,6 +204,7 @@ class ClusterHost:
         forwarder = Forwarder(
             lambda: voter is not None and voter.leadership.current is not None,
             leader,
+            lambda: voter.member.status().error if voter is not None else "",
             peers,
             identity.node_id,
         )

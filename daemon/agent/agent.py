@@ -31,7 +31,6 @@ SAVE_INTERVAL_S = 1.0
 LOOK_INTERVAL_S = 30.0  # containers are listed at least this often, whatever events said
 RETRY_S = 1.0
 EXIT_LOOK_S_MAX = 5.0
-LINGER_MS = 300
 
 
 class Agent:
@@ -171,7 +170,6 @@ class Agent:
             self._reported,
             self._now_unix_ms,
             self._withdraw_wait_ms_max,
-            LINGER_MS,
         )
         runner.observe(self._containers.get(task.meta.id))
         self._runners[task.meta.id] = runner

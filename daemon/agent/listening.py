@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 LISTEN = "0A"
+SERVED = ("01", "03")  # ESTABLISHED, SYN_RECV
 
 
 def listening_ports(table: str) -> set[int]:
@@ -19,6 +20,24 @@ def listening_ports(table: str) -> set[int]:
         if len(fields) > 3 and fields[3] == LISTEN:
             ports.add(int(fields[1].rpartition(":")[2], 16))
     return ports
+
+
+def open_connections(table: str) -> int:
+    """How many connections the text of such a table shows to ports that are listened on."""
+    ports = listening_ports(table)
+    rows = (line.split() for line in table.splitlines()[1:])
+    return sum(len(row) > 3 and row[3] in SERVED and int(row[1].rpartition(":")[2], 16) in ports for row in rows)
+
+
+def serves_anybody(pid: int) -> bool:
+    """Whether a client is connected to a port that is listened on in the network namespace of `pid`."""
+    for name in ("tcp", "tcp6"):
+        try:
+            if open_connections(Path(f"/proc/{pid}/net/{name}").read_text()):
+                return True
+        except OSError:
+            continue
+    return False
 
 
 def missing_ports(pid: int, wanted: Iterable[int]) -> list[int]:

@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 STOP_GRACE_MS_DEFAULT = 10_000
 LISTEN_POLL_S_MIN = 0.02
 LISTEN_POLL_S_MAX = 0.5
+IDLE_POLL_S = 0.05
 LABEL_TASK = "fairway.task"
 LABEL_SERVICE = "fairway.service"
 LABEL_APP = "fairway.app"
@@ -156,6 +157,11 @@ class ContainerHost:
             report(Readiness(False, message=f"running; nothing listens on port {ports} yet"))
             await trio.sleep(poll_s)
             poll_s = min(poll_s * 1.5, LISTEN_POLL_S_MAX)
+
+    async def wait_idle(self, task: objects.Task, pid: int) -> None:
+        """See TaskHost."""
+        while listening.serves_anybody(pid):  # noqa: ASYNC110 the kernel tells nobody
+            await trio.sleep(IDLE_POLL_S)
 
     async def stop(self, task: objects.Task) -> ObservedContainer | None:
         """See TaskHost."""

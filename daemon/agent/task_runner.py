@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 NO_HEALTH = objects.HEALTH_NONE
 BACK_OFF_S_MIN = 0.2
 BACK_OFF_S_MAX = 10.0
+LINGER_S_MIN = 0.3  # a connection that was balanced before the withdrawal may still be on its way
+LINGER_S_MAX = 3.0  # for clients that are connected still
 MESSAGE_CHARACTERS_MAX = 500
 
 
@@ -56,6 +58,9 @@ class TaskHost(Protocol):
     async def clean_up(self, task: objects.Task) -> None:
         """Removes container, network and anonymous volumes; what is not there is fine."""
 
+    async def wait_idle(self, task: objects.Task, pid: int) -> None:
+        """Returns when no client is connected to the task any more."""
+
     def withdrawn(self, task_id: str) -> bool:
         """Whether no balancer of a host that is up sends new connections to the task."""
 
@@ -73,7 +78,6 @@ class TaskRunner:
         reported: Callable[[TaskRunner], None],
         now_unix_ms: Callable[[], int],
         withdraw_wait_ms_max: int,
-        linger_ms: int,
     ) -> None:
         self.task = task
         self.status = objects.TaskStatus()
@@ -85,7 +89,6 @@ class TaskRunner:
         self._reported = reported
         self._now_unix_ms = now_unix_ms
         self._withdraw_wait_s_max = withdraw_wait_ms_max / 1000
-        self._linger_s = linger_ms / 1000
         self._container = Container.ABSENT
         self._observed: ObservedContainer | None = None
         self._cleaned = False
@@ -235,14 +238,20 @@ class TaskRunner:
         if self.status.ready:
             self.status.ready = False
             self._set(objects.TASK_STATE_STOPPING)
-        with trio.move_on_after(self._withdraw_wait_s_max):
+        with trio.move_on_after(self._withdraw_wait_s_max) as waiting:
             while not self._host.withdrawn(self.task.meta.id):
                 await self._host.changed().wait()
+        if waiting.cancelled_caught:
+            logger.warning(
+                "task %s is stopped although not every host has confirmed within %.1f s that it sends nothing to it",
+                self.task.meta.name,
+                self._withdraw_wait_s_max,
+            )
         # Requests that were balanced here a moment ago are answered before the signal.
-        with trio.move_on_after(self._linger_s):
-            while self._container is Container.RUNNING:
-                await self._wake.wait()
-                self._wake = trio.Event()
+        pid = self._observed.pid if self._observed else self.status.pid
+        with trio.move_on_after(LINGER_S_MAX):
+            await trio.sleep(LINGER_S_MIN)
+            await self._host.wait_idle(self.task, pid)
         self._withdrawn = True
 
     async def _stop(self) -> None:

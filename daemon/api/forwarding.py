@@ -26,15 +26,23 @@ NO_LEADER = (
     "no leader: this host hears no majority of the cluster's voters, so it refuses to answer for the cluster "
     "and to change anything. Containers go on running. It comes back by itself when it reaches the others"
 )
+STOPPED = "this host takes no part in the cluster's decisions: {fault}. Containers go on running"
 
 
 class Forwarder:
     """Runs an operator's call here where this host leads, else on the leader."""
 
     def __init__(
-        self, leads: Callable[[], bool], leader: Callable[[], Leader | None], peers: Peers, node_id: str
+        self,
+        leads: Callable[[], bool],
+        leader: Callable[[], Leader | None],
+        fault: Callable[[], str],
+        peers: Peers,
+        node_id: str,
     ) -> None:
+        """`fault` says why this host takes no part in consensus; empty where it does."""
         self._leads = leads
+        self._fault = fault
         self._leader = leader
         self._peers = peers
         self._node_id = node_id
@@ -47,7 +55,8 @@ class Forwarder:
             return False
         leader = self._leader()
         if leader is None or leader.node_id == self._node_id or _was_forwarded(context):
-            raise Refused(NO_LEADER, Kind.UNAVAILABLE)
+            fault = self._fault()
+            raise Refused(STOPPED.format(fault=fault) if fault else NO_LEADER, Kind.UNAVAILABLE)
         channel = self._peers.channel(leader.node_id, leader.address, leader.api_port)
         remaining_s = context.time_remaining()
         options: dict[str, Any] = {

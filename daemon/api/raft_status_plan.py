@@ -45,7 +45,9 @@ def raft_status(
 
 def _leader(spoken: Mapping[str, host.RaftMember]) -> str:
     """The one with the newest term of those that lead and hear a majority; empty where there is none."""
-    leading = [(member.term, node_id) for node_id, member in spoken.items() if member.role == "leader" and member.quorum]
+    leading = [
+        (member.term, node_id) for node_id, member in spoken.items() if member.role == "leader" and member.quorum
+    ]
     return max(leading)[1] if leading else ""
 
 
