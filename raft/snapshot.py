@@ -105,7 +105,11 @@ class Incoming:
 
 def decode(content: bytes) -> Snapshot:
     """Reads a whole stream; ValueError for anything that is not exactly one."""
-    records = _records(content)
+    return read_records(_records(content))
+
+
+def read_records(records: Iterator[RaftSnapshotRecord]) -> Snapshot:
+    """The snapshot that a stream's records make; ValueError for anything that is not exactly one."""
     header = next(records, RaftSnapshotRecord()).header
     if header.format != FORMAT:
         raise ValueError(f"format {header.format}, this software knows {FORMAT}")
