@@ -22,7 +22,7 @@ from raft.entry import MEMBERSHIP, NOTHING, TRANSACTION, Entry, membership_comma
 from raft.errors import Ambiguous, DiskFull, MemberFault, NotLeader, Unavailable
 from raft.journal import Journal
 from raft.messages import Message
-from raft.requests import Answer, Changes, Propose, ReadBarrier, Request
+from raft.requests import Answer, Changes, Follow, Propose, ReadBarrier, Request
 from raft.rules import ALL_RULES, Rules
 from raft.settings import Peer, RaftSettings
 from raft.snapshot import Snapshot
@@ -151,6 +151,8 @@ class Driver:
                 self._propose(turn, request, now)
             elif isinstance(request, ReadBarrier):
                 barriers.append(request)
+            elif isinstance(request, Follow):
+                turn.answers.append(self._changes.follow(request))
             else:
                 answer = self._changes.start(request, now)
                 if answer is not None:

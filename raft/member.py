@@ -25,6 +25,7 @@ from raft.requests import (
     CATCH_UP_MS_MAX,
     HAND_OVER_MS_MAX,
     AddVoter,
+    Follow,
     HandOver,
     Propose,
     ReadBarrier,
@@ -144,6 +145,10 @@ class Member:
     async def remove_voter(self, node_id: str) -> None:
         """Takes a vote. NotLeader; Refused for the leader itself or where no majority would be up."""
         await self._change(lambda ticket: RemoveVoter(ticket, node_id), CATCH_UP_MS_MAX)
+
+    async def follow(self, peer: Peer, wanted: bool) -> None:
+        """Sends a member without a vote the log, so that it learns what is true now, or stops that. NotLeader."""
+        await self._change(lambda ticket: Follow(ticket, peer, wanted), 0)
 
     async def transfer_leadership(self, node_id: str) -> None:
         """Lets another voter lead; returns when this one does not any more. NotLeader, Refused."""

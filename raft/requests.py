@@ -63,7 +63,20 @@ class HandOver:
     node_id: str
 
 
-Request = Propose | ReadBarrier | AddVoter | RemoveVoter | HandOver
+@dataclass(frozen=True)
+class Follow:
+    """Send this leader's log to a member without a vote, or (`wanted` False) no longer.
+
+    A member that lost its vote while it was away learns that way that it has none; one that was dropped when
+    the cluster was recovered without it learns what the state is now.
+    """
+
+    ticket: object
+    peer: Peer
+    wanted: bool
+
+
+Request = Propose | ReadBarrier | AddVoter | RemoveVoter | HandOver | Follow
 Change = AddVoter | RemoveVoter | HandOver
 
 
@@ -85,6 +98,18 @@ class Changes:
 
     def wake_at(self, now: float) -> float:
         return now + STEP_MS / 1000 if self._change is not None else float("inf")
+
+    def follow(self, request: Follow) -> Answer:
+        """Carries it out at once, unless the member is about to get its vote."""
+        consensus = self._consensus
+        if not consensus.leads:
+            return request.ticket, NotLeader(consensus.algorithm.leader_id())
+        member = request.peer.node_id
+        adding = isinstance(self._change, AddVoter) and self._change.peer.node_id == member
+        wanted = request.peer if request.wanted else None
+        if not adding and member not in consensus.voters and consensus.learners.get(member) != wanted:
+            consensus.set_learner(request.peer, request.wanted)
+        return request.ticket, None
 
     def start(self, change: Change, now: float) -> Answer | None:
         """Begins a change; the answer if there is one already."""
