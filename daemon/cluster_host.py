@@ -47,7 +47,8 @@ from storage.volumes import LocalVolumes
 logger = logging.getLogger(__name__)
 
 DESCRIBE_INTERVAL_S = 30.0
-DESCRIBE_UNHEALTHY_INTERVAL_S = 1.0
+DESCRIBE_LACKING_INTERVAL_S = 1.0
+FIRST_ANSWER_S_MAX = 3.0  # for containerd, before the host is described without it
 REMEMBER_INTERVAL_S = 30.0
 FIRST_LEADERSHIP_S_MAX = 30.0
 SILENCE_HEARTBEATS_MAX = 3
@@ -253,6 +254,8 @@ class ClusterHost:
         await server.run(self._config.join.listen_address, self._config.join.port, task_status=task_status)
 
     async def _describe(self, runtime: Runtime, reports: Reports) -> None:
+        with trio.move_on_after(FIRST_ANSWER_S_MAX):
+            await runtime.wait_healthy()
         while True:
             missing = tuple(await trio.to_thread.run_sync(network_features.check))
             missing += tuple(await runtime_features.check(runtime.version))
@@ -260,7 +263,7 @@ class ClusterHost:
                 missing = (*missing, f"a containerd that answers ({runtime.error})")
             description = await trio.to_thread.run_sync(describe_host, self._config, runtime.version, missing)
             reports.description(description)
-            await trio.sleep(DESCRIBE_INTERVAL_S if runtime.healthy else DESCRIBE_UNHEALTHY_INTERVAL_S)
+            await trio.sleep(DESCRIBE_LACKING_INTERVAL_S if missing else DESCRIBE_INTERVAL_S)
 
     async def _remember_nodes(self, view: HostView) -> None:
         remembered: list[KnownNode] = []
