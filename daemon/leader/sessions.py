@@ -64,6 +64,7 @@ class Sessions:
         self._sessions: dict[str, Session] = {}
         self._network_revisions: dict[str, int] = {}
         self.last_heard_s: dict[str, float] = {}
+        self._over = False
         self._reports_in, self._reports_out = trio.open_memory_channel[Reported](REPORTS_WAITING_MAX)
 
     @property
@@ -71,14 +72,23 @@ class Sessions:
         return self._writer.store
 
     async def run(self) -> None:
-        """Commits reports and distributes changes until cancelled."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._commit_reports)
-            nursery.start_soon(self._distribute)
+        """Commits reports and distributes changes until cancelled; every session ends with it.
+
+        A host whose leader lost and regained its office would else go on reporting to one that is over."""
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._commit_reports)
+                nursery.start_soon(self._distribute)
+        finally:
+            self._over = True
+            for session in self._sessions.values():
+                session.scope.cancel()
 
     async def serve(self, node_id: str, receive: Receive, send: Send) -> None:
         """One session, until the host or its connection ends it. Raises Refused for a removed host."""
         self.require_member(node_id)
+        if self._over:
+            raise Refused("this leader's time in office is over", Kind.UNAVAILABLE)
         with trio.CancelScope() as scope:
             session = Session(node_id, scope)
             before = self._sessions.pop(node_id, None)
