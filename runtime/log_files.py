@@ -33,6 +33,11 @@ class LogFiles:
         self._number = (numbers(folder) or [1])[-1]
         self._open()
 
+    @property
+    def end(self) -> tuple[int, int]:
+        """Number of the file that is written to, and its size in bytes."""
+        return self._number, self._size_bytes
+
     def append(self, records: bytes) -> None:
         """Blocking; raises OSError where the disk refuses. A batch is not split over files."""
         if self._size_bytes and self._size_bytes + len(records) > self._size_bytes_max:

@@ -1,8 +1,8 @@
 """Lines of a task's log as they stand in its files, and back. Pure.
 
 One record a line: `2026-11-21T21:51:19.123456789Z out text`. The time is UTC, when the daemon read the
-line; the second word is `out` or `err`, with a `+` where the line was longer than LINE_BYTES_MAX, or not
-yet ended, and goes on in the next record. The text is as the process wrote it, byte for byte.
+line; the second word is `out` or `err`, with a `+` where the line was longer than LINE_BYTES_MAX and goes on
+in the next record of that stream. The text is as the process wrote it, byte for byte.
 """
 
 from __future__ import annotations
@@ -19,9 +19,14 @@ _STAMP_LENGTH = 30  # of 2026-11-21T21:51:19.123456789Z
 class LineSplitter:
     """Cuts one stream into records; holds at most one unfinished line."""
 
-    def __init__(self, stream: str) -> None:
+    def __init__(self, stream: str, unfinished: bytes = b"") -> None:
         self._tag = stream.encode()
-        self._rest = b""
+        self._rest = unfinished
+
+    @property
+    def unfinished(self) -> bytes:
+        """The line that has not ended; at most LINE_BYTES_MAX bytes."""
+        return self._rest
 
     def feed(self, data: bytes, unix_ns: int) -> bytes:
         """Records of all lines that `data` ended, and of what is too long to wait for its end."""
@@ -39,12 +44,12 @@ class LineSplitter:
             self._rest = self._rest[LINE_BYTES_MAX:]
         return b"\n".join(records) + b"\n" if records else b""
 
-    def finish(self, unix_ns: int, *, ended: bool) -> bytes:
-        """The record of the unfinished line; `ended` where the stream is at its end."""
+    def finish(self, unix_ns: int) -> bytes:
+        """The stream is at its end: the record of the unfinished line, if there is one."""
         if not self._rest:
             return b""
         rest, self._rest = self._rest, b""
-        return stamp(unix_ns) + b" " + self._tag + (b" " if ended else b"+ ") + rest + b"\n"
+        return stamp(unix_ns) + b" " + self._tag + b" " + rest + b"\n"
 
 
 def stamp(unix_ns: int) -> bytes:

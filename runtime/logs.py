@@ -1,7 +1,9 @@
 """The logs of this host's tasks: read from FIFOs, kept in rotated files, followed by whoever asks.
 
-The shim holds both ends of each FIFO, so a restart of the daemon neither breaks the writing process nor
-loses what is in the pipe; `attach` after it goes on where the last reader stopped.
+The shim holds both ends of each FIFO for as long as the process has its own end open, so a restart of the daemon
+neither breaks the writing process nor loses what is in the pipe; `attach` after it goes on where the last reader
+stopped. Of a process that ends while there is no daemon, what the pipe still holds goes with the shim's ends:
+docs/logs.md says how much that can be.
 """
 
 from __future__ import annotations
@@ -20,25 +22,40 @@ from runtime.errors import NotFound
 from runtime.log_files import LogFiles
 from runtime.log_format import LineSplitter
 from runtime.model import RuntimeSettings
+from runtime.unfinished_line import UnfinishedLine, path_of
 
 log = logging.getLogger(__name__)
 
 BATCH_WAIT_MS = 20  # collects what comes meanwhile: bounds a chatty task to 50 writes a second a stream
 WRITER_THREADS_MAX = 2
 DRAIN_WAIT_MS_MAX = 2_000
+STREAMS = ("out", "err")
 
 
 class _LiveLog:
     """One task's log while its FIFOs are read."""
 
-    def __init__(self, files: LogFiles, readers: dict[str, fifo.FifoReader]) -> None:
+    def __init__(self, files: LogFiles, readers: dict[str, fifo.FifoReader], folder: Path, *, writers: bool) -> None:
         self.files = files
         self.readers = readers
+        self.unfinished = {stream: UnfinishedLine(folder, stream) for stream in STREAMS}
+        self.writers = writers  # False: nobody opens the FIFOs any more
         self.scope = trio.CancelScope()
         self.lock = trio.Lock()
         self.changed = trio.Event()
         self.ended = trio.Event()
         self.dropped_bytes = 0
+
+    def write(self, stream: str, records: bytes, unfinished: bytes) -> None:
+        """Blocking; raises OSError. Killed in between, it leaves a line that counts as ended."""
+        if records:
+            self.files.append(records)
+        self.unfinished[stream].keep(unfinished, log_reader.Position(*self.files.end))
+
+    def close(self) -> None:
+        self.files.close()
+        for line in self.unfinished.values():
+            line.close()
 
     def wake(self) -> None:
         self.changed.set()
@@ -52,6 +69,7 @@ class TaskLogs:
         self._settings = settings
         self._nursery = nursery
         self._live: dict[str, _LiveLog] = {}
+        self._complete: set[str] = set()  # nothing more can come of these
         self._limiter = trio.CapacityLimiter(WRITER_THREADS_MAX)
 
     def folder(self, task_id: str) -> Path:
@@ -74,12 +92,28 @@ class TaskLogs:
         `running` False: the container has yet to start, so a writer is waited for. Does nothing where
         the FIFOs are read already. Raises OSError, such as a full disk.
         """
+        if task_id not in self._live:
+            self._open(task_id, running=running, writers=True)
+
+    def recover(self, task_id: str) -> None:
+        """The task had ended when this daemon first saw it: takes what is left of its output, once.
+
+        That is the line it had begun, and what the shim could not get rid of because the pipe was full.
+        """
         if task_id in self._live:
-            return
+            self.expect_end(task_id)
+        elif task_id not in self._complete:
+            left = [path_of(self.folder(task_id), stream) for stream in STREAMS]
+            if any(path.exists() for path in (*left, self._settings.run_folder / "io" / task_id)):
+                self._open(task_id, running=True, writers=False)
+            else:
+                self._complete.add(task_id)
+
+    def _open(self, task_id: str, *, running: bool, writers: bool) -> None:
         readers: dict[str, fifo.FifoReader] = {}
         base = self._settings.run_folder / "io" / task_id
         try:
-            for stream in ("out", "err"):
+            for stream in STREAMS:
                 if running and not (base / stream).exists():
                     continue
                 fifo.make(base / stream)
@@ -89,7 +123,7 @@ class TaskLogs:
             for reader in readers.values():
                 reader.close()
             raise
-        live = _LiveLog(files, readers)
+        live = _LiveLog(files, readers, self.folder(task_id), writers=writers)
         self._live[task_id] = live
         self._nursery.start_soon(self._read_all, task_id, live)
 
@@ -109,6 +143,7 @@ class TaskLogs:
                 await self.ended(task_id)
             live.scope.cancel()
             await live.ended.wait()
+        self._complete.discard(task_id)
         shutil.rmtree(self._settings.run_folder / "io" / task_id, ignore_errors=True)
 
     async def ended(self, task_id: str) -> None:
@@ -141,45 +176,56 @@ class TaskLogs:
         try:
             with live.scope:
                 async with trio.open_nursery() as nursery:
-                    for stream, reader in live.readers.items():
-                        nursery.start_soon(self._read_stream, task_id, live, stream, reader)
+                    for stream in STREAMS:
+                        nursery.start_soon(self._read_stream, task_id, live, stream, live.readers.get(stream))
         except* Exception as group:  # one task's log must never end the others'
             log.error("log of task %s stops: %s", task_id, group.exceptions[0])
         finally:
             self._live.pop(task_id, None)
-            live.files.close()
+            self._complete.add(task_id)
+            live.close()
             live.ended.set()
             live.wake()
 
-    async def _read_stream(self, task_id: str, live: _LiveLog, stream: str, reader: fifo.FifoReader) -> None:
-        splitter = LineSplitter(stream)
+    async def _read_stream(self, task_id: str, live: _LiveLog, stream: str, reader: fifo.FifoReader | None) -> None:
+        if reader is None and live.writers:
+            return  # a terminal has one stream only
+        splitter = LineSplitter(stream, live.unfinished[stream].load())
         ended = False
         try:
-            data = await reader.read_after_open()
-            while data:
-                await self._keep(task_id, live, splitter.feed(data, time.time_ns()))
-                await trio.sleep(BATCH_WAIT_MS / 1000)
-                data = await reader.read()
+            if reader is not None:
+                await self._read_fifo(task_id, live, stream, reader, splitter)
             ended = True
         finally:
             # Also when the daemon goes down: what was taken out of the pipe must not be lost.
             with trio.CancelScope(shield=True):
                 rest = b""
-                while live.scope.cancel_called and len(rest) < fifo.PIPE_SIZE_BYTES:
+                while reader is not None and live.scope.cancel_called and len(rest) < fifo.PIPE_SIZE_BYTES:
                     data = reader.read_now()
                     if not data:
                         break
                     rest += splitter.feed(data, time.time_ns())
-                rest += splitter.finish(time.time_ns(), ended=ended)
-                await self._keep(task_id, live, rest)
-                reader.close()
+                if ended or live.scope.cancel_called:
+                    rest += splitter.finish(time.time_ns())
+                await self._keep(task_id, live, stream, rest, splitter.unfinished)
+                if reader is not None:
+                    reader.close()
 
-    async def _keep(self, task_id: str, live: _LiveLog, records: bytes) -> None:
-        if not records:
+    async def _read_fifo(
+        self, task_id: str, live: _LiveLog, stream: str, reader: fifo.FifoReader, splitter: LineSplitter
+    ) -> None:
+        data = await reader.read_after_open() if live.writers else reader.read_now()
+        while data:
+            await self._keep(task_id, live, stream, splitter.feed(data, time.time_ns()), splitter.unfinished)
+            await trio.sleep(BATCH_WAIT_MS / 1000)
+            data = await reader.read()
+
+    async def _keep(self, task_id: str, live: _LiveLog, stream: str, records: bytes, unfinished: bytes) -> None:
+        if not records and unfinished == live.unfinished[stream].kept:
             return
         async with live.lock:
             try:
-                await trio.to_thread.run_sync(live.files.append, records, limiter=self._limiter)
+                await trio.to_thread.run_sync(live.write, stream, records, unfinished, limiter=self._limiter)
             except OSError as error:
                 # The disk is full, say: the task goes on, its lines are counted as lost.
                 if live.dropped_bytes == 0:
@@ -187,7 +233,8 @@ class TaskLogs:
                 live.dropped_bytes += len(records)
             else:
                 live.dropped_bytes = 0
-        live.wake()
+        if records:
+            live.wake()
 
 
 class LogLines:

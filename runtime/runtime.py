@@ -193,7 +193,7 @@ class Runtime:
             if container.state in ("running", "created", "paused") and container.pid:
                 self._attach(container.id)
             elif container.state == "stopped" and container.id not in self._making:
-                self._task_logs().expect_end(container.id)
+                self._recover_log(container.id)
             found.append(self._completed(container))
         return found
 
@@ -289,6 +289,12 @@ class Runtime:
             self._task_logs().attach(container_id, running=True)
         except OSError as error:
             log.warning("log of task %s cannot be read: %s", container_id, error)
+
+    def _recover_log(self, container_id: str) -> None:
+        try:
+            self._task_logs().recover(container_id)
+        except OSError as error:
+            log.warning("log of task %s is not complete: %s", container_id, error)
 
     def _task_logs(self) -> TaskLogs:
         if self._logs is None:
