@@ -20,6 +20,9 @@ REPLACE, EXCLUSIVE, CREATE, APPEND = 0x100, 0x200, 0x400, 0x800
 NESTED = 0x8000
 PROTOCOL_ROUTE, PROTOCOL_NETFILTER = 0, 12
 
+# Port ids of this process's sockets, which the kernel names in notifications of what they asked for.
+own_ports: set[int] = set()
+
 _HEADER = struct.Struct("=IHHII")
 _ATTRIBUTE = struct.Struct("=HH")
 _TYPE_ERROR, _TYPE_DONE = 2, 3
@@ -110,8 +113,11 @@ class Netlink:
         except OSError as error:
             self._socket.close()
             raise KernelRefused("set up a netlink socket", error.errno or errno.EIO) from error
+        self._port: int = self._socket.getsockname()[0]
+        own_ports.add(self._port)
 
     def close(self) -> None:
+        own_ports.discard(self._port)
         self._socket.close()
 
     def __enter__(self) -> Netlink:

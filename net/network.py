@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
 
 import trio
 
@@ -18,19 +18,22 @@ from net.dns_upstream import Upstream, read_resolv_conf, search_domains
 from net.errors import NetworkError
 from net.kernel import Kernel
 from net.model import Counters, DesiredNetwork
+from net.outside_changes import OutsideChanges
 from net.task_interfaces import TaskInterfaces
+from net.task_networks import TaskNetworks
 
 log = logging.getLogger(__name__)
 
 CHECK_EVERY_SECONDS = 3.0
 CHECK_CPU_SHARE_MAX = 0.02
+CHECK_AFTER_CHANGE_CPU_SHARE_MAX = 0.05  # of checks because someone else changed something
+CHECK_AFTER_CHANGE_REST_SECONDS = 0.2
 CHECK_BACK_OFF_SECONDS_MAX = 60.0
 FIRST_APPLY_SECONDS_MAX = 30.0
 DRIFT_WORDS_MAX = 20
 SEARCH_DOMAINS_MAX = 6
 _PREFIX_LENGTH_MAX = 6
 _STATE_FILE = "network.json"
-T = TypeVar("T")
 
 
 class Network:
@@ -53,17 +56,16 @@ class Network:
             )
         self.counters = Counters()
         self._state_file = state_folder / _STATE_FILE
-        self._run_folder = run_folder
         self._prefix = interface_prefix
         self._index = DesiredIndex()
         self._names = NameIndex()
         self._upstream = Upstream(self.counters, upstream_servers)
         self._kernel: Kernel | None = None
-        self._tasks: TaskInterfaces | None = None
+        self._tasks = TaskNetworks(run_folder, interface_prefix)
         self._kernel_lock = trio.Lock()
-        self._tasks_lock = trio.Lock()
         self._pending: Change | None = None  # applied to the index, not yet to the kernel
         self._applied = trio.Event()
+        self._changed_outside = trio.Event()
         self._tunnel_address = ""
         self._tunnel_changed = trio.Event()
 
@@ -79,6 +81,7 @@ class Network:
             nursery.start_soon(server.serve, GATEWAY_ADDRESS)
             nursery.start_soon(self._serve_at_tunnel, server)
             nursery.start_soon(self._check_forever)
+            nursery.start_soon(self._listen)
             task_status.started()
 
     async def apply(self, desired: DesiredNetwork) -> None:
@@ -118,15 +121,15 @@ class Network:
             )
         mtu_bytes = self._open_kernel().overlay.mtu_bytes
         source = self._tunnel_address
-        return await self._with_tasks(lambda tasks: tasks.create(task_id, address, mtu_bytes, source))
+        return await self._tasks.with_one(task_id, lambda tasks: tasks.create(task_id, address, mtu_bytes, source))
 
     async def delete_task_network(self, task_id: str) -> None:
         """Takes a task's namespace file and interface away. Repeatable."""
-        await self._with_tasks(lambda tasks: tasks.delete(task_id))
+        await self._tasks.with_one(task_id, lambda tasks: tasks.delete(task_id))
 
     async def list_task_networks(self) -> dict[str, str]:
         """Task id -> address of what is there, as the kernel says; "" where the interface is lost."""
-        return await self._with_tasks(lambda tasks: tasks.addresses())
+        return await self._tasks.with_all(lambda tasks: tasks.addresses())
 
     def resolv_conf(self, app: str) -> str:
         """The content of /etc/resolv.conf of a task of `app`."""
@@ -175,6 +178,7 @@ class Network:
             self._index, self._pending = DesiredIndex(), None
             self._kernel.close()
             self._kernel = None
+        self._tasks.close()
 
     async def _apply_pending(self, desired: DesiredNetwork) -> None:
         if not self._pending:
@@ -196,28 +200,43 @@ class Network:
             return tasks.clean() + tasks.mend(desired.tasks, mtu_bytes, source)
 
         # In one go: what is deleted meanwhile must not be made again.
-        return await self._with_tasks(work)
+        return await self._tasks.with_all(work)
 
     async def _check_forever(self) -> None:
-        wait_seconds = CHECK_EVERY_SECONDS
+        wait_seconds, rest_seconds = CHECK_EVERY_SECONDS, CHECK_AFTER_CHANGE_REST_SECONDS
         while True:
-            await trio.sleep(wait_seconds)
+            await trio.sleep(rest_seconds)
+            with trio.move_on_after(wait_seconds - rest_seconds):
+                await self._changed_outside.wait()
+            self._changed_outside = trio.Event()
             started = trio.current_time()
             try:
                 await self.check()
                 # Where a check takes long, there are fewer of them.
-                share = (trio.current_time() - started) / CHECK_CPU_SHARE_MAX
-                wait_seconds = min(max(CHECK_EVERY_SECONDS, share), CHECK_BACK_OFF_SECONDS_MAX)
+                took_seconds = trio.current_time() - started
+                wait_seconds = max(CHECK_EVERY_SECONDS, took_seconds / CHECK_CPU_SHARE_MAX)
+                rest_seconds = max(CHECK_AFTER_CHANGE_REST_SECONDS, took_seconds / CHECK_AFTER_CHANGE_CPU_SHARE_MAX)
             except Exception as error:
                 self.counters.check_failure_count += 1
-                wait_seconds = min(wait_seconds * 2, CHECK_BACK_OFF_SECONDS_MAX)
+                wait_seconds *= 2
+                rest_seconds = CHECK_EVERY_SECONDS
                 expected = isinstance(error, (NetworkError, OSError))
                 log.error(
                     "check the network against the kernel: %s; next in %.0f s",
                     error,
-                    wait_seconds,
+                    min(wait_seconds, CHECK_BACK_OFF_SECONDS_MAX),
                     exc_info=not expected,
                 )
+            wait_seconds = min(wait_seconds, CHECK_BACK_OFF_SECONDS_MAX)
+            rest_seconds = min(rest_seconds, wait_seconds)
+
+    async def _listen(self) -> None:
+        """Has the check look at once when someone else changes what is ours; without it, it looks later."""
+        try:
+            with closing(OutsideChanges(self._prefix)) as changes:
+                await changes.listen(lambda: self._changed_outside.set())
+        except NetworkError as error:
+            log.warning("%s; changes by others are found within %.0f s", error, CHECK_EVERY_SECONDS)
 
     async def _serve_at_tunnel(self, server: NameServer) -> None:
         while True:
@@ -227,12 +246,6 @@ class Network:
                     nursery.start_soon(server.serve, self._tunnel_address)
                 await changed.wait()
                 nursery.cancel_scope.cancel()
-
-    async def _with_tasks(self, work: Callable[[TaskInterfaces], T]) -> T:
-        async with self._tasks_lock:
-            if self._tasks is None:
-                self._tasks = TaskInterfaces(self._run_folder, self._prefix)
-            return await trio.to_thread.run_sync(work, self._tasks)
 
     def _open_kernel(self) -> Kernel:
         if self._kernel is None:

@@ -145,6 +145,25 @@ def test_a_withdrawn_task_keeps_its_connections_and_gets_no_new_ones(world: Worl
         assert lines.readline() == "still here\n"
 
 
+@pytest.mark.parametrize("way", ["published port", "VIP"])
+def test_connections_of_a_task_that_is_gone_are_reset_when_used(world: World, way: str) -> None:
+    outside = way == "published port"
+    namespace = world.client if outside else world.tasks["web1"]
+    address, port = ("198.51.100.1", 8082) if outside else ("10.120.0.2", 80)
+    with connect(namespace, address, port) as lost, lost.makefile() as lines:
+        assert lines.readline().startswith("one.1")
+        world.apply(endpoints=changed(one1=False))
+        lost.sendall(b"still here\n")
+        assert lines.readline() == "still here\n"
+        # The task itself still answers here: only what the balancers know of it is taken away.
+        world.apply(endpoints=changed(one1=None))
+        started = time.monotonic()
+        lost.sendall(b"gone?\n")
+        with pytest.raises(ConnectionResetError):
+            lines.readline()
+        assert time.monotonic() - started < 1
+
+
 def test_udp_of_a_withdrawn_task_moves_at_once_even_on_the_same_socket(world: World) -> None:
     namespace = world.tasks["one1"]
     with within_namespace(namespace, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as datagrams:
@@ -219,8 +238,9 @@ def test_damage_is_repaired(world: World, damage: str) -> None:
 
 def test_a_lost_interface_of_a_task_is_made_anew(world: World) -> None:
     host = world.hosts[0]
+    before = host.call("drift_count")
     host.shell("ip link del $(ip -o link | grep -o 'fwt[0-9a-f]*' | head -1)")
-    assert host.call("check") != []
+    wait_until(lambda: host.call("check") is not None and host.call("drift_count") > before, "repair")
     assert ask(world.tasks["web1"], "10.112.2.11") == ("web.2", "10.112.1.11")
     assert ask(world.tasks["one1"], "10.112.1.11")[0] == "web.1"
 

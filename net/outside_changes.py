@@ -1,0 +1,90 @@
+"""Listens to rtnetlink for changes of what is ours by others, so that the check looks at once.
+
+A hint and no more: what is missed or misread here, the periodic check finds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import trio
+
+from net.addresses import tunnel_interface
+from net.errors import KernelRefused
+from net.netlink import own_ports
+from net.outside_changes_plan import Ours, concerns, may_concern
+from net.pyroute2_messages import LinkEvents, rtnl
+
+SETTLE_SECONDS = 0.1  # one change seldom comes alone
+_DATAGRAMS_MAX = 1024  # read in one go; the rest after the next wait
+_DATAGRAM_BYTES_MAX = 1 << 16
+_GROUPS = (
+    rtnl.RTMGRP_LINK | rtnl.RTMGRP_NEIGH | rtnl.RTMGRP_IPV4_IFADDR | rtnl.RTMGRP_IPV4_ROUTE | rtnl.RTMGRP_IPV4_RULE
+)
+
+
+class _Events(LinkEvents):
+    """Decodes only what may be ours."""
+
+    def __init__(self, ours: Ours) -> None:
+        super().__init__()
+        self._ours = ours
+
+    def parse_one_message(self, key: int, flags: int, sequence: int, data: bytes, offset: int, length: int) -> Any:
+        if not may_concern(key, data, offset, self._ours):
+            return None
+        return super().parse_one_message(key, flags, sequence, data, offset, length)
+
+
+class OutsideChanges:
+    """Subscribes in the network namespace of the thread that makes it; raises KernelRefused."""
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
+        try:
+            self._socket = socket.socket(
+                socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE
+            )
+        except OSError as error:
+            raise KernelRefused("listen to changes of the network", error.errno or errno.EIO) from error
+        try:
+            self._socket.bind((0, _GROUPS))
+        except OSError as error:
+            self._socket.close()
+            raise KernelRefused("listen to changes of the network", error.errno or errno.EIO) from error
+
+    def close(self) -> None:
+        self._socket.close()
+
+    async def listen(self, on_change: Callable[[], None]) -> None:
+        """Calls `on_change` after changes by others, at most every SETTLE_SECONDS, until cancelled."""
+        while True:
+            await trio.lowlevel.wait_readable(self._socket)
+            await trio.sleep(SETTLE_SECONDS)
+            if self._read():
+                on_change()
+
+    def _read(self) -> bool:
+        """Empties the socket; after the first message that counts the others need no decoding."""
+        number = 0
+        with contextlib.suppress(OSError):  # just deleted
+            number = socket.if_nametoindex(tunnel_interface(self._prefix))
+        ours = Ours(self._prefix, number, own_ports)
+        events = _Events(ours)
+        changed = False
+        for _ in range(_DATAGRAMS_MAX):
+            try:
+                data = self._socket.recv(_DATAGRAM_BYTES_MAX)
+            except BlockingIOError:
+                break
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise KernelRefused("listen to changes of the network", error.errno or errno.EIO) from error
+                changed = True  # some were lost: anything may have changed
+                continue
+            changed = changed or any(concerns(message, ours) for message in events.parse(data))
+        return changed

@@ -1,0 +1,62 @@
+"""Which rtnetlink notifications mean that someone else touched what is ours; pure."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Container
+from dataclasses import dataclass
+from typing import Any
+
+from net.addresses import tunnel_interface
+from net.pyroute2_messages import rtnl
+from net.route_messages import PROTOCOL
+
+_LINKS = (rtnl.RTM_NEWLINK, rtnl.RTM_DELLINK)
+_ROUTES = (rtnl.RTM_NEWROUTE, rtnl.RTM_DELROUTE)
+_RULES = (rtnl.RTM_NEWRULE, rtnl.RTM_DELRULE)
+_UP = 1
+
+
+@dataclass(frozen=True)
+class Ours:
+    """What a notification is compared with; `tunnel_number` 0: there is no tunnel now."""
+
+    prefix: str
+    tunnel_number: int
+    ports: Container[int]  # of this process's netlink sockets: what they asked for is no news
+
+    @property
+    def tunnel(self) -> str:
+        return tunnel_interface(self.prefix)
+
+
+def may_concern(kind: int, data: bytes, offset: int, ours: Ours) -> bool:
+    """By the fixed part of the message at `offset` alone: other programs' routes and neighbours can be many."""
+    if len(data) < offset + 24:
+        return False
+    (port,) = struct.unpack_from("=I", data, offset + 12)
+    if port in ours.ports:
+        return False
+    if kind in _LINKS or kind in _RULES:
+        return True
+    if kind in _ROUTES:
+        return data[offset + 16] == socket.AF_INET and data[offset + 21] == PROTOCOL
+    # Addresses and neighbours both have their device's number here.
+    (device,) = struct.unpack_from("=i", data, offset + 20)
+    return bool(device == ours.tunnel_number)
+
+
+def concerns(message: Any, ours: Ours) -> bool:
+    """Of a decoded message that passed `may_concern`."""
+    kind = message["header"]["type"]
+    if kind in _RULES:
+        return bool(message.get_attr("FRA_PROTOCOL") == PROTOCOL)
+    if kind not in _LINKS:
+        return True
+    name = message.get_attr("IFLA_IFNAME") or ""
+    if kind == rtnl.RTM_DELLINK:
+        return name == ours.tunnel or name.startswith(f"{ours.prefix}t")
+    # The kernel itself (port 0) tells of carriers and the like, also after what we asked for.
+    asked_by_someone = message["header"]["pid"] != 0
+    return name == ours.tunnel and (asked_by_someone or not message["flags"] & _UP)
