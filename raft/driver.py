@@ -21,7 +21,7 @@ from raft.consensus import Consensus
 from raft.entry import MEMBERSHIP, NOTHING, TRANSACTION, Entry, membership_command
 from raft.errors import Ambiguous, DiskFull, MemberFault, NotLeader, Unavailable
 from raft.journal import Journal
-from raft.messages import Message
+from raft.messages import Append, Message
 from raft.requests import Answer, Changes, Follow, Propose, ReadBarrier, Request
 from raft.rules import ALL_RULES, Rules
 from raft.settings import Peer, RaftSettings
@@ -34,13 +34,15 @@ from raft.watch import ChangeBatch
 log = logging.getLogger(__name__)
 
 NEVER = float("inf")
+TEXT_PAUSE_SECONDS = 0.1  # between two helpings of JSON for the tables, each some milliseconds of work
+Outbox = list[tuple[str, Message]]
 
 
 @dataclass
 class Turn:
     """What came of a turn: messages to send, changes to show, requests that are answered."""
 
-    outbox: list[tuple[str, Message]] = field(default_factory=list)
+    outbox: Outbox = field(default_factory=list)
     batches: list[ChangeBatch] = field(default_factory=list)
     restored: bool = False  # a snapshot replaced the store: take it over whole, before `batches`
     answers: list[Answer] = field(default_factory=list)
@@ -83,6 +85,7 @@ class Driver:
         self._waiting: dict[int, tuple[int, object]] = {}  # index -> (term, ticket)
         self._barriers: list[_Barrier] = []
         self._installed: Snapshot | None = None
+        self._gather_until = now
         self._flush_due = NEVER
         self._text_due = now if self._state_file.text_missing else NEVER
 
@@ -103,18 +106,29 @@ class Driver:
     def wake_at(self, now: float) -> float:
         """When the next turn is due if nothing arrives before; infinity: never by itself."""
         algorithm = self.consensus.algorithm
-        if self._requests or algorithm.applied_index() < algorithm.commit_index():
+        if algorithm.applied_index() < algorithm.commit_index():
             return now
-        return min(self.consensus.wake_at(now), self._changes.wake_at(now), min(self._flush_due, self._text_due))
+        requests_due = NEVER
+        if self._requests:
+            requests_due = self._gather_until if self._waiting or self._barriers else now
+        return min(
+            requests_due, self.consensus.wake_at(now), self._changes.wake_at(now), min(self._flush_due, self._text_due)
+        )
 
     # ---- the turn -----------------------------------------------------------------------------
 
-    def turn(self, now: float) -> Turn:
-        """One turn. MemberFault where the disk fails or the state is not to be trusted any more."""
+    def turn(self, now: float, send_early: Callable[[Outbox], None] | None = None) -> Turn:
+        """One turn. MemberFault where the disk fails or the state is not to be trusted any more.
+
+        `send_early` is given what may be sent while this turn is not on disk yet (see `_take_early`).
+        """
         turn = Turn()
-        self._take_requests(turn, now)
+        if now >= self._gather_until or not (self._waiting or self._barriers):
+            self._take_requests(turn, now)
         self.consensus.tick(now)
         self._step_changes(turn, now)
+        if send_early is not None and (early := self._take_early()):
+            send_early(early)
         try:
             if "persist-before-send" in self._rules or self._installed is not None or now >= self._flush_due:
                 self._make_durable(now)
@@ -142,6 +156,10 @@ class Driver:
     # ---- requests -----------------------------------------------------------------------------
 
     def _take_requests(self, turn: Turn, now: float) -> None:
+        if not self._requests:
+            return
+        # While these are under way further ones gather, so that many clients share a round trip and a write.
+        self._gather_until = now + self._settings.gather_ms_max / 1000
         barriers: list[ReadBarrier] = []
         room = self._settings.proposals_turn_max
         while self._requests and room > 0:
@@ -197,6 +215,28 @@ class Driver:
         if self.consensus.leads:
             self.consensus.replication.send_new(now)
 
+    def _take_early(self) -> Outbox:
+        """Takes out of the outbox what a leader may send before its own disk has it: its entries.
+
+        Raft lets a leader write and send at the same time (Ongaro's thesis, 10.2.1), as long as it counts
+        itself only for what is durable: an answer to such a message is delivered in a later turn, when this
+        one is. What it says is committed must be durable here already, and so must its term and vote.
+        """
+        if not self.consensus.leads or self.journal.promises_dirty:
+            return []
+        early: Outbox = []
+        later: Outbox = []
+        late_members: set[str] = set()
+        for member, message in self.consensus.outbox:
+            harmless = isinstance(message, Append) and message.commit_index <= self.journal.durable_index
+            if harmless and member not in late_members:
+                early.append((member, message))
+            else:
+                late_members.add(member)  # what goes to one member stays in order
+                later.append((member, message))
+        self.consensus.outbox = later
+        return early
+
     def _drop_waiting(self, why: str) -> list[Answer]:
         answers: list[Answer] = [
             (ticket, Ambiguous(f"{why}: it may happen or not, retry with the same request id"))
@@ -247,7 +287,7 @@ class Driver:
             self._stored, self._flush_due = applied, NEVER
             self._compact()
         late = self._settings.state_flush_ms / 1000
-        self._text_due = now + (0.02 if text_due else late) if self._state_file.text_missing else NEVER
+        self._text_due = now + (TEXT_PAUSE_SECONDS if text_due else late) if self._state_file.text_missing else NEVER
 
     def _applied(self) -> Applied:
         index = self.consensus.algorithm.applied_index()

@@ -128,6 +128,16 @@ class Journal(PySyncObjJournal):  # type: ignore[misc]
         """Whether something must be durable before anything is sent or answered."""
         return self._state_dirty or self._stored_to != self.last_index or self._truncated
 
+    @property
+    def promises_dirty(self) -> bool:
+        """Whether the newest term or vote is not on disk yet."""
+        return self._state_dirty
+
+    @property
+    def durable_index(self) -> int:
+        """The last entry of the log that is on disk."""
+        return self._stored_to
+
     def entries(self, from_index: int, count_max: int) -> Sequence[Entry]:
         """At most `count_max` entries from `from_index`, which is not before the base."""
         position = from_index - self.first_index

@@ -34,6 +34,7 @@ class RaftSettings:
 
     transaction_bytes_max: int = 2 * 1024 * 1024
     proposals_waiting_max: int = 4096
+    gather_ms_max: int = 2  # requests wait for others no longer, and only while earlier ones are under way
     proposals_turn_max: int = 512  # appended and made durable together
     applied_turn_max: int = 1024  # entries applied in one turn
     append_bytes_max: int = 256 * 1024  # of entries in one message, unless one entry alone is larger

@@ -24,7 +24,7 @@ from raft.settings import Peer
 from raft.store import REQUESTS_REMEMBERED_MAX, Store
 from raft.watch import Change
 
-TEXTS_STEP_MAX = 32  # objects turned into JSON at a time, about 10 ms
+TEXTS_STEP_MAX = 16  # objects turned into JSON at a time, about 5 ms
 
 
 @dataclass(frozen=True)

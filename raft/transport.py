@@ -12,7 +12,7 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 
 import trio
 
@@ -60,7 +60,7 @@ class Transport:
 
     # ---- for the turn loop --------------------------------------------------------------------
 
-    def send(self, member: str, message: Message) -> None:
+    def _send(self, member: str, message: Message) -> None:
         """Queues a message; it is dropped where there is no connection, which Raft can bear."""
         way = self._ways.get(member) or self._open_way(member)
         if way is None:
@@ -76,8 +76,10 @@ class Transport:
             return
         self._unsent.add(member)
 
-    def push(self) -> None:
-        """Hands what `send` queued to the kernel, as far as it takes it."""
+    def send_all(self, messages: Iterable[tuple[str, Message]]) -> None:
+        """Sends messages, joined for each member; handed to the kernel on return as far as it takes them."""
+        for member, message in messages:
+            self._send(member, message)
         for member in self._unsent:
             way = self._ways.get(member)
             if way is None or way.line is None:

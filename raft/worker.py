@@ -88,6 +88,7 @@ class Worker:
         """`started` is called in the raft thread when the state is loaded, or cannot be."""
         self.seen = Seen()
         self.requests: deque[Request] = deque()  # the main thread appends, then calls `wake`
+        self._called = False  # the bell was rung for requests, and no turn has looked since
         self._settings, self._peers, self._tls = settings, {peer.node_id: peer for peer in peers}, tls
         self._handover = handover
         self._started = started
@@ -102,7 +103,9 @@ class Worker:
 
     def wake(self) -> None:
         """There are requests."""
-        self._soon(self._ring, idempotent=True)
+        if not self._called:
+            self._called = True
+            self._soon(self._ring, idempotent=True)
 
     def stop(self) -> None:
         """Ends `run`; safe before it began."""
@@ -227,12 +230,11 @@ class Worker:
             driver.connected(*transport.events.popleft())
         for sender, message in transport.take_inbox():
             driver.deliver(sender, message, now)
+        self._called = False  # before looking, so that no request is missed
         while self.requests:
             driver.request(self.requests.popleft())
-        turn = driver.turn(now)
-        for member, message in turn.outbox:
-            transport.send(member, message)
-        transport.push()
+        turn = driver.turn(now, transport.send_all)
+        transport.send_all(turn.outbox)
         members = driver.journal.membership + tuple(driver.consensus.learners.values())
         if members != self._members:
             self._members = members
