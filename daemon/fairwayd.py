@@ -6,7 +6,7 @@ import functools
 import logging
 import shutil
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TextIO
 
 import trio
 
@@ -27,6 +27,7 @@ from daemon.errors import Kind, Refused
 from daemon.identity.certificates import PeerIdentity, PeerKind
 from daemon.identity.identity import Identity
 from daemon.identity.tls import NodeTls
+from daemon.only_daemon import only_daemon
 from proto import control_pb2, host_pb2
 from proto import objects_pb2 as objects
 from proto.grpc_trio import Portal
@@ -52,9 +53,11 @@ class Fairwayd:
         self._config = config
         self._nursery: trio.Nursery | None = None
         self._portal: Portal | None = None
+        self._only: TextIO | None = None  # held for as long as this process lives
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Raises Refused where the socket or a port cannot be had, IdentityBroken, MemberFault."""
+        self._only = await trio.to_thread.run_sync(only_daemon, self._config.host.run_folder)
         identity = await trio.to_thread.run_sync(Identity.load, self._config.identity_folder)
         async with trio.open_nursery() as nursery:
             self._nursery, self._portal = nursery, Portal(nursery)
