@@ -182,7 +182,7 @@ def test_a_certificate_of_another_cluster_opens_nothing(cluster: Cluster, lonely
 
 
 def test_a_published_port_that_is_taken_is_refused(cluster: Cluster) -> None:
-    app = "name: {name}\nservices:\n  web:\n    image: static-web:1\n    ports: ['8099:8000']\n"
+    app = SITE.format(name="{name}", image="static-web:1") + "    ports: ['8099:8000']\n"
     cluster.deploy(app.format(name="first"))
     try:
         path = written(cluster, app.format(name="second"))
@@ -214,9 +214,7 @@ def wait_pending(cluster: Cluster, name: str, text: str) -> str:
 def test_more_memory_than_any_host_has_is_said_with_amounts(cluster: Cluster) -> None:
     text = SITE.format(name="greedy", image="static-web:1")
     with cluster.unchanged():
-        words = wait_pending(
-            cluster, "greedy", text + "    deploy: {resources: {reservations: {memory: 100g}}}\n"
-        )
+        words = wait_pending(cluster, "greedy", text + "    deploy: {resources: {reservations: {memory: 100g}}}\n")
     assert "memory" in words
     assert "100 GiB" in words
     assert "4 GiB" in words
