@@ -16,6 +16,7 @@ from daemon.agent.leader_connection import Leader, LeaderConnection
 from daemon.agent.network_agent import NetworkAgent
 from daemon.agent.reports import Reports
 from daemon.agent.task_host import ContainerHost
+from daemon.agent.volume_agent import VolumeAgent
 from daemon.api.cluster_context import VoterContext
 from daemon.api.event_log import EventLog
 from daemon.api.forwarding import Forwarder
@@ -101,8 +102,8 @@ class ClusterHost:
             )
             await nursery.start(runtime.run)
             await nursery.start(network.run)
-            self.parts = parts = self._assemble(runtime, network, peers, view, reports, voter)
             volumes = LocalVolumes(config.storage.volumes_folder, tuple(map(Path, config.storage.allowed_bind_mounts)))
+            self.parts = parts = self._assemble(runtime, network, volumes, peers, view, reports, voter)
             host = ContainerHost(
                 runtime,
                 network,
@@ -167,6 +168,7 @@ class ClusterHost:
         self,
         runtime: Runtime,
         network: Network,
+        volumes: LocalVolumes,
         peers: Peers,
         view: HostView,
         reports: Reports,
@@ -178,6 +180,7 @@ class ClusterHost:
             runtime,
             NetworkAgent(network, identity.node_id, view, reports),
             images,
+            VolumeAgent(volumes, view),
             view,
             reports,
             config.host.state_folder / "host-state.pb",

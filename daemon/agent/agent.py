@@ -19,6 +19,7 @@ from daemon.agent.network_agent import NetworkAgent
 from daemon.agent.reports import Reports
 from daemon.agent.task_host import ended
 from daemon.agent.task_runner import TaskHost, TaskRunner
+from daemon.agent.volume_agent import VolumeAgent
 from proto import objects_pb2 as objects
 from proto.host_pb2 import HostInstruction, HostReport
 from runtime.errors import NotFound, RuntimeFailure
@@ -41,6 +42,7 @@ class Agent:
         runtime: Runtime,
         network: NetworkAgent,
         images: ImageAgent,
+        volumes: VolumeAgent,
         view: HostView,
         reports: Reports,
         view_path: Path,
@@ -53,6 +55,7 @@ class Agent:
         self._runtime = runtime
         self._network = network
         self._images = images
+        self._volumes = volumes
         self._reports = reports
         self._view_path = view_path
         self._address = address
@@ -122,6 +125,7 @@ class Agent:
             self._nursery = nursery
             nursery.start_soon(self._network.run)
             nursery.start_soon(self._images.run)
+            nursery.start_soon(self._volumes.run)
             nursery.start_soon(self._save)
             nursery.start_soon(self._follow_events)
             nursery.start_soon(self._list_regularly)
@@ -138,6 +142,7 @@ class Agent:
     def _view_changed(self) -> None:
         self._network.changed()
         self._images.changed()
+        self._volumes.changed()
         self._note_withdrawals()
         self._reconcile()
 
