@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from net.netlink import (
     CREATE,
+    ECHO,
     EXCLUSIVE,
     Answer,
     Request,
@@ -95,7 +96,8 @@ def without_ipv6_address(number: int, name: str) -> Request:
 
 
 def delete_link(index: int, name: str) -> Request:
-    return Request(DELLINK, 0, _HEADER.pack(0, 0, 0, index, 0, 0), f"remove link {name}")
+    # Asked to echo, the kernel (6.2 and later) names us in the notification: see net/outside_changes_plan.py.
+    return Request(DELLINK, ECHO, _HEADER.pack(0, 0, 0, index, 0, 0), f"remove link {name}")
 
 
 def get_link(name: str) -> Request:

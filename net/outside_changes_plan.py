@@ -57,6 +57,5 @@ def concerns(message: Any, ours: Ours) -> bool:
     name = message.get_attr("IFLA_IFNAME") or ""
     if kind == rtnl.RTM_DELLINK:
         return name == ours.tunnel or name.startswith(f"{ours.prefix}t")
-    # The kernel itself (port 0) tells of carriers and the like, also after what we asked for.
-    asked_by_someone = message["header"]["pid"] != 0
-    return name == ours.tunnel and (asked_by_someone or not message["flags"] & _UP)
+    # It does not say by whom: what we set and mere changes of the carrier look the same, but are never a "down".
+    return name == ours.tunnel and not message["flags"] & _UP

@@ -56,7 +56,6 @@ def verdict(event: tuple[int, bytes], port: int) -> bool:
         (link(rtnl.RTM_DELLINK, "fwx0"), 99, True),
         (link(rtnl.RTM_DELLINK, "fwx0"), 4321, False),  # by ourselves
         (link(rtnl.RTM_NEWLINK, "fwx0", flags=0), 0, True),
-        (link(rtnl.RTM_NEWLINK, "fwx0"), 99, True),  # its MTU, say
         (link(rtnl.RTM_NEWLINK, "fwx0"), 0, False),  # carrier
         (link(rtnl.RTM_DELLINK, "fwt0123456789ab"), 99, True),
         (link(rtnl.RTM_NEWLINK, "fwt0123456789ab"), 0, False),
