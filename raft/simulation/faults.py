@@ -1,0 +1,190 @@
+"""Carries out the faults of a plan at their times, and ends them all."""
+
+from __future__ import annotations
+
+import random
+
+from raft.driver import Driver
+from raft.errors import MemberFault
+from raft.messages import AppendReply, StaleTerm, Vote, VoteRequest
+from raft.requests import AddVoter, HandOver, RemoveVoter
+from raft.settings import Peer
+from raft.simulation.checks import Violation
+from raft.simulation.cluster import Cluster
+from raft.simulation.member import SimulatedMember
+from raft.simulation.plan import Fault
+
+STRANGER_SECONDS = 0.15
+VOTERS_MIN = 3
+
+
+class Faults:
+    """Schedules everything that goes wrong until `end`."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster, self._events, self._plan = cluster, cluster.events, cluster.plan
+        self._dice = random.Random(f"faults {self._plan.seed}")  # noqa: S311 - the seed decides
+        self._over = False
+        for fault in self._plan.faults:
+            self._events.at(fault.at, self._strike, fault)
+        if self._plan.strangers:
+            self._events.after(STRANGER_SECONDS, self._stranger)
+
+    def end(self) -> None:
+        """Fine weather: ways open, disks work, clocks go right, hosts start."""
+        self._over = True
+        cluster = self._cluster
+        cluster.note("the faults are over")
+        cluster.network.heal()
+        for member in cluster.members.values():
+            member.disk.full = member.disk.error_next = False
+            member.disk.cut_in_statements = 0
+            member.slow_until, member.cut_in_send = 0.0, -1
+            member.clock.calm(self._events.now)
+            cluster.start(member)
+        for member in cluster.members.values():
+            for other in cluster.members.values():
+                if member is not other:
+                    # What was held or broken begins anew, as connections do that were silent for long.
+                    cluster.disconnect(member.name, other.name)
+                    cluster.connect_soon(member.name, other.name)
+            cluster.schedule(member)
+
+    # ---- one fault ----------------------------------------------------------------------------
+
+    def _strike(self, fault: Fault) -> None:
+        if self._over:
+            return
+        self._cluster.note(f"fault: {fault}")
+        cluster = self._cluster
+        member = cluster.members[fault.member]
+        match fault.kind:
+            case "partition":
+                self._partition(fault)
+            case "one-way":
+                cluster.network.block(fault.member, fault.other, fault.seconds, fault.flag)
+            case "flapping":
+                self._flap(fault, fault.number)
+            case "break":
+                cluster.disconnect(fault.member, fault.other)
+                self._events.after(fault.seconds, cluster.connect_soon, fault.member, fault.other)
+            case "power-cut" if member.driver is not None:
+                cluster.power_cut(member, fault.seconds)
+            case "restart" if member.driver is not None:
+                cluster.stop(member, fault.seconds, "it is restarted")
+            case "blackout":
+                for one in cluster.members.values():
+                    if one.driver is not None:
+                        cluster.power_cut(one, fault.seconds * self._dice.uniform(0.5, 1.5))
+            case "cut-in-write":
+                member.dark_seconds = fault.seconds
+                member.disk.cut_in_statements, member.disk.kept = fault.number, fault.flag
+            case "cut-in-send":
+                member.dark_seconds, member.cut_in_send = fault.seconds, fault.number
+            case "disk-full":
+                member.disk.full = True
+                self._events.after(fault.seconds, self._room, member)
+            case "disk-error":
+                member.dark_seconds = fault.seconds
+                member.disk.error_next, member.disk.kept = True, fault.flag
+            case "disk-slow":
+                member.slow_until = self._events.now + fault.seconds
+                member.slow_seconds = fault.number / 1000
+            case "rot":
+                self._rot(member, fault.seconds)
+            case "pause":
+                member.busy_until = max(member.busy_until, self._events.now + fault.seconds)
+            case "clock-jump":
+                member.clock.jump(fault.seconds)
+                member.turn_at = float("inf")
+                cluster.schedule(member)
+            case "membership":
+                self._change_members(member, fault.flag)
+            case "hand-over":
+                self._ask_leader(HandOver("operator: hand over", fault.member))
+
+    def _partition(self, fault: Fault) -> None:
+        """The member and `number` - 1 others on one side, the rest on the other."""
+        names = list(self._cluster.plan.names)
+        start = names.index(fault.member)
+        inside = {names[(start + offset) % len(names)] for offset in range(min(fault.number, len(names) - 1))}
+        for one in inside:
+            for other in set(names) - inside:
+                self._cluster.network.block(one, other, fault.seconds, fault.flag)
+                self._cluster.network.block(other, one, fault.seconds, fault.flag)
+
+    def _flap(self, fault: Fault, times: int) -> None:
+        if self._over or not times:
+            return
+        share = fault.seconds / fault.number
+        cluster = self._cluster
+        if fault.flag:
+            cluster.disconnect(fault.member, fault.other)
+            self._events.after(share / 2, cluster.connect_soon, fault.member, fault.other)
+        else:
+            cluster.network.block(fault.member, fault.other, share / 2, False)
+        self._events.after(share, self._flap, fault, times - 1)
+
+    def _room(self, member: SimulatedMember) -> None:
+        member.disk.full = False
+
+    def _rot(self, member: SimulatedMember, seconds: float) -> None:
+        """What a damaged disk holds is refused; then it turns out to have been the cable."""
+        rotten = member.disk.rotten(self._dice)
+        if rotten is None:
+            return
+        try:
+            Driver(member.settings, rotten, 0.0, lambda: 0.5, member.rules)
+        except MemberFault:
+            pass
+        else:
+            raise Violation(f"{member.name} starts from a state that is damaged or incomplete")
+        finally:
+            rotten.close()
+        if member.driver is not None:
+            self._cluster.stop(member, seconds, "its state was damaged")
+
+    def _change_members(self, member: SimulatedMember, add: bool) -> None:
+        leader = self._cluster.leader()
+        if leader is None or leader.driver is None:
+            return
+        voters = leader.driver.consensus.voters
+        if member.name not in voters:
+            self._ask_leader(AddVoter(f"operator: add {member.name}", Peer(member.name, "", 1)))
+        elif len(voters) > VOTERS_MIN or (add and len(voters) > 1):
+            self._ask_leader(RemoveVoter(f"operator: remove {member.name}", member.name))
+
+    def _ask_leader(self, request: AddVoter | RemoveVoter | HandOver) -> None:
+        leader = self._cluster.leader()
+        if leader is not None:
+            self._cluster.ask(leader.name, request)
+
+    # ---- a stranger ---------------------------------------------------------------------------
+
+    def _stranger(self) -> None:
+        """Says what somebody says who was a member once and does not know that it is none."""
+        if self._over:
+            return
+        dice = self._dice
+        self._events.after(dice.expovariate(1 / STRANGER_SECONDS), self._stranger)
+        member = self._cluster.members[dice.choice(self._plan.names)]
+        candidates = [
+            one
+            for one in self._cluster.members.values()
+            if one.driver is not None and one.driver.consensus.algorithm.role() == "candidate"
+        ]
+        if candidates:
+            member = dice.choice(candidates)
+        if member.driver is None:
+            return
+        algorithm, last = member.driver.consensus.algorithm, member.driver.journal.last_index
+        message = dice.choice(
+            (
+                Vote(algorithm.term()),
+                Vote(algorithm.term() + 1, rehearsal=True),
+                VoteRequest(algorithm.term() + dice.randint(0, 3), last + dice.randint(-2, 2), algorithm.term()),
+                AppendReply(algorithm.term(), last + 1, True, False, 10**6),
+                StaleTerm(algorithm.term() + 5),
+            )
+        )
+        self._cluster.inject(member.name, message)

@@ -1,0 +1,71 @@
+"""One simulated host: its disk and clock outlive power cuts, its driver does not."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+
+from raft.driver import Driver
+from raft.messages import Message
+from raft.requests import Request
+from raft.rules import Rules
+from raft.settings import RaftSettings
+from raft.simulation.clock import Clock
+from raft.simulation.disk import Disk
+
+NEVER = float("inf")
+
+
+@dataclass(eq=False)
+class SimulatedMember:
+    """`driver` is None while the host is down; what arrives then is lost."""
+
+    name: str
+    settings: RaftSettings
+    disk: Disk
+    clock: Clock
+    random: random.Random
+    rules: Rules
+    driver: Driver | None = None
+    life: int = 0  # counts the starts
+    inbox: list[tuple[str, Message]] = field(default_factory=list)
+    ways: list[tuple[str, bool]] = field(default_factory=list)
+    requests: list[Request] = field(default_factory=list)
+    busy_until: float = 0.0
+    turn_at: float = NEVER
+    slow_until: float = 0.0  # of its disk
+    slow_seconds: float = 0.0
+    cut_in_send: int = -1  # the power goes after so many messages of a turn; -1: not
+    dark_seconds: float = 0.5  # how long it stays down after a cut in a write
+    commit_seen: int = 1
+    applied_seen: int = 0
+    told: object = None  # what was last said of it with --show
+    _log: dict[int, int] = field(default_factory=dict)  # on disk, while it is down
+
+    def start(self, now: float) -> Driver:
+        """Loads the state as a daemon does. MemberFault where that is damaged."""
+        driver = Driver(self.settings, self.disk.database, self.clock.read(now), self.random.random, self.rules)
+        self.driver = driver
+        self.life += 1
+        self.commit_seen = driver.journal.first_index
+        self.applied_seen = 0
+        self.busy_until = now
+        return driver
+
+    def stop(self) -> None:
+        """The driver is gone, and with it all that was not on the disk."""
+        self.driver = None
+        self.life += 1
+        self.turn_at = NEVER
+        self.cut_in_send = -1
+        self.inbox.clear()
+        self.ways.clear()
+        self.requests.clear()
+        self._log = self.disk.log()
+
+    def holds(self, index: int, term: int) -> bool:
+        """Whether a restart now would find this entry, in the log or in the store."""
+        if self.driver is not None:
+            journal = self.driver.journal
+            return index < journal.first_index or journal.term_at(index) == term
+        return bool(self._log) and (index < min(self._log) or self._log.get(index) == term)
