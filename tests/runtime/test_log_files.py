@@ -1,0 +1,180 @@
+"""Records, rotation, tail and since: what is written to a task's log is what is read from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runtime import log_files, log_format, log_reader
+from runtime.log_files import LogFiles
+from runtime.log_format import LINE_BYTES_MAX, LineSplitter
+from runtime.log_reader import Position
+from runtime.unfinished_line import UnfinishedLine, path_of
+
+SECOND_NS = 1_000_000_000
+START_NS = 1_795_000_000 * SECOND_NS + 123_456_789
+
+
+def records(count: int, first: int = 0) -> bytes:
+    """One a second: line 0, line 1, ..."""
+    splitter = LineSplitter("out")
+    return b"".join(
+        splitter.feed(b"line %d\n" % number, START_NS + number * SECOND_NS) for number in range(first, first + count)
+    )
+
+
+def read(folder: Path, tail_lines: int = -1, since_unix_ms: int = 0) -> list[bytes]:
+    position = log_reader.beginning(folder, tail_lines, since_unix_ms)
+    texts: list[bytes] = []
+    while True:
+        lines, after = log_reader.read_batch(folder, position, since_unix_ms)
+        texts += [line.text for line in lines]
+        if after == position:
+            return texts
+        position = after
+
+
+def names(first: int, end: int) -> list[bytes]:
+    return [b"line %d" % number for number in range(first, end)]
+
+
+@given(st.lists(st.binary(max_size=60)), st.sampled_from(["out", "err"]), st.integers(1, 2**62))
+def test_lines_come_back_byte_for_byte_however_they_are_cut(pieces: list[bytes], stream: str, unix_ns: int) -> None:
+    unix_ns %= 250_000_000_000 * SECOND_NS // 1000  # years of four digits
+    splitter = LineSplitter(stream)
+    written = b"".join(splitter.feed(piece, unix_ns) for piece in pieces) + splitter.finish(unix_ns)
+    lines = [log_format.parse(record) for record in written.split(b"\n")[:-1]]
+    expected = b"".join(pieces).split(b"\n")
+    if not expected[-1]:
+        expected.pop()
+    assert [line.text for line in lines if line is not None] == expected
+    for line in lines:
+        assert line is not None
+        assert (line.unix_ns, line.standard_error) == (unix_ns, stream == "err")
+
+
+def test_a_long_line_goes_on_in_further_records() -> None:
+    splitter = LineSplitter("out")
+    text = bytes(range(11, 256)) * 200  # has no line end
+    written = splitter.feed(text + b"\nnext", START_NS)
+    assert splitter.unfinished == b"next"
+    assert written.count(b"Z out+ ") == len(text) // LINE_BYTES_MAX
+    parsed = [log_format.parse(record) for record in written.split(b"\n")[:-1]]
+    assert b"".join(line.text for line in parsed if line is not None) == text
+    endless = LineSplitter("err")
+    for _ in range(100):
+        endless.feed(b"x" * 1000, START_NS)
+        assert len(endless.unfinished) <= LINE_BYTES_MAX
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        b"",
+        b"2026-11-21T21:51:19.123456789Z",
+        b"2026-11-21T21:51:19.123456789Z other text",
+        b"2026-11-21T21:51:19.12345678xZ out text",
+        b"2026-13-21T21:51:19.123456789Z out text",
+        b"1.123456789Z out text",
+        b"\0" * 50,
+    ],
+)
+def test_what_is_no_record_is_passed_over(record: bytes) -> None:
+    assert log_format.parse(record) is None
+
+
+def test_rotation_keeps_the_newest_and_bounds_the_whole(tmp_path: Path) -> None:
+    files = LogFiles(tmp_path, size_bytes_max=400, files_max=3)
+    for number in range(100):
+        files.append(records(1, number))
+    files.close()
+    present = log_files.numbers(tmp_path)
+    assert len(present) == 3
+    assert present[-1] > 3
+    assert all(log_files.path_of(tmp_path, number).stat().st_size <= 400 for number in present)
+    texts = read(tmp_path)
+    assert texts == names(100 - len(texts), 100)
+
+
+def test_a_reader_that_rotation_overtook_goes_on_with_the_oldest_file(tmp_path: Path) -> None:
+    files = LogFiles(tmp_path, size_bytes_max=400, files_max=2)
+    files.append(records(3))
+    _, position = log_reader.read_batch(tmp_path, Position(1, 0), 0)
+    for number in range(3, 60):
+        files.append(records(1, number))
+    lines, position = log_reader.read_batch(tmp_path, position, 0)
+    assert position.number == log_files.numbers(tmp_path)[0]
+    assert lines[0].text in names(30, 60)
+    files.close()
+
+
+@pytest.mark.parametrize("size_bytes_max", [150, 1_000, 1_000_000])
+@pytest.mark.parametrize("tail", [0, 1, 2, 7, 40, 100])
+def test_tail_counts_back_over_files(tmp_path: Path, size_bytes_max: int, tail: int) -> None:
+    files = LogFiles(tmp_path, size_bytes_max, files_max=1000)
+    for number in range(40):
+        files.append(records(1, number))
+    files.close()
+    assert read(tmp_path, tail) == names(max(0, 40 - tail), 40)
+
+
+def test_tail_over_more_than_one_block(tmp_path: Path) -> None:
+    files = LogFiles(tmp_path, 100_000_000, 3)
+    count = 3 * log_reader.BATCH_BYTES_MAX // 40
+    files.append(records(count))
+    files.close()
+    assert read(tmp_path, count - 5) == names(5, count)
+
+
+def test_since_leaves_out_what_is_older(tmp_path: Path) -> None:
+    files = LogFiles(tmp_path, 300, 100)
+    files.append(records(10))
+    files.append(records(10, 10))
+    files.close()
+    since_ms = (START_NS + 12 * SECOND_NS) // 1_000_000
+    assert read(tmp_path, since_unix_ms=since_ms) == names(12, 20)
+    assert read(tmp_path, 3, since_ms) == names(17, 20)
+
+
+def test_a_torn_record_harms_no_other(tmp_path: Path) -> None:
+    files = LogFiles(tmp_path, 10_000, 3)
+    files.append(records(2) + b"2026-11-21T21:51")
+    files.close()
+    assert read(tmp_path) == names(0, 2)
+    files = LogFiles(tmp_path, 10_000, 3)
+    files.append(records(2, 2))
+    files.close()
+    assert read(tmp_path) == names(0, 4)
+
+
+def test_a_log_that_is_gone_is_empty(tmp_path: Path) -> None:
+    assert read(tmp_path / "none") == []
+    assert read(tmp_path / "none", 5) == []
+
+
+def test_an_unfinished_line_is_found_again_until_it_has_ended(tmp_path: Path) -> None:
+    files = LogFiles(tmp_path, 10_000, 3)
+    line = UnfinishedLine(tmp_path, "out")
+    assert line.load() == b""
+    files.append(records(2))
+    line.keep(b"a longer text", Position(*files.end))
+    line.keep(b"short", Position(*files.end))
+    assert UnfinishedLine(tmp_path, "out").load() == b"short"
+    assert UnfinishedLine(tmp_path, "err").load() == b""
+    files.append(LineSplitter("err").feed(b"of the other stream\n", START_NS))
+    assert UnfinishedLine(tmp_path, "out").load() == b"short"
+    files.append(records(1))
+    assert UnfinishedLine(tmp_path, "out").load() == b""
+    line.keep(b"", Position(*files.end))
+    line.close()
+    assert not path_of(tmp_path, "out").exists()
+    files.close()
+
+
+@pytest.mark.parametrize("content", [b"", b"1 2", b"1 0 9\nshort", b"x y z\nabc", b"\xff\xfe"])
+def test_a_torn_unfinished_line_is_none(tmp_path: Path, content: bytes) -> None:
+    path_of(tmp_path, "out").write_bytes(content)
+    assert UnfinishedLine(tmp_path, "out").load() == b""

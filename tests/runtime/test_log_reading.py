@@ -1,0 +1,194 @@
+"""Logs over restarts: what a process wrote is there once, whoever was not."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import trio
+
+from runtime.logs import TaskLogs
+from runtime.model import LoadedImage, RuntimeSettings
+from runtime.runtime import Runtime
+from runtime.unfinished_line import path_of
+from tests.runtime.conftest import drive, request_for, until
+
+ATTACHED = """
+import sys, trio
+from pathlib import Path
+from runtime.logs import TaskLogs
+from runtime.model import RuntimeSettings
+
+async def main() -> None:
+    base = Path(sys.argv[1])
+    async with trio.open_nursery() as nursery:
+        logs = TaskLogs(RuntimeSettings(base / "c.sock", base / "runc", base / "logs", base / "run"), nursery)
+        logs.attach("task", running=False)
+        print("attached", flush=True)
+
+trio.run(main)
+"""
+
+
+def with_logs(base: Path, body: Callable[[TaskLogs], Awaitable[None]]) -> None:
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            settings = RuntimeSettings(base / "c.sock", base / "runc", base / "logs", base / "run")
+            with trio.fail_after(10):
+                await body(TaskLogs(settings, nursery))
+            nursery.cancel_scope.cancel()
+
+    trio.run(main)
+
+
+def test_kill_of_the_daemon_loses_no_unfinished_line(tmp_path: Path) -> None:
+    fifo = tmp_path / "run" / "io" / "task" / "out"
+    daemon = subprocess.Popen([sys.executable, "-c", ATTACHED, str(tmp_path)], stdout=subprocess.PIPE)
+    assert daemon.stdout is not None
+    writer = -1
+    try:
+        assert daemon.stdout.readline() == b"attached\n"
+        writer = os.open(fifo, os.O_RDWR)  # both ends, as the shim has them
+        os.write(writer, b"one\ntwo, be")
+        kept = path_of(tmp_path / "logs" / "task", "out")
+        deadline = time.monotonic() + 10
+        while not (kept.exists() and kept.read_bytes().endswith(b"two, be")):
+            assert time.monotonic() < deadline, "the unfinished line was not kept"
+            time.sleep(0.005)
+        daemon.send_signal(signal.SIGKILL)
+        daemon.wait(10)
+        fifo.with_name("err").unlink()  # nobody writes to it here
+        os.write(writer, b"gun\nthree\nfour")
+
+        async def body(logs: TaskLogs) -> None:
+            logs.attach("task", running=True)
+            read = logs.read("task", follow=True, tail_lines=-1, since_unix_ms=0)
+            assert [(await read.__anext__()).text for _ in range(3)] == [b"one", b"two, begun", b"three"]
+            os.close(writer)
+            assert [line.text async for line in read] == [b"four"]
+            assert not kept.exists()
+
+        with_logs(tmp_path, body)
+    finally:
+        daemon.kill()
+        daemon.wait(10)
+        daemon.stdout.close()
+
+
+def test_a_daemon_that_goes_in_order_leaves_the_line_to_the_next(tmp_path: Path) -> None:
+    fifo = tmp_path / "run" / "io" / "task" / "out"
+    ends: list[int] = []
+
+    async def first(logs: TaskLogs) -> None:
+        logs.attach("task", running=False)
+        ends.append(os.open(fifo, os.O_RDWR))
+        os.write(ends[0], b"a line in")
+        await until(path_of(tmp_path / "logs" / "task", "out").exists)
+
+    async def second(logs: TaskLogs) -> None:
+        logs.recover("task")  # its task ended meanwhile, and what it had begun is its last line
+        assert [line.text async for line in logs.read("task", True, -1, 0)] == [b"a line in"]
+        logs.recover("task")
+        assert [line.text async for line in logs.read("task", True, -1, 0)] == [b"a line in"]
+
+    with_logs(tmp_path, first)
+    os.close(ends[0])
+    with_logs(tmp_path, second)
+
+
+def lines_after(settings: RuntimeSettings, container_id: str) -> list[bytes]:
+    """What a new daemon gives of the whole log of a task that ends."""
+
+    async def body(runtime: Runtime) -> list[bytes]:
+        await runtime.list()
+        await runtime.wait(container_id)
+        lines = [line.text async for line in runtime.read_log(container_id, follow=True)]
+        await runtime.delete(container_id)
+        return lines
+
+    return drive(settings, body)
+
+
+def started(settings: RuntimeSettings, image: LoadedImage, script: str) -> tuple[str, int]:
+    """Starts a container under a daemon that goes down once its first line, "one", has come."""
+    request = request_for(image, "sh", "-c", script)
+
+    async def body(runtime: Runtime) -> int:
+        await runtime.create(request)
+        pid = await runtime.start(request.id)
+        async for line in runtime.read_log(request.id, follow=True):
+            assert line.text == b"one"
+            break
+        return pid
+
+    return request.id, drive(settings, body)
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_every_line_of_a_task_that_outlives_the_daemon(settings: RuntimeSettings, image: LoadedImage) -> None:
+    script = (
+        "echo one; until [ -f /tmp/go ]; do sleep 0.02; done; seq 1 2000; touch /tmp/done;"
+        "until [ -f /tmp/end ]; do sleep 0.02; done; echo last"
+    )
+    container_id, pid = started(settings, image, script)
+    root = Path(f"/proc/{pid}/root/tmp")
+    (root / "go").touch()
+    wait_for((root / "done").exists)
+
+    async def second(runtime: Runtime) -> None:
+        await runtime.list()
+        read = runtime.read_log(container_id, follow=True)
+        while (await read.__anext__()).text != b"2000":
+            pass
+
+    drive(settings, second)
+    (root / "end").touch()
+    expected = [b"one", *(b"%d" % number for number in range(1, 2001))]
+    lines = lines_after(settings, container_id)
+    assert lines[: len(expected)] == expected
+    assert lines[len(expected) :] in ([], [b"last"])  # docs/logs.md: a last word without a daemon may be lost
+
+
+def test_a_task_that_ends_without_a_daemon_keeps_what_the_pipe_cannot_hold(
+    settings: RuntimeSettings, image: LoadedImage
+) -> None:
+    # Ten KB above the pipe's 1 MiB: the shim holds them, and with them the pipe. Much more and the task would wait.
+    count = 10_480
+    program = f"awk 'BEGIN {{ for (i = 0; i < {count}; i++) printf \"%0100d\\n\", i }}'"
+    container_id, pid = started(settings, image, f"echo one; until [ -f /tmp/go ]; do sleep 0.02; done; {program}")
+    (Path(f"/proc/{pid}/root/tmp") / "go").touch()
+    wait_for(lambda: not Path(f"/proc/{pid}").exists())
+    lines = lines_after(settings, container_id)
+    assert lines == [b"one", *(b"%0100d" % number for number in range(count))]
+
+
+def test_tail_and_since_of_a_task(settings: RuntimeSettings, image: LoadedImage) -> None:
+    async def body(runtime: Runtime) -> None:
+        request = request_for(image, "sh", "-c", "seq 1 50; echo x >&2")
+        await runtime.create(request)
+        await runtime.start(request.id)
+        await runtime.wait(request.id)
+        lines = [line async for line in runtime.read_log(request.id, follow=True)]
+        assert [line.text async for line in runtime.read_log(request.id, tail_lines=2)] == [
+            line.text for line in lines[-2:]
+        ]
+        later_ms = lines[-1].unix_ns // 1_000_000 + 1
+        assert [line async for line in runtime.read_log(request.id, since_unix_ms=later_ms)] == []
+        assert [line.standard_error for line in lines].count(True) == 1
+        await runtime.delete(request.id)
+        assert len([line async for line in runtime.read_log(request.id)]) == 51
+        await runtime.remove_logs(request.id)
+        assert not (settings.log_folder / request.id).exists()
+
+    drive(settings, body)
