@@ -146,6 +146,10 @@ class ClusterHost:
                 await member.propose(first, FIRST_LEADERSHIP_S_MAX)
         leadership = Leadership(member, identity.node_id, config.timing.host_down_ms)
         nursery.start_soon(leadership.run)
+        if first is not None:  # hosts that join at once find a leader in office
+            with trio.fail_after(FIRST_LEADERSHIP_S_MAX):
+                while leadership.current is None:
+                    await leadership.wait_changed()
 
         def leader() -> Leader | None:
             return self._leader_of(member)
