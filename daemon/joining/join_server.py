@@ -163,9 +163,9 @@ async def _listen(address: str, port: int) -> trio.SocketListener:
         listeners = await trio.open_tcp_listeners(port, host=address, backlog=_BACKLOG)
     except OSError as error:
         reason = "another program has it" if error.errno == errno.EADDRINUSE else str(error)
-        raise OSError(
-            error.errno,
+        raise Refused(
             f"the join port {port} cannot be opened on {address}: {reason}; set [join] port in the configuration",
+            Kind.NOT_POSSIBLE,
         ) from error
     return listeners[0]
 
