@@ -53,13 +53,16 @@ class Cluster:
         """The first operator's key; None where the lab was up before."""
         return self.lab.formed
 
-    def fairway(self, *arguments: str, host: str = "host-1", ok: bool = True) -> subprocess.CompletedProcess[str]:
+    def fairway(
+        self, *arguments: str, host: str = "host-1", ok: bool = True, text_in: str = ""
+    ) -> subprocess.CompletedProcess[str]:
         """Runs the command line against a host's own daemon; Failed where its exit status is not 0."""
         environment = dict(os.environ, FAIRWAY_SOCKET=str(self.lab.socket(host)), NO_COLOR="1")
         environment["FAIRWAY_CONFIG"] = str(self.folder / "config")
         done = subprocess.run(
             [sys.executable, "-m", "cli.main", *arguments],
             env=environment,
+            input=text_in,
             capture_output=True,
             text=True,
             timeout=COMMAND_SECONDS_MAX,
@@ -138,6 +141,22 @@ class Cluster:
         assert "Traceback" not in done.stderr
         return done.stderr
 
+    def serving(self, service: str) -> set[str]:
+        """Addresses that balancers send traffic of a service to."""
+        return {one["address"] for one in self.json("show", service)["endpoints"] if one["ready"]}
+
+    def ended_task(self, service: str) -> dict[str, Any]:
+        """The task of a service that ended last; waited for."""
+        found: list[dict[str, Any]] = []
+
+        def look() -> bool:
+            ended = [task for task in self.json("ps", service, "-a") if task["status"]["finished_unix_ms"]]
+            found[:] = sorted(ended, key=lambda task: task["status"]["finished_unix_ms"])
+            return bool(found)
+
+        self.wait(look, f"a task of {service} has ended")
+        return found[-1]
+
     def pending_reasons(self, service: str) -> str:
         """Why tasks of a service have no host, or what they last failed of, as `show` says it."""
         return "; ".join(self.json("show", service)["pending_reasons"])
@@ -186,6 +205,11 @@ class Cluster:
             if task["status"]["ready"] and task["desired"] == "running" and self.lab.is_on(names[task["node_id"]])
         ]
         return len(ready) == count
+
+
+def run_in_task(cluster: Cluster, target: str, *command: str) -> str:
+    """What a command prints in a task, or in the first running task of a service."""
+    return cluster.fairway("exec", target, "--", *command).stdout
 
 
 def _meta(row: dict[str, Any]) -> dict[str, Any]:
