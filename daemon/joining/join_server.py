@@ -68,7 +68,7 @@ class JoinServer:
     ) -> None:
         """Serves until cancelled; reports the port once it listens (port 0: any free one).
 
-        Raises OSError, in words, where the port cannot be opened.
+        Raises Refused (NOT_POSSIBLE) where the port cannot be opened.
         """
         listener = await _listen(listen_address, port)
         async with trio.open_nursery() as nursery, listener:

@@ -337,7 +337,7 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
     async def main() -> None:
         async with join_port(cluster) as port:
             server = JoinServer(cluster.identity, cluster.register, lambda: None)
-            with pytest.raises(OSError, match=f"the join port {port} cannot be opened"):
+            with pytest.raises(Refused, match=f"the join port {port} cannot be opened"):
                 await server.run(ADDRESS, port)
 
     within_deadline(main)
