@@ -128,6 +128,10 @@ class ImageStore:
         manifest, config = await self._read(manifest_digest)
         return await self._unpacker.unpack(manifest, config)
 
+    async def top_snapshot(self, manifest_digest: str) -> str:
+        """The name that `unpack` returns, without a look whether the snapshot is there."""
+        return image_model.chain_ids((await self._read(manifest_digest))[1].diff_ids)[-1]
+
     async def config(self, manifest_digest: str) -> ImageConfig:
         return (await self._read(manifest_digest))[1]
 

@@ -38,6 +38,8 @@ class BindMount:
     source: Path
     target: str  # absolute path in the container
     read_only: bool = False
+    # (st_dev, st_ino) that the source must still have when it is mounted; None: any.
+    identity: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 import trio
 
 from proto import containerd_pb2 as api
-from runtime import cgroup, features, image_files, oci_spec, process_spec, signals, users
+from runtime import cgroup, features, image_files, mounted, oci_spec, process_spec, signals, users
 from runtime.connection import Connection
 from runtime.containers import Containers
 from runtime.errors import MissingFeature, NotFound, RuntimeFailure, TimedOut, Unavailable
@@ -246,20 +246,27 @@ class Runtime:
     async def _create(self, request: ContainerRequest, oci: dict[str, object], labels: dict[str, str]) -> None:
         logs = self._task_logs()
         tty = request.spec.tty
-        top = await self.images.unpack(request.image_digest)
         await self._containers.create(request.id, labels, request.spec.image, oci)
         try:
-            mounts = await self._containers.prepare(request.id, top)
+            mounts = await self._prepare(request)
             logs.attach(request.id, running=False)
             stdin = logs.make_stdin(request.id) if request.spec.stdin_open else ""
             stdout, stderr = logs.fifo_paths(request.id, tty)
-            await self._containers.create_task(
+            process_id = await self._containers.create_task(
                 request.id, mounts, stdin, str(stdout), str(stderr) if stderr else "", tty
             )
+            mounted.verify(process_id, request.mounts)
         except BaseException:
             with trio.move_on_after(KILL_WAIT_MS_MAX / 1000, shield=True):
                 await self._undo(request.id)
             raise
+
+    async def _prepare(self, request: ContainerRequest) -> Sequence[api.Mount]:
+        """The root file system. Nearly always the image is unpacked already, so it is looked at only where not."""
+        try:
+            return await self._containers.prepare(request.id, await self.images.top_snapshot(request.image_digest))
+        except NotFound:
+            return await self._containers.prepare(request.id, await self.images.unpack(request.image_digest))
 
     async def _undo(self, container_id: str) -> None:
         try:

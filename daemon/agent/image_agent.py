@@ -42,6 +42,7 @@ class ImageAgent:
         self._peers = peers
         self._reports = reports
         self._node_id = node_id
+        self._ready: set[str] = set()  # unpacked here, as far as is known
         self._unknown_since_s: dict[str, float] = {}
         self._wake = trio.Event()
         self._fetching = trio.Lock()  # one image at a time: they share the link and the disk
@@ -93,11 +94,14 @@ class ImageAgent:
             # One that was loaded here a moment ago may not be committed yet.
             if now_s - self._unknown_since_s.get(image.manifest_digest, now_s) >= UNKNOWN_KEPT_S:
                 logger.info("removing image %s: the cluster has it no more", image.name)
+                self.doubt(image.manifest_digest)
                 await self._images.remove(image.manifest_digest)
                 await self._report()
 
     async def ensure(self, digest: str, name: str, progress: Callable[[str], None]) -> None:
         """The image is here and unpacked when this returns. Raises TaskFailure."""
+        if digest in self._ready:
+            return
         failure = "no host holds it"
         for _ in range(ENSURE_TRIES_MAX):
             try:
@@ -108,10 +112,15 @@ class ImageAgent:
                         break
                     await self._fetch(image)
                 await self._images.unpack(digest)
+                self._ready.add(digest)
                 return
             except (RuntimeFailure, Refused) as error:
                 failure = str(error)
         raise TaskFailure(f"image {name} cannot be had: {failure}")
+
+    def doubt(self, digest: str) -> None:
+        """Something of an image that was here is not: the next `ensure` looks again."""
+        self._ready.discard(digest)
 
     async def _fetch(self, image: objects.Image) -> None:
         async with self._fetching:

@@ -16,7 +16,7 @@ from net.errors import NetworkError
 from net.network import Network
 from proto import objects_pb2 as objects
 from runtime import oci_spec
-from runtime.errors import NotFound, RuntimeFailure
+from runtime.errors import AlreadyExists, NotFound, RuntimeFailure
 from runtime.healthcheck import Check, HealthReport, effective, run_healthcheck
 from runtime.model import BindMount, ContainerExit, ContainerRequest, ObservedContainer, TmpfsMount
 from runtime.runtime import Runtime
@@ -31,6 +31,7 @@ STOP_GRACE_MS_DEFAULT = 10_000
 LISTEN_POLL_S_MIN = 0.02
 LISTEN_POLL_S_MAX = 0.5
 IDLE_POLL_S = 0.05
+SHIMS_MAX = 4  # of one service on a host
 LABEL_TASK = "fairway.task"
 LABEL_SERVICE = "fairway.service"
 LABEL_APP = "fairway.app"
@@ -63,12 +64,20 @@ class ContainerHost:
     async def start(self, task: objects.Task, progress: Callable[[str], None]) -> int:
         """See TaskHost."""
         try:
-            await self._images.ensure(task.image_digest, task.spec.container.image, progress)
-            request = await self._request(task)
-            await self._runtime.create(request)
-            return await self._runtime.start(task.meta.id)
+            try:
+                return await self._try_start(task, progress)
+            except (NotFound, AlreadyExists):
+                # The image has gone since it was looked for, or an earlier try left something half made.
+                self._images.doubt(task.image_digest)
+                await self._runtime.delete(task.meta.id)
+                return await self._try_start(task, progress)
         except (RuntimeFailure, NetworkError, StorageFailure, OSError) as error:
             raise TaskFailure(str(error)) from error
+
+    async def _try_start(self, task: objects.Task, progress: Callable[[str], None]) -> int:
+        await self._images.ensure(task.image_digest, task.spec.container.image, progress)
+        await self._runtime.create(await self._request(task))
+        return await self._runtime.start(task.meta.id)
 
     async def _request(self, task: objects.Task) -> ContainerRequest:
         spec = task.spec.container
@@ -95,7 +104,9 @@ class ContainerHost:
             network_namespace=namespace,
             mounts=await self._mounts(task),
             files=files,
-            shim_group=f"{task.meta.tenant}-{task.app}-{task.service}",
+            # One shim serves several tasks of a service, which saves a process each; it makes them one after
+            # the other, so there are as many shims as containers are started at a time.
+            shim_group=f"{task.meta.tenant}-{task.app}-{task.service}-{task.slot % SHIMS_MAX}",
             environment={},
         )
 
@@ -113,7 +124,7 @@ class ContainerHost:
         return tuple(
             TmpfsMount(mount.target, mount.tmpfs_size_bytes, mount.tmpfs_mode, mount.read_only)
             if mount.source is None
-            else BindMount(mount.source, mount.target, mount.read_only)
+            else BindMount(mount.source, mount.target, mount.read_only, mount.identity)
             for mount in prepared
         )
 
