@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import grpc
@@ -12,7 +13,7 @@ from daemon.errors import Kind, Refused
 from proto.grpc_trio import call
 from proto.host_pb2 import ExecInput, ExecOutput, ExecStart
 from proto.host_pb2_grpc import HostStub
-from runtime.errors import NotFound, RuntimeFailure
+from runtime.errors import CannotStart, NotFound, RuntimeFailure
 from runtime.execution import ExecSession
 from runtime.runtime import Runtime
 
@@ -33,6 +34,11 @@ async def serve_exec(runtime: Runtime, receive: Receive, send: Send) -> None:
             tty=start.tty,
             stdin=start.stdin,
         )
+    except CannotStart as error:  # as a shell has it: a command that is not there, one that does not run
+        missing = "not found" in str(error) or "no such file" in str(error)
+        await send(ExecOutput(stderr=f"{error}\n".encode()))
+        await send(ExecOutput(exit_code=127 if missing else 126))
+        return
     except RuntimeFailure as error:
         kind = Kind.NOT_FOUND if isinstance(error, NotFound) else Kind.NOT_POSSIBLE
         raise Refused(str(error), kind) from error
@@ -51,7 +57,8 @@ async def _feed(session: ExecSession, receive: Receive) -> None:
     while (message := await receive()) is not None:
         match message.WhichOneof("input"):
             case "stdin":
-                await session.send_stdin(message.stdin)
+                with contextlib.suppress(BrokenPipeError):  # it reads no more: its end and its exit code come
+                    await session.send_stdin(message.stdin)
             case "resize":
                 await session.resize(message.resize.columns, message.resize.rows)
             case "close_stdin":

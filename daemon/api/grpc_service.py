@@ -92,13 +92,14 @@ def _handler(
     async def serve(request: Any, context: Context) -> Any:
         try:
             return await portal.enter(_run, method, function, authorise, redirect, request, context)
-        except Refused as refused:
-            await context.abort(STATUS[refused.kind], refused.message)
-        except grpc.aio.AioRpcError as error:  # the leader's own answer to a call that was passed on
-            await context.abort(error.code(), error.details() or "", error.trailing_metadata() or ())
         except (grpc.aio.AbortError, grpc.aio.UsageError):
             raise
-        except Exception:
+        except Exception as error:
+            answer = _answer(error)
+            if isinstance(answer, Refused):
+                await context.abort(STATUS[answer.kind], answer.message)
+            if isinstance(answer, grpc.aio.AioRpcError):  # another host's own answer to a call that was passed on
+                await context.abort(answer.code(), answer.details() or "", answer.trailing_metadata() or ())
             logger.exception("%s failed", method.path)
             await context.abort(grpc.StatusCode.INTERNAL, f"{method.path} failed; fairwayd's log on this host says why")
 
@@ -112,6 +113,14 @@ def _handler(
         serve, request_deserializer=method.request_class.FromString, response_serializer=_serialise
     )
     return handler
+
+
+def _answer(error: Exception) -> Exception:
+    """What to tell the caller: the error itself, or the first answer among those that a nursery has gathered."""
+    if isinstance(error, ExceptionGroup):
+        leaves = [_answer(each) for each in error.exceptions]
+        return next((leaf for leaf in leaves if isinstance(leaf, (Refused, grpc.aio.AioRpcError))), error)
+    return error
 
 
 def _serialise(message: Message) -> bytes:
