@@ -1195,12 +1195,33 @@ Global___ListServicesRequest: _TypeAlias = ListServicesRequest  # noqa: Y015
 class ServiceView(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class VolumeHostsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     SERVICE_FIELD_NUMBER: _builtins.int
     RUNNING_FIELD_NUMBER: _builtins.int
     READY_FIELD_NUMBER: _builtins.int
     ENDPOINTS_FIELD_NUMBER: _builtins.int
     PENDING_REASONS_FIELD_NUMBER: _builtins.int
     UPDATED_FIELD_NUMBER: _builtins.int
+    VOLUME_HOSTS_FIELD_NUMBER: _builtins.int
     running: _builtins.int
     ready: _builtins.int
     updated: _builtins.int
@@ -1211,6 +1232,10 @@ class ServiceView(_message.Message):
     def endpoints(self) -> _containers.RepeatedCompositeFieldContainer[_objects_pb2.Endpoint]: ...
     @_builtins.property
     def pending_reasons(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def volume_hosts(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """named volume -> name of the host that holds it"""
+
     def __init__(
         self,
         *,
@@ -1220,10 +1245,11 @@ class ServiceView(_message.Message):
         endpoints: _abc.Iterable[_objects_pb2.Endpoint] | None = ...,
         pending_reasons: _abc.Iterable[_builtins.str] | None = ...,
         updated: _builtins.int = ...,
+        volume_hosts: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["service", b"service"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoints", b"endpoints", "pending_reasons", b"pending_reasons", "ready", b"ready", "running", b"running", "service", b"service", "updated", b"updated"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoints", b"endpoints", "pending_reasons", b"pending_reasons", "ready", b"ready", "running", b"running", "service", b"service", "updated", b"updated", "volume_hosts", b"volume_hosts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
