@@ -117,18 +117,19 @@ class Driver:
 
     # ---- the turn -----------------------------------------------------------------------------
 
-    def turn(self, now: float, send_early: Callable[[Outbox], None] | None = None) -> Turn:
+    def turn(self, now: float, send: Callable[[Outbox], None] | None = None) -> Turn:
         """One turn. MemberFault where the disk fails or the state is not to be trusted any more.
 
-        `send_early` is given what may be sent while this turn is not on disk yet (see `_take_early`).
+        With `send` messages go out as soon as they may: a leader's entries while the disk is still writing
+        them (see `_take_early`), all others before the turn applies anything; the outbox is empty then.
         """
         turn = Turn()
         if now >= self._gather_until or not (self._waiting or self._barriers):
             self._take_requests(turn, now)
         self.consensus.tick(now)
         self._step_changes(turn, now)
-        if send_early is not None and (early := self._take_early()):
-            send_early(early)
+        if send is not None and (early := self._take_early()):
+            send(early)
         try:
             if "persist-before-send" in self._rules or self._installed is not None or now >= self._flush_due:
                 self._make_durable(now)
@@ -137,6 +138,9 @@ class Driver:
                 raise DiskFull("no room for the cluster's state: free some on the disk that holds it") from error
             raise MemberFault(f"the cluster's state cannot be written: {error}") from error
         turn.outbox, self.consensus.outbox = self.consensus.outbox, []
+        if send is not None:
+            send(turn.outbox)
+            turn.outbox = []
         turn.restored, self._installed = self._installed is not None, None
         self._apply(turn, now)
         self._answer_barriers(turn)

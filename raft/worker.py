@@ -28,6 +28,7 @@ from raft.settings import Peer, RaftSettings
 from raft.status import Role
 from raft.store import Store
 from raft.transport import Transport
+from raft.turns import Turns
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +94,7 @@ class Worker:
         self._handover = handover
         self._started = started
         self._token: trio.lowlevel.TrioToken | None = None
-        self._bell = trio.Event()
+        self._turning: Turns | None = None
         self._stopping = trio.Event()
         self._stop_asked = False
         self._transport: Transport | None = None
@@ -137,7 +138,8 @@ class Worker:
             nursery.cancel_scope.cancel()
 
     def _ring(self) -> None:
-        self._bell.set()
+        if self._turning is not None:
+            self._turning.ring()
 
     def _take_address(self, peer: Peer) -> None:
         self._peers[peer.node_id] = peer
@@ -214,15 +216,16 @@ class Worker:
         return _End("it ended without a reason", final=False)
 
     async def _turn_forever(self, driver: Driver, transport: Transport) -> None:
-        while True:
-            self._one_turn(driver, transport)
-            bell = self._bell = trio.Event()
-            pause = driver.wake_at(now := time.monotonic()) - now
-            if pause <= 0 or self.requests or transport.inbox or transport.events:
-                await trio.lowlevel.checkpoint()
-            else:
-                with trio.move_on_after(pause):
-                    await bell.wait()
+        def pause() -> float:
+            if self.requests or transport.inbox or transport.events:
+                return 0.0
+            return driver.wake_at(now := time.monotonic()) - now
+
+        self._turning = Turns(lambda: self._one_turn(driver, transport), pause)
+        try:
+            await self._turning.run()
+        finally:
+            self._turning = None
 
     def _one_turn(self, driver: Driver, transport: Transport) -> None:
         now = time.monotonic()
@@ -234,7 +237,6 @@ class Worker:
         while self.requests:
             driver.request(self.requests.popleft())
         turn = driver.turn(now, transport.send_all)
-        transport.send_all(turn.outbox)
         members = driver.journal.membership + tuple(driver.consensus.learners.values())
         if members != self._members:
             self._members = members
