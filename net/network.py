@@ -26,8 +26,9 @@ log = logging.getLogger(__name__)
 
 CHECK_EVERY_SECONDS = 3.0
 CHECK_CPU_SHARE_MAX = 0.02
-CHECK_AFTER_CHANGE_CPU_SHARE_MAX = 0.05  # of checks because someone else changed something
+CHECK_AFTER_CHANGE_CPU_SHARE_MAX = 0.05  # as far as the longest rest allows
 CHECK_AFTER_CHANGE_REST_SECONDS = 0.2
+CHECK_AFTER_CHANGE_REST_SECONDS_MAX = 1.0
 CHECK_BACK_OFF_SECONDS_MAX = 60.0
 FIRST_APPLY_SECONDS_MAX = 30.0
 DRIFT_WORDS_MAX = 20
@@ -216,6 +217,7 @@ class Network:
                 took_seconds = trio.current_time() - started
                 wait_seconds = max(CHECK_EVERY_SECONDS, took_seconds / CHECK_CPU_SHARE_MAX)
                 rest_seconds = max(CHECK_AFTER_CHANGE_REST_SECONDS, took_seconds / CHECK_AFTER_CHANGE_CPU_SHARE_MAX)
+                rest_seconds = min(rest_seconds, CHECK_AFTER_CHANGE_REST_SECONDS_MAX)
             except Exception as error:
                 self.counters.check_failure_count += 1
                 wait_seconds *= 2
