@@ -9,10 +9,10 @@ import datetime
 import logging
 import os
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import trio
 from google.protobuf.empty_pb2 import Empty
@@ -117,13 +117,31 @@ class Connection:
     @asynccontextmanager
     async def exchange(
         self, method: str, reply_type: type[Reply], *, lease: str = ""
-    ) -> AsyncIterator[Exchange[Reply]]:
-        """A stream of messages both ways, ended with the block."""
+    ) -> AsyncIterator[Callable[[Message], Awaitable[Reply]]]:
+        """A stream in lockstep: gives a function that sends a message and returns the reply to it."""
         await self._wait_ready()
         metadata = self._metadata + ((("containerd-lease", lease),) if lease else ())
         stream = self._method("stream_stream", method, reply_type)(metadata=metadata)
+
+        async def send(request: Message) -> Reply:
+            with _failures(method):
+                try:
+                    await call(stream.write(request))
+                except aio.AioRpcError:
+                    raise
+                except Exception as error:  # the stream ended: its status says why
+                    status = await call(stream.code())
+                    details = await call(stream.details())
+                    raise errors.from_status(method, status, str(details or error)) from None
+                reply = await call(stream.read())
+                if reply is aio.EOF:
+                    status = await call(stream.code())
+                    raise errors.from_status(method, status, "the stream ended early")
+            answer: Reply = reply
+            return answer
+
         try:
-            yield Exchange(method, stream)
+            yield send
         finally:
             stream.cancel()
 
@@ -254,43 +272,6 @@ class Connection:
         if reason != self.error:
             log.warning("containerd at %s: %s", self._socket, reason)
         self.error = reason
-
-
-class Exchange(Generic[Reply]):
-    """One stream both ways; replies come in the order of the messages. Methods raise RuntimeFailure."""
-
-    def __init__(self, method: str, stream: Any) -> None:
-        self._method = method
-        self._stream = stream
-
-    async def send(self, request: Message) -> None:
-        """Waits while containerd cannot take more."""
-        with _failures(self._method):
-            try:
-                await call(self._stream.write(request))
-            except aio.AioRpcError:
-                raise
-            except Exception as error:  # the stream ended: its status says why
-                raise await self._ending(str(error)) from None
-
-    async def receive(self) -> Reply:
-        """The reply to the oldest message that has had none."""
-        with _failures(self._method):
-            reply = await call(self._stream.read())
-            if reply is aio.EOF:
-                raise await self._ending("the stream ended early")
-        answer: Reply = reply
-        return answer
-
-    async def ask(self, request: Message) -> Reply:
-        """In lockstep: sends, and waits for the reply."""
-        await self.send(request)
-        return await self.receive()
-
-    async def _ending(self, otherwise: str) -> errors.RuntimeFailure:
-        status = await call(self._stream.code())
-        details = await call(self._stream.details())
-        return errors.from_status(self._method, status, str(details or otherwise))
 
 
 class _failures:

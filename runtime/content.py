@@ -15,8 +15,7 @@ from runtime.connection import Connection
 from runtime.errors import AlreadyExists, InvalidImage, NotFound, NotPossible, RuntimeFailure
 from runtime.image_model import Blob
 
-CHUNK_BYTES_MAX = 256 * 1024  # of one message; containerd writes each to disk while the next is under way
-UNANSWERED_MAX = 8  # messages sent before the first of them is waited for
+CHUNK_BYTES_MAX = 256 * 1024  # of one message; measured: a third faster than 1 MiB
 READ_AHEAD_MAX = 8  # chunks of the source that are held while containerd writes
 ABORT_WAIT_MS = 5_000
 _METHOD = "content.v1.Content/Write"
@@ -76,8 +75,8 @@ class ContentStore:
         reference = _reference(blob)
         request = api.WriteContentRequest(ref=reference, total=blob.size_bytes, expected=blob.digest)
         try:
-            async with self._connection.exchange(_METHOD, api.WriteContentResponse, lease=lease) as stream:
-                await stream.ask(request)
+            async with self._connection.exchange(_METHOD, api.WriteContentResponse, lease=lease) as send:
+                await send(request)
         except AlreadyExists:
             return True
         await self._abort(reference)
@@ -97,10 +96,10 @@ class ContentStore:
     async def _write(
         self, reference: str, blob: Blob, chunks: AsyncIterator[bytes], lease: str, labels: Mapping[str, str]
     ) -> None:
-        offset, unanswered = 0, 0
+        offset = 0
         fields: dict[str, Any] = {"ref": reference, "total": blob.size_bytes, "expected": blob.digest}
         async with (
-            self._connection.exchange(_METHOD, api.WriteContentResponse, lease=lease) as stream,
+            self._connection.exchange(_METHOD, api.WriteContentResponse, lease=lease) as send,
             _read_ahead(chunks) as ahead,
         ):
             async for chunk in ahead:
@@ -109,18 +108,13 @@ class ContentStore:
                 view = memoryview(chunk)
                 for start in range(0, len(chunk), CHUNK_BYTES_MAX):
                     data = bytes(view[start : start + CHUNK_BYTES_MAX])
-                    await stream.send(api.WriteContentRequest(action=_WRITE, offset=offset, data=data, **fields))
+                    # In lockstep: grpc.aio forgets why a stream ended where a write meets its end.
+                    await send(api.WriteContentRequest(action=_WRITE, offset=offset, data=data, **fields))
                     offset += len(data)
-                    unanswered += 1
-                    if unanswered >= UNANSWERED_MAX:
-                        await stream.receive()
-                        unanswered -= 1
             if offset != blob.size_bytes:
                 raise InvalidImage(f"blob {blob.digest} has {offset} bytes instead of {blob.size_bytes}")
-            for _ in range(unanswered):
-                await stream.receive()
             try:
-                await stream.ask(api.WriteContentRequest(action=_COMMIT, offset=offset, labels=labels, **fields))
+                await send(api.WriteContentRequest(action=_COMMIT, offset=offset, labels=labels, **fields))
             except NotPossible as error:
                 raise InvalidImage(f"blob {blob.digest} does not match its digest ({error})") from None
 

@@ -12,6 +12,7 @@ import logging
 import shutil
 import time
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 
 import trio
@@ -86,14 +87,14 @@ class TaskLogs:
         fifo.make(path)
         return str(path)
 
-    def attach(self, task_id: str, *, running: bool) -> None:
+    def attach(self, task_id: str, *, running: bool, tty: bool = False) -> None:
         """Makes the FIFOs where they are lacking and reads them until every writer has closed.
 
-        `running` False: the container has yet to start, so a writer is waited for. Does nothing where
-        the FIFOs are read already. Raises OSError, such as a full disk.
+        `running` False: the container has yet to start, so a writer is waited for; with `tty` it has only one
+        stream. Does nothing where the FIFOs are read already. Raises OSError, such as a full disk.
         """
         if task_id not in self._live:
-            self._open(task_id, running=running, writers=True)
+            self._open(task_id, () if running else ("out",) if tty else STREAMS, writers=True)
 
     def recover(self, task_id: str) -> None:
         """The task had ended when this daemon first saw it: takes what is left of its output, once.
@@ -105,18 +106,20 @@ class TaskLogs:
         elif task_id not in self._complete:
             left = [path_of(self.folder(task_id), stream) for stream in STREAMS]
             if any(path.exists() for path in (*left, self._settings.run_folder / "io" / task_id)):
-                self._open(task_id, running=True, writers=False)
+                self._open(task_id, (), writers=False)
             else:
                 self._complete.add(task_id)
 
-    def _open(self, task_id: str, *, running: bool, writers: bool) -> None:
+    def _open(self, task_id: str, made: Sequence[str], *, writers: bool) -> None:
+        """`made`: the streams whose FIFOs are made; of the others those are read that there are."""
         readers: dict[str, fifo.FifoReader] = {}
         base = self._settings.run_folder / "io" / task_id
         try:
             for stream in STREAMS:
-                if running and not (base / stream).exists():
+                if stream in made:
+                    fifo.make(base / stream)
+                elif not (base / stream).exists():
                     continue
-                fifo.make(base / stream)
                 readers[stream] = fifo.FifoReader(base / stream)
             files = LogFiles(self.folder(task_id), self._settings.log_size_bytes_max, self._settings.log_files_max)
         except OSError:

@@ -249,7 +249,7 @@ class Runtime:
         await self._containers.create(request.id, labels, request.spec.image, oci)
         try:
             mounts = await self._prepare(request)
-            logs.attach(request.id, running=False)
+            logs.attach(request.id, running=False, tty=tty)
             stdin = logs.make_stdin(request.id) if request.spec.stdin_open else ""
             stdout, stderr = logs.fifo_paths(request.id, tty)
             process_id = await self._containers.create_task(

@@ -43,6 +43,8 @@ class PreparedMount:
     tmpfs_mode: int = 0
     # The volume is empty: give it what the image has at `target` (storage.population.populate).
     wants_image_content: bool = False
+    # (device, inode) of a path that others may exchange until it is mounted; None: nobody else can.
+    identity: tuple[int, int] | None = None
 
 
 class LocalVolumes:
@@ -90,7 +92,8 @@ class LocalVolumes:
                 prepared.append(PreparedMount(need.target, None, need.read_only, need.size_bytes, need.mode))
             elif isinstance(need, BindNeed):
                 source = await trio.to_thread.run_sync(allowed_source, need.source, self._allowed)
-                prepared.append(PreparedMount(need.target, source, need.read_only))
+                identity = source.device, source.inode
+                prepared.append(PreparedMount(need.target, source.path, need.read_only, identity=identity))
             else:
                 volume = self._volume(task_id, app, need, volume_ids)
                 path = await self._ensure(volume)

@@ -88,21 +88,20 @@ def reports(check: Check, *results: Result) -> tuple[list[HealthReport], list[fl
     seen: list[HealthReport] = []
     moments: list[float] = []
     left = list(results)
+    began: list[float] = []
 
     async def probe(command: Sequence[str], timeout_ms: int) -> tuple[int, bytes]:
         assert (tuple(command), timeout_ms) == (check.command, check.timeout_ms)
-        moments.append(round(trio.current_time() - began, 3))
+        moments.append(round(trio.current_time() - began[0], 3))
         result = left.pop(0) if left else errors.NotFound("gone")
         if isinstance(result, Exception):
             raise result
         return result
 
     async def body() -> None:
-        nonlocal began
-        began = trio.current_time()
+        began.append(trio.current_time())
         await run_healthcheck(check, probe, seen.append)
 
-    began = 0.0
     trio.run(body, clock=trio.testing.MockClock(autojump_threshold=0))
     return seen, moments
 

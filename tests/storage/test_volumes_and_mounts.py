@@ -10,7 +10,7 @@ import trio
 
 from proto.objects_pb2 import Mount
 from storage import errors, mount_plan
-from storage.bind_mounts import allowed_source
+from storage.bind_mounts import CheckedSource, allowed_source
 from storage.mount_plan import BindNeed, TmpfsNeed, VolumeNeed
 from storage.population import populate
 from storage.volumes import LocalVolumes
@@ -58,7 +58,8 @@ def test_bind_mounts_are_allowed_below_prefixes_only(tmp_path: Path) -> None:
     (tmp_path / "secret").mkdir()
     (inside / "way-out").symlink_to(tmp_path / "secret")
     allowed = (tmp_path / "allowed",)
-    assert allowed_source(str(inside), allowed) == inside
+    info = inside.stat()
+    assert allowed_source(str(inside), allowed) == CheckedSource(inside, info.st_dev, info.st_ino)
     for source in (inside / "way-out", tmp_path / "secret", tmp_path / "allowed-not", inside / "../.."):
         with pytest.raises(errors.NotAllowed, match=r"storage\.allowed_bind_mounts"):
             allowed_source(str(source), allowed)
