@@ -143,7 +143,8 @@ def _error(text: str, code: int) -> sqlite3.OperationalError:
 
 def _in_memory(content: bytes) -> sqlite3.Connection:
     connection = sqlite3.connect(":memory:", isolation_level=None)
-    connection.deserialize(content)
+    # Bytes 18 and 19 of the header: no write-ahead log, which a database in memory cannot have.
+    connection.deserialize(content[:18] + b"\1\1" + content[20:])
     return connection
 
 
