@@ -8,12 +8,13 @@ from pathlib import Path
 
 import trio
 
-from daemon.agent import listening, task_files
+from daemon.agent import task_files
 from daemon.agent.host_view import HostView
 from daemon.agent.image_agent import ImageAgent
 from daemon.agent.task_runner import Readiness, TaskFailure
 from net.errors import NetworkError
 from net.network import Network
+from net.task_sockets import TaskSockets
 from proto import objects_pb2 as objects
 from runtime import oci_spec
 from runtime.errors import AlreadyExists, NotFound, RuntimeFailure
@@ -30,7 +31,7 @@ logger = logging.getLogger(__name__)
 STOP_GRACE_MS_DEFAULT = 10_000
 LISTEN_POLL_S_MIN = 0.02
 LISTEN_POLL_S_MAX = 0.5
-IDLE_POLL_S = 0.05
+IDLE_POLL_S = 0.1
 SHIMS_MAX = 4  # of one service on a host
 LABEL_TASK = "fairway.task"
 LABEL_SERVICE = "fairway.service"
@@ -161,18 +162,22 @@ class ContainerHost:
 
     async def _wait_listening(self, task: objects.Task, pid: int, report: Callable[[Readiness], None]) -> None:
         """Until something listens on every TCP port that the service declares: no request finds it closed."""
-        wanted = [port.target for port in task.spec.ports if port.protocol == "tcp"]
+        wanted = {port.target for port in task.spec.ports if port.protocol == "tcp"}
+        if not wanted:
+            return
         poll_s = LISTEN_POLL_S_MIN
-        while missing := listening.missing_ports(pid, wanted):
-            ports = ", ".join(map(str, missing))
-            report(Readiness(False, message=f"running; nothing listens on port {ports} yet"))
-            await trio.sleep(poll_s)
-            poll_s = min(poll_s * 1.5, LISTEN_POLL_S_MAX)
+        with await TaskSockets.of_process(pid) as sockets:
+            while missing := wanted - sockets.listening():
+                ports = ", ".join(map(str, sorted(missing)))
+                report(Readiness(False, message=f"running; nothing listens on port {ports} yet"))
+                await trio.sleep(poll_s)
+                poll_s = min(poll_s * 1.5, LISTEN_POLL_S_MAX)
 
     async def wait_idle(self, task: objects.Task, pid: int) -> None:
         """See TaskHost."""
-        while listening.serves_anybody(pid):  # noqa: ASYNC110 the kernel tells nobody
-            await trio.sleep(IDLE_POLL_S)
+        with await TaskSockets.of_process(pid) as sockets:
+            while await trio.to_thread.run_sync(sockets.connected):  # noqa: ASYNC110 nothing tells of it
+                await trio.sleep(IDLE_POLL_S)
 
     async def stop(self, task: objects.Task) -> ObservedContainer | None:
         """See TaskHost."""

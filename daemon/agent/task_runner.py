@@ -251,7 +251,10 @@ class TaskRunner:
         pid = self._observed.pid if self._observed else self.status.pid
         with trio.move_on_after(LINGER_S_MAX):
             await trio.sleep(LINGER_S_MIN)
-            await self._host.wait_idle(self.task, pid)
+            try:
+                await self._host.wait_idle(self.task, pid)
+            except Exception as error:  # its process may have ended meanwhile
+                logger.debug("who is connected to task %s is not known: %s", self.task.meta.name, error)
         self._withdrawn = True
 
     async def _stop(self) -> None:
