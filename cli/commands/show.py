@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Mapping
 
 from cli import output, words
 from cli.commands.apps import print_tasks
@@ -67,7 +68,7 @@ def describe(view: control_pb2.ServiceView) -> list[tuple[str, str]]:
         ("Ports", ", ".join(port_words(port) for port in spec.ports)),
         ("Endpoints", ", ".join(_endpoint_words(endpoint) for endpoint in view.endpoints)),
         ("Networks", ", ".join(spec.networks)),
-        ("Mounts", ", ".join(mount_words(mount) for mount in container.mounts)),
+        ("Mounts", ", ".join(mount_words(mount, view.volume_hosts) for mount in container.mounts)),
         ("Limits", ", ".join(filter(None, limits))),
         ("Reserved", ", ".join(filter(None, reserved))),
         ("Constraints", ", ".join(spec.constraints)),
@@ -82,11 +83,14 @@ def port_words(port: objects_pb2.PortSpec) -> str:
     return (f"{port.published} -> " if port.published else "") + f"{port.target}/{port.protocol}"
 
 
-def mount_words(mount: objects_pb2.Mount) -> str:
-    """ "data at /var/lib/data (read-only)"."""
+def mount_words(mount: objects_pb2.Mount, hosts: Mapping[str, str]) -> str:
+    """ "data at /var/lib/data (on host-2) (read-only)"; `hosts` says where volumes are."""
     kinds = {objects_pb2.Mount.KIND_TMPFS: "tmpfs", objects_pb2.Mount.KIND_BIND: mount.source}
     source = kinds.get(mount.kind, mount.source or "a new volume")
-    return f"{source} at {mount.target}" + (" (read-only)" if mount.read_only else "")
+    place = (
+        f" (on {hosts[mount.source]})" if mount.kind == objects_pb2.Mount.KIND_VOLUME and mount.source in hosts else ""
+    )
+    return f"{source} at {mount.target}{place}" + (" (read-only)" if mount.read_only else "")
 
 
 def _endpoint_words(endpoint: objects_pb2.Endpoint) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from daemon.errors import Kind, Refused
 from daemon.leader.endpoints_plan import endpoint_of
+from daemon.orchestration.task_states import named_volumes
 from proto import control_pb2 as control
 from proto import objects_pb2 as objects
 from raft.store import Store
@@ -113,6 +114,11 @@ def service_view(store: Store, service: objects.Service) -> control.ServiceView:
         if endpoint is not None:
             view.endpoints.append(endpoint)
     view.pending_reasons.extend(sorted(reasons))
+    for name in named_volumes(service.spec):
+        volume = store.table(objects.Volume).unique("name", (service.meta.tenant, service.app, name))
+        node = store.get(objects.Node, volume.node_id) if volume is not None and volume.node_id else None
+        if node is not None:
+            view.volume_hosts[name] = node.meta.name
     return view
 
 
