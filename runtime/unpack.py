@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import random
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
 
 import trio
 
@@ -11,7 +14,7 @@ from proto import containerd_pb2 as api
 from runtime import image_model
 from runtime.connection import Connection
 from runtime.content import ContentStore
-from runtime.errors import AlreadyExists, InvalidImage, NotFound, RuntimeFailure
+from runtime.errors import AlreadyExists, InvalidImage, NoSpace, NotFound, RuntimeFailure
 from runtime.image_model import Blob, Manifest
 from runtime.model import ImageConfig
 
@@ -73,10 +76,12 @@ class Unpacker:
     async def _apply(self, lease: str, layer: Blob, diff_id: str, parent: str, name: str) -> None:
         key = f"extract-{random.getrandbits(64):016x} {name}"
         prepare = api.PrepareSnapshotRequest(snapshotter=self._snapshotter, key=key, parent=parent)
+        written: list[Path] = []
         try:
             reply = await self._connection.unary(
                 "snapshots.v1.Snapshots/Prepare", prepare, api.MountsResponse, lease=lease
             )
+            written = _written_folders(reply.mounts)
             applied = await self._connection.unary(
                 "diff.v1.Diff/Apply",
                 api.ApplyRequest(diff=image_model.descriptor(layer), mounts=reply.mounts),
@@ -90,7 +95,29 @@ class Unpacker:
             await self._connection.do("snapshots.v1.Snapshots/Commit", commit, lease=lease)
         except BaseException as error:
             with trio.move_on_after(CLEAN_WAIT_MS / 1000, shield=True):
+                if isinstance(error, NoSpace):
+                    # containerd needs room in its own database to remove the snapshot: make it.
+                    await trio.to_thread.run_sync(_empty, written)
                 with contextlib.suppress(RuntimeFailure):  # the lease's end removes it then
                     await self.remove(key)
             if not isinstance(error, AlreadyExists):  # another process on this containerd was first
                 raise
+
+
+def _written_folders(mounts: Iterable[api.Mount]) -> list[Path]:
+    """Where on the disk the layer that these mounts are for is written: a bind's source or an overlay's upperdir."""
+    folders = [mount.source for mount in mounts if mount.type == "bind"]
+    options = [option for mount in mounts for option in mount.options]
+    folders += [option.removeprefix("upperdir=") for option in options if option.startswith("upperdir=")]
+    return [Path(folder) for folder in folders]
+
+
+def _empty(folders: Iterable[Path]) -> None:
+    """Removes what is in them, as far as it goes."""
+    for folder in folders:
+        for entry in folder.iterdir() if folder.is_dir() else ():
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry, ignore_errors=True)
+            else:
+                with contextlib.suppress(OSError):
+                    entry.unlink()
