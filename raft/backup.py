@@ -14,13 +14,14 @@ from raft.store import Store
 PIECE_BYTES = 256 * 1024
 
 
-def backup_of(store: Store, header: BackupHeader) -> Iterator[bytes]:
+def backup_of(store: Store, header: BackupHeader, term: int = 0) -> Iterator[bytes]:
     """The bytes of a backup of `store` as it is when the first of them is asked for; some are empty.
 
     The objects are shared and never altered, so the store may change while the rest is written. `header` is
-    the caller's but for format, revision and tables. A piece takes some milliseconds of CPU.
+    the caller's but for format, revision and tables; `term` is the newest known. A piece takes some
+    milliseconds of CPU.
     """
-    snapshot = take(store, store.revision, 0, ())
+    snapshot = take(store, store.revision, term, ())
     header.revision = snapshot.revision
     header.format = 1
     for kind in KINDS:

@@ -57,6 +57,7 @@ class RaftSettings:
     dial_idle_ms_max: int = 30_000  # a connection to somebody without a vote closes after so long unused
     connection_silence_ms_max: int = 5000
     connections_max: int = 64
+    newcomers_address_max: int = 8  # connections of one address that have shown no certificate yet
     handover_changes_max: int = 50_000  # shipped to the main thread and not taken yet
 
     def __post_init__(self) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import ssl
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable
@@ -19,6 +20,7 @@ import trio
 from raft.codec import decode, decode_hello, encode, encode_hello, framed
 from raft.link import Line, TlsSource, closing, dial, frames, secured
 from raft.messages import Message
+from raft.refusals import Newcomers, Refusals
 from raft.settings import Peer, RaftSettings
 
 log = logging.getLogger(__name__)
@@ -56,6 +58,7 @@ class Transport:
         self._room = trio.Event()
         self._unsent: set[str] = set()  # members for whom something was queued since the last push
         self._last: tuple[Message, bytes] | None = None  # encoded last
+        self._refusals, self._newcomers = Refusals(), Newcomers(settings.newcomers_address_max)
         self._nursery: trio.Nursery | None = None
 
     # ---- for the turn loop --------------------------------------------------------------------
@@ -125,6 +128,15 @@ class Transport:
             if peer.node_id in self._ways:
                 self._ways[peer.node_id].scope.cancel()
 
+    def forget(self, member: str) -> None:
+        """It was removed from the cluster; its connections end, unless the log gives it a part."""
+        self._told.pop(member, None)
+        self._greeted.pop(member, None)
+        if member not in self._voting:
+            for scope in (self._inbound.get(member), way.scope if (way := self._ways.get(member)) else None):
+                if scope is not None:
+                    scope.cancel()
+
     def is_up(self, member: str) -> bool:
         way = self._ways.get(member)
         return way is not None and way.line is not None
@@ -161,7 +173,8 @@ class Transport:
         try:
             while self._wanted(member, way):
                 peer = self._address(member)
-                assert peer is not None
+                if peer is None:
+                    return  # it was removed
                 with trio.CancelScope() as way.scope:
                     try:
                         with closing(await dial(peer.address, peer.port, member, self._tls, self._settings)) as line:
@@ -223,16 +236,22 @@ class Transport:
     # ---- inbound ------------------------------------------------------------------------------
 
     async def _inbound_guarded(self, plain: trio.SocketStream) -> None:
-        if self._inbound_count >= self._settings.connections_max:
-            log.warning("a connection is refused: %d are open", self._inbound_count)
+        try:
+            address = str(plain.socket.getpeername()[0])
+        except OSError:
+            address = ""
+        if self._inbound_count >= self._settings.connections_max or not self._newcomers.enter(address):
+            self._refused(address, "too many connections")
             await trio.aclose_forcefully(plain)
             return
         self._inbound_count += 1
         try:
-            with trio.fail_after(self._settings.connect_ms_max / 1000):
-                line = await secured(plain, self._tls.server_context(), self._settings, server_side=True)
-            with closing(line):
-                await self._inbound_connection(line)
+            line = await self._welcomed(plain, address)
+            if line is not None:
+                with closing(line):
+                    await self._inbound_connection(line, address)
+        except ValueError as error:
+            self._refused(address, str(error))
         except NOT_REACHED as error:
             log.debug("a connection ended: %s", error)
         except Exception:
@@ -240,10 +259,26 @@ class Transport:
         finally:
             self._inbound_count -= 1
 
-    async def _inbound_connection(self, line: Line) -> None:
+    async def _welcomed(self, plain: trio.SocketStream, address: str) -> Line | None:
+        """The connection after its handshake; None where that fails."""
+        try:
+            with trio.fail_after(self._settings.connect_ms_max / 1000):
+                return await secured(plain, self._tls.server_context(), self._settings, server_side=True)
+        except trio.TooSlowError:
+            self._refused(address, f"no TLS handshake within {self._settings.connect_ms_max} ms")
+        except ssl.SSLError as error:
+            self._refused(address, f"no certificate of this cluster, or no TLS at all ({error.reason or 'cut off'})")
+        finally:
+            self._newcomers.leave(address)
+        return None
+
+    def _refused(self, who: str, why: str) -> None:
+        self._refusals.note(who, why, time.monotonic())
+
+    async def _inbound_connection(self, line: Line, address: str) -> None:
         member = self._tls.peer_node_id(line.certificate_der())
         if not self._is_known(member):
-            log.warning("%s has no part in this cluster's consensus: its connection is refused", member)
+            self._refused(f"{member} at {address}", "it has no part in this cluster's consensus, or was removed")
             return
         with trio.CancelScope() as scope:
             older = self._inbound.get(member)
@@ -257,9 +292,9 @@ class Transport:
                     del self._inbound[member]
 
     def _is_known(self, member: str) -> bool:
-        """A new member that was told nobody's address believes any certificate of the cluster."""
+        """A new member that knows nobody yet believes any certificate of the cluster."""
         known = self._told.keys() | self._voting.keys()
-        return member != self._settings.node_id and (not known - {self._settings.node_id} or member in known)
+        return member != self._settings.node_id and (not known or member in known)
 
     async def _read(self, member: str, line: Line, scope: trio.CancelScope) -> None:
         greeted = False

@@ -119,6 +119,12 @@ class Worker:
             self._peers[peer.node_id] = peer
         self._soon(self._take_address, peer)
 
+    def forget_peer(self, node_id: str) -> None:
+        """The daemon knows that a member was removed."""
+        if self._token is None:
+            self._peers.pop(node_id, None)
+        self._soon(self._drop_peer, node_id)
+
     def _soon(self, function: Callable[..., Any], *arguments: Any, idempotent: bool = False) -> None:
         if self._token is not None:
             try:
@@ -145,6 +151,11 @@ class Worker:
         self._peers[peer.node_id] = peer
         if self._transport is not None:
             self._transport.set_address(peer)
+
+    def _drop_peer(self, node_id: str) -> None:
+        self._peers.pop(node_id, None)
+        if self._transport is not None:
+            self._transport.forget(node_id)
 
     async def _lives(self) -> None:
         pause_ms = RESTART_MS_MIN
