@@ -21,14 +21,17 @@ from daemon.api.cluster_context import VoterContext
 from daemon.api.event_log import EventLog
 from daemon.api.forwarding import Forwarder
 from daemon.api.host_api import HostServices
+from daemon.backup.schedule import ScheduledBackups
 from daemon.config import Config
 from daemon.identity.host_description import describe_host
 from daemon.identity.identity import Identity, KnownNode
+from daemon.identity.own_address import present_address
 from daemon.identity.renewal import Renewal
 from daemon.identity.tls import NodeTls
 from daemon.joining.join_client import known_node
 from daemon.joining.join_registration import Registration
 from daemon.joining.join_server import JoinServer, LeaderPlace
+from daemon.known_peers import keep_peers_known
 from daemon.leader.leadership import Leadership, now_unix_ms
 from daemon.peers import Peers
 from daemon.settings import raft_settings, runtime_settings
@@ -70,6 +73,7 @@ class Parts:
     voter: VoterContext | None
     host_services: HostServices
     renewal: Renewal
+    backups: ScheduledBackups | None  # None on a host without a part in consensus
 
 
 class ClusterHost:
@@ -120,6 +124,8 @@ class ClusterHost:
             nursery.start_soon(self._remember_nodes, view)
             if voter is not None:
                 nursery.start_soon(parts.events.run, voter.store)
+                assert parts.backups is not None
+                nursery.start_soon(parts.backups.run)
                 await nursery.start(self._serve_joins, voter)
             task_status.started(parts)
             await parts.agent.removed_from_cluster.wait()
@@ -136,7 +142,8 @@ class ClusterHost:
             for node in identity.membership.nodes
             if node.node_id != identity.node_id
         ]
-        member = Member(raft_settings(config, identity, bootstrap=first is not None), known, self._tls)
+        address = present_address(config.host.advertise_address, identity.membership.address)
+        member = Member(raft_settings(config, identity, first is not None, address), known, self._tls)
         await nursery.start(member.run)
         if first is not None:
             with trio.fail_after(FIRST_LEADERSHIP_S_MAX):
@@ -144,12 +151,13 @@ class ClusterHost:
                     if status.role == "leader":
                         break
                 await member.propose(first, FIRST_LEADERSHIP_S_MAX)
-        leadership = Leadership(member, identity.node_id, config.timing.host_down_ms)
+        leadership = Leadership(member, identity.node_id, config.timing)
         nursery.start_soon(leadership.run)
         if first is not None:  # hosts that join at once find a leader in office
             with trio.fail_after(FIRST_LEADERSHIP_S_MAX):
                 while leadership.current is None:
                     await leadership.wait_changed()
+        nursery.start_soon(keep_peers_known, member)
 
         def leader() -> Leader | None:
             return self._leader_of(member)
@@ -188,7 +196,7 @@ class ClusterHost:
             view,
             reports,
             config.host.state_folder / "host-state.pb",
-            lambda: config.host.advertise_address or identity.membership.address,
+            lambda: present_address(config.host.advertise_address, identity.membership.address),
             now_unix_ms,
             config.timing.withdraw_wait_ms_max,
         )
@@ -234,6 +242,7 @@ class ClusterHost:
             events=EventLog(),
             voter=voter,
             host_services=HostServices(runtime, view, leader, voter),
+            backups=ScheduledBackups(config.backup, voter.member, identity, now_unix_ms) if voter is not None else None,
             renewal=Renewal(identity, ask_renewal, now_unix_ms, random.SystemRandom().random, peers.renew),
         )
 

@@ -86,6 +86,18 @@ class TimingConfig:
     raft_heartbeat_ms: int = field(default=100, metadata=check.between(10, 10_000))
     raft_election_ms_min: int = field(default=1000, metadata=check.between(50, 60_000))
     raft_election_ms_max: int = field(default=2000, metadata=check.between(100, 120_000))
+    # A voter that is down for so long loses its vote to another host of role voter, where there is one.
+    voter_replace_ms: int = field(default=300_000, metadata=check.between(5_000, 7 * 86_400_000))
+
+
+@dataclass(frozen=True)
+class BackupConfig:
+    # On a voter: backups go here by themselves; empty: none are made.
+    folder: str = field(default="", metadata=check.absolute_path_or_empty)
+    every_ms: int = field(default=86_400_000, metadata=check.between(10_000, 31 * 86_400_000))
+    keep: int = field(default=7, metadata=check.between(1, 10_000))  # files of this cluster in the folder
+    # Its first line seals the cluster key in the backups; only root may be able to read it.
+    passphrase_file: str = field(default="", metadata=check.absolute_path_or_empty)
 
 
 @dataclass(frozen=True)
@@ -102,6 +114,7 @@ class Config:
     logs: LogsConfig = LogsConfig()
     resources: ResourcesConfig = ResourcesConfig()
     timing: TimingConfig = TimingConfig()
+    backup: BackupConfig = BackupConfig()
 
     @property
     def socket_path(self) -> Path:

@@ -115,6 +115,16 @@ class _Reader:
                 "members that wait equally long elect nobody",
             )
 
+        backup = config.backup
+        if backup.folder and not backup.passphrase_file:
+            self._fail(
+                "backup",
+                "folder",
+                "backups hold the cluster key, sealed: set passphrase_file in [backup] to a file with a passphrase",
+            )
+        if backup.passphrase_file and not backup.folder:
+            self._fail("backup", "passphrase_file", "passphrase_file is of no use without folder in [backup]")
+
     def _unknown(self, table: str, key: str, shown: str, known: typing.Iterable[str]) -> typing.NoReturn:
         names = list(known)
         near = difflib.get_close_matches(key, names, 1)

@@ -12,6 +12,7 @@ import trio
 
 from daemon.api.caller import Caller, caller_of
 from daemon.api.control_apps import ControlApps
+from daemon.api.control_backup import ControlBackup
 from daemon.api.control_cluster import ControlCluster
 from daemon.api.control_images import ControlImages
 from daemon.api.control_raft import ControlRaft
@@ -52,6 +53,7 @@ class Fairwayd:
         self.phase = "new"
         self._config = config
         self._nursery: trio.Nursery | None = None
+        self._belonging: tuple[trio.CancelScope, trio.Event] | None = None  # to end it, and when it has ended
         self._portal: Portal | None = None
         self._only: TextIO | None = None  # held for as long as this process lives
 
@@ -78,9 +80,36 @@ class Fairwayd:
         parts: Parts = await self._nursery.start(self._belong, identity, first)
         return parts
 
+    async def reenter(self, change: Callable[[], None]) -> Parts:
+        """Ends this host's part in its cluster, if it has one, runs `change` on what is on disk, and begins
+        again with what is there then. Containers go on. Raises what `change` raises, after beginning again."""
+        if self._belonging is not None:
+            scope, ended = self._belonging
+            scope.cancel()
+            await ended.wait()
+        try:
+            await trio.to_thread.run_sync(change)
+        finally:
+            identity = await trio.to_thread.run_sync(Identity.load, self._config.identity_folder)
+            parts = await self.enter(identity, None) if identity is not None else None
+        if parts is None:
+            raise Refused(NOT_A_MEMBER, Kind.NOT_POSSIBLE)
+        return parts
+
     async def _belong(self, identity: Identity, first: Transaction | None, task_status: trio.TaskStatus[Parts]) -> None:
+        ended = trio.Event()
+        try:
+            await self._belong_until_ended(identity, first, ended, task_status)
+        finally:
+            self._belonging = None
+            ended.set()
+
+    async def _belong_until_ended(
+        self, identity: Identity, first: Transaction | None, ended: trio.Event, task_status: trio.TaskStatus[Parts]
+    ) -> None:
         assert self._portal is not None
         async with trio.open_nursery() as nursery:
+            self._belonging = nursery.cancel_scope, ended
             host = ClusterHost(self._config, identity)
 
             async def run(task_status: trio.TaskStatus[Parts]) -> None:
@@ -189,6 +218,7 @@ class Fairwayd:
             ControlApps(parts.voter),
             ControlTasks(parts.voter),
             ControlRaft(parts.voter),
+            ControlBackup(parts.voter),
             ControlImages(parts.voter, parts.runtime.images, folder, parts.images.changed),
         ):
             function: Callable[..., Any] | None = getattr(part, name, None)

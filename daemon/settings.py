@@ -8,15 +8,15 @@ from raft.settings import RaftSettings
 from runtime.model import RuntimeSettings
 
 
-def raft_settings(config: Config, identity: Identity, bootstrap: bool) -> RaftSettings:
-    """`bootstrap`: this host begins a new cluster."""
+def raft_settings(config: Config, identity: Identity, bootstrap: bool, address: str) -> RaftSettings:
+    """`bootstrap`: this host begins a new cluster. `address`: by which the others reach it now."""
     return RaftSettings(
         state_folder=config.host.state_folder / "raft",
         node_id=identity.node_id,
         listen_address=config.raft.listen_address,
         port=config.raft.port,
         bootstrap=bootstrap,
-        advertise_address=config.host.advertise_address or identity.membership.address,
+        advertise_address=address,
         heartbeat_ms=config.timing.raft_heartbeat_ms,
         election_ms_min=config.timing.raft_election_ms_min,
         election_ms_max=config.timing.raft_election_ms_max,

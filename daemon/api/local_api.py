@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 import trio
 
 from daemon.api.caller import Caller
 from daemon.api.grpc_service import Receive
+from daemon.api.local_disaster import LocalDisaster
 from daemon.cluster_host import Parts
 from daemon.config import Config
 from daemon.errors import Kind, Refused
@@ -36,6 +38,9 @@ class Membership(Protocol):
     async def enter(self, identity: Identity, first: Transaction | None) -> Parts:
         """Starts everything that runs in a cluster."""
 
+    async def reenter(self, change: Callable[[], None]) -> Parts:
+        """Ends this host's part in the cluster, changes what is on disk, begins it again."""
+
 
 class LocalApi:
     """The Local service."""
@@ -45,6 +50,7 @@ class LocalApi:
         self._membership = membership
         self._changing = trio.Lock()
         self._started_s = time.monotonic()
+        self._disaster = LocalDisaster(config, membership)
 
     async def initialise(self, request: control.InitialiseRequest, caller: Caller) -> control.InitialiseReply:
         async with self._changing:
@@ -71,10 +77,13 @@ class LocalApi:
             )
 
     async def restore(self, receive: Receive, caller: Caller) -> control.RestoreReply:
-        raise Refused("restore is being built", Kind.NOT_POSSIBLE)
+        async with self._changing:
+            self._require_new("restore")
+            return await self._disaster.restore(receive)
 
     async def recover(self, request: control.RecoverRequest, caller: Caller) -> control.RecoverReply:
-        raise Refused("recover is being built", Kind.NOT_POSSIBLE)
+        async with self._changing:
+            return await self._disaster.recover(request)
 
     def _require_new(self, what: str) -> None:
         parts = self._membership.parts
@@ -116,4 +125,6 @@ def _describe_member(reply: control.LocalStatusReply, parts: Parts) -> None:
     elif parts.connection.leader is not None and parts.connection.connected:
         reply.leader_id = parts.connection.leader.node_id
     problems = [reply.message, parts.connection.error, parts.runtime.error, parts.renewal.problem]
+    if parts.backups is not None:
+        problems.append(parts.backups.problem)
     reply.message = "; ".join(problem for problem in problems if problem)

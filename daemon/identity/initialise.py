@@ -54,7 +54,7 @@ def initialise(
 ) -> NewCluster:
     """A new cluster with this host as its only node. Raises Refused: a setting that cannot work, in words."""
     node_name = request.node_name or config.host.name or node_name_from_hostname(description.hostname)
-    address = _address(config, request)
+    address = first_address(config, request.address)
     cluster_name = request.cluster_name or "fairway"
     problem = node_name_error(node_name) or labels_error(request.labels) or _cluster_name_error(cluster_name)
     if problem is not None:
@@ -70,7 +70,7 @@ def initialise(
         ca_private_key_sealed=sealed_ca_key(authority, cluster_id, cluster_key),
     )
     certificate = load_certificate(authority.sign_node(key.public_key(), cluster_id, now_unix_ms))
-    node = _first_node(config, key.public_key(), validity_unix_ms(certificate)[1])
+    node = first_node(config, key.public_key(), validity_unix_ms(certificate)[1])
     node.meta.name, node.address, node.state_since_unix_ms = node_name, address, now_unix_ms
     node.meta.labels.update(request.labels)
     node.description.CopyFrom(description)
@@ -81,14 +81,15 @@ def initialise(
     membership = Membership(cluster_id, cluster_name, node.meta.id, node_name, True, address)
     folder, ca = config.identity_folder, authority.certificate
     identity = Identity(folder, membership, key, certificate, ca, cluster_key)
-    reply = _reply(authority, cluster_id, now_unix_ms)
+    reply = first_operator(authority, cluster_id, now_unix_ms)
     reply.node_id = node.meta.id
     reply.address = place_text(address, config.api.port)
     reply.voter_token, reply.worker_token = voter_text, worker_text
     return NewCluster(identity, transaction, reply)
 
 
-def _first_node(config: Config, key: keys.PublicKey, certificate_expires_unix_ms: int) -> objects.Node:
+def first_node(config: Config, key: keys.PublicKey, certificate_expires_unix_ms: int) -> objects.Node:
+    """The only voter of a cluster, without name, address and network."""
     return objects.Node(
         meta=objects.Meta(id=keys.node_id_of(key), tenant=DEFAULT_TENANT, format=1),
         role=objects.NODE_ROLE_VOTER,
@@ -109,8 +110,8 @@ def _token(
     return tokens.create(new_id(), "", role, expires_unix_ms, ca_fingerprint(authority.certificate))
 
 
-def _reply(authority: CertificateAuthority, cluster_id: str, now_unix_ms: int) -> control_pb2.InitialiseReply:
-    """The part of the reply that is the first operator's."""
+def first_operator(authority: CertificateAuthority, cluster_id: str, now_unix_ms: int) -> control_pb2.InitialiseReply:
+    """The part of the reply that is the first operator's: a fresh key and its certificate."""
     key = keys.new_private_key()
     certificate = authority.sign_operator(key.public_key(), cluster_id, FIRST_OPERATOR, now_unix_ms)
     return control_pb2.InitialiseReply(
@@ -152,8 +153,9 @@ def _store_of(cluster: objects.Cluster, now_unix_ms: int) -> Store:
     return store
 
 
-def _address(config: Config, request: control_pb2.InitialiseRequest) -> str:
-    address = request.address or config.host.advertise_address
+def first_address(config: Config, wanted: str) -> str:
+    """The address of a host that no other has seen yet. Raises Refused."""
+    address = wanted or config.host.advertise_address
     if not address:
         return own_address()
     problem = unicast_address_error(address)

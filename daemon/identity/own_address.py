@@ -25,6 +25,19 @@ def own_address() -> str:
     )
 
 
+def present_address(configured: str, joined: str) -> str:
+    """The address that this host has now: the configured one, else the one it joined with while it is still
+    its own, else that of the default route. A host may change its address; its node id stays."""
+    if configured:
+        return configured
+    if joined and is_own_address(joined):
+        return joined
+    try:
+        return own_address()
+    except Refused:
+        return joined  # no route now: better the old one than none
+
+
 def is_own_address(address: str) -> bool:
     """Whether a socket can be bound to `address` here. Where any may be (ip_nonlocal_bind), it says yes."""
     family = socket.AF_INET6 if ipaddress.ip_address(address).version == 6 else socket.AF_INET

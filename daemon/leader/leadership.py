@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import trio
 
+from daemon.config import TimingConfig
 from daemon.errors import Refused
 from daemon.ids import new_id
 from daemon.leader.liveness_plan import plan_liveness
@@ -43,11 +44,12 @@ class Leading:
 class Leadership:
     """Watches this host's part in consensus; `current` is there while it leads."""
 
-    def __init__(self, member: Member, node_id: str, host_down_ms: int) -> None:
+    def __init__(self, member: Member, node_id: str, timing: TimingConfig) -> None:
         self.current: Leading | None = None
         self._member = member
         self._node_id = node_id
-        self._host_down_s = host_down_ms / 1000
+        self._host_down_s = timing.host_down_ms / 1000
+        self._voter_replace_ms = timing.voter_replace_ms
         self._changed = trio.Event()
         self._former: tuple[str, float] | None = None  # the leader before: node id, last heard
 
@@ -104,7 +106,8 @@ class Leadership:
             self._notify()
             nursery.start_soon(orchestrator.run)
             nursery.start_soon(self._judge_hosts, writer, sessions)
-            nursery.start_soon(Voters(self._member, writer).run)
+            voters = Voters(self._member, writer, now_unix_ms, self._voter_replace_ms)
+            nursery.start_soon(voters.run)
 
     async def _judge_hosts(self, writer: Writer, sessions: Sessions) -> None:
         started_s = time.monotonic()

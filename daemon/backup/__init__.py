@@ -1,0 +1,1 @@
+"""Backups, and the ways out of a disaster: restore, recover."""
