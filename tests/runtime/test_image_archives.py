@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 
 from runtime import errors
-from runtime.image_model import host_architecture
+from runtime.image_model import OCI, host_architecture
 from runtime.model import RuntimeSettings
 from runtime.references import normalise_reference
 from runtime.runtime import Runtime
@@ -132,6 +134,47 @@ def test_an_image_travels_blob_by_blob(settings: RuntimeSettings, tmp_path: Path
         assert await runtime.images.import_blobs("far", image.manifest_digest, fetch) == image
         await runtime.images.unpack(image.manifest_digest)
         await runtime.images.remove("far")
+
+    drive(settings, body)
+
+
+def test_a_source_that_fails_half_way_leaves_nothing(settings: RuntimeSettings, tmp_path: Path) -> None:
+    noise = image_builder.layer({"noise": (os.urandom(3 << 20), 0o644)}, {}, {})
+    path = image_builder.oci_layout(tmp_path / "image.tar", "half", layers=[noise])
+
+    async def body(runtime: Runtime) -> None:
+        image = (await runtime.images.load_archive(path))[0]
+        layer_digest = image_builder.sha256(noise)
+        blobs = {digest: await whole(runtime, digest) for digest in (image.manifest_digest, image.config_digest)}
+        await runtime.images.remove("half")
+
+        async def fetch(digest: str) -> AsyncIterator[bytes]:
+            yield blobs.get(digest, noise[: 2 << 20])
+            if digest not in blobs:
+                raise ConnectionError("its host went away")
+
+        with pytest.raises(ConnectionError, match="went away"):
+            await runtime.images.import_blobs("half", image.manifest_digest, fetch)
+        for digest in (layer_digest, *blobs):
+            with pytest.raises(errors.NotFound):
+                await whole(runtime, digest)
+
+    drive(settings, body)
+
+
+async def whole(runtime: Runtime, digest: str) -> bytes:
+    return b"".join([chunk async for chunk in runtime.images.read_blob(digest)])
+
+
+def test_an_index_is_no_image_of_one_platform(settings: RuntimeSettings) -> None:
+    index = json.dumps({"schemaVersion": 2, "mediaType": f"{OCI}index.v1+json", "manifests": []}).encode()
+
+    async def fetch(_: str) -> AsyncIterator[bytes]:
+        yield index
+
+    async def body(runtime: Runtime) -> None:
+        with pytest.raises(errors.InvalidImage, match="several platforms"):
+            await runtime.images.import_blobs("index", image_builder.sha256(index), fetch)
 
     drive(settings, body)
 
