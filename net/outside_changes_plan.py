@@ -38,6 +38,9 @@ def may_concern(kind: int, data: bytes, offset: int, ours: Ours) -> bool:
     (port,) = struct.unpack_from("=I", data, offset + 12)
     if port in ours.ports:
         return False
+    if kind == rtnl.RTM_NEWLINK:  # each start of a task brings some: only a tunnel that went down is news
+        number, flags = struct.unpack_from("=iI", data, offset + 20)
+        return bool(number == ours.tunnel_number and not flags & _UP)
     if kind in _LINKS or kind in _RULES:
         return True
     if kind in _ROUTES:
