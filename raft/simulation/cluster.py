@@ -200,7 +200,8 @@ class Cluster:
         """The turn's messages and answers go out, unless the power goes first."""
         if member.life != life:
             return
-        for receiver, message in turn.outbox:
+        # PySyncObj asks for votes in an order that differs from process to process; a seed must not.
+        for receiver, message in sorted(turn.outbox, key=lambda one: one[0]):
             if member.cut_in_send == 0:
                 self.power_cut(member, member.dark_seconds)
                 return
