@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from cli.catalogue_apps import APPS
 from cli.catalogue_cluster import CLUSTER
+from cli.catalogue_state import STATE
 from cli.command import Command
 
 GROUPS = {
     "run": "run applications",
     "look": "look",
     "hosts": "cluster and hosts",
+    "state": "the cluster's state",
     "here": "this command",
 }
 
@@ -17,7 +19,9 @@ FAMILIES = {
     "node": "look at and change hosts of the cluster",
     "image": "load, list and remove images",
     "token": "tokens that let hosts join",
+    "raft": "look at consensus",
+    "backup": "save the cluster's state and check what was saved",
     "context": "clusters that are known here",
 }
 
-COMMANDS: tuple[Command, ...] = (*APPS, *CLUSTER)
+COMMANDS: tuple[Command, ...] = (*APPS, *CLUSTER, *STATE)
