@@ -10,6 +10,7 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import trio
@@ -269,6 +270,9 @@ class Runtime:
             return await self._containers.prepare(request.id, await self.images.unpack(request.image_digest))
 
     async def _undo(self, container_id: str) -> None:
+        with suppress(RuntimeFailure):  # usually there is no process yet
+            # Deleting one that was made and never ran, the shim waits 2 s for the end of its output.
+            await self._containers.kill(container_id, 9)
         try:
             await self._containers.delete(container_id)
         except RuntimeFailure as error:
