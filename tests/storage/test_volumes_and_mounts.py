@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from storage import errors, mount_plan
 from storage.bind_mounts import CheckedSource, allowed_source
 from storage.mount_plan import BindNeed, TmpfsNeed, VolumeNeed
 from storage.population import populate
-from storage.volumes import LocalVolumes
+from storage.volumes import LocalVolumes, PreparedMount
 
 VOLUME, BIND, TMPFS = Mount.Kind.KIND_VOLUME, Mount.Kind.KIND_BIND, Mount.Kind.KIND_TMPFS
 
@@ -106,3 +107,55 @@ def test_a_fresh_volume_gets_the_images_content(tmp_path: Path) -> None:
     assert volume.stat().st_mode & 0o777 == 0o750
     assert not populate(volume, root, "/data")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["root", "volume"]
+
+
+def test_a_volume_that_does_not_fit_stays_empty(tmp_path: Path) -> None:
+    root, disk = tmp_path / "root", tmp_path / "disk"
+    (root / "data" / "sub").mkdir(parents=True)
+    (root / "data" / "sub" / "big").write_bytes(bytes(512 * 1024))
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", disk], check=True)
+    try:
+        (disk / "volume").mkdir()
+        with pytest.raises(errors.NoSpace, match="full"):
+            populate(disk / "volume", root, "/data")
+        assert [path.name for path in disk.iterdir()] == ["volume"]
+        assert not list((disk / "volume").iterdir())
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_a_prepared_bind_mount_says_which_file_it_was(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    volumes = LocalVolumes(tmp_path / "volumes", (tmp_path,))
+    needs = mount_plan.plan([Mount(kind=BIND, source=str(file), target="/a", read_only=True)])
+
+    async def body() -> None:
+        (prepared,) = await volumes.prepare("task1", "shop", needs, {})
+        info = file.stat()
+        assert prepared == PreparedMount("/a", file, True, identity=(info.st_dev, info.st_ino))
+
+    trio.run(body)
+
+
+def test_a_folder_that_became_a_link_after_the_check_is_not_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The check itself opens the path: what was exchanged between resolving and opening is refused."""
+    allowed, secret = tmp_path / "allowed", tmp_path / "secret"
+    (secret / "data").mkdir(parents=True)
+    (allowed / "sub" / "data").mkdir(parents=True)
+    source = str(allowed / "sub" / "data")
+    resolve = os.path.realpath
+
+    def resolve_then_exchange(path: str) -> str:
+        resolved = resolve(path)
+        if path == source:
+            (allowed / "sub").rename(allowed / "moved")
+            (allowed / "sub").symlink_to(secret)
+        return resolved
+
+    monkeypatch.setattr(os.path, "realpath", resolve_then_exchange)
+    with pytest.raises(errors.NotAllowed):
+        allowed_source(source, (allowed,))
