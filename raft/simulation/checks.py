@@ -8,7 +8,7 @@ from proto import objects_pb2 as objects
 from proto.store_pb2 import Transaction, TransactionResult
 from raft.driver import Driver, Turn
 from raft.entry import TRANSACTION
-from raft.messages import Message, Vote
+from raft.messages import Vote
 from raft.simulation.member import SimulatedMember
 from raft.store import Store
 

@@ -133,7 +133,10 @@ class Client:
     def history(self) -> list[tuple[str, Operation]]:
         """Its operations with the register of each; a read without outcome and poison say nothing."""
         return [
-            (task.register, Operation(task.invoked, task.returned, task.kind, task.value, task.expected, task.succeeded))
+            (
+                task.register,
+                Operation(task.invoked, task.returned, task.kind, task.value, task.expected, task.succeeded),
+            )
             for task in self.tasks
             if not task.poison and (task.kind != "read" or task.succeeded)
         ]

@@ -31,10 +31,10 @@ class Cluster:
 
     def __init__(self, plan: Plan, rules: Rules = ALL_RULES, show: bool = False) -> None:
         self.plan, self.events, self.trace = plan, Events(), show
-        self.dice = random.Random(f"cluster {plan.seed}")  # noqa: S311 - the seed decides
+        self.dice = random.Random(f"cluster {plan.seed}")
         self.network = Network(
             self.events,
-            random.Random(f"network {plan.seed}"),  # noqa: S311
+            random.Random(f"network {plan.seed}"),
             plan.weather,
             plan.codec,
             self._arrive,
@@ -49,14 +49,14 @@ class Cluster:
         plan = self.plan
         settings = RaftSettings(NOWHERE, name, "", 1, **plan.settings)  # type: ignore[arg-type]
         content = formed(plan.voters if plan.names.index(name) < plan.voters else 0)
-        dice = random.Random(f"member {name} {plan.seed}")  # noqa: S311
+        dice = random.Random(f"member {name} {plan.seed}")
         disk = FileDisk(content, dice) if plan.real_files else Disk(content)
         return SimulatedMember(name, settings, disk, Clock(plan.drift[name]), dice, rules)
 
     def note(self, text: str) -> None:
         """A line of the story, for who wants to read it."""
         if self.trace:
-            print(f"{self.events.now:9.4f}  {text}")  # noqa: T201 - asked for by --show
+            print(f"{self.events.now:9.4f}  {text}")
 
     def close(self) -> None:
         """Lets go of the disks."""
@@ -196,7 +196,9 @@ class Cluster:
         if has_it and (sender, Vote(request.term)) not in consensus.outbox:
             raise Violation(f"{sender} asked again for a vote that it had in term {request.term} and got no answer")
 
-    def _release(self, member: SimulatedMember, life: int, turn: Turn, answers: list[tuple[object, object, object]]) -> None:
+    def _release(
+        self, member: SimulatedMember, life: int, turn: Turn, answers: list[tuple[object, object, object]]
+    ) -> None:
         """The turn's messages and answers go out, unless the power goes first."""
         if member.life != life:
             return
@@ -267,4 +269,3 @@ class Cluster:
         if story != member.told:
             member.told = story
             self.note(f"{member.name} is {story[0]} in term {story[1]}, leader {story[2] or 'unknown'}")
-

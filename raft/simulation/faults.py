@@ -23,7 +23,7 @@ class Faults:
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster, self._events, self._plan = cluster, cluster.events, cluster.plan
-        self._dice = random.Random(f"faults {self._plan.seed}")  # noqa: S311 - the seed decides
+        self._dice = random.Random(f"faults {self._plan.seed}")
         self._over = False
         for fault in self._plan.faults:
             self._events.at(fault.at, self._strike, fault)

@@ -73,7 +73,7 @@ class Plan:
 
 def plan_of(seed: int, without: Collection[str] = (), only: Collection[int] | None = None) -> Plan:
     """The plan of a seed, without some classes, and with only the faults at these positions."""
-    dice = random.Random(f"plan {seed}")  # noqa: S311 - the seed decides, nothing is secret
+    dice = random.Random(f"plan {seed}")
     share = dice.choice((0.2, 0.4, 0.7))
     drawn = frozenset(name for name in CLASSES if dice.random() < share)
     members = dice.choice((3, 3, 3, 4, 5, 5, 6, 7))

@@ -62,7 +62,7 @@ class _Story:
 
     def _client(self, number: int) -> Client:
         name = f"client{number}"
-        dice = random.Random(f"{name} {self.plan.seed}")  # noqa: S311 - the seed decides
+        dice = random.Random(f"{name} {self.plan.seed}")
         return Client(name, self.events, dice, self.plan, self.cluster)
 
     def storm(self) -> None:
