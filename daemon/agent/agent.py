@@ -7,7 +7,7 @@ are stopped and removed, once a leader's complete state was seen.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import trio
@@ -32,6 +32,7 @@ SAVE_INTERVAL_S = 1.0
 LOOK_INTERVAL_S = 30.0  # containers are listed at least this often, whatever events said
 RETRY_S = 1.0
 EXIT_LOOK_S_MAX = 5.0
+ALL_KINDS = frozenset({"image", "volume"})
 
 
 class Agent:
@@ -87,8 +88,7 @@ class Agent:
     async def instructed(self, instruction: HostInstruction) -> None:
         """See SessionHost."""
         if instruction.HasField("state"):
-            self.view.apply(instruction.state)
-            self._view_changed()
+            self._view_changed(self.view.apply(instruction.state))
             self._unsaved.set()
         if instruction.cluster_network_revision != self._cluster_network_revision:
             self._cluster_network_revision = instruction.cluster_network_revision
@@ -129,7 +129,7 @@ class Agent:
             nursery.start_soon(self._save)
             nursery.start_soon(self._follow_events)
             nursery.start_soon(self._list_regularly)
-            self._view_changed()
+            self._view_changed(ALL_KINDS)
 
     async def stop_all(self) -> None:
         """Stops and removes every task: this host is not part of the cluster any more."""
@@ -139,10 +139,12 @@ class Agent:
         for runner in runners:
             await runner.finished.wait()
 
-    def _view_changed(self) -> None:
-        self._network.changed()
-        self._images.changed()
-        self._volumes.changed()
+    def _view_changed(self, kinds: Collection[str]) -> None:
+        self._network.changed()  # also where nothing of it changed: it stands at the new revision then
+        if "image" in kinds:
+            self._images.changed()
+        if "volume" in kinds:
+            self._volumes.changed()
         self._note_withdrawals()
         self._reconcile()
 
@@ -189,6 +191,7 @@ class Agent:
 
     def _reported(self, runner: TaskRunner) -> None:
         self._reports.task(runner.task.meta.id, runner.status, runner.gone, self._now_unix_ms())
+        self.view.note_status(runner.task.meta.id, runner.status)
 
     async def _follow_events(self) -> None:
         async for event in self._runtime.subscribe():

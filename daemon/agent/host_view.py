@@ -14,7 +14,7 @@ from pathlib import Path
 from google.protobuf.message import DecodeError
 
 from proto.host_pb2 import HostItem, HostState
-from proto.objects_pb2 import Cluster, Endpoint, Frontend, Image, Network, Node, Task, Volume
+from proto.objects_pb2 import Cluster, Endpoint, Frontend, Image, Network, Node, Task, TaskStatus, Volume
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +55,14 @@ class HostView:
                 self._withdrawn_at.setdefault(task_id, self.revision)
         for task_id in self._withdrawn_at.keys() - tasks:
             del self._withdrawn_at[task_id]
+
+    def note_status(self, task_id: str, status: TaskStatus) -> None:
+        """What this host itself knows of a task; the leader does not send it back."""
+        before = self._items.get(f"task/{task_id}")
+        if before is not None:
+            after = HostItem(key=before.key, task=before.task)
+            after.task.status.CopyFrom(status)
+            self._items[after.key] = after
 
     def withdrawn_at(self, task_id: str) -> int | None:
         """Revision from which on no balancer is told of the task; None while one may be."""

@@ -135,11 +135,27 @@ class HostStates:
             concerned.append((holder, None))
         if item is not None and node_id:
             own = self._own.setdefault(node_id, {})
-            if own.get(key) != item:
-                own[key] = item
-                self._holder[key] = node_id
+            before = own.get(key)
+            own[key] = item
+            self._holder[key] = node_id
+            if before is None or _differs_for_host(before, item):
                 concerned.append((node_id, item))
         return concerned
+
+
+def _differs_for_host(before: HostItem, after: HostItem) -> bool:
+    """Whether a host must hear of a change. What it reported itself it knows: that comes back to it only in a
+    complete state."""
+    if before == after:
+        return False
+    if after.WhichOneof("item") != "task":
+        return True
+    known = objects.Task()
+    known.CopyFrom(before.task)
+    known.status.CopyFrom(after.task.status)
+    known.meta.CopyFrom(after.task.meta)
+    known.address = after.task.address
+    return known != after.task
 
 
 def _all_common(store: Store) -> Iterator[tuple[str, HostItem]]:
