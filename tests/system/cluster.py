@@ -180,7 +180,13 @@ class Cluster:
 
     def has_quorum(self, host: str) -> bool:
         """Whether a host itself says that it hears the cluster's majority."""
-        return bool(json.loads(self.fairway("status", "-o", "json", host=host, ok=False).stdout)["host"]["quorum"])
+        return bool(self.local_status(host)["quorum"])
+
+    def local_status(self, host: str) -> dict[str, Any]:
+        """What a host's daemon says of itself, also where it knows of no cluster or has no say in it."""
+        done = self.fairway("status", "-o", "json", host=host, ok=False)
+        found: dict[str, Any] = json.loads(done.stdout)["host"]
+        return found
 
     def wait(self, condition: Callable[[], bool], what: str, seconds_max: float = WAIT_SECONDS_MAX) -> float:
         """Seconds until `condition` held; Failed, naming `what`, where it did not in time."""

@@ -71,6 +71,10 @@ def test_exec_takes_input_and_gives_exit_codes(cluster: Cluster, deployed: Deplo
     app = deployed(f"services:\n  box:{SLEEPER}")
     assert cluster.fairway("exec", f"{app}/box", "--", "sh", "-c", "exit 7", ok=False).returncode == 7
     assert cluster.fairway("exec", f"{app}/box", "--", "no-such-program", ok=False).returncode == 127
+    follower = next(host for host in cluster.lab.hosts() if host != cluster.leader())
+    passed_on = cluster.fairway("exec", f"{app}/box", "--", "no-such-program", host=follower, ok=False)
+    assert passed_on.returncode == 127
+    assert "no-such-program" in passed_on.stderr
     echoed = cluster.fairway("exec", "-i", f"{app}/box", "--", "cat", text_in="through\n")
     assert echoed.stdout == "through\n"
     words = cluster.fairway("exec", f"{app}/box", "--", "sh", "-c", "echo out; echo err >&2")
@@ -210,14 +214,13 @@ services:
     deploy: {{resources: {{limits: {{memory: 16m}}}}}}
 """)
     hog = "x=$(head -c 64m /dev/zero | tr '\\\\0' x); echo $x | wc -c"
-    cluster.fairway("exec", f"{app}/box", "--", "sh", "-c", hog, ok=False)
     path = cluster.folder / "compose.yaml"
     path.write_text(f"""
 name: {app}
 services:
   box:
     image: static-web:1
-    command: ["sh", "-c", "{hog}"]
+    command: ["sh", "-c", "{hog.replace("$", "$$")}"]
     restart: "no"
     deploy: {{resources: {{limits: {{memory: 16m}}}}}}
 """)

@@ -1,0 +1,113 @@
+"""More hosts than voters: who votes, who only works, and how hosts leave and come back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from lab.cluster import Lab
+from tests.system.cluster import Cluster
+from tests.system.conftest import unique_name
+
+HOSTS = 7
+WORKERS = ("host-6", "host-7")
+APP = """
+name: wide
+services:
+  web:
+    image: busybox:1
+    command: ["sleep", "100000"]
+    init: true
+    stop_grace_period: 1s
+    deploy: {replicas: 14}
+"""
+
+
+@pytest.fixture(scope="module")
+def grown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Seven hosts, of which the lab joins five as voters and two by a worker's token; an app on all of them."""
+    with Lab.make(unique_name(), HOSTS) as lab:
+        cluster = Cluster(lab, tmp_path_factory.mktemp("grown"))
+        cluster.load_image("busybox")
+        cluster.deploy(APP)
+        yield cluster
+
+
+def voters(cluster: Cluster) -> set[str]:
+    return {view["node"]["meta"]["name"] for view in cluster.json("node", "ls") if view["node"]["voter"]}
+
+
+def hosts_with_tasks(cluster: Cluster) -> set[str]:
+    names = cluster.node_names()
+    return {names[task["node_id"]] for task in cluster.tasks("wide/web") if task["desired"] == "running"}
+
+
+def test_five_hosts_vote_and_the_others_hold_no_state_but_run_tasks(grown: Cluster) -> None:
+    grown.wait(lambda: len(voters(grown)) == 5, "five hosts vote")
+    assert not voters(grown) & set(WORKERS)
+    assert hosts_with_tasks(grown) == set(grown.lab.hosts())
+    for host in WORKERS:
+        done = grown.lab.run_in(host, ["ls", "/var/lib/fairway/raft"], check=False)
+        assert done.stdout == "", f"{host} holds the cluster's state"
+
+
+def test_a_worker_says_that_it_has_no_say(grown: Cluster) -> None:
+    words = grown.refused("scale", "wide/web=1", host="host-7")
+    assert "worker" in words
+    assert len(grown.tasks("wide/web")) == 14
+
+
+def phase(cluster: Cluster, host: str) -> str:
+    found = cluster.local_status(host)
+    return str(found["phase"])
+
+
+def test_a_host_in_use_is_not_removed_without_force(grown: Cluster) -> None:
+    with grown.unchanged():
+        assert "drain" in grown.refused("node", "rm", "host-6")
+
+
+def test_a_drained_host_leaves_and_comes_back_with_a_new_token(grown: Cluster) -> None:
+    grown.fairway("node", "drain", "host-6")
+    assert "host-6" not in hosts_with_tasks(grown)
+    grown.fairway("node", "rm", "host-6")
+    assert "host-6" not in grown.node_names().values()
+    grown.wait(lambda: phase(grown, "host-6") == "removed", "its daemon has noticed")
+    assert "removed" in grown.fairway("status", host="host-6", ok=False).stdout
+    token = grown.fairway("token", "create", "--role", "worker", "-q").stdout.strip()
+    join(grown, "host-6", token)
+    grown.fairway("scale", "wide/web=16")
+    grown.wait(lambda: "host-6" in hosts_with_tasks(grown), "it runs tasks again")
+
+
+def join(cluster: Cluster, host: str, token: str) -> None:
+    address = cluster.lab.address(host)
+    cluster.fairway("join", cluster.lab.address("host-1"), "--token", token, "--address", address, host=host)
+    cluster.wait(lambda: ready(cluster, host), f"{host} is ready")
+
+
+def ready(cluster: Cluster, host: str) -> bool:
+    nodes = [view["node"] for view in cluster.json("node", "ls")]
+    return any(node["meta"]["name"] == host and node["state"] == "ready" for node in nodes)
+
+
+def test_a_host_that_is_removed_by_force_stops_its_tasks(grown: Cluster) -> None:
+    before = len(grown.tasks("wide/web"))
+    grown.fairway("node", "rm", "host-7", "--force")
+    grown.wait(lambda: phase(grown, "host-7") == "removed", "its daemon has noticed")
+    left = ["ctr", "-n", "fairway", "containers", "ls", "-q"]
+    grown.wait(lambda: grown.lab.run_in("host-7", left).stdout == "", "its tasks have stopped")
+    grown.wait(lambda: grown.ready("wide/web", before, "host-1"), "they run elsewhere")
+    token = grown.fairway("token", "create", "--role", "worker", "-q").stdout.strip()
+    join(grown, "host-7", token)
+
+
+def test_a_voter_that_is_removed_is_replaced_in_the_vote_only_by_hosts_that_may(grown: Cluster) -> None:
+    follower = next(name for name in sorted(voters(grown)) if name not in (grown.leader(), "host-1"))
+    grown.fairway("node", "rm", follower, "--force")
+    grown.wait(lambda: phase(grown, follower) == "removed", f"{follower} has noticed")
+    grown.wait(lambda: len(voters(grown)) == 3, "an odd number votes")
+    token = grown.fairway("token", "create", "--role", "voter", "-q").stdout.strip()
+    join(grown, follower, token)
+    grown.wait(lambda: len(voters(grown)) == 5, "five hosts vote again")

@@ -1,0 +1,114 @@
+"""Who reaches whom: names, networks, published ports, the client's address, scaling and updating under load."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.system.cluster import APP, Cluster, Failed, run_in_task, steady_load
+
+Deploy = Callable[[str], str]
+PORT = 8097
+WEB = """
+    image: shop-api:1
+    expose: ["8000"]
+    stop_grace_period: 1s
+"""
+GET = "import sys, urllib.request as r; sys.stdout.write(r.urlopen(sys.argv[1], timeout=2).read().decode())"
+OK = "ok\n"
+WHO = """
+services:
+  who:
+    image: static-web:1
+    init: true
+    stop_grace_period: 1s
+    ports: ["%d:8000"]
+    entrypoint: ["sh", "-c"]
+    command:
+      - |
+        mkdir -p /tmp/www/cgi-bin
+        cd /tmp/www/cgi-bin
+        printf '#!/bin/sh\\nprintf "Content-Type: text/plain\\\\n\\\\n"\\necho "$$REMOTE_ADDR"\\n' > who
+        chmod +x who
+        exec httpd -f -p 8000 -h /tmp/www
+"""
+
+
+def fetch(cluster: Cluster, task: str, host: str) -> str | None:
+    """What a task gets of http://HOST:8000/healthz; None where it does not reach it."""
+    try:
+        return run_in_task(cluster, task, "python3", "-c", GET, f"http://{host}:8000/healthz")
+    except Failed:
+        return None
+
+
+def test_networks_keep_apart_what_shares_none(cluster: Cluster, deployed: Deploy) -> None:
+    app = deployed(f"""
+services:
+  left:{WEB}    networks: [one]
+  right:{WEB}    networks: [two]
+  both:{WEB}    networks: [one, two]
+networks: {{one: {{}}, two: {{}}}}
+""")
+    right = cluster.tasks(f"{app}/right")[0]
+    for name in ("left", "right", "both", f"right.{app}", "1.right"):
+        assert fetch(cluster, f"{app}/both", name) == OK, name
+    for place in ("right", f"right.{app}", "1.right", cluster.vip(f"{app}/right"), right["address"]):
+        assert fetch(cluster, f"{app}/left", place) is None, place
+    assert fetch(cluster, f"{app}/left", "both") == OK
+
+
+def test_apps_do_not_reach_each_other(cluster: Cluster, deployed: Deploy) -> None:
+    first = deployed(f"services:\n  web:{WEB}")
+    second = deployed(f"services:\n  web:{WEB}")
+    address = cluster.tasks(f"{second}/web")[0]["address"]
+    assert fetch(cluster, f"{second}/web", "web") == OK
+    for place in (f"web.{second}", cluster.vip(f"{second}/web"), address):
+        assert fetch(cluster, f"{first}/web", place) is None, place
+
+
+def test_a_published_port_answers_on_every_host_and_sees_the_client(cluster: Cluster, deployed: Deploy) -> None:
+    deployed(WHO % PORT)
+    for host in cluster.lab.hosts():
+        url = f"http://{cluster.lab.address(host)}:{PORT}/cgi-bin/who"
+        seen = cluster.lab.run_in("client", [sys.executable, "-c", GET, url]).stdout.strip()
+        assert seen.removeprefix("::ffff:").strip("[]") == cluster.lab.address("client"), host
+
+
+@pytest.fixture
+def loaded_app(cluster: Cluster) -> Iterator[str]:
+    name = f"load-{cluster.lab.name}"
+    yield name
+    cluster.remove(name)
+
+
+def test_scaling_and_updating_fail_no_request(cluster: Cluster, loaded_app: str) -> None:
+    text = APP.replace("8080", "8098").replace("name: site", f"name: {loaded_app}")
+    cluster.deploy(text.format(replicas=3))
+    web = f"{loaded_app}/web"
+    before = {task["meta"]["id"] for task in cluster.tasks(web)}
+    with steady_load(cluster, f"http://{cluster.vip(web)}:8000/") as finish:
+        cluster.fairway("scale", f"{web}=5")
+        cluster.wait(lambda: cluster.ready(web, 5, "host-1"), "five tasks are ready")
+        cluster.fairway("scale", f"{web}=2")
+        cluster.wait(lambda: len(cluster.tasks(web)) == 2, "two tasks are left")
+        path = cluster.folder / "new.yaml"
+        path.write_text(text.format(replicas=3).replace("stop_grace", "environment: {NEW: 1}\n    stop_grace"))
+        plan = cluster.fairway("plan", str(path)).stdout
+        assert "~ service web" in plan
+        assert "NEW" in plan
+        assert "2 -> 3 tasks" in plan
+        cluster.fairway("deploy", str(path))
+        result = finish()
+    assert result["failed"] == 0, result["reasons"]
+    assert result["ok"] > 100
+    after = cluster.tasks(web)
+    assert before.isdisjoint(task["meta"]["id"] for task in after)
+    assert len(after) == 3
+    assert all(task["spec"]["container"]["environment"] == {"NEW": "1"} for task in after)
+    assert (
+        "nothing to change" in cluster.fairway("plan", str(path)).stdout
+        or "unchanged" in cluster.fairway("plan", str(path)).stdout
+    )
