@@ -14,6 +14,7 @@ Overridden, and why:
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -32,6 +33,12 @@ Send = Callable[[str, PySyncObjMessage], None]
 
 _ROLES = {_RAFT_STATE.FOLLOWER: "follower", _RAFT_STATE.CANDIDATE: "candidate", _RAFT_STATE.LEADER: "leader"}
 LONG_AGO = float("-inf")
+
+
+@functools.lru_cache(maxsize=1024)
+def node_of(member: str) -> Node:
+    """PySyncObj's name for a member, always the same object: it is compared dozens of times a message."""
+    return Node(member)
 
 
 class _Outbox(Transport):  # type: ignore[misc]
@@ -65,7 +72,7 @@ class Algorithm(SyncObj):  # type: ignore[misc]
             leaderFallbackTimeout=settings.leader_silence_ms_max / 1000,
             connectionTimeout=settings.election_ms_max / 1000,
         )
-        super().__init__(Node(settings.node_id), [], conf=configuration, transport=self._outbox)
+        super().__init__(node_of(settings.node_id), [], conf=configuration, transport=self._outbox)
         self._poller = _NoPoller()
         # What its constructor read from the empty log that it made for itself:
         self._SyncObj__raftLog = journal
@@ -132,13 +139,13 @@ class Algorithm(SyncObj):  # type: ignore[misc]
         return bool(self._SyncObj__transferInProgress)
 
     def next_index(self, member: str) -> int:
-        return int(self._SyncObj__raftNextIndex[Node(member)])
+        return int(self._SyncObj__raftNextIndex[node_of(member)])
 
     def match_index(self, member: str) -> int:
-        return int(self._SyncObj__raftMatchIndex.get(Node(member), 0))
+        return int(self._SyncObj__raftMatchIndex.get(node_of(member), 0))
 
     def heard_at(self, member: str) -> float:
-        return float(self._SyncObj__lastResponseTime.get(Node(member), LONG_AGO))
+        return float(self._SyncObj__lastResponseTime.get(node_of(member), LONG_AGO))
 
     # ---- changing -------------------------------------------------------------------------------
 
@@ -148,13 +155,13 @@ class Algorithm(SyncObj):  # type: ignore[misc]
 
     def receive(self, sender: str, message: PySyncObjMessage) -> None:
         """Hands over a message that the guard has passed."""
-        self._outbox._onMessageReceived(Node(sender), message)
+        self._outbox._onMessageReceived(node_of(sender), message)
 
     def connected(self, member: str, up: bool) -> None:
-        (self._outbox._onNodeConnected if up else self._outbox._onNodeDisconnected)(Node(member))
+        (self._outbox._onNodeConnected if up else self._outbox._onNodeDisconnected)(node_of(member))
 
     def is_connected(self, member: str) -> bool:
-        return Node(member) in self._SyncObj__connectedNodes
+        return node_of(member) in self._SyncObj__connectedNodes
 
     def campaign(self) -> None:
         """The next tick begins an election."""
@@ -181,15 +188,15 @@ class Algorithm(SyncObj):  # type: ignore[misc]
         return index
 
     def set_next_index(self, member: str, index: int) -> None:
-        self._SyncObj__raftNextIndex[Node(member)] = index
+        self._SyncObj__raftNextIndex[node_of(member)] = index
 
     def lower_match_index(self, member: str, index: int) -> None:
         """The member says that it lacks what it once acknowledged: believe it, commits never go back."""
         matched = self._SyncObj__raftMatchIndex
-        matched[Node(member)] = min(matched.get(Node(member), 0), index)
+        matched[node_of(member)] = min(matched.get(node_of(member), 0), index)
 
     def heard(self, member: str, now: float) -> None:
-        self._SyncObj__lastResponseTime[Node(member)] = now
+        self._SyncObj__lastResponseTime[node_of(member)] = now
 
     def applied(self, index: int) -> None:
         self._SyncObj__raftLastApplied = index
@@ -206,8 +213,8 @@ class Algorithm(SyncObj):  # type: ignore[misc]
 
     def set_members(self, voters: Collection[str], learners: Collection[str], now: float) -> None:
         """Who else votes and who only follows; keeps what is known of those that stay."""
-        others = {Node(one) for one in voters if one != self.selfNode.id}
-        readers = {Node(one) for one in learners} - others - {self.selfNode}
+        others = {node_of(one) for one in voters if one != self.selfNode.id}
+        readers = {node_of(one) for one in learners} - others - {self.selfNode}
         next_index, match_index = self._SyncObj__raftNextIndex, self._SyncObj__raftMatchIndex
         last = self._SyncObj__raftLog.last_index
         for node in others | readers:
