@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, TextIO
 
 import trio
@@ -80,7 +80,7 @@ class Fairwayd:
         parts: Parts = await self._nursery.start(self._belong, identity, first)
         return parts
 
-    async def reenter(self, change: Callable[[], None]) -> Parts:
+    async def reenter(self, change: Callable[[], Awaitable[None]]) -> Parts:
         """Ends this host's part in its cluster, if it has one, runs `change` on what is on disk, and begins
         again with what is there then. Containers go on. Raises what `change` raises, after beginning again."""
         if self._belonging is not None:
@@ -88,7 +88,7 @@ class Fairwayd:
             scope.cancel()
             await ended.wait()
         try:
-            await trio.to_thread.run_sync(change)
+            await change()
         finally:
             identity = await trio.to_thread.run_sync(Identity.load, self._config.identity_folder)
             parts = await self.enter(identity, None) if identity is not None else None

@@ -8,6 +8,7 @@ import trio
 from daemon.api.caller import Caller
 from daemon.api.cluster_context import VoterContext
 from daemon.api.raft_status_plan import raft_status
+from daemon.peers import target
 from proto import control_pb2 as control
 from proto import host_pb2 as host
 from proto import objects_pb2 as objects
@@ -69,5 +70,6 @@ class ControlRaft:
                 stub.ReadRaft(host.ReadRaftRequest(), timeout=ASK_TIMEOUT_S)  # type: ignore[arg-type]
             )
         except grpc.aio.AioRpcError as error:
-            late = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-            answers[node.meta.id] = "does not answer" if late else error.details() or error.code().name.lower()
+            silent = error.code() in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)
+            where = f"does not answer at {target(node.address, node.api_port)}"
+            answers[node.meta.id] = where if silent else error.details() or error.code().name.lower()

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 import trio
 
 from daemon.api.caller import Caller
 from daemon.api.grpc_service import Receive
-from daemon.api.local_disaster import LocalDisaster
+from daemon.api.local_disaster import LocalDisaster, set_aside
 from daemon.cluster_host import Parts
 from daemon.config import Config
 from daemon.errors import Kind, Refused
+from daemon.identity import tokens
+from daemon.identity.certificates import ca_fingerprint
 from daemon.identity.host_description import describe_host, fairway_version
 from daemon.identity.identity import Identity
 from daemon.identity.initialise import initialise
@@ -38,7 +40,7 @@ class Membership(Protocol):
     async def enter(self, identity: Identity, first: Transaction | None) -> Parts:
         """Starts everything that runs in a cluster."""
 
-    async def reenter(self, change: Callable[[], None]) -> Parts:
+    async def reenter(self, change: Callable[[], Awaitable[None]]) -> Parts:
         """Ends this host's part in the cluster, changes what is on disk, begins it again."""
 
 
@@ -65,16 +67,32 @@ class LocalApi:
 
     async def join(self, request: control.JoinClusterRequest, caller: Caller) -> control.JoinClusterReply:
         async with self._changing:
+            if self._may_join_again(request.token):
+                parts = await self._membership.reenter(lambda: self._join_again(request))
+                return _joined(parts.identity)
             self._require_new("join")
-            description = await trio.to_thread.run_sync(describe_host, self._config)
-            identity = await join_cluster(self._config, request, description, now_unix_ms())
-            await self._membership.enter(identity, None)
-            return control.JoinClusterReply(
-                cluster_id=identity.cluster_id,
-                cluster_name=identity.membership.cluster_name,
-                node_id=identity.node_id,
-                voter=identity.membership.voter,
-            )
+            await self._membership.enter(await self._join(request), None)
+            parts_now = self._membership.parts
+            assert parts_now is not None
+            return _joined(parts_now.identity)
+
+    async def _join(self, request: control.JoinClusterRequest) -> Identity:
+        description = await trio.to_thread.run_sync(describe_host, self._config)
+        return await join_cluster(self._config, request, description, now_unix_ms())
+
+    def _may_join_again(self, token: str) -> bool:
+        """A host of this very cluster that no leader hears any more: the cluster was restored elsewhere."""
+        parts = self._membership.parts
+        if parts is None or parts.connection.connected:
+            return False
+        if parts.voter is not None and parts.voter.member.status().quorum:
+            return False
+        return tokens.parse(token).ca_sha256 == ca_fingerprint(parts.identity.ca_certificate)
+
+    async def _join_again(self, request: control.JoinClusterRequest) -> None:
+        """With the key that the host has, so it stays the same node; containers go on."""
+        await self._join(request)
+        await trio.to_thread.run_sync(set_aside, self._config.host.state_folder / "raft")
 
     async def restore(self, receive: Receive, caller: Caller) -> control.RestoreReply:
         async with self._changing:
@@ -105,6 +123,15 @@ class LocalApi:
         if parts is not None:
             _describe_member(reply, parts)
         return reply
+
+
+def _joined(identity: Identity) -> control.JoinClusterReply:
+    return control.JoinClusterReply(
+        cluster_id=identity.cluster_id,
+        cluster_name=identity.membership.cluster_name,
+        node_id=identity.node_id,
+        voter=identity.membership.voter,
+    )
 
 
 def _describe_member(reply: control.LocalStatusReply, parts: Parts) -> None:

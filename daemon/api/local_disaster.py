@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -31,7 +31,7 @@ class Reentry(Protocol):
     @property
     def parts(self) -> Parts | None: ...
 
-    async def reenter(self, change: Callable[[], None]) -> Parts:
+    async def reenter(self, change: Callable[[], Awaitable[None]]) -> Parts:
         """Ends this host's part in the cluster, changes what is on disk, begins it again."""
 
 
@@ -56,7 +56,8 @@ class LocalDisaster:
                 )
             if request.plan_only:
                 return control.RestoreReply(plan=made.reply.plan, cluster_name=made.reply.cluster_name)
-            await self._membership.reenter(lambda: _replace_state(self._config.host.state_folder / "raft", made.write))
+            raft = self._config.host.state_folder / "raft"
+            await self._membership.reenter(lambda: trio.to_thread.run_sync(_replace_state, raft, made.write))
         except (OSError, MemberFault, IdentityBroken) as error:
             raise Refused(f"not restored: {error}", Kind.NOT_POSSIBLE) from error
         return made.reply
@@ -71,7 +72,7 @@ class LocalDisaster:
             return control.RecoverReply(plan=plan)
         alone = survivor(parts.voter, now_unix_ms())
         try:
-            await self._membership.reenter(lambda: alone.go_on_alone(request.last_index))
+            await self._membership.reenter(lambda: trio.to_thread.run_sync(alone.go_on_alone, request.last_index))
         except (OSError, MemberFault) as error:
             raise Refused(f"not recovered: {error}", Kind.NOT_POSSIBLE) from error
         message = f"This host is the only voter now. The state as it was before is kept in {alone.kept}."
@@ -95,9 +96,13 @@ async def _received(receive: Receive, file: BinaryIO) -> control.RestoreRequest:
 
 
 def _replace_state(folder: Path, write: Callable[[], None]) -> None:
-    """A host without a cluster may have state that an earlier try left; it is kept once, for a person."""
-    if folder.exists():
-        kept = folder.with_name("raft.removed")
-        shutil.rmtree(kept, ignore_errors=True)
-        folder.rename(kept)
+    set_aside(folder)
     write()
+
+
+def set_aside(raft_folder: Path) -> None:
+    """Consensus state that belongs to no cluster of this host's any more; it is kept once, for a person."""
+    if raft_folder.exists():
+        kept = raft_folder.with_name("raft.removed")
+        shutil.rmtree(kept, ignore_errors=True)
+        raft_folder.rename(kept)

@@ -79,7 +79,8 @@ def _view(
             view.last_heard_ms, view.lag_entries = 0, 0
         for peer in leader.peers:
             if peer.node_id == node.meta.id:
-                view.last_heard_ms, view.lag_entries = peer.last_heard_ms, peer.lag_entries
+                view.last_heard_ms = peer.last_heard_ms
+                view.lag_entries = peer.lag_entries if peer.last_heard_ms >= 0 else -1
     return view
 
 
@@ -99,6 +100,8 @@ def _summary(voters: int, up: int, leads: bool) -> str:
     if not voters:
         return "this host knows of no voters yet"
     majority = voters // 2 + 1
+    if voters == 1:
+        return "works, but this host is the only voter: lose it and the state is gone" if leads else "no leader now"
     counts = f"{up} of {voters} voters are up, {majority} are a majority"
     if up < majority:
         return f"no majority: {counts}. Nothing can be changed; containers go on"
