@@ -14,7 +14,9 @@ WARM_UP_SHARE = 0.2  # of the window, before which nothing counts
 class Measurement:
     """Operations of any number of clients over `seconds`, of which the first part only warms up."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, operations_each: int = 1) -> None:
+        """`operations_each`: what one call of a client counts as."""
+        self._operations_each = operations_each
         self._counts_from = time.perf_counter() + seconds * WARM_UP_SHARE
         self._until = time.perf_counter() + seconds
         self._took: list[float] = []
@@ -31,7 +33,7 @@ class Measurement:
         """As JSON: see `Load`."""
         ordered = sorted(self._took) or [float("nan")]
         return {
-            "per_second": len(self._took) / (self._until - self._counts_from),
+            "per_second": self._operations_each * len(self._took) / (self._until - self._counts_from),
             "p50_ms": statistics.median(ordered) * 1000,
             "p99_ms": ordered[min(int(len(ordered) * 0.99), len(ordered) - 1)] * 1000,
         }

@@ -24,7 +24,7 @@ REMOVED = "this host was removed from the cluster"
 FIND_TIMEOUT_S = 1.0
 RETRY_S_MIN = 0.05
 RETRY_S_MAX = 1.0
-REPORT_INTERVAL_S_MIN = 0.01  # changes that come closer together share a report
+REPORT_INTERVAL_S_MIN = 0.02  # changes that come closer together share a report
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, cast
 
 import trio
 
@@ -88,4 +88,18 @@ class Orchestrator:
 
 
 def _relevant(batch: ChangeBatch) -> bool:
-    return batch.resync or any(change.table in RELEVANT_TABLES for change in batch.changes)
+    return batch.resync or any(change.table in RELEVANT_TABLES and _matters(change) for change in batch.changes)
+
+
+def _matters(change: Change) -> bool:
+    """Hosts report every step of a start; plans only ask whether a task runs, is ready, has ended or is gone."""
+    if change.table != "tasks" or change.before is None or change.after is None:
+        return True
+    return _gist(cast(objects.Task, change.before)) != _gist(cast(objects.Task, change.after))
+
+
+def _gist(task: objects.Task) -> tuple[object, ...]:
+    running = task.status.state == objects.TASK_STATE_RUNNING
+    settled = task.status.state if task.status.state >= objects.TASK_STATE_EXITED else 0
+    status = (running, settled, task.status.ready, task.status.health)
+    return (task.desired, task.node_id, bool(task.address), task.generation, *status)
