@@ -10,7 +10,8 @@ import trio
 
 from daemon.errors import Refused
 from daemon.orchestration.orchestrator_plan import Plan, plan
-from raft.store import ChangeBatch, Store
+from proto import objects_pb2 as objects
+from raft.store import Change, ChangeBatch, Store
 from raft.transaction import TransactionBuilder
 
 logger = logging.getLogger(__name__)
