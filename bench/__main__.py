@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench import deploy, idle
+from bench.raft import measure as raft
 from bench.table import Report
 from lab.layout import LabError
 
@@ -17,9 +18,10 @@ BENCHMARKS: dict[str, tuple[str, Callable[[list[str]], Report]]] = {
         "from `deploy` returning to N tasks running on one host, beside Docker Swarm and bare runc",
         deploy.measure,
     ),
+    "raft": ("writes, reads, failover, memory and start of consensus, beside etcd", raft.measure),
     "idle": ("memory and CPU of fairwayd, idle and with 50 tasks, beside dockerd", idle.measure),
 }
-SIDES = ("fairway", "swarm", "runc")
+SIDES = ("fairway", "swarm", "runc", "etcd")
 
 
 def main() -> int:
