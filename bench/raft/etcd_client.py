@@ -75,7 +75,8 @@ def etcd_leader(port: int) -> tuple[int, int]:
     """(own member id, leader's member id) of the member at this port; EtcdError where there is none."""
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         try:
-            reply = channel.unary_unary(STATUS)(b"", timeout=PROBE_SECONDS_MAX)
+            status_of: Callable[..., bytes] = channel.unary_unary(STATUS)
+            reply = status_of(b"", timeout=PROBE_SECONDS_MAX)
         except grpc.RpcError as error:
             raise EtcdError(str(error)) from error
     status = fields(reply)

@@ -164,7 +164,7 @@ class FairwayMembers:
         self._processes[leader].kill()
         answers = [process.answer()["at"] for process in others]
         self.start(leader)
-        moments = [moment for moment in answers if moment is not None]
+        moments = [float(moment) for moment in answers if moment is not None]
         if not moments:
             raise LabError(f"no write was acknowledged within {LEADER_SECONDS_MAX:.0f} s of the leader's end")
         return min(moments) - killed
