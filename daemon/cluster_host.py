@@ -31,7 +31,7 @@ from daemon.identity.tls import NodeTls
 from daemon.joining.join_client import known_node
 from daemon.joining.join_registration import Registration
 from daemon.joining.join_server import JoinServer, LeaderPlace
-from daemon.known_peers import keep_peers_known
+from daemon.known_peers import believe_session, keep_peers_known
 from daemon.leader.leadership import Leadership, now_unix_ms
 from daemon.peers import Peers
 from daemon.settings import raft_settings, runtime_settings
@@ -121,7 +121,7 @@ class ClusterHost:
             nursery.start_soon(parts.agent.run, host)
             nursery.start_soon(self._describe, runtime, reports)
             nursery.start_soon(parts.renewal.run)
-            nursery.start_soon(self._remember_nodes, view)
+            nursery.start_soon(self._remember_nodes, view, voter.member if voter is not None else None)
             if voter is not None:
                 nursery.start_soon(parts.events.run, voter.store)
                 assert parts.backups is not None
@@ -281,11 +281,13 @@ class ClusterHost:
             reports.description(description)
             await trio.sleep(DESCRIBE_LACKING_INTERVAL_S if missing else DESCRIBE_INTERVAL_S)
 
-    async def _remember_nodes(self, view: HostView) -> None:
+    async def _remember_nodes(self, view: HostView, member: Member | None) -> None:
         remembered: list[KnownNode] = []
         while True:
             nodes = [known_node(node) for node in view.nodes if node.role == objects.NODE_ROLE_VOTER]
             own = view.node(self._identity.node_id)
+            if member is not None:
+                believe_session(member, view.nodes)
             if nodes and nodes != remembered:
                 try:
                     name = own.meta.name if own is not None else None
@@ -293,4 +295,4 @@ class ClusterHost:
                     remembered = nodes
                 except OSError as error:
                     logger.warning("the places of the other hosts cannot be saved: %s", error)
-            await trio.sleep(REMEMBER_INTERVAL_S if remembered else 1.0)
+            await trio.sleep(REMEMBER_INTERVAL_S if remembered and (member is None or member.status().quorum) else 1.0)

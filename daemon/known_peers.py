@@ -1,6 +1,13 @@
-"""Tells consensus where every host that may vote is, as the store says; those that were removed are refused."""
+"""Tells consensus where every host that may vote is, as the store says; those that were removed are refused.
+
+What this host's session with the leader says counts as well: where the cluster was restored from a backup,
+this member's own store does not know the new leader, and would refuse the connection that brings it the
+new state.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 from proto import objects_pb2 as objects
 from raft.member import Member
@@ -33,6 +40,16 @@ async def keep_peers_known(member: Member) -> None:
         async for batch in changes:
             if batch.resync or any(change.table == NODES for change in batch.changes):
                 _tell(member, told)
+
+
+def believe_session(member: Member, nodes: Iterable[objects.Node]) -> None:
+    """The nodes as the leader of this host's session says they are; only while consensus has no leader here."""
+    if member.status().quorum:
+        return
+    own = may_vote(member.store)
+    for node in nodes:
+        if node.role == objects.NODE_ROLE_VOTER and node.address and own.get(node.meta.id) != peer_of(node):
+            member.update_peer_address(peer_of(node))
 
 
 def _tell(member: Member, told: dict[str, Peer]) -> None:

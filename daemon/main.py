@@ -52,7 +52,8 @@ def main() -> int:
 async def _run(config: configuration.Config) -> None:
     async with trio.open_nursery() as nursery:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            await nursery.start(Fairwayd(config).run)
+            daemon = Fairwayd(config)
+            await nursery.start(daemon.run)
             # What lives as long as the daemon is not looked at again by the collector.
             gc.collect()
             gc.freeze()
@@ -60,6 +61,7 @@ async def _run(config: configuration.Config) -> None:
             async for _ in signals:
                 logging.getLogger(__name__).info("stopping; containers go on running")
                 notify("STOPPING=1")
+                await daemon.hand_over()
                 nursery.cancel_scope.cancel()
                 return
 

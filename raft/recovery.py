@@ -3,10 +3,12 @@
 Both disasters end the same way. After a majority was lost for good (`fairway recover`), or from a backup
 (`fairway restore`), a state is written as the base of a new log whose only voter is this member:
 
-- its index is REVISION_STEP above everything that this member knows of, so that revisions never go back,
-  whatever the lost members had committed and told the hosts;
-- its term is TERM_STEP above, so that a lost member that turns up again follows the new leader, takes its
-  snapshot, and cannot depose it. What it had committed beyond this state is gone.
+- its index is at least the time in milliseconds, so that it is above every index that lost members may have
+  reached, and revisions never go back, whatever hosts were told by them (a cluster would have to commit a
+  thousand entries a second all its life to get there by itself);
+- its term is at least the time in seconds, above every term of theirs for the same reason. So a lost member
+  that turns up again follows the new leader, takes its snapshot, and cannot depose it. What it had committed
+  beyond this state is gone. The same holds among several disasters of one cluster.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from raft.state_file import Applied, StateFile
 from raft.store import Store
 from raft.transaction import TRANSACTION_FORMAT
 
-REVISION_STEP = 1_000_000
+INDEX_STEP = 1_000_000  # at least, above what is known; for a clock that is wrong
 TERM_STEP = 1_000
 
 
@@ -84,17 +86,17 @@ def keep_copy(state_folder: Path, into: Path) -> None:
         raise MemberFault(f"the cluster's state in {state_folder} cannot be copied: {error}") from error
 
 
-def begin_anew(state_folder: Path, me: Peer, store: Store, last_index: int, term: int) -> None:
+def begin_anew(state_folder: Path, me: Peer, store: Store, last_index: int, term: int, now_unix_ms: int) -> None:
     """Makes `store` the base of a new log in which `me` alone votes; in one transaction, so all or nothing.
 
     `last_index`, `term`: the highest that are known of the log which the state comes from. No member may
     run in `state_folder`. MemberFault where it cannot be written.
     """
-    index = max(last_index, store.revision) + REVISION_STEP
+    index = max(last_index + INDEX_STEP, store.revision + INDEX_STEP, now_unix_ms)
     database = open_database(state_folder / FILE_NAME)
     try:
         state_file, journal = StateFile(database), Journal(database)
-        term = max(term, journal.getCurrentTerm()) + TERM_STEP
+        term = max(term + TERM_STEP, journal.getCurrentTerm() + TERM_STEP, now_unix_ms // 1000)
         journal.setCurrentTerm(term, me.node_id)
         journal.restart(index, term, (me,))
         database.execute("begin immediate")

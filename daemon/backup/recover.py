@@ -33,6 +33,7 @@ class Survivor:
     folder: Path
     me: Peer
     kept: Path  # where the state as it was is copied to
+    now_unix_ms: int
 
     def go_on_alone(self, last_index: int) -> None:
         """Keeps a copy, then makes this member the only voter. `last_index`: of the plan that was agreed to.
@@ -47,7 +48,7 @@ class Survivor:
                 Kind.CONFLICT,
             )
         keep_copy(self.folder, self.kept)
-        begin_anew(self.folder, self.me, stored.store, stored.last_index, stored.term)
+        begin_anew(self.folder, self.me, stored.store, stored.last_index, stored.term, self.now_unix_ms)
         logger.warning("this member goes on as the only voter; the state as it was is in %s", self.kept)
 
 
@@ -56,7 +57,7 @@ def survivor(context: VoterContext, now_unix_ms: int) -> Survivor:
     state_folder = context.config.host.state_folder
     settings = context.member.settings
     me = Peer(settings.node_id, settings.advertise_address or settings.listen_address, settings.port)
-    return Survivor(state_folder / "raft", me, state_folder / f"raft.before-recovery-{now_unix_ms}")
+    return Survivor(state_folder / "raft", me, state_folder / f"raft.before-recovery-{now_unix_ms}", now_unix_ms)
 
 
 async def plan_recovery(context: VoterContext) -> control.DisasterPlan:

@@ -43,13 +43,14 @@ class Restored:
     store: Store
     snapshot: Snapshot
     reply: control.RestoreReply
+    now_unix_ms: int
 
     def write(self) -> None:
         """State first, then the identity whose last file makes the host a member. MemberFault, OSError."""
         membership = self.identity.membership
         me = Peer(membership.node_id, membership.address, self.config.raft.port)
         folder = self.config.host.state_folder / "raft"
-        begin_anew(folder, me, self.store, self.snapshot.index, self.snapshot.term)
+        begin_anew(folder, me, self.store, self.snapshot.index, self.snapshot.term, self.now_unix_ms)
         self.identity.save()
 
 
@@ -94,7 +95,7 @@ def restored(
     reply = _reply(authority, cluster, now_unix_ms)
     reply.node_id, reply.address = node.meta.id, place_text(address, config.api.port)
     reply.plan.CopyFrom(plan)
-    return Restored(config, identity, store, snapshot, reply)
+    return Restored(config, identity, store, snapshot, reply, now_unix_ms)
 
 
 def _replace_nodes(store: Store, node: objects.Node, now_unix_ms: int) -> list[objects.Node]:

@@ -19,6 +19,7 @@ from daemon.leader.sessions import Sessions
 from daemon.leader.voters import Voters
 from daemon.leader.writer import Writer
 from daemon.orchestration.orchestrator import Orchestrator
+from raft.errors import NotServed
 from raft.member import Member
 
 logger = logging.getLogger(__name__)
@@ -56,6 +57,20 @@ class Leadership:
     async def wait_changed(self) -> None:
         """Returns at the next change of who leads, as far as this host knows."""
         await self._changed.wait()
+
+    async def hand_over(self) -> None:
+        """Lets the voter lead that is nearest to this leader's log, or the next; returns when this host does
+        not lead, or nobody took over."""
+        status = self._member.status()
+        able = [peer for peer in status.peers if peer.connected and peer.node_id in status.voters]
+        for peer in sorted(able, key=lambda peer: peer.lag_entries):
+            if self._member.status().role != "leader":
+                return
+            try:
+                await self._member.transfer_leadership(peer.node_id)
+                logger.info("%s leads now", peer.node_id)
+            except NotServed as error:
+                logger.info("the leadership was not handed to %s: %s", peer.node_id, error)
 
     def _notify(self) -> None:
         self._changed.set()

@@ -8,9 +8,11 @@ import pytest
 import trio
 
 from raft.errors import MemberFault
-from raft.recovery import REVISION_STEP, begin_anew, keep_copy, read_member
+from raft.recovery import INDEX_STEP, begin_anew, keep_copy, read_member
 from raft.store import Store
 from tests.raft.test_real_cluster import cluster_of_three, names, until, write
+
+NOW_UNIX_MS = 1_790_000_000_000
 
 
 def test_a_survivor_of_three_goes_on_and_the_lost_come_back_to_it(tmp_path: Path) -> None:
@@ -33,14 +35,15 @@ def test_a_survivor_of_three_goes_on_and_the_lost_come_back_to_it(tmp_path: Path
             assert sorted(peer.node_id for peer in stored.membership) == ["a", "b", "c"]
             keep_copy(folder, tmp_path / "copy")
             me = cluster.peers[survivor]
-            begin_anew(folder, me, stored.store, stored.last_index, stored.term)
+            begin_anew(folder, me, stored.store, stored.last_index, stored.term, NOW_UNIX_MS)
             assert read_member(tmp_path / "copy").last_index == stored.last_index
             await host.start()
             alone = await cluster.leader(survivor)
             assert alone.status().voters == (survivor,)
             assert len(names(alone)) == 20
             await write(alone, "alone")
-            assert alone.store.revision > REVISION_STEP
+            assert alone.store.revision > NOW_UNIX_MS
+            assert alone.status().term > NOW_UNIX_MS // 1000
             for name in lost:
                 await alone.follow(cluster.peers[name], wanted=True)
             for name in lost:  # both at once: they were a majority of the old cluster
@@ -82,9 +85,9 @@ def test_a_new_state_can_begin_in_an_empty_folder(tmp_path: Path) -> None:
     me = Peer("a", "127.0.0.1", 7444)
     store = Store()
     store.revision = 41
-    begin_anew(tmp_path / "raft", me, store, 40, 7)
+    begin_anew(tmp_path / "raft", me, store, 40, 7, 0)
     stored = read_member(tmp_path / "raft")
     assert stored.membership == (me,)
-    assert stored.last_index == 41 + REVISION_STEP
+    assert stored.last_index == 41 + INDEX_STEP
     assert stored.unconfirmed_entries == 0
     assert stored.store.revision == 41
