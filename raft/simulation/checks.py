@@ -40,6 +40,7 @@ class Checks:
         algorithm = consensus.algorithm
         if consensus.leads:
             self._leader(member.name, driver)
+            self._acknowledgements(member.name, driver)
         commit = algorithm.commit_index()
         if commit > member.commit_seen or turn.restored:
             self._commits(member, driver, commit)
@@ -85,6 +86,19 @@ class Checks:
             return  # elected by late votes when another leads already; it can commit nothing
         if self.commit_index >= journal.first_index and journal.term_at(self.commit_index) != newest:
             raise Violation(f"{name} leads term {term} without the committed entry {self.commit_index}")
+
+    def _acknowledgements(self, name: str, driver: Driver) -> None:
+        """What a leader believes to be on another disk is there, unless a newer leader had it replaced."""
+        algorithm, journal = driver.consensus.algorithm, driver.journal
+        for other in driver.consensus.voters:
+            if other == name:
+                continue
+            matched, follower = algorithm.match_index(other), self._members[other].driver
+            term = journal.term_at(matched)
+            if term is None or follower is None or follower.consensus.algorithm.term() > algorithm.term():
+                continue
+            if not self._members[other].holds(matched, term):
+                raise Violation(f"{name} believes that {other} has entry {matched} of term {term}, which it has not")
 
     def _commits(self, member: SimulatedMember, driver: Driver, commit: int) -> None:
         journal = driver.journal

@@ -100,6 +100,8 @@ class Faults:
                 cluster.schedule(member)
             case "membership":
                 self._change_members(member, fault.flag)
+            case "echo":
+                cluster.network.echo(fault.member, fault.number)
             case "hand-over":
                 self._ask_leader(HandOver("operator: hand over", fault.member))
 

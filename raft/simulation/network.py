@@ -8,6 +8,7 @@ sender: messages vanish, or wait and arrive together afterwards.
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -17,6 +18,7 @@ from raft.simulation.events import Events
 from raft.simulation.plan import Weather
 
 LATE_SECONDS_MAX = 1.5
+PAST_MAX = 600
 
 
 @dataclass
@@ -43,6 +45,7 @@ class Network:
         self.weather = weather
         self._events, self._dice, self._codec, self._arrive, self._changed = events, dice, codec, arrive, changed
         self._ways: dict[tuple[str, str], _Way] = {}
+        self._past: deque[tuple[str, str, Message]] = deque(maxlen=PAST_MAX)
 
     def is_up(self, sender: str, receiver: str) -> bool:
         return self._way(sender, receiver).up
@@ -69,6 +72,12 @@ class Network:
         way.blocked_until = max(way.blocked_until, self._events.now + seconds)
         way.held = held
 
+    def echo(self, receiver: str, count: int) -> None:
+        """Messages to a member that were long thought lost or dealt with arrive again."""
+        past = [one for one in self._past if one[1] == receiver]
+        for sender, _, message in self._dice.sample(past, min(count, len(past))):
+            self._events.after(self._dice.random() * 0.05, self._arrive, sender, receiver, message)
+
     def heal(self) -> None:
         """Fine weather from now on."""
         self.weather = Weather()
@@ -89,6 +98,7 @@ class Network:
             message = _corrupted(message, dice)
         if self._codec:
             message = decode(encode(message))
+        self._past.append((sender, receiver, message))
         shortest, longest = weather.delay_seconds
         at = max(now, way.blocked_until) + shortest + (longest - shortest) * dice.random()
         if not weather.disorder or dice.random() > weather.disorder:

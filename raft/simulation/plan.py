@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 CLASSES = (
     "loss", "delay", "repetition", "disorder", "corruption", "drift", "large", "poison", "stranger",  # all the time
     "partition", "one-way", "flapping", "break", "power-cut", "cut-in-write", "cut-in-send", "blackout", "restart",
-    "disk-full", "disk-error", "disk-slow", "rot", "pause", "clock-jump", "membership", "hand-over",
+    "disk-full", "disk-error", "disk-slow", "rot", "pause", "clock-jump", "membership", "hand-over", "echo",
 )  # fmt: skip
 STORM_SECONDS = (5.0, 10.0)
 FAULTS_MAX = 24
@@ -189,4 +189,5 @@ _DRAW: dict[str, _Draw] = {
     "clock-jump": _of_member("clock-jump", (0.1, 5.0)),
     "membership": _of_member("membership"),
     "hand-over": _of_member("hand-over"),
+    "echo": _of_member("echo", numbers=(5, 60)),
 }
