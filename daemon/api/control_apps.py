@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from daemon import lookup
 from daemon.api import control_views as views
 from daemon.api.caller import Caller
 from daemon.api.cluster_context import VoterContext
@@ -63,14 +64,14 @@ class ControlApps:
 
     async def list_services(self, request: control.ListServicesRequest, _caller: Caller) -> control.ListServicesReply:
         store = await self._context.current_store()
-        found = views.find_services(store, request.service, request.app)
+        found = lookup.find_services(store, request.service, request.app)
         found.sort(key=lambda service: (service.app, service.meta.name))
         return control.ListServicesReply(services=[views.service_view(store, service) for service in found])
 
     async def scale_service(self, request: control.ScaleServiceRequest, caller: Caller) -> control.ScaleServiceReply:
         service, _ = await self._context.leading().writer.commit(
             lambda store, _now, _id: swapped(
-                plan_scale(store, views.find_service(store, request.service), request.replicas)
+                plan_scale(store, lookup.find_service(store, request.service), request.replicas)
             ),
             caller.actor,
         )
@@ -79,7 +80,7 @@ class ControlApps:
     async def remove_service(self, request: control.RemoveServiceRequest, caller: Caller) -> control.RemoveServiceReply:
         await self._context.leading().writer.commit(
             lambda store, _now, _id: (
-                plan_remove_service(store, views.find_service(store, request.service)),
+                plan_remove_service(store, lookup.find_service(store, request.service)),
                 None,
             ),
             caller.actor,

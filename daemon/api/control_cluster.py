@@ -6,6 +6,7 @@ import time
 
 import trio
 
+from daemon import lookup
 from daemon.api import control_views as views
 from daemon.api.caller import Caller
 from daemon.api.cluster_context import VoterContext
@@ -58,7 +59,7 @@ class ControlCluster:
         store = await self._context.current_store()
         heard_s = self._context.leading().sessions.last_heard_s
         leader_id = self._context.member.status().leader_id or ""
-        nodes = [views.find_node(store, request.node)] if request.node else list(store.table(objects.Node))
+        nodes = [lookup.find_node(store, request.node)] if request.node else list(store.table(objects.Node))
         now_s = time.monotonic()
         return control.ListNodesReply(
             nodes=[
@@ -80,7 +81,7 @@ class ControlCluster:
 
     async def remove_node(self, request: control.RemoveNodeRequest, caller: Caller) -> control.RemoveNodeReply:
         leading = self._context.leading()
-        node = views.find_node(await self._context.current_store(), request.node)
+        node = lookup.find_node(await self._context.current_store(), request.node)
         if node.meta.id == self._context.identity.node_id:
             await self._hand_over(node)
             raise Refused(

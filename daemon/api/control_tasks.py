@@ -8,6 +8,7 @@ from typing import Any
 import grpc
 import trio
 
+from daemon import lookup
 from daemon.api import control_views as views
 from daemon.api.caller import Caller
 from daemon.api.cluster_context import VoterContext
@@ -54,7 +55,7 @@ class ControlTasks:
 
     async def logs(self, request: control.LogsRequest, _caller: Caller, send: Send) -> None:
         store = await self._context.current_store()
-        tasks = [task for task in views.find_tasks(store, request.target) if task.node_id]
+        tasks = [task for task in lookup.find_tasks(store, request.target) if task.node_id]
         lock = trio.Lock()
         following: set[str] = set()
         async with trio.open_nursery() as nursery:
@@ -68,7 +69,7 @@ class ControlTasks:
                 await trio.sleep(FOLLOW_LOOK_S)
                 self._context.leading()
                 try:  # tasks that replace the first ones are followed too
-                    tasks = [task for task in views.find_tasks(store, request.target) if task.node_id]
+                    tasks = [task for task in lookup.find_tasks(store, request.target) if task.node_id]
                 except Refused:
                     return
 
@@ -103,7 +104,7 @@ class ControlTasks:
         if first is None or not first.HasField("start"):
             raise Refused("the first message of an exec says what to start")
         store = await self._context.current_store()
-        task = views.running_task(store, first.start.task_id)
+        task = lookup.running_task(store, first.start.task_id)
         start = host.ExecStart()
         start.CopyFrom(first.start)
         start.task_id = task.meta.id

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from daemon.api.control_views import find_node
 from daemon.errors import Kind, Refused
 from daemon.identity.node_names import labels_error
+from daemon.lookup import find_node
 from daemon.orchestration.leases import leases_held_by
 from daemon.orchestration.quantities import names_text
 from daemon.orchestration.task_plan import mark_lost

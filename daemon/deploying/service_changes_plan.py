@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from daemon.api.control_views import find_app
 from daemon.deploying.app_checks import REPLICAS_MAX
 from daemon.errors import Kind, Refused
+from daemon.lookup import find_app
 from proto import control_pb2 as control
 from proto import objects_pb2 as objects
 from raft.store import Store
