@@ -199,6 +199,13 @@ def _open(target: Target, place: str) -> grpc.Channel:
     return grpc.secure_channel(address, credentials, [*options, ("grpc.ssl_target_name_override", API_NAME)])
 
 
+def _is_refused_by_tls(words: str) -> bool:
+    """By TLS 1.3 (RFC 8446, 2 and 4.4.2) a client has finished before its certificate is looked at: a server that
+    does not want it just hangs up. That something listens there was seen before (`_probe`)."""
+    hung_up = "failed to connect" in words and ("socket closed" in words or "connection reset" in words)
+    return "handshak" in words or "certificate" in words or (hung_up and "unix:" not in words)
+
+
 def explain(asked: str, error: grpc.RpcError) -> CommandFailed:
     """The sentence and the exit code of a failed call."""
     status: Any = error  # grpcio's errors are calls as well, which its types do not say
@@ -206,7 +213,7 @@ def explain(asked: str, error: grpc.RpcError) -> CommandFailed:
         return CommandFailed(asked, str(error) or "the call failed")
     code, details = status.code(), status.details() or ""
     if code == grpc.StatusCode.UNAVAILABLE:
-        if "handshak" in details.lower() or "certificate" in details.lower():
+        if _is_refused_by_tls(details.lower()):
             details = (
                 "the host answers, but does not accept this context's certificate, or belongs to another "
                 f"cluster ({details.rsplit('last error: ', 1)[-1]})"
