@@ -1,0 +1,100 @@
+"""Faults on a lab, one after the other, each healed before the next begins. Clocks stay as they are.
+
+The machine's clock is everybody's, and monotonic time, by which consensus goes, cannot be set.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from lab.cluster import Lab
+from lab.layout import LabError
+from tests.torture import disks
+
+HOLD_SECONDS = (1.0, 6.0)
+CALM_SECONDS = (1.0, 4.0)
+SLOW_STEP_SECONDS = 0.05  # stopped four times as long as running
+
+
+class Faults:
+    """Chooses by `choose`; says what it does by `say`."""
+
+    def __init__(self, lab: Lab, filled: dict[str, Path], choose: random.Random, say: Callable[[str], None]) -> None:
+        self._lab, self._disks, self._choose, self._say = lab, filled, choose, say
+        self.counts: dict[str, int] = {}
+
+    def run(self, until: float) -> None:
+        """Until time.monotonic() passes `until`; everything is healed on return."""
+        kinds = [self._power_cut, self._daemon_killed, self._frozen, self._slow, self._partition, self._disk_full]
+        while time.monotonic() < until:
+            kind = self._choose.choice(kinds)
+            hosts = self._choose.sample(self._lab.hosts(), self._victims())
+            name = kind.__name__.strip("_").replace("_", " ")
+            self.counts[name] = self.counts.get(name, 0) + 1
+            self._say(f"{name}: {', '.join(hosts)}")
+            kind(hosts, self._choose.uniform(*HOLD_SECONDS))
+            time.sleep(self._choose.uniform(*CALM_SECONDS))
+
+    def _victims(self) -> int:
+        """Most often a minority, sometimes so many that nothing goes on for a while."""
+        minority = (len(self._lab.hosts()) - 1) // 2
+        return self._choose.choice([1, minority, minority, minority + 1])
+
+    def _power_cut(self, hosts: list[str], seconds: float) -> None:
+        for host in hosts:
+            self._lab.kill(host)
+        time.sleep(seconds)
+        for host in hosts:
+            self._lab.start(host)
+
+    def _daemon_killed(self, hosts: list[str], _seconds: float) -> None:
+        for host in hosts:
+            with contextlib.suppress(LabError):  # it has not started again since the fault before
+                self._lab.restart_daemon(host)
+
+    def _frozen(self, hosts: list[str], seconds: float) -> None:
+        self._signal(hosts, signal.SIGSTOP)
+        try:
+            time.sleep(seconds)
+        finally:
+            self._signal(hosts, signal.SIGCONT)
+
+    def _slow(self, hosts: list[str], seconds: float) -> None:
+        until = time.monotonic() + seconds
+        try:
+            while time.monotonic() < until:
+                self._signal(hosts, signal.SIGSTOP)
+                time.sleep(4 * SLOW_STEP_SECONDS)
+                self._signal(hosts, signal.SIGCONT)
+                time.sleep(SLOW_STEP_SECONDS)
+        finally:
+            self._signal(hosts, signal.SIGCONT)
+
+    def _partition(self, hosts: list[str], seconds: float) -> None:
+        self._lab.partition(hosts)
+        try:
+            time.sleep(seconds)
+        finally:
+            self._lab.heal()
+
+    def _disk_full(self, hosts: list[str], seconds: float) -> None:
+        try:
+            for host in hosts:
+                disks.fill(self._disks[host])
+            time.sleep(seconds)
+        finally:
+            for host in hosts:
+                disks.free(self._disks[host])
+
+    def _signal(self, hosts: list[str], number: signal.Signals) -> None:
+        for host in hosts:
+            pid = self._lab.process_ids(host).get("fairwayd")
+            if pid is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
