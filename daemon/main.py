@@ -21,6 +21,7 @@ from daemon.systemd import notify
 from proto import grpc_trio
 from raft.errors import MemberFault
 
+SWITCH_SECONDS = 0.0005  # the raft thread waits no longer for a main thread that computes
 EXIT_CONFIGURATION = 78  # EX_CONFIG of sysexits(3)
 
 
@@ -40,6 +41,7 @@ def main() -> int:
         return 0
     if os.geteuid() != 0:
         return _fail("fairwayd must run as root: it makes network namespaces, mounts and containers", 1)
+    sys.setswitchinterval(SWITCH_SECONDS)
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     failure = ""
     try:

@@ -28,6 +28,7 @@ from raft.transaction import TransactionBuilder
 LOOPBACK = "127.0.0.1"
 FILL_AT_ONCE = 64
 BURN_CHUNK = 100_000
+SWITCH_SECONDS = 0.0005  # as fairwayd has it (daemon/main.py)
 
 
 class Process:
@@ -153,4 +154,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
+    sys.setswitchinterval(SWITCH_SECONDS)
     trio.run(main)
