@@ -102,6 +102,8 @@ class Faults:
                 self._change_members(member, fault.flag)
             case "echo":
                 cluster.network.echo(fault.member, fault.number)
+            case "comeback":
+                self._comeback(fault)
             case "hand-over":
                 self._ask_leader(HandOver("operator: hand over", fault.member))
 
@@ -114,6 +116,28 @@ class Faults:
             for other in set(names) - inside:
                 self._cluster.network.block(one, other, fault.seconds, fault.flag)
                 self._cluster.network.block(other, one, fault.seconds, fault.flag)
+
+    def _comeback(self, fault: Fault) -> None:
+        """A leader is cut off with one follower, deposed, and leads again while its follower is away and late
+        answers of the first time arrive."""
+        cluster, leader = self._cluster, self._cluster.leader()
+        if leader is None:
+            return
+        names = cluster.plan.names
+        follower = next(name for name in names[names.index(leader.name) :] + names if name != leader.name)
+        for one in (leader.name, follower):
+            for other in set(names) - {leader.name, follower}:
+                cluster.network.block(one, other, fault.seconds, False)
+                cluster.network.block(other, one, fault.seconds, False)
+        back = fault.seconds + 0.6
+        self._events.after(back, self._ask_leader, HandOver("operator: come back", leader.name))
+        self._events.after(back + 0.3, self._away_and_echo, leader, follower)
+
+    def _away_and_echo(self, leader: SimulatedMember, follower: str) -> None:
+        for one, other in ((leader.name, follower), (follower, leader.name)):
+            self._cluster.network.block(one, other, 1.0, False)
+        for moment in range(1, 5):
+            self._events.after(0.2 * moment, self._cluster.network.echo, leader.name, 100)
 
     def _flap(self, fault: Fault, times: int) -> None:
         if self._over or not times:

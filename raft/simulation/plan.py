@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 CLASSES = (
     "loss", "delay", "repetition", "disorder", "corruption", "drift", "large", "poison", "stranger",  # all the time
     "partition", "one-way", "flapping", "break", "power-cut", "cut-in-write", "cut-in-send", "blackout", "restart",
-    "disk-full", "disk-error", "disk-slow", "rot", "pause", "clock-jump", "membership", "hand-over", "echo",
+    "disk-full", "disk-error", "disk-slow", "rot", "pause", "clock-jump", "membership", "hand-over", "echo", "comeback",
 )  # fmt: skip
 STORM_SECONDS = (5.0, 10.0)
 FAULTS_MAX = 24
@@ -190,4 +190,5 @@ _DRAW: dict[str, _Draw] = {
     "membership": _of_member("membership"),
     "hand-over": _of_member("hand-over"),
     "echo": _of_member("echo", numbers=(5, 60)),
+    "comeback": _of_member("comeback", (1.2, 2.5)),
 }
