@@ -41,7 +41,7 @@ def map_changes(
         old, new = before.get(key), after.get(key)
         if old == new:
             continue
-        secret = hide_secrets and (_SECRET.search(key) or any(_URL_WITH_PASSWORD.search(v or "") for v in (old, new)))
+        secret = hide_secrets and (_SECRET.search(key) or any(_has_password(value or "") for value in (old, new)))
         if old is None:
             reasons.append(f"{what} {key} added" if secret else f"{what} {key} added: {_short(new)}")
         elif new is None:
@@ -49,6 +49,11 @@ def map_changes(
         else:
             reasons.append(f"{what} {key} changed" if secret else f"{what} {key}: {_short(old)} -> {_short(new)}")
     return reasons
+
+
+def _has_password(value: str) -> bool:
+    # The pattern is quadratic in a long word, so it looks only where there is something to find.
+    return "://" in value and _URL_WITH_PASSWORD.search(value) is not None
 
 
 def _without_replicas(spec: objects.ServiceSpec) -> objects.ServiceSpec:
