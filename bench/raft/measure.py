@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.process_cost import cpu_percent, pss_mb
+from bench.raft.calm import ROUNDS_FACTOR_MAX, calmest
 from bench.raft.etcd import EtcdMembers
 from bench.raft.fairway_members import NAMES, FairwayMembers
 from bench.raft.grpc_side import SERVICES, GrpcSide
@@ -58,10 +59,7 @@ def measure(sides: Sequence[str]) -> Report:
             members.append(stack.enter_context(FairwayMembers(FOLDER)))
         for one in members:
             _idle(one, found[one.name])
-        for what, clients in LOADS:
-            for _ in range(ROUNDS):
-                for one in members:
-                    _load(one, found[one.name], what, clients)
+        disturbed = {load: _alternate(members, found, *load) for load in LOADS}
         for _ in range(FAILOVERS):
             for one in members:
                 found[one.name].failover_seconds.append(one.failover_seconds())
@@ -76,7 +74,7 @@ def measure(sides: Sequence[str]) -> Report:
             grpc_single += [lab.write_singly(64, WINDOW_SECONDS) for _ in range(ROUNDS)]
             grpc += [lab.write(64, 2 * WINDOW_SECONDS) for _ in range(ROUNDS)]
             _say("fairway", f"gRPC: {[round(load.per_second) for load in grpc]} writes/s in deploys")
-    return _report(found["fairway"], found["etcd"], grpc, grpc_single)
+    return _report(found["fairway"], found["etcd"], grpc, grpc_single, disturbed)
 
 
 def _say(side: str, text: str) -> None:
@@ -90,13 +88,27 @@ def _idle(members: FairwayMembers | EtcdMembers, found: Found) -> None:
     _say(members.name, f"idle {[round(percent, 2) for percent in found.idle_percent]} % of a core each")
 
 
-def _load(members: FairwayMembers | EtcdMembers, found: Found, what: str, clients: int) -> None:
+def _alternate(
+    members: Sequence[FairwayMembers | EtcdMembers], found: dict[str, Found], what: str, clients: int
+) -> float:
+    """One kind of load on both sides in turn, the calmest rounds; the share of the machine that others used."""
+
+    def one_round() -> list[Load]:
+        return [_load(one, what, clients) for one in members]
+
+    rounds, share = calmest(ROUNDS, lambda: [pid for one in members for pid in one.pids()], one_round)
+    for position, one in enumerate(members):
+        found[one.name].loads[what, clients] = [loads[position] for loads in rounds]
+    return share
+
+
+def _load(members: FairwayMembers | EtcdMembers, what: str, clients: int) -> Load:
     load = members.write(clients, WINDOW_SECONDS) if what == "write" else members.read(clients, WINDOW_SECONDS)
-    found.loads.setdefault((what, clients), []).append(load)
     _say(
         members.name,
         f"{what} by {clients}: {load.per_second:.0f}/s, {load.p50_ms:.2f} ms median, {load.p99_ms:.2f} ms p99",
     )
+    return load
 
 
 def _full(members: FairwayMembers | EtcdMembers, found: Found) -> None:
@@ -107,7 +119,13 @@ def _full(members: FairwayMembers | EtcdMembers, found: Found) -> None:
     _say(members.name, f"{found.full_mb} MB and {found.start_seconds} s to start with {OBJECTS} objects more")
 
 
-def _report(ours: Found, etcd: Found, grpc: list[Load], grpc_single: list[Load]) -> Report:
+def _report(
+    ours: Found,
+    etcd: Found,
+    grpc: list[Load],
+    grpc_single: list[Load],
+    disturbed: dict[tuple[str, int], float],
+) -> Report:
     report = Report("raft", f"Three members, every write on the disks of a majority, values of {VALUE_BYTES} bytes")
     for what, clients in LOADS:
         mine, theirs = ours.loads.get((what, clients), []), etcd.loads.get((what, clients), [])
@@ -158,8 +176,10 @@ def _report(ours: Found, etcd: Found, grpc: list[Load], grpc_single: list[Load])
         )
     )
     report.notes += [
-        f"{len(NAMES)} members a side; ours by mutual TLS, etcd's without TLS. Sides alternate in windows of "
-        f"{WINDOW_SECONDS:g} s, {ROUNDS} rounds; values are medians.",
+        f"{len(NAMES)} members a side; ours by mutual TLS, etcd's without TLS. Sides alternate in windows "
+        f"of {WINDOW_SECONDS:g} s, the {ROUNDS} calmest rounds of {ROUNDS * ROUNDS_FACTOR_MAX}; values are medians.",
+        "Share of the machine that others used in those rounds: "
+        + ", ".join(f"{what} by {clients} {share:.0%}" for (what, clients), share in disturbed.items()),
         "Ours is asked at the proposal interface, in the leader's process; etcd by its gRPC API with grpcio's asyncio "
         "client at the leader, which costs as much CPU as etcd itself on a machine of two cores.",
         "Memory of ours counts every process: Python, TLS, two copies of the tables (readers and consensus).",
