@@ -83,19 +83,24 @@ def test_exec_takes_input_and_gives_exit_codes(cluster: Cluster, deployed: Deplo
 
 def test_a_signal_and_a_grace_period_are_kept(cluster: Cluster, deployed: Deploy) -> None:
     script = "trap 'echo got usr1; exit 0' USR1; trap 'echo got term' TERM; echo up; while true; do sleep 0.1; done"
-    app = deployed(f"""
+    text = f"""
 services:
   polite:
     image: static-web:1
+    environment: {{ROUND: "%s"}}
     command: ["sh", "-c", "{script}"]
     stop_signal: SIGUSR1
     stop_grace_period: 30s
   stubborn:
     image: static-web:1
+    environment: {{ROUND: "%s"}}
     command: ["sh", "-c", "trap '' TERM; echo up; while true; do sleep 0.1; done"]
     stop_grace_period: 1s
-""")
-    cluster.fairway("scale", f"{app}/polite=0", f"{app}/stubborn=0")
+"""
+    app = deployed(text % (1, 1))
+    path = cluster.folder / "compose.yaml"
+    path.write_text(f"name: {app}\n{text % (2, 2)}")
+    cluster.fairway("deploy", str(path))  # the tasks that it replaces are remembered
     polite = cluster.ended_task(f"{app}/polite")
     assert polite["status"]["exit_code"] == 0
     assert polite["status"]["state"] == "exited"
