@@ -49,17 +49,16 @@ create table if not exists {table} (
 
 def checksum(*parts: int | bytes | str | None) -> int:
     """CRC-32 over parts, each preceded by its length so that they cannot run into each other."""
-    crc = 0
+    pieces: list[bytes] = []
     for part in parts:
-        if isinstance(part, int):
-            content = b"%d" % part
+        if isinstance(part, bytes):
+            content = part
         elif isinstance(part, str):
             content = part.encode()
         else:
-            content = b"-" if part is None else part
-        crc = zlib.crc32(b"%d:" % len(content), crc)
-        crc = zlib.crc32(content, crc)
-    return crc
+            content = b"-" if part is None else b"%d" % part
+        pieces += (b"%d:" % len(content), content)
+    return zlib.crc32(b"".join(pieces))
 
 
 def open_database(path: Path | str) -> sqlite3.Connection:
