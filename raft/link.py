@@ -12,7 +12,7 @@ import logging
 import socket
 import ssl
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from typing import Protocol
 
 import trio
@@ -152,7 +152,7 @@ def _quick(stream: trio.SocketStream, settings: RaftSettings) -> None:
     stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, settings.connection_silence_ms_max)
 
 
-async def frames(line: Line, frame_bytes_max: int) -> AsyncIterator[list[bytes]]:
+async def frames(line: Line, frame_bytes_max: int) -> AsyncGenerator[list[bytes], None]:
     """The contents of the frames that have arrived, as they arrive, until the other end closes.
 
     ValueError for a frame that is too long.

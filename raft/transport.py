@@ -287,6 +287,8 @@ class Transport:
             self._inbound[member] = scope
             try:
                 await self._read(member, line, scope)
+            except ValueError as error:
+                self._refused(f"{member} at {address}", str(error))
             finally:
                 if self._inbound.get(member) is scope:
                     del self._inbound[member]
@@ -298,19 +300,20 @@ class Transport:
 
     async def _read(self, member: str, line: Line, scope: trio.CancelScope) -> None:
         greeted = False
-        async for arrived in frames(line, self._settings.frame_bytes_max):
-            for content in arrived:
-                if not greeted:
-                    port, address = decode_hello(content)
-                    self._greeted[member] = Peer(member, address or line.address(), port)
-                    greeted = True
-                    continue
-                message = decode(content)
-                while self._inbox_bytes > self._settings.inbox_bytes_max:
-                    await self._room.wait()
-                if scope.cancel_called:
-                    return  # a newer connection took its place: nothing older may follow its messages
-                self.inbox.append((member, message))
-                self._inbox_bytes += len(content)
-            if self.inbox:
-                self._ring()
+        async with contextlib.aclosing(frames(line, self._settings.frame_bytes_max)) as arriving:
+            async for arrived in arriving:
+                for content in arrived:
+                    if not greeted:
+                        port, address = decode_hello(content)
+                        self._greeted[member] = Peer(member, address or line.address(), port)
+                        greeted = True
+                        continue
+                    message = decode(content)
+                    while self._inbox_bytes > self._settings.inbox_bytes_max:
+                        await self._room.wait()
+                    if scope.cancel_called:
+                        return  # a newer connection took its place: nothing older may follow its messages
+                    self.inbox.append((member, message))
+                    self._inbox_bytes += len(content)
+                if self.inbox:
+                    self._ring()
