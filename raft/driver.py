@@ -164,13 +164,14 @@ class Driver:
             return
         # While these are under way further ones gather, so that many clients share a round trip and a write.
         self._gather_until = now + self._settings.gather_ms_max / 1000
+        quorum = self.consensus.quorum(now)
         barriers: list[ReadBarrier] = []
         room = self._settings.proposals_turn_max
         while self._requests and room > 0:
             request = self._requests.popleft()
             if isinstance(request, Propose):
                 room -= 1
-                self._propose(turn, request, now)
+                self._propose(turn, request, quorum)
             elif isinstance(request, ReadBarrier):
                 barriers.append(request)
             elif isinstance(request, Follow):
@@ -182,12 +183,12 @@ class Driver:
         if barriers:
             self._begin_barriers(turn, barriers, now)
 
-    def _propose(self, turn: Turn, request: Propose, now: float) -> None:
+    def _propose(self, turn: Turn, request: Propose, quorum: bool) -> None:
         consensus = self.consensus
         refusal: NotLeader | Unavailable
         if not consensus.leads:
             refusal = NotLeader(consensus.algorithm.leader_id())
-        elif not consensus.quorum(now):
+        elif not quorum:
             refusal = Unavailable("this host hears no majority of the voters: nothing can be changed now")
         elif self._changes.handing_over:
             refusal = Unavailable("the leadership is being handed over: try again in a moment")

@@ -14,15 +14,19 @@ from dataclasses import dataclass, field
 import trio
 from google.protobuf.message import Message
 
+from raft.errors import NotServed
 from raft.requests import Answer, Outcome
 from raft.store import Store
 from raft.watch import ChangeBatch
 
 
 class Ticket:
-    """Waits in the main thread for the answer to one request."""
+    """Waits in the main thread for the answer to one request, until `deadline` (trio's time), then for `late`."""
 
-    def __init__(self) -> None:
+    __slots__ = ("answered", "deadline", "late", "outcome")
+
+    def __init__(self, deadline: float, late: NotServed) -> None:
+        self.deadline, self.late = deadline, late
         self.outcome: Outcome = None
         self.answered = trio.Event()
 

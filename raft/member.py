@@ -52,6 +52,8 @@ __all__ = [
 ]
 
 CHANGE_SLACK_MS = 2000
+TIMEOUT_SECONDS_COARSE = 1.0  # waits at least so long end up to LATE_STEP_SECONDS late
+LATE_STEP_SECONDS = 0.1
 LATE_MS_MAX = 5000  # a member among several that has had no turn for so long is not to be trusted with a quorum
 
 
@@ -71,6 +73,7 @@ class Member:
         self._worker: Worker | None = None
         self._waiting: set[Ticket] = set()
         self._told = trio.lowlevel.ParkingLot()
+        self._asked = trio.lowlevel.ParkingLot()
 
     # ---- running ------------------------------------------------------------------------------
 
@@ -91,6 +94,7 @@ class Member:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_thread, worker)
+                nursery.start_soon(self._end_late)
                 try:
                     await loaded.wait()
                     task_status.started()
@@ -217,13 +221,17 @@ class Member:
             raise Unavailable(f"consensus does not run on this host{': ' + error if error else ''}")
         if len(self._waiting) >= 2 * self.settings.proposals_waiting_max:
             raise Unavailable(f"{len(self._waiting)} requests wait already: try again in a moment")
-        ticket = Ticket()
+        ticket = Ticket(trio.current_time() + timeout_s, late)
         self._waiting.add(ticket)
+        self._asked.unpark_all()
         try:
             worker.requests.append(make(ticket))
             worker.wake()
-            with trio.move_on_after(timeout_s):
+            if timeout_s >= TIMEOUT_SECONDS_COARSE:
                 await ticket.answered.wait()
+            elif timeout_s > 0:  # else it is asked for, and nobody waits
+                with trio.move_on_after(timeout_s):
+                    await ticket.answered.wait()
         finally:
             self._waiting.discard(ticket)
         if not ticket.answered.is_set():
@@ -231,6 +239,18 @@ class Member:
         if isinstance(ticket.outcome, NotServed):
             raise ticket.outcome
         return ticket.outcome
+
+    async def _end_late(self) -> None:
+        """Ends long waits that are over, all together: a timer for each request would cost as much as all else here."""
+        while True:
+            while not self._waiting:
+                await self._asked.park()
+            await trio.sleep(LATE_STEP_SECONDS)
+            now = trio.current_time()
+            for ticket in self._waiting:
+                if ticket.deadline <= now and not ticket.answered.is_set():
+                    ticket.outcome = ticket.late
+                    ticket.answered.set()
 
     def _tell(self) -> None:
         worker = self._worker
