@@ -76,6 +76,10 @@ def recover_plan(
     down = sorted(names[node_id] for node_id in voters - {own_id} if node_id not in answers)
     _add_tasks(plan, stored.store, {node_id for node_id in voters - {own_id} if node_id not in answers}, names)
     _add_volumes(plan, stored.store, down)
+    plan.lost.append(
+        "Should the lost voters run after all, behind a broken network: everything that they commit until they "
+        "meet this host again. Make sure first that they are off."
+    )
     plan.next.append(
         "Hosts that come back follow this one by themselves: what they had beyond its state is thrown away, and "
         "the cluster grows to three voters again."
