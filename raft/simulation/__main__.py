@@ -14,7 +14,7 @@ from raft.simulation.plan import CLASSES, Plan, plan_of
 from raft.simulation.run import Result, run
 from raft.simulation.shrink import shrink
 
-PROGRESS_SECONDS = 10.0
+PROGRESS_SECONDS = 30.0
 SHOWN_MAX = 5
 
 
@@ -91,9 +91,9 @@ def _many(options: argparse.Namespace, rules: Rules) -> int:
         now = time.monotonic()
         if options.minutes is not None and now - began > options.minutes * 60:
             break
-        if now - told > PROGRESS_SECONDS and sys.stderr.isatty():
+        if now - told > PROGRESS_SECONDS:
             told = now
-            print(f"\r{runs} seeds, {runs / (now - began):.1f} a second", end="", file=sys.stderr)
+            print(f"{runs} seeds to {seed}, {runs / (now - began):.1f} a second", file=sys.stderr)
         result = run(plan_of(seed), rules)
         runs += 1
         operations += result.operations

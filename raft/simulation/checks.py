@@ -9,6 +9,7 @@ from proto.store_pb2 import Transaction, TransactionResult
 from raft.driver import Driver, Turn
 from raft.entry import TRANSACTION
 from raft.messages import Vote
+from raft.simulation.clients import Attempt
 from raft.simulation.member import SimulatedMember
 from raft.store import Store
 
@@ -52,6 +53,13 @@ class Checks:
         for ticket, outcome in turn.answers:
             if isinstance(outcome, TransactionResult):
                 self._answered(ticket, outcome, algorithm.applied_index())
+            elif (
+                outcome is None and isinstance(ticket, Attempt) and algorithm.applied_index() < ticket.committed_before
+            ):
+                raise Violation(
+                    f"{member.name} answered a current read as of entry {algorithm.applied_index()}; when it was asked "
+                    f"{ticket.committed_before} was committed"
+                )
         if consensus.snapshots_refused and not self._corruption:
             raise Violation(f"{member.name} refused a snapshot that nobody had damaged")
         if driver.journal.dirty and "persist-before-send" in member.rules:
@@ -80,6 +88,10 @@ class Checks:
         if term in self.leaders:
             raise Violation(f"two leaders in term {term}: {self.leaders[term]} and {name}")
         self.leaders[term] = name
+        voters = driver.consensus.voters
+        given = {voter for voter in voters if self._votes.get((term, voter)) == name} | {name}
+        if 2 * len(given) <= len(voters):
+            raise Violation(f"{name} leads term {term} by the votes of {sorted(given)} out of {sorted(voters)}")
         newest, _ = self.committed[self.commit_index]
         journal = driver.journal
         if newest > term:
@@ -130,7 +142,7 @@ class Checks:
 
     def _answered(self, ticket: object, outcome: TransactionResult, applied: int) -> None:
         self.acknowledged += 1
-        request_id = getattr(ticket, "request_id", "")
+        request_id = ticket.request_id if isinstance(ticket, Attempt) else str(ticket)
         if outcome.revision > applied:
             raise Violation(f"{request_id} was answered with revision {outcome.revision} before it was applied")
         if outcome.code == TransactionResult.OK and self._effects.get(request_id) != outcome.revision:

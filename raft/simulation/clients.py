@@ -52,12 +52,13 @@ class Task:
     poison: bool = False
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Attempt:
     """The ticket of one request."""
 
     task: Task
     member: str
+    committed_before: int = 0  # newest committed entry of the cluster when it arrived, as nobody in it can know
 
     @property
     def request_id(self) -> str:

@@ -247,6 +247,8 @@ class Cluster:
         member = self.members[name]
         if member.driver is None:
             return False
+        if isinstance(request.ticket, Attempt):
+            request.ticket.committed_before = self.checks.commit_index
         member.requests.append(request)
         self.schedule(member)
         return True

@@ -69,12 +69,12 @@ class Disk:
         """Terms by index of the entries that a restart would find."""
         return dict(self._connection.execute("select log_index, term from raft_log"))
 
-    def rotten(self, dice: random.Random) -> sqlite3.Connection | None:
-        """A copy in which something that was durable is damaged or missing; None where there is nothing."""
+    def rotten(self, dice: random.Random, cut_off: bool) -> sqlite3.Connection | None:
+        """A copy in which something that was durable is damaged or, with `cut_off`, missing; None for nothing."""
         copy = _in_memory(self._connection.serialize())
         state = copy.execute("select commit_index from raft_state").fetchone()
         applied = copy.execute("select applied_index from store_state").fetchone()
-        if state is not None and dice.random() < 0.3:
+        if state is not None and cut_off:
             lowest = applied[0] if applied is not None else 1
             if lowest < state[0]:
                 copy.execute("delete from raft_log where log_index > ?", (dice.randrange(lowest, state[0]),))

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import random
 
+from proto import objects_pb2 as objects
 from raft.driver import Driver
+from raft.entry import transaction_command
 from raft.errors import MemberFault
 from raft.messages import AppendReply, StaleTerm, Vote, VoteRequest
-from raft.requests import AddVoter, HandOver, RemoveVoter
+from raft.requests import AddVoter, HandOver, Propose, RemoveVoter
 from raft.settings import Peer
 from raft.simulation.checks import Violation
 from raft.simulation.cluster import Cluster
 from raft.simulation.member import SimulatedMember
 from raft.simulation.plan import Fault
+from raft.transaction import TransactionBuilder
 
 STRANGER_SECONDS = 0.15
+BURST_REQUESTS = 120
+ECHO_MESSAGES = 200
 VOTERS_MIN = 3
 
 
@@ -25,6 +30,7 @@ class Faults:
         self._cluster, self._events, self._plan = cluster, cluster.events, cluster.plan
         self._dice = random.Random(f"faults {self._plan.seed}")
         self._over = False
+        self._bursts = 0
         for fault in self._plan.faults:
             self._events.at(fault.at, self._strike, fault)
         if self._plan.strangers:
@@ -91,7 +97,7 @@ class Faults:
                 member.slow_until = self._events.now + fault.seconds
                 member.slow_seconds = fault.number / 1000
             case "rot":
-                self._rot(member, fault.seconds)
+                self._rot(member, fault)
             case "pause":
                 member.busy_until = max(member.busy_until, self._events.now + fault.seconds)
             case "clock-jump":
@@ -118,26 +124,43 @@ class Faults:
                 self._cluster.network.block(other, one, fault.seconds, fault.flag)
 
     def _comeback(self, fault: Fault) -> None:
-        """A leader is cut off with one follower, deposed, and leads again while its follower is away and late
-        answers of the first time arrive."""
+        """A leader is cut off, with one follower where there are five voters, and gets requests all the same; it is
+        deposed, and leads again while that follower is away and late answers of the first time arrive."""
         cluster, leader = self._cluster, self._cluster.leader()
-        if leader is None:
+        if leader is None or leader.driver is None or leader.driver.consensus.voters == {leader.name}:
             return
-        names = cluster.plan.names
-        follower = next(name for name in names[names.index(leader.name) :] + names if name != leader.name)
-        for one in (leader.name, follower):
-            for other in set(names) - {leader.name, follower}:
+        voters = sorted(leader.driver.consensus.voters - {leader.name})
+        follower = self._dice.choice(voters)
+        inside = {leader.name, follower} if len(voters) >= 4 else {leader.name}
+        for one in inside:
+            for other in set(cluster.plan.names) - inside:
                 cluster.network.block(one, other, fault.seconds, False)
                 cluster.network.block(other, one, fault.seconds, False)
+        if len(inside) == 2:
+            self._events.after(0.2, self._burst, leader)
         back = fault.seconds + 0.6
         self._events.after(back, self._ask_leader, HandOver("operator: come back", leader.name))
         self._events.after(back + 0.3, self._away_and_echo, leader, follower)
 
+    def _burst(self, leader: SimulatedMember) -> None:
+        self._bursts += 1
+        for number in range(BURST_REQUESTS):
+            request_id = f"burst{self._bursts}-{number}"
+            wanted = objects.Tenant(meta=objects.Meta(id="burst", name="burst"), description=request_id)
+            command = transaction_command(TransactionBuilder().put(wanted).build(request_id, "burst", 1))
+            self._cluster.ask(leader.name, Propose(request_id, command))
+
     def _away_and_echo(self, leader: SimulatedMember, follower: str) -> None:
+        if self._over:
+            return
         for one, other in ((leader.name, follower), (follower, leader.name)):
             self._cluster.network.block(one, other, 1.0, False)
         for moment in range(1, 5):
-            self._events.after(0.2 * moment, self._cluster.network.echo, leader.name, 100)
+            self._events.after(0.2 * moment, self._echo, leader.name, follower)
+
+    def _echo(self, name: str, of: str) -> None:
+        if not self._over:
+            self._cluster.network.echo(name, ECHO_MESSAGES, of)
 
     def _flap(self, fault: Fault, times: int) -> None:
         if self._over or not times:
@@ -154,9 +177,9 @@ class Faults:
     def _room(self, member: SimulatedMember) -> None:
         member.disk.full = False
 
-    def _rot(self, member: SimulatedMember, seconds: float) -> None:
+    def _rot(self, member: SimulatedMember, fault: Fault) -> None:
         """What a damaged disk holds is refused; then it turns out to have been the cable."""
-        rotten = member.disk.rotten(self._dice)
+        rotten = member.disk.rotten(self._dice, fault.flag)
         if rotten is None:
             return
         try:
@@ -168,7 +191,7 @@ class Faults:
         finally:
             rotten.close()
         if member.driver is not None:
-            self._cluster.stop(member, seconds, "its state was damaged")
+            self._cluster.stop(member, fault.seconds, "its state was damaged")
 
     def _change_members(self, member: SimulatedMember, add: bool) -> None:
         leader = self._cluster.leader()
@@ -182,7 +205,7 @@ class Faults:
 
     def _ask_leader(self, request: AddVoter | RemoveVoter | HandOver) -> None:
         leader = self._cluster.leader()
-        if leader is not None:
+        if leader is not None and not self._over:
             self._cluster.ask(leader.name, request)
 
     # ---- a stranger ---------------------------------------------------------------------------

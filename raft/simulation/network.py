@@ -18,7 +18,7 @@ from raft.simulation.events import Events
 from raft.simulation.plan import Weather
 
 LATE_SECONDS_MAX = 1.5
-PAST_MAX = 600
+PAST_MAX = 4000
 
 
 @dataclass
@@ -72,9 +72,9 @@ class Network:
         way.blocked_until = max(way.blocked_until, self._events.now + seconds)
         way.held = held
 
-    def echo(self, receiver: str, count: int) -> None:
-        """Messages to a member that were long thought lost or dealt with arrive again."""
-        past = [one for one in self._past if one[1] == receiver]
+    def echo(self, receiver: str, count: int, of: str = "") -> None:
+        """Messages to a member, of one or of all, that were long thought lost or dealt with arrive again."""
+        past = [one for one in self._past if one[1] == receiver and of in ("", one[0])]
         for sender, _, message in self._dice.sample(past, min(count, len(past))):
             self._events.after(self._dice.random() * 0.05, self._arrive, sender, receiver, message)
 
