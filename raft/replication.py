@@ -87,6 +87,10 @@ class Replication:
         if progress.snapshot is not None and matched >= progress.snapshot.index:
             progress.snapshot = None
             self._algorithm.set_next_index(member, matched + 1)
+        elif progress.sent:
+            # PySyncObj went back to what is acknowledged: it would send again what is on its way, and with a full
+            # window ask for ever about an entry that the member has.
+            self._algorithm.set_next_index(member, progress.sent[-1][0] + 1)
 
     def snapshot_replied(self, member: str, reply: SnapshotReply, now: float) -> None:
         """A member asks for the next piece of a snapshot, or for the first again."""
