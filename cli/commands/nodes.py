@@ -72,7 +72,9 @@ def state_words(node: objects_pb2.Node) -> str:
 def role_words(view: control_pb2.NodeView) -> str:
     if view.leader:
         return "leader"
-    return "voter" if view.node.voter else "worker"
+    if view.node.voter:
+        return "voter"
+    return "learner" if view.node.role == objects_pb2.NODE_ROLE_VOTER else "worker"
 
 
 def show(options: argparse.Namespace) -> int:
