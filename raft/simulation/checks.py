@@ -9,6 +9,7 @@ from proto.store_pb2 import Transaction, TransactionResult
 from raft.driver import Driver, Turn
 from raft.entry import TRANSACTION
 from raft.messages import Vote
+from raft.settings import Peer
 from raft.simulation.clients import Attempt
 from raft.simulation.member import SimulatedMember
 from raft.store import Store
@@ -45,6 +46,7 @@ class Checks:
         commit = algorithm.commit_index()
         if commit > member.commit_seen or turn.restored:
             self._commits(member, driver, commit)
+        member.membership_seen = driver.journal.membership
         if algorithm.applied_index() != member.applied_seen or turn.restored:
             self.applied(member, driver)
         for receiver, message in turn.outbox:
@@ -125,11 +127,16 @@ class Checks:
         if commit not in self.committed:
             raise Violation(f"{member.name} says that {commit} is committed, which no leader had committed")
         term, _ = self.committed[commit]
-        voters = [peer.node_id for peer in journal.membership]
-        holders = [name for name in voters if self._members[name].holds(commit, term)]
-        if 2 * len(holders) <= len(voters):
+        # A leader may have committed and then begun a change of the membership in the same turn.
+        memberships = (member.membership_seen or journal.membership, journal.membership)
+        if not any(self._majority_holds(membership, commit, term) for membership in memberships):
+            voters = [peer.node_id for peer in journal.membership]
+            holders = [name for name in voters if self._members[name].holds(commit, term)]
             raise Violation(f"{member.name} committed entry {commit} that only {holders} of {voters} have on disk")
         self.commit_index = commit
+
+    def _majority_holds(self, membership: tuple[Peer, ...], index: int, term: int) -> bool:
+        return 2 * sum(self._members[peer.node_id].holds(index, term) for peer in membership) > len(membership)
 
     def _vote(self, name: str, driver: Driver, receiver: str, vote: Vote) -> None:
         if vote.rehearsal:

@@ -9,7 +9,7 @@ from raft.driver import Driver
 from raft.messages import Message
 from raft.requests import Request
 from raft.rules import Rules
-from raft.settings import RaftSettings
+from raft.settings import Peer, RaftSettings
 from raft.simulation.clock import Clock
 from raft.simulation.disk import Disk
 
@@ -39,6 +39,7 @@ class SimulatedMember:
     dark_seconds: float = 0.5  # how long it stays down after a cut in a write
     commit_seen: int = 1
     applied_seen: int = 0
+    membership_seen: tuple[Peer, ...] = ()  # at the end of its last turn
     told: object = None  # what was last said of it with --show
     _log: dict[int, int] = field(default_factory=dict)  # on disk, while it is down
 
@@ -49,6 +50,7 @@ class SimulatedMember:
         self.life += 1
         self.commit_seen = driver.journal.first_index
         self.applied_seen = 0
+        self.membership_seen = driver.journal.membership
         self.busy_until = now
         return driver
 
