@@ -1,0 +1,1 @@
+"""Tests of the benchmarks' own parts; the measurements themselves are `./run bench`."""
