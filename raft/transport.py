@@ -182,7 +182,8 @@ class Transport:
                             await self._use_way(member, way, line)
                     except NOT_REACHED as error:
                         level = logging.INFO if reached else logging.DEBUG
-                        log.log(level, "%s at %s:%d: %s", member, peer.address, peer.port, error)
+                        why = str(error) or "no answer in time"
+                        log.log(level, "%s at %s:%d: %s", member, peer.address, peer.port, why)
                         reached = False
                     except Exception:
                         log.exception("the connection to %s failed", member)

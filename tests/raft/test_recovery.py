@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
 import trio
 
-from raft.errors import MemberFault
+from raft.errors import MemberFault, NotServed
 from raft.recovery import INDEX_STEP, begin_anew, keep_copy, read_member
 from raft.store import Store
 from tests.raft.test_real_cluster import cluster_of_three, names, until, write
@@ -58,6 +59,43 @@ def test_a_survivor_of_three_goes_on_and_the_lost_come_back_to_it(tmp_path: Path
             assert "after-it-was-cut-off" not in names(again)
             for one in cluster.hosts.values():
                 await until(lambda one=one: names(one.member) == names(again))  # type: ignore[misc]
+
+    trio.run(main)
+
+
+def test_an_old_majority_that_runs_after_all_follows_the_recovered_member(tmp_path: Path) -> None:
+    """It was only behind a broken network: what it committed meanwhile is gone, and there is one cluster again."""
+
+    async def main() -> None:
+        async with cluster_of_three(tmp_path) as cluster:
+            leader = await cluster.leader()
+            await write(leader, "before")
+            survivor = next(one for one in "abc" if one != leader.settings.node_id)
+            others = [one for one in "abc" if one != survivor]
+            host = cluster.hosts[survivor]
+            await until(lambda: names(host.member) == ["before"])
+            await host.stop()
+            await write(leader, "behind-the-broken-network")
+            stored = read_member(tmp_path / survivor)
+            me = cluster.peers[survivor]
+            begin_anew(tmp_path / survivor, me, stored.store, stored.last_index, stored.term, NOW_UNIX_MS)
+            await host.start()
+            recovered = host.member
+
+            def followed() -> bool:
+                return all(names(cluster.hosts[one].member) == names(recovered) for one in others)
+
+            with trio.fail_after(20):
+                while not followed():  # as the daemon's leader does, again and again (daemon/leader/voters.py)
+                    if recovered.status().role == "leader":
+                        for one in others:
+                            with contextlib.suppress(NotServed):
+                                await recovered.follow(cluster.peers[one], wanted=True)
+                    await trio.sleep(0.1)
+            await until(lambda: recovered.status().role == "leader")
+            assert names(recovered) == ["before"]
+            for one in others:
+                assert cluster.hosts[one].member.status().role == "learner"
 
     trio.run(main)
 
