@@ -7,7 +7,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-RUN_ROOT = Path("/run/fairway-lab")  # sockets and records; short, for a Unix socket's path has 107 bytes
+# Sockets and records, in memory as /run is on a host that was started by systemd; on a machine whose /run is on a
+# disk (a container, say) beside it. Short, for a Unix socket's path has 107 bytes.
+RUN_ROOT = (Path("/run") if Path("/run").stat().st_dev != Path("/").stat().st_dev else Path("/dev/shm")) / "fairway-lab"  # noqa: S108
 STATE_ROOT = Path("/var/lib/fairway-lab")
 NAME_LENGTH_MAX = 20
 HOST_COUNT_MAX = 100

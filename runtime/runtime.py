@@ -65,6 +65,7 @@ class Runtime:
         self._started_ms: OrderedDict[str, int] = OrderedDict()
         # Manifest digest -> the image's /etc/passwd and /etc/group.
         self._accounts: OrderedDict[str, tuple[str, str]] = OrderedDict()
+        self._reading_accounts = trio.Lock()
         init_path = settings.init_path if settings.init_path.is_file() else None
         self._host = oci_spec.HostFacts(
             architecture=host_architecture(),
@@ -287,12 +288,13 @@ class Runtime:
         return session
 
     async def _resolve_user(self, image_digest: str, text: str) -> ProcessUser:
-        accounts = self._accounts.get(image_digest)
-        if accounts is None:
-            accounts = await self.images.with_files(image_digest, _read_accounts)
-            self._accounts[image_digest] = accounts
-            if len(self._accounts) > ACCOUNTS_MAX:
-                self._accounts.popitem(last=False)
+        async with self._reading_accounts:  # tasks of one image often come together
+            accounts = self._accounts.get(image_digest)
+            if accounts is None:
+                accounts = await self.images.with_files(image_digest, _read_accounts)
+                self._accounts[image_digest] = accounts
+                if len(self._accounts) > ACCOUNTS_MAX:
+                    self._accounts.popitem(last=False)
         return users.resolve(text, *accounts)
 
     def _attach(self, container_id: str) -> None:

@@ -42,6 +42,7 @@ class ImageAgent:
         self._peers = peers
         self._reports = reports
         self._node_id = node_id
+        self._ensuring: dict[str, trio.Lock] = {}  # one for each image that was ever needed here
         self._ready: set[str] = set()  # unpacked here, as far as is known
         self._unknown_since_s: dict[str, float] = {}
         self._wake = trio.Event()
@@ -100,8 +101,12 @@ class ImageAgent:
 
     async def ensure(self, digest: str, name: str, progress: Callable[[str], None]) -> None:
         """The image is here and unpacked when this returns. Raises TaskFailure."""
-        if digest in self._ready:
-            return
+        lock = self._ensuring.setdefault(digest, trio.Lock())  # tasks of one image often come together
+        async with lock:
+            if digest not in self._ready:
+                await self._make_ready(digest, name, progress)
+
+    async def _make_ready(self, digest: str, name: str, progress: Callable[[str], None]) -> None:
         failure = "no host holds it"
         for _ in range(ENSURE_TRIES_MAX):
             try:

@@ -17,7 +17,9 @@ from raft.transaction import TransactionBuilder
 logger = logging.getLogger(__name__)
 
 RELEVANT_TABLES = frozenset({"apps", "images", "nodes", "services", "tasks", "volumes"})
-PASS_INTERVAL_S = 0.02  # between passes: what changes meanwhile is looked at together
+PASS_INTERVAL_S_MIN = 0.02  # between passes: what changes meanwhile is looked at together
+PASS_INTERVAL_S_MAX = 1.0
+PASS_SHARE_MAX = 0.1  # of the time, while much changes: the larger the store, the rarer the passes
 LOOK_AGAIN_S_MAX = 30.0  # a pass at least this often, whatever was or was not heard
 BACK_OFF_S_MIN = 0.1
 BACK_OFF_S_MAX = 5.0
@@ -51,7 +53,7 @@ class Orchestrator:
             back_off_s = BACK_OFF_S_MIN
             while True:
                 self._changed = trio.Event()
-                earliest_s = trio.current_time() + PASS_INTERVAL_S
+                began_s = trio.current_time()
                 try:
                     wait_s = await self._pass()
                 except Refused as refused:  # no majority or too much at once: nothing was changed
@@ -60,6 +62,8 @@ class Orchestrator:
                     logger.exception("a pass failed; trying again in %.1f s", back_off_s)
                 else:
                     back_off_s = BACK_OFF_S_MIN
+                    rest_s = (trio.current_time() - began_s) / PASS_SHARE_MAX
+                    earliest_s = began_s + min(max(rest_s, PASS_INTERVAL_S_MIN), PASS_INTERVAL_S_MAX)
                     with trio.move_on_after(wait_s):
                         await self._changed.wait()
                     await trio.sleep_until(earliest_s)
