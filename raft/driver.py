@@ -212,13 +212,14 @@ class Driver:
         self._barriers.extend(_Barrier(barrier.ticket, round_, read_index) for barrier in barriers)
 
     def _step_changes(self, turn: Turn, now: float) -> None:
+        last_index = self.journal.last_index
         answer = self._changes.step(now)
         if answer is not None:
             turn.answers.append(answer)
         if not self.consensus.leads and (self._waiting or self._barriers):
             turn.answers.extend(self._drop_waiting("leadership was lost before it was committed"))
-        if self.consensus.leads:
-            self.consensus.replication.send_new(now)
+        if self.consensus.leads and self.journal.last_index > last_index:
+            self.consensus.replication.send_new(now)  # what was appended since the tick
 
     def _take_early(self) -> Outbox:
         """Takes out of the outbox what a leader may send before its own disk has it: its entries.

@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 
 RESTART_MS_MIN = 500
 RESTART_MS_MAX = 10_000
+SEEN_MS = 10  # a turn without news leaves the status as it is for so long
 CALM_MS = 60_000  # a life longer than this makes the next pause short again
 
 
@@ -95,6 +96,7 @@ class Worker:
         self._started = started
         self._token: trio.lowlevel.TrioToken | None = None
         self._turning: Turns | None = None
+        self._seen_voters: frozenset[str] = frozenset()  # when `seen` was made
         self._stopping = trio.Event()
         self._stop_asked = False
         self._transport: Transport | None = None
@@ -255,11 +257,26 @@ class Worker:
         self._publish(driver, transport, turn, now)
 
     def _publish(self, driver: Driver, transport: Transport, turn: Turn, now: float) -> None:
+        news = turn.restored or turn.batches or turn.answers
+        if not news and self._seen_lately(driver, now):
+            return
         before, self.seen = self.seen, _seen(driver, transport, now)
-        changed = before.gist() != self.seen.gist()
-        if turn.restored or turn.batches or turn.answers or changed:
+        self._seen_voters = driver.consensus.voters
+        if news or before.gist() != self.seen.gist():
             self._handover.ship(driver.store, turn.batches, turn.answers, whole=turn.restored)
         self._started()
+
+    def _seen_lately(self, driver: Driver, now: float) -> bool:
+        """Whether `seen` is so fresh and like the present that this turn, of many, need not make it again."""
+        seen, consensus = self.seen, driver.consensus
+        return (
+            now - seen.at < SEEN_MS / 1000
+            and seen.quorum
+            and seen.term == consensus.algorithm.term()
+            and seen.role == consensus.role()
+            and seen.leader_id == consensus.algorithm.leader_id()
+            and self._seen_voters is consensus.voters
+        )
 
 
 def _seen(driver: Driver, transport: Transport, now: float) -> Seen:
