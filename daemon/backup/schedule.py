@@ -18,7 +18,7 @@ import trio
 from daemon.backup.schedule_plan import file_name, plan_schedule
 from daemon.backup.writing import backup_pieces
 from daemon.config import BackupConfig
-from daemon.errors import Refused
+from daemon.errors import Kind, Refused
 from daemon.identity.atomic_files import sync_folder
 from daemon.identity.identity import Identity
 from proto.passphrase import WrongPassphrase, new_seal, passphrase_of, sealing_key
@@ -102,8 +102,14 @@ class ScheduledBackups:
         logger.info("wrote the backup %s (%d bytes)", path, path.stat().st_size)
 
     def _passphrase(self) -> bytes:
-        with Path(self._config.passphrase_file).open("rb") as file:
-            return passphrase_of(file.read(PASSPHRASE_FILE_BYTES_MAX))
+        path = Path(self._config.passphrase_file)
+        try:
+            with path.open("rb") as file:
+                if os.fstat(file.fileno()).st_mode & 0o077:
+                    raise Refused(f"{path} can be read by others than its owner: chmod 600 it", Kind.NOT_POSSIBLE)
+                return passphrase_of(file.read(PASSPHRASE_FILE_BYTES_MAX))
+        except OSError as error:
+            raise Refused(f"the passphrase file {path}: {error.strerror}", Kind.NOT_POSSIBLE) from error
 
 
 def _created(path: Path) -> BinaryIO:

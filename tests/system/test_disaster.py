@@ -51,6 +51,7 @@ def configure(cluster: Cluster) -> None:
     for host in HOSTS:
         folder = cluster.lab.paths.host_state(host) / "etc"
         (folder / "passphrase").write_text(PASSPHRASE + "\n")
+        (folder / "passphrase").chmod(0o600)
         with (folder / "fairwayd.toml").open("a") as file:
             file.write(SETTINGS)
         cluster.lab.restart_daemon(host)
@@ -223,6 +224,7 @@ def test_a_voter_that_is_gone_is_replaced_and_told_when_it_returns(disaster: Clu
     assert voters(disaster, leader) == left
     disaster.fairway("node", "drain", newcomer, host=leader)
     disaster.fairway("node", "rm", newcomer, host=leader)
+    disaster.wait(lambda: disaster.json("status", host=newcomer)["host"]["phase"] == "removed", "it is told")
     disaster.lab.remove_host(newcomer)
     disaster.wait(lambda: is_whole(disaster, leader, set(HOSTS)), "it has its vote again")
 
