@@ -10,7 +10,7 @@ from raft.driver import Driver, Turn
 from raft.entry import TRANSACTION
 from raft.messages import Vote
 from raft.settings import Peer
-from raft.simulation.clients import Attempt
+from raft.simulation.clients import Attempt, Probe
 from raft.simulation.member import SimulatedMember
 from raft.store import Store
 
@@ -55,9 +55,7 @@ class Checks:
         for ticket, outcome in turn.answers:
             if isinstance(outcome, TransactionResult):
                 self._answered(ticket, outcome, algorithm.applied_index())
-            elif (
-                outcome is None and isinstance(ticket, Attempt) and algorithm.applied_index() < ticket.committed_before
-            ):
+            elif outcome is None and isinstance(ticket, Probe) and algorithm.applied_index() < ticket.committed_before:
                 raise Violation(
                     f"{member.name} answered a current read as of entry {algorithm.applied_index()}; when it was asked "
                     f"{ticket.committed_before} was committed"

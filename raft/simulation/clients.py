@@ -53,12 +53,18 @@ class Task:
 
 
 @dataclass(eq=False)
-class Attempt:
+class Probe:
+    """The ticket of a current read that nobody waits for: the checks look how current the answer is."""
+
+    committed_before: int = field(default=0, kw_only=True)  # newest committed entry of the cluster when it arrived
+
+
+@dataclass(eq=False)
+class Attempt(Probe):
     """The ticket of one request."""
 
     task: Task
     member: str
-    committed_before: int = 0  # newest committed entry of the cluster when it arrived, as nobody in it can know
 
     @property
     def request_id(self) -> str:

@@ -11,7 +11,7 @@ from raft.requests import Request
 from raft.rules import ALL_RULES, Rules
 from raft.settings import RaftSettings
 from raft.simulation.checks import Checks, Violation
-from raft.simulation.clients import Attempt, register_of
+from raft.simulation.clients import Attempt, Probe, register_of
 from raft.simulation.clock import Clock
 from raft.simulation.disk import NOWHERE, Disk, PowerCut, formed
 from raft.simulation.events import Events
@@ -247,7 +247,7 @@ class Cluster:
         member = self.members[name]
         if member.driver is None:
             return False
-        if isinstance(request.ticket, Attempt):
+        if isinstance(request.ticket, Probe):
             request.ticket.committed_before = self.checks.commit_index
         member.requests.append(request)
         self.schedule(member)

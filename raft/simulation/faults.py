@@ -9,9 +9,10 @@ from raft.driver import Driver
 from raft.entry import transaction_command
 from raft.errors import MemberFault
 from raft.messages import AppendReply, StaleTerm, Vote, VoteRequest
-from raft.requests import AddVoter, HandOver, Propose, RemoveVoter
+from raft.requests import AddVoter, HandOver, Propose, ReadBarrier, RemoveVoter
 from raft.settings import Peer
 from raft.simulation.checks import Violation
+from raft.simulation.clients import Probe
 from raft.simulation.cluster import Cluster
 from raft.simulation.member import SimulatedMember
 from raft.simulation.plan import Fault
@@ -20,6 +21,7 @@ from raft.transaction import TransactionBuilder
 STRANGER_SECONDS = 0.15
 BURST_REQUESTS = 120
 ECHO_MESSAGES = 200
+PROBES = 25  # current reads asked of a leader that was cut off
 VOTERS_MIN = 3
 
 
@@ -136,11 +138,17 @@ class Faults:
             for other in set(cluster.plan.names) - inside:
                 cluster.network.block(one, other, fault.seconds, False)
                 cluster.network.block(other, one, fault.seconds, False)
+        for number in range(PROBES):
+            self._events.after(fault.seconds * number / PROBES, self._probe, leader.name)
         if len(inside) == 2:
             self._events.after(0.2, self._burst, leader)
         back = fault.seconds + 0.6
         self._events.after(back, self._ask_leader, HandOver("operator: come back", leader.name))
         self._events.after(back + 0.3, self._away_and_echo, leader, follower)
+
+    def _probe(self, name: str) -> None:
+        if not self._over:
+            self._cluster.ask(name, ReadBarrier(Probe()))
 
     def _burst(self, leader: SimulatedMember) -> None:
         self._bursts += 1
