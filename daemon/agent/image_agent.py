@@ -156,7 +156,8 @@ class ImageAgent:
                 while (reply := await call(stream.read())) is not grpc.aio.EOF:
                     yield reply.data
             except (grpc.aio.AioRpcError, ConnectionAbortedError) as error:
-                raise Refused(f"{node.meta.name} does not send it: {error}", Kind.UNAVAILABLE) from error
+                words = error.details() if isinstance(error, grpc.aio.AioRpcError) else str(error)
+                raise Refused(f"{node.meta.name} does not send it: {words}", Kind.UNAVAILABLE) from error
             finally:
                 stream.cancel()
 
