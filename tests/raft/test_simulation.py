@@ -22,11 +22,11 @@ GUARD_SEEDS_MAX = 400
 # Where the search for a violation begins: near one that is known, so that it is short. Any seed would do.
 FIRST_SEEDS = {
     "commit-only-verified": 10,
-    "fence-acks-by-term": 141,
+    "fence-acks-by-term": 806,
     "count-votes-once": 8,
     "members-only": 15,
     "commit-within-log": 33,
-    "confirm-reads": 1,
+    "confirm-reads": 57,
 }
 
 
