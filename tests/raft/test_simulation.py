@@ -21,10 +21,11 @@ GUARD_SEEDS_MAX = 400
 
 # Where the search for a violation begins: near one that is known, so that it is short. Any seed would do.
 FIRST_SEEDS = {
-    "commit-only-verified": 10,
+    "commit-only-verified": 42,
+    "pieces-in-order": 66,
     "fence-acks-by-term": 806,
-    "count-votes-once": 8,
-    "members-only": 15,
+    "count-votes-once": 145,
+    "members-only": 22,
     "commit-within-log": 33,
     "confirm-reads": 57,
 }
