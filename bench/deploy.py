@@ -19,7 +19,7 @@ COUNTS = (1, 10, 50)
 COMMAND = ["sleep", "1000000"]
 RUNS = 3
 RUNNING_SECONDS_MAX = 180.0
-POLL_SECONDS = 0.05
+POLL_SECONDS = 0.1
 SWARM_RATIO_MIN = 2.0  # Swarm's time / Fairway's
 LIMIT_SHARE_MIN = 0.5  # Fairway's rate / the limit's
 
