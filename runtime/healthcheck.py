@@ -28,12 +28,18 @@ class HealthReport:
     message: str  # of the last probe that failed; empty when healthy
 
 
-async def run_healthcheck(check: Check, probe: Probe, report: Callable[[HealthReport], None]) -> None:
-    """Reports HEALTH_STARTING at once and then each change; returns when the container is gone.
+async def run_healthcheck(
+    check: Check,
+    probe: Probe,
+    report: Callable[[HealthReport], None],
+    health: objects_pb2.Health.ValueType = Health.HEALTH_STARTING,
+) -> None:
+    """Reports `health` (what is known of it, after a restart of the daemon) at once and then each change; returns
+    when the container is gone.
 
     `probe` raises NotFound for that. A containerd that does not answer says nothing about the container.
     """
-    state = HealthState(started_ms=_now_ms())
+    state = HealthState(started_ms=_now_ms(), health=health)
     report(HealthReport(state.health, ""))
     while True:
         await trio.sleep(health_plan.wait_ms(check, state, _now_ms()) / 1000)

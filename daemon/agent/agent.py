@@ -15,7 +15,7 @@ import trio
 from daemon.agent import host_view
 from daemon.agent.host_view import HostView
 from daemon.agent.image_agent import ImageAgent
-from daemon.agent.network_agent import NetworkAgent
+from daemon.agent.network_agent import LEADER_WAIT_S_MAX, NetworkAgent
 from daemon.agent.reports import Reports
 from daemon.agent.task_host import ended
 from daemon.agent.task_runner import TaskHost, TaskRunner
@@ -66,6 +66,7 @@ class Agent:
         self._runners: dict[str, TaskRunner] = {}
         self._containers: dict[str, ObservedContainer] = {}
         self._containers_known = False
+        self._saved_counts = False
         self._cluster_network_revision = 0
         self._withdrawals_changed = trio.Event()
         self._unsaved = trio.Event()
@@ -130,6 +131,10 @@ class Agent:
             nursery.start_soon(self._follow_events)
             nursery.start_soon(self._list_regularly)
             self._view_changed(ALL_KINDS)
+            # What was saved may be a second old; it counts where no leader says better within this time.
+            await trio.sleep(LEADER_WAIT_S_MAX)
+            self._saved_counts = True
+            self._reconcile()
 
     async def stop_all(self) -> None:
         """Stops and removes every task: this host is not part of the cluster any more."""
@@ -151,6 +156,8 @@ class Agent:
     def _reconcile(self) -> None:
         """A runner for every task of the view and every container that nobody claims. No I/O."""
         if not self._containers_known or self._nursery is None:
+            return
+        if not self.view.complete and not self._saved_counts:
             return
         wanted = {task.meta.id: task for task in self.view.tasks}
         for task_id, task in wanted.items():

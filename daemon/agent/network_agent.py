@@ -16,6 +16,7 @@ logger = logging.getLogger(__name__)
 INTERVAL_S_MIN = 0.02  # changes that come closer together share a pass
 BACK_OFF_S_MIN = 0.2
 BACK_OFF_S_MAX = 5.0
+LEADER_WAIT_S_MAX = 5.0
 
 
 class NetworkAgent:
@@ -35,6 +36,7 @@ class NetworkAgent:
 
     async def run(self) -> None:
         """Applies until cancelled; a kernel that refuses is asked again, and reported."""
+        await self._wait_for_leader()
         back_off_s = BACK_OFF_S_MIN
         while True:
             self._wake = trio.Event()
@@ -51,6 +53,13 @@ class NetworkAgent:
                 continue
             await trio.sleep(INTERVAL_S_MIN)
             await self._wake.wait()
+
+    async def _wait_for_leader(self) -> None:
+        """After a restart the kernel is newer than what was saved: that is put into it only without a leader."""
+        with trio.move_on_after(LEADER_WAIT_S_MAX):
+            while not self._view.complete:
+                await self._wake.wait()
+                self._wake = trio.Event()
 
     async def _apply(self) -> None:
         revision = self._view.revision

@@ -129,19 +129,24 @@ class ContainerHost:
             for mount in prepared
         )
 
-    async def wait_ready(self, task: objects.Task, pid: int, report: Callable[[Readiness], None]) -> None:
+    async def wait_ready(
+        self, task: objects.Task, pid: int, known: Readiness, report: Callable[[Readiness], None]
+    ) -> None:
         """See TaskHost."""
         config = await self._runtime.images.config(task.image_digest)
         own = task.spec.container.healthcheck if task.spec.container.HasField("healthcheck") else None
         check = effective(own, config.healthcheck)
-        await self._wait_listening(task, pid, report)
+        if not known.ready:
+            await self._wait_listening(task, pid, report)
         if check is not None:
-            await self._wait_unhealthy(task.meta.id, check, report)
+            await self._wait_unhealthy(task.meta.id, check, known, report)
             return
         report(Readiness(ready=True))
         await trio.sleep_forever()
 
-    async def _wait_unhealthy(self, task_id: str, check: Check, report: Callable[[Readiness], None]) -> None:
+    async def _wait_unhealthy(
+        self, task_id: str, check: Check, known: Readiness, report: Callable[[Readiness], None]
+    ) -> None:
         failed = trio.Event()
 
         def note(health: HealthReport) -> None:
@@ -156,7 +161,9 @@ class ContainerHost:
             return await self._runtime.run_check(task_id, command, timeout_ms)
 
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(run_healthcheck, check, probe, note)
+            # One that was healthy when the daemon before this one ended stays so until a probe says otherwise.
+            before = objects.HEALTH_HEALTHY if known.ready else objects.HEALTH_STARTING
+            nursery.start_soon(run_healthcheck, check, probe, note, before)
             await failed.wait()
             nursery.cancel_scope.cancel()
 

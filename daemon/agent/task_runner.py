@@ -46,8 +46,10 @@ class TaskHost(Protocol):
     async def start(self, task: objects.Task, progress: Callable[[str], None]) -> int:
         """Makes everything ready and starts the container; its process id. Raises TaskFailure."""
 
-    async def wait_ready(self, task: objects.Task, pid: int, report: Callable[[Readiness], None]) -> None:
-        """Watches readiness for as long as it runs and reports every change of it.
+    async def wait_ready(
+        self, task: objects.Task, pid: int, known: Readiness, report: Callable[[Readiness], None]
+    ) -> None:
+        """Watches readiness, which was `known` last, for as long as it runs and reports every change of it.
 
         Returns only where a health check has failed for good.
         """
@@ -218,7 +220,8 @@ class TaskRunner:
             nursery.cancel_scope.cancel()
 
     async def _watch_readiness(self, pid: int, scope: trio.CancelScope) -> None:
-        await self._host.wait_ready(self.task, pid, self._report_ready)
+        known = Readiness(self.status.ready, self.status.health, self.status.message)
+        await self._host.wait_ready(self.task, pid, known, self._report_ready)
         self._failing = self.status.message or "its health check failed"
         logger.warning("task %s is stopped: %s", self.task.meta.name, self._failing)
         scope.cancel()

@@ -32,7 +32,9 @@ class ScriptedHost:
             raise TaskFailure(self.failure)
         return 42
 
-    async def wait_ready(self, task: objects.Task, pid: int, report: Callable[[Readiness], None]) -> None:
+    async def wait_ready(
+        self, task: objects.Task, pid: int, known: Readiness, report: Callable[[Readiness], None]
+    ) -> None:
         report(Readiness(True))
         await self.unhealthy.wait()
         report(Readiness(False, objects.HEALTH_UNHEALTHY, "unhealthy: exit code 1"))

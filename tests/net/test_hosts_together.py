@@ -169,8 +169,8 @@ def test_connections_of_a_task_that_is_gone_are_reset_when_used(
         # The task itself still answers here: only what the balancers know of it is taken away.
         world.apply(endpoints=changed(**{task: None}))
         started = time.monotonic()
-        lost.sendall(b"gone?\n")
         with lines, pytest.raises(ConnectionResetError):
+            lost.sendall(b"gone?\n")
             lines.readline()
         assert time.monotonic() - started < 1
 

@@ -90,10 +90,9 @@ def test_a_port_that_is_taken_is_said_at_the_start(lonely: Cluster, port: int, s
     holder = lonely.lab.popen(HOST, ["python3", "-c", LISTEN, str(port)], start_new_session=True)
     try:
         lonely.lab.restart_daemon(HOST)
-        lonely.wait(lambda: f":{port}" in log(lonely)[seen:] or f"port {port}" in log(lonely)[seen:], "it is said", 20)
+        lonely.wait(lambda: setting in log(lonely)[seen:], "it is said", 20)
         words = log(lonely)[seen:]
         assert "Traceback" not in words
-        assert setting in words
     finally:
         os.killpg(holder.pid, signal.SIGKILL)  # nsenter and what it runs
         holder.wait()
