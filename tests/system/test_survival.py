@@ -71,11 +71,14 @@ def test_after_a_power_cut_of_all_hosts_everything_comes_back(site: Cluster) -> 
     site.fairway("token", "create", "--role", "worker", "--valid", "1h")
     tokens = {token["meta"]["id"] for token in site.json("token", "ls")}
     site.fairway("scale", "web=5")
+    lost = containers(site).keys()
     for host in HOSTS:
         site.lab.kill(host)
     for host in HOSTS:
         site.lab.start(host)
-    site.wait(lambda: site.ready("web", 5, "host-1"), "the application runs again")
+    site.wait(
+        lambda: site.ready("web", 5, "host-1") and not lost & containers(site).keys(), "the application runs again"
+    )
     assert {token["meta"]["id"] for token in site.json("token", "ls")} == tokens
     with steady_load(site, f"http://{site.vip('web')}:8000/", seconds=3) as finish:
         site.wait(lambda: site.ready("web", 5, "host-1"), "still ready")
