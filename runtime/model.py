@@ -30,7 +30,7 @@ class RuntimeSettings:
     log_size_bytes_max: int = 10 * 1024 * 1024  # of one file
     log_files_max: int = 3  # of one task
     init_path: Path = Path("/usr/bin/tini-static")  # bind-mounted where a container asks for `init`
-    parallel_starts_max: int = 4
+    parallel_starts_max: int = 8
 
 
 @dataclass(frozen=True)
