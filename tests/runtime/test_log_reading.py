@@ -160,19 +160,6 @@ def test_every_line_of_a_task_that_outlives_the_daemon(settings: RuntimeSettings
     assert lines[len(expected) :] in ([], [b"last"])  # docs/logs.md: a last word without a daemon may be lost
 
 
-def test_a_task_that_ends_without_a_daemon_keeps_what_the_pipe_cannot_hold(
-    settings: RuntimeSettings, image: LoadedImage
-) -> None:
-    # Ten KB above the pipe's 1 MiB: the shim holds them, and with them the pipe. Much more and the task would wait.
-    count = 10_480
-    program = f"awk 'BEGIN {{ for (i = 0; i < {count}; i++) printf \"%0100d\\n\", i }}'"
-    container_id, pid = started(settings, image, f"echo one; until [ -f /tmp/go ]; do sleep 0.02; done; {program}")
-    (Path(f"/proc/{pid}/root/tmp") / "go").touch()
-    wait_for(lambda: not Path(f"/proc/{pid}").exists())
-    lines = lines_after(settings, container_id)
-    assert lines == [b"one", *(b"%0100d" % number for number in range(count))]
-
-
 def test_tail_and_since_of_a_task(settings: RuntimeSettings, image: LoadedImage) -> None:
     async def body(runtime: Runtime) -> None:
         request = request_for(image, "sh", "-c", "seq 1 50; echo x >&2")
