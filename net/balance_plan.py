@@ -32,11 +32,6 @@ def service_elements(frontend: Frontend, endpoints: Iterable[Endpoint]) -> Servi
     return elements
 
 
-def backend_counts(elements: ServiceElements) -> set[str]:
-    """Names of the chains that a service's elements go to."""
-    return {data for data in elements.values() if isinstance(data, str)}
-
-
 def _published(port: Port, backends: list[bytes]) -> ServiceElements:
     if port.protocol not in _PROTOCOLS:
         raise ValueError(f"published port {port.published}: protocol {port.protocol!r} is neither tcp nor udp")

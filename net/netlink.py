@@ -67,10 +67,6 @@ def u8(kind: int, value: int) -> bytes:
     return attribute(kind, struct.pack("=B", value))
 
 
-def u16_network(kind: int, value: int) -> bytes:
-    return attribute(kind, struct.pack(">H", value))
-
-
 def u32(kind: int, value: int) -> bytes:
     return attribute(kind, struct.pack("=I", value & 0xFFFFFFFF))
 

@@ -14,8 +14,6 @@ from pathlib import Path
 from runtime import log_reader
 from runtime.log_reader import Position
 
-HEAD_BYTES_MAX = 64
-
 
 class UnfinishedLine:
     """Of one stream ("out" or "err") of one task; made without touching the disk until there is something to keep."""

@@ -14,13 +14,13 @@ from pathlib import Path
 from google.protobuf.message import DecodeError
 
 from proto.host_pb2 import HostItem, HostState
-from proto.objects_pb2 import Cluster, Endpoint, Frontend, Image, Network, Node, Task, TaskStatus, Volume
+from proto.objects_pb2 import Cluster, Image, Node, Task, TaskStatus, Volume
 
 logger = logging.getLogger(__name__)
 
 
 class HostView:
-    """Items by key; changed only by `apply`, on the main thread."""
+    """Items by key; changed only by `apply` and `note_status`, on the main thread."""
 
     def __init__(self) -> None:
         self.revision = 0
@@ -46,7 +46,7 @@ class HostView:
         return touched
 
     def _note_withdrawn(self) -> None:
-        tasks = set(self._keys("task"))
+        tasks = {task.meta.id for task in self.tasks}
         for task_id in tasks:
             item = self._items.get(f"endpoint/{task_id}")
             if item is not None and item.endpoint.ready:
@@ -68,13 +68,8 @@ class HostView:
         """Revision from which on no balancer is told of the task; None while one may be."""
         return self._withdrawn_at.get(task_id)
 
-    def _keys(self, kind: str) -> Iterator[str]:
-        prefix = kind + "/"
-        return (key[len(prefix) :] for key in self._items if key.startswith(prefix))
-
     def _of(self, kind: str) -> Iterator[HostItem]:
-        prefix = kind + "/"
-        return (item for key, item in self._items.items() if key.startswith(prefix))
+        return (item for _, item in self.items_of(kind))
 
     def items_of(self, kind: str) -> Iterator[tuple[str, HostItem]]:
         """(key, item) of one kind, in the order in which they came."""
@@ -96,18 +91,6 @@ class HostView:
     @property
     def tasks(self) -> list[Task]:
         return [item.task for item in self._of("task")]
-
-    @property
-    def frontends(self) -> list[Frontend]:
-        return [item.frontend for item in self._of("frontend")]
-
-    @property
-    def endpoints(self) -> list[Endpoint]:
-        return [item.endpoint for item in self._of("endpoint")]
-
-    @property
-    def networks(self) -> list[Network]:
-        return [item.network for item in self._of("network")]
 
     @property
     def volumes(self) -> list[Volume]:

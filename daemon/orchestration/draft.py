@@ -39,10 +39,6 @@ class Draft:
         """No further change should be begun in this pass."""
         return len(self._changed) >= CHANGES_MAX
 
-    @property
-    def changed_count(self) -> int:
-        return len(self._changed)
-
     def wake_at(self, unix_ms: int) -> None:
         """Asks for another pass at that time, if nothing happens before."""
         if self.wake_at_unix_ms is None or unix_ms < self.wake_at_unix_ms:

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 import unittest.mock
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -251,8 +251,3 @@ def steady_load(
             if process.poll() is None:
                 process.kill()
             process.wait()
-
-
-def commands_in(lab: Lab, host: str, argv: Sequence[str]) -> str:
-    """What a program prints on a host."""
-    return lab.run_in(host, list(argv)).stdout
