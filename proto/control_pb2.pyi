@@ -234,6 +234,8 @@ class LocalStatusReply(_message.Message):
     FAIRWAY_VERSION_FIELD_NUMBER: _builtins.int
     TASK_COUNT_FIELD_NUMBER: _builtins.int
     UPTIME_MS_FIELD_NUMBER: _builtins.int
+    FEATURE_LEVEL_FIELD_NUMBER: _builtins.int
+    CLUSTER_FEATURE_LEVEL_FIELD_NUMBER: _builtins.int
     phase: _builtins.str
     """"new", "member", "removed" """
     cluster_id: _builtins.str
@@ -249,6 +251,10 @@ class LocalStatusReply(_message.Message):
     fairway_version: _builtins.str
     task_count: _builtins.int
     uptime_ms: _builtins.int
+    feature_level: _builtins.int
+    """the highest that this fairwayd knows"""
+    cluster_feature_level: _builtins.int
+    """in use, as far as this host knows; 0: it does not"""
     def __init__(
         self,
         *,
@@ -264,10 +270,12 @@ class LocalStatusReply(_message.Message):
         fairway_version: _builtins.str = ...,
         task_count: _builtins.int = ...,
         uptime_ms: _builtins.int = ...,
+        feature_level: _builtins.int = ...,
+        cluster_feature_level: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "fairway_version", b"fairway_version", "leader_id", b"leader_id", "message", b"message", "node_id", b"node_id", "node_name", b"node_name", "phase", b"phase", "quorum", b"quorum", "raft_role", b"raft_role", "revision", b"revision", "task_count", b"task_count", "uptime_ms", b"uptime_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_feature_level", b"cluster_feature_level", "cluster_id", b"cluster_id", "fairway_version", b"fairway_version", "feature_level", b"feature_level", "leader_id", b"leader_id", "message", b"message", "node_id", b"node_id", "node_name", b"node_name", "phase", b"phase", "quorum", b"quorum", "raft_role", b"raft_role", "revision", b"revision", "task_count", b"task_count", "uptime_ms", b"uptime_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -254,9 +254,12 @@ class Cluster(_message.Message):
     NETWORK_FIELD_NUMBER: _builtins.int
     CA_CERTIFICATE_PEM_FIELD_NUMBER: _builtins.int
     CA_PRIVATE_KEY_SEALED_FIELD_NUMBER: _builtins.int
+    FEATURE_LEVEL_FIELD_NUMBER: _builtins.int
     ca_certificate_pem: _builtins.bytes
     ca_private_key_sealed: _builtins.bytes
     """AES-256-GCM under the cluster key, which only voters hold"""
+    feature_level: _builtins.int
+    """of commands and objects that are in use; 0 means 1; never falls (raft/features.py)"""
     @_builtins.property
     def meta(self) -> Global___Meta: ...
     @_builtins.property
@@ -268,10 +271,11 @@ class Cluster(_message.Message):
         network: Global___NetworkSettings | None = ...,
         ca_certificate_pem: _builtins.bytes = ...,
         ca_private_key_sealed: _builtins.bytes = ...,
+        feature_level: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta", "network", b"network"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ca_certificate_pem", b"ca_certificate_pem", "ca_private_key_sealed", b"ca_private_key_sealed", "meta", b"meta", "network", b"network"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ca_certificate_pem", b"ca_certificate_pem", "ca_private_key_sealed", b"ca_private_key_sealed", "feature_level", b"feature_level", "meta", b"meta", "network", b"network"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -470,6 +474,7 @@ class NodeDescription(_message.Message):
     MEMORY_BYTES_FIELD_NUMBER: _builtins.int
     MISSING_FEATURES_FIELD_NUMBER: _builtins.int
     CGROUP_VERSION_FIELD_NUMBER: _builtins.int
+    FEATURE_LEVEL_FIELD_NUMBER: _builtins.int
     hostname: _builtins.str
     operating_system: _builtins.str
     kernel: _builtins.str
@@ -483,6 +488,8 @@ class NodeDescription(_message.Message):
     """that tasks may reserve"""
     cgroup_version: _builtins.str
     """"v1" or "v2" """
+    feature_level: _builtins.int
+    """the highest that its fairwayd knows; 0 means 1"""
     @_builtins.property
     def missing_features(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """what the host lacks, in words; non-empty: no tasks"""
@@ -500,10 +507,11 @@ class NodeDescription(_message.Message):
         memory_bytes: _builtins.int = ...,
         missing_features: _abc.Iterable[_builtins.str] | None = ...,
         cgroup_version: _builtins.str = ...,
+        feature_level: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "cgroup_version", b"cgroup_version", "containerd_version", b"containerd_version", "cpu_millis", b"cpu_millis", "fairway_version", b"fairway_version", "hostname", b"hostname", "kernel", b"kernel", "memory_bytes", b"memory_bytes", "missing_features", b"missing_features", "operating_system", b"operating_system"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "cgroup_version", b"cgroup_version", "containerd_version", b"containerd_version", "cpu_millis", b"cpu_millis", "fairway_version", b"fairway_version", "feature_level", b"feature_level", "hostname", b"hostname", "kernel", b"kernel", "memory_bytes", b"memory_bytes", "missing_features", b"missing_features", "operating_system", b"operating_system"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

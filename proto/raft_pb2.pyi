@@ -430,11 +430,14 @@ class RaftSnapshotHeader(_message.Message):
     TERM_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     MEMBERSHIP_FIELD_NUMBER: _builtins.int
+    FEATURE_LEVEL_FIELD_NUMBER: _builtins.int
     format: _builtins.int
     """1"""
     index: _builtins.int
     term: _builtins.int
     revision: _builtins.int
+    feature_level: _builtins.int
+    """of the cluster; 0 means 1"""
     @_builtins.property
     def membership(self) -> Global___RaftMembership: ...
     def __init__(
@@ -445,10 +448,11 @@ class RaftSnapshotHeader(_message.Message):
         term: _builtins.int = ...,
         revision: _builtins.int = ...,
         membership: Global___RaftMembership | None = ...,
+        feature_level: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["membership", b"membership"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["format", b"format", "index", b"index", "membership", b"membership", "revision", b"revision", "term", b"term"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["feature_level", b"feature_level", "format", b"format", "index", b"index", "membership", b"membership", "revision", b"revision", "term", b"term"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x11proto/store.proto\x12\nfairway.v1\"\x85\x01\n\x0bTransaction\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06\x66ormat\x18\x02 \x01(\r\x12\x18\n\x10proposed_unix_ms\x18\x03 \x01(\x03\x12)\n\noperations\x18\x04 \x03(\x0b\x32\x15.fairway.v1.Operation\x12\r\n\x05\x61\x63tor\x18\x05 \x01(\t\"d\n\tOperation\x12\r\n\x05table\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x18\n\x10\x65xpected_version\x18\x03 \x01(\x04\x12\x0e\n\x06object\x18\x04 \x01(\x0c\x12\x12\n\ncheck_only\x18\x05 \x01(\x08\"\xbd\x01\n\x11TransactionResult\x12\x30\n\x04\x63ode\x18\x01 \x01(\x0e\x32\".fairway.v1.TransactionResult.Code\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\r\n\x05table\x18\x04 \x01(\t\x12\n\n\x02id\x18\x05 \x01(\t\"8\n\x04\x43ode\x12\x06\n\x02OK\x10\x00\x12\x0c\n\x08\x43ONFLICT\x10\x01\x12\r\n\tDUPLICATE\x10\x02\x12\x0b\n\x07INVALID\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x11proto/store.proto\x12\nfairway.v1\"\x9c\x01\n\x0bTransaction\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06\x66ormat\x18\x02 \x01(\r\x12\x18\n\x10proposed_unix_ms\x18\x03 \x01(\x03\x12)\n\noperations\x18\x04 \x03(\x0b\x32\x15.fairway.v1.Operation\x12\r\n\x05\x61\x63tor\x18\x05 \x01(\t\x12\x15\n\rfeature_level\x18\x06 \x01(\r\"d\n\tOperation\x12\r\n\x05table\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x18\n\x10\x65xpected_version\x18\x03 \x01(\x04\x12\x0e\n\x06object\x18\x04 \x01(\x0c\x12\x12\n\ncheck_only\x18\x05 \x01(\x08\"\xbd\x01\n\x11TransactionResult\x12\x30\n\x04\x63ode\x18\x01 \x01(\x0e\x32\".fairway.v1.TransactionResult.Code\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\r\n\x05table\x18\x04 \x01(\t\x12\n\n\x02id\x18\x05 \x01(\t\"8\n\x04\x43ode\x12\x06\n\x02OK\x10\x00\x12\x0c\n\x08\x43ONFLICT\x10\x01\x12\r\n\tDUPLICATE\x10\x02\x12\x0b\n\x07INVALID\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,11 +32,11 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'proto.store_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_TRANSACTION']._serialized_start=34
-  _globals['_TRANSACTION']._serialized_end=167
-  _globals['_OPERATION']._serialized_start=169
-  _globals['_OPERATION']._serialized_end=269
-  _globals['_TRANSACTIONRESULT']._serialized_start=272
-  _globals['_TRANSACTIONRESULT']._serialized_end=461
-  _globals['_TRANSACTIONRESULT_CODE']._serialized_start=405
-  _globals['_TRANSACTIONRESULT_CODE']._serialized_end=461
+  _globals['_TRANSACTION']._serialized_end=190
+  _globals['_OPERATION']._serialized_start=192
+  _globals['_OPERATION']._serialized_end=292
+  _globals['_TRANSACTIONRESULT']._serialized_start=295
+  _globals['_TRANSACTIONRESULT']._serialized_end=484
+  _globals['_TRANSACTIONRESULT_CODE']._serialized_start=428
+  _globals['_TRANSACTIONRESULT_CODE']._serialized_end=484
 # @@protoc_insertion_point(module_scope)

@@ -30,6 +30,7 @@ class Transaction(_message.Message):
     PROPOSED_UNIX_MS_FIELD_NUMBER: _builtins.int
     OPERATIONS_FIELD_NUMBER: _builtins.int
     ACTOR_FIELD_NUMBER: _builtins.int
+    FEATURE_LEVEL_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """26 random characters; a repeat returns the first result"""
     format: _builtins.int
@@ -38,6 +39,8 @@ class Transaction(_message.Message):
     """becomes created/updated time of what it writes"""
     actor: _builtins.str
     """who asked: "operator/anna", "node/<id>", "leader" """
+    feature_level: _builtins.int
+    """that a member needs to carry it out; 0 means 1; who knows less stops before it"""
     @_builtins.property
     def operations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Operation]: ...
     def __init__(
@@ -48,10 +51,11 @@ class Transaction(_message.Message):
         proposed_unix_ms: _builtins.int = ...,
         operations: _abc.Iterable[Global___Operation] | None = ...,
         actor: _builtins.str = ...,
+        feature_level: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "format", b"format", "operations", b"operations", "proposed_unix_ms", b"proposed_unix_ms", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "feature_level", b"feature_level", "format", b"format", "operations", b"operations", "proposed_unix_ms", b"proposed_unix_ms", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
