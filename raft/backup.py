@@ -7,6 +7,7 @@ from typing import BinaryIO
 
 from proto.backup_file import BackupBroken, BackupWriter, read_header, read_stream
 from proto.backup_pb2 import BackupHeader
+from raft.features import LevelUnknown
 from raft.schema import KINDS
 from raft.snapshot import Outgoing, Snapshot, read_records, take
 from raft.store import Store
@@ -44,6 +45,8 @@ def read_backup(file: BinaryIO) -> tuple[BackupHeader, Snapshot]:
         snapshot = read_records(read_stream(file))
     except BackupBroken:
         raise
+    except LevelUnknown as error:
+        raise BackupBroken(f"it is of a newer Fairway ({header.fairway_version}): {error}") from error
     except ValueError as error:
         raise BackupBroken(f"the state in it is not complete: {error}") from error
     if snapshot.revision != header.revision:

@@ -253,7 +253,9 @@ class Consensus:
             return
         of = (chunk.snapshot_index, chunk.snapshot_term)
         if self._incoming is None or (self._incoming.index, self._incoming.term) != of:
-            self._incoming = Incoming(*of, self._settings.snapshot_bytes_max, "pieces-in-order" in self._rules)
+            settings = self._settings
+            in_order = "pieces-in-order" in self._rules
+            self._incoming = Incoming(*of, settings.snapshot_bytes_max, in_order, settings.feature_level)
         try:
             taken = self._incoming.add(Piece(chunk.offset_bytes, chunk.data, chunk.sha256))
             if taken and chunk.sha256:

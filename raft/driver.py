@@ -20,6 +20,7 @@ from raft import snapshot as snapshots
 from raft.consensus import Consensus
 from raft.entry import MEMBERSHIP, NOTHING, TRANSACTION, Entry, membership_command
 from raft.errors import Ambiguous, DiskFull, MemberFault, NotLeader, Unavailable
+from raft.features import require
 from raft.journal import Journal
 from raft.messages import Append, Message
 from raft.requests import Answer, Changes, Follow, Propose, ReadBarrier, Request
@@ -70,7 +71,7 @@ class Driver:
         self._rules = rules
         self._settings = settings
         self._database = database
-        self._state_file = StateFile(database)
+        self._state_file = StateFile(database, settings.feature_level)
         self._stored = self._state_file.load(self.store)
         self.journal = Journal(database, self._stored.membership, rules)
         if not self.journal.first_index <= self._stored.index <= self.journal.last_index:
@@ -375,6 +376,7 @@ class Driver:
                 f"log entry {index} has format {transaction.format}, this software knows "
                 f"{TRANSACTION_FORMAT}: start the newer software"
             )
+        require(self._settings.feature_level, transaction.feature_level)
         if "remember-requests" not in self._rules:
             transaction.request_id = ""
         repeated = self.store.remembers(transaction.request_id)

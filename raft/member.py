@@ -19,6 +19,7 @@ import trio
 from proto.store_pb2 import Transaction, TransactionResult
 from raft.entry import transaction_command
 from raft.errors import Ambiguous, MemberFault, NotLeader, NotServed, Refused, Unavailable
+from raft.features import too_early
 from raft.handover import Handover, Ticket
 from raft.link import TlsSource
 from raft.requests import (
@@ -116,6 +117,9 @@ class Member:
         A result that is not OK changed nothing. NotLeader and Unavailable: nothing was changed either.
         Ambiguous: unknown, retry with the same request id.
         """
+        early = too_early(self.store, transaction)
+        if early:
+            return TransactionResult(code=TransactionResult.INVALID, revision=self.store.revision, message=early)
         command = transaction_command(transaction)
         if len(command) > self.settings.transaction_bytes_max:
             return TransactionResult(

@@ -23,6 +23,7 @@ from proto.store_pb2 import Transaction
 from raft.database import FILE_NAME, open_database
 from raft.entry import TRANSACTION
 from raft.errors import MemberFault
+from raft.features import FEATURE_LEVEL, require
 from raft.journal import Journal
 from raft.settings import Peer
 from raft.state_file import Applied, StateFile
@@ -137,4 +138,5 @@ def _apply(store: Store, command: bytes, index: int) -> None:
         return  # as every member passes over it (raft/driver.py)
     if transaction.format > TRANSACTION_FORMAT:
         raise MemberFault(f"log entry {index} is of a newer version: start the newer software")
+    require(FEATURE_LEVEL, transaction.feature_level)
     store.apply(transaction, index)

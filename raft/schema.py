@@ -23,12 +23,15 @@ UniqueKeyOf = Callable[[Any], Key | None]
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of stored object: message class, table's name, index name -> keys, unique name -> key."""
+    """One kind of stored object: message class, table's name, index name -> keys, unique name -> key.
+
+    `level`: the feature level (raft/features.py) that a transaction which writes it needs."""
 
     message: type[Message]
     table: str
     indexes: Mapping[str, KeysOf] = field(default_factory=dict)
     unique: Mapping[str, UniqueKeyOf] = field(default_factory=dict)
+    level: int = 1
 
 
 def meta_of(stored: Message) -> objects.Meta:

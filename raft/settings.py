@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from raft.features import FEATURE_LEVEL
+
 
 @dataclass(frozen=True)
 class Peer:
@@ -25,6 +27,7 @@ class RaftSettings:
     port: int
     bootstrap: bool = False  # first member of a new cluster; without effect where there is state already
     advertise_address: str = ""  # where the others reach this member; empty: where they see it come from
+    feature_level: int = FEATURE_LEVEL  # that this build knows; another number only in tests
 
     heartbeat_ms: int = 100
     election_ms_min: int = 1000

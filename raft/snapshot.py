@@ -18,6 +18,7 @@ from proto import raft_pb2
 from proto.raft_pb2 import RaftSnapshotRecord
 from proto.store_pb2 import TransactionResult
 from raft.entry import membership_message, peers_of
+from raft.features import FEATURE_LEVEL, level, level_of, require
 from raft.schema import kind_of_table
 from raft.settings import Peer
 from raft.store import Store
@@ -36,6 +37,7 @@ class Snapshot:
     membership: tuple[Peer, ...]
     objects: list[tuple[str, Message]] = field(default_factory=list)
     requests: list[tuple[str, TransactionResult]] = field(default_factory=list)
+    feature_level: int = 1  # of the cluster
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,8 @@ class Piece:
 
 def take(store: Store, index: int, term: int, membership: tuple[Peer, ...]) -> Snapshot:
     """The store as it is now."""
-    return Snapshot(index, term, store.revision, membership, list(store.objects()), store.requests())
+    found, requests = list(store.objects()), store.requests()
+    return Snapshot(index, term, store.revision, membership, found, requests, level_of(store))
 
 
 class Outgoing:
@@ -71,8 +74,11 @@ class Outgoing:
 class Incoming:
     """The stream of one snapshot as it arrives."""
 
-    def __init__(self, index: int, term: int, bytes_max: int, in_order: bool = True) -> None:
+    def __init__(
+        self, index: int, term: int, bytes_max: int, in_order: bool = True, feature_level: int = FEATURE_LEVEL
+    ) -> None:
         self.index, self.term = index, term
+        self._feature_level = feature_level
         self._in_order = in_order
         self._content = bytearray()
         self._bytes_max = bytes_max
@@ -94,26 +100,31 @@ class Incoming:
         return True
 
     def finish(self, sha256: bytes) -> Snapshot:
-        """The snapshot; ValueError for anything that is not exactly one."""
+        """The snapshot; ValueError for anything that is not exactly one, LevelUnknown for one of a newer build."""
         if hashlib.sha256(self._content).digest() != sha256:
             raise ValueError("its checksum differs")
-        snapshot = decode(bytes(self._content))
+        snapshot = decode(bytes(self._content), self._feature_level)
         if (snapshot.index, snapshot.term) != (self.index, self.term):
             raise ValueError("it is of another entry than announced")
         return snapshot
 
 
-def decode(content: bytes) -> Snapshot:
-    """Reads a whole stream; ValueError for anything that is not exactly one."""
-    return read_records(_records(content))
+def decode(content: bytes, feature_level: int = FEATURE_LEVEL) -> Snapshot:
+    """Reads a whole stream; ValueError for anything that is not exactly one, LevelUnknown."""
+    return read_records(_records(content), feature_level)
 
 
-def read_records(records: Iterator[RaftSnapshotRecord]) -> Snapshot:
-    """The snapshot that a stream's records make; ValueError for anything that is not exactly one."""
+def read_records(records: Iterator[RaftSnapshotRecord], feature_level: int = FEATURE_LEVEL) -> Snapshot:
+    """The snapshot that a stream's records make; ValueError for anything that is not exactly one.
+
+    LevelUnknown where the cluster it comes from uses what this build does not know.
+    """
     header = next(records, RaftSnapshotRecord()).header
     if header.format != FORMAT:
         raise ValueError(f"format {header.format}, this software knows {FORMAT}")
-    snapshot = Snapshot(header.index, header.term, header.revision, peers_of(header.membership))
+    require(feature_level, header.feature_level)
+    members, of_cluster = peers_of(header.membership), level(header.feature_level)
+    snapshot = Snapshot(header.index, header.term, header.revision, members, feature_level=of_cluster)
     count = 1
     for record in records:
         count += 1
@@ -165,6 +176,7 @@ def _encoded(snapshot: Snapshot) -> Iterator[bytes]:
             term=snapshot.term,
             revision=snapshot.revision,
             membership=membership_message(snapshot.membership),
+            feature_level=snapshot.feature_level,
         )
     ).SerializeToString()
     for table, stored in snapshot.objects:

@@ -15,10 +15,12 @@ from google.protobuf import json_format
 from google.protobuf.message import DecodeError, Message
 
 from proto import raft_pb2
+from proto.objects_pb2 import Cluster
 from proto.store_pb2 import TransactionResult
 from raft.database import checksum
 from raft.entry import membership_message, peers_of
 from raft.errors import MemberFault
+from raft.features import FEATURE_LEVEL, require
 from raft.schema import KINDS, kind_of_table, meta_of
 from raft.settings import Peer
 from raft.store import REQUESTS_REMEMBERED_MAX, Store
@@ -39,8 +41,10 @@ class Applied:
 class StateFile:
     """Writes the store's changes to SQLite inside the caller's transactions."""
 
-    def __init__(self, database: sqlite3.Connection) -> None:
+    def __init__(self, database: sqlite3.Connection, feature_level: int = FEATURE_LEVEL) -> None:
+        """`feature_level`: that this build knows."""
         self._database = database
+        self._feature_level = feature_level
         self._dirty: dict[tuple[str, str], Message | None] = {}
         self._requests: list[tuple[str, TransactionResult]] = []
         self._position = 0
@@ -50,7 +54,7 @@ class StateFile:
     # ---- start --------------------------------------------------------------------------------
 
     def load(self, store: Store) -> Applied:
-        """Fills the store; MemberFault where a row is damaged."""
+        """Fills the store; MemberFault where a row is damaged, or the cluster uses what this build does not know."""
         try:
             row = self._database.execute(
                 "select applied_index, applied_term, revision, membership, crc from store_state"
@@ -74,6 +78,8 @@ class StateFile:
                     raise MemberFault(f"{kind.table}/{identifier} is damaged on disk: restore it or rejoin")
                 stored = kind.message()
                 stored.ParseFromString(content)
+                if isinstance(stored, Cluster):  # the first table: before a later one is found to be unknown
+                    require(self._feature_level, stored.feature_level)
                 if not text:
                     self._without_text[kind.table, identifier] = None
                 yield kind.table, stored

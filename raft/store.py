@@ -14,8 +14,10 @@ from typing import Any, TypeVar, cast
 import trio
 from google.protobuf.message import DecodeError, Message
 
+from proto import objects_pb2 as objects
 from proto import store_pb2
 from proto.store_pb2 import TransactionResult
+from raft.features import level
 from raft.schema import KINDS, Key, kind_of_message, kind_of_table, meta_of
 from raft.table import Table
 from raft.transaction import ANY_VERSION, TRANSACTION_FORMAT
@@ -229,6 +231,12 @@ def _stamped(operation: store_pb2.Operation, before: Message | None, now_unix_ms
         after.ParseFromString(operation.object)
     except DecodeError:
         raise _Refusal(TransactionResult.INVALID, operation, "the object cannot be read") from None
+    if isinstance(after, objects.Cluster) and isinstance(before, objects.Cluster):
+        known, wanted = level(before.feature_level), level(after.feature_level)
+        if wanted < known:
+            raise _Refusal(
+                TransactionResult.INVALID, operation, f"the cluster's feature level is {known} and never falls"
+            )
     meta = meta_of(after)
     if meta.id != operation.id:
         raise _Refusal(TransactionResult.INVALID, operation, f"the object's own id is {meta.id!r}")

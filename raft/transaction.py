@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from google.protobuf.message import Message
 
+from proto import objects_pb2 as objects
 from proto import store_pb2
+from raft.features import level
 from raft.schema import kind_of_message, meta_of
 
 ANY_VERSION = 2**64 - 1
@@ -20,6 +22,7 @@ class TransactionBuilder:
 
     def __init__(self) -> None:
         self._operations: dict[tuple[str, str], store_pb2.Operation] = {}
+        self._level = 1
 
     def __len__(self) -> int:
         return len(self._operations)
@@ -47,6 +50,11 @@ class TransactionBuilder:
         self._operations.setdefault((operation.table, operation.id), operation)
         return self
 
+    def needs(self, feature_level: int) -> TransactionBuilder:
+        """Members that know less than this level must not carry it out (raft/features.py)."""
+        self._level = max(self._level, feature_level)
+        return self
+
     def extend(self, other: TransactionBuilder) -> TransactionBuilder:
         """Takes over all operations of `other`."""
         for operation in other._operations.values():
@@ -54,7 +62,7 @@ class TransactionBuilder:
                 self._operations.setdefault((operation.table, operation.id), operation)
             else:
                 self._add(operation)
-        return self
+        return self.needs(other._level)
 
     def build(self, request_id: str, actor: str, now_unix_ms: int) -> store_pb2.Transaction:
         """The command. `request_id` (26 random characters) is kept by the caller for a retry."""
@@ -64,11 +72,12 @@ class TransactionBuilder:
             proposed_unix_ms=now_unix_ms,
             operations=self._operations.values(),
             actor=actor,
+            feature_level=self._level if self._level > 1 else 0,
         )
 
     def _write(self, stored: Message, expected_version: int, content: bytes) -> TransactionBuilder:
         self._add(_operation(stored, expected_version, content))
-        return self
+        return self.needs(_level_of(stored))
 
     def _add(self, operation: store_pb2.Operation) -> None:
         key = (operation.table, operation.id)
@@ -83,6 +92,12 @@ def _version_of(stored: Message) -> int:
     if version == 0:
         raise ValueError(f"{type(stored).__name__} {meta_of(stored).id!r} was not read from a store")
     return version
+
+
+def _level_of(stored: Message) -> int:
+    """A Cluster needs the level that it states, so that who does not know that one stops before it."""
+    needed = kind_of_message(type(stored)).level
+    return max(needed, level(stored.feature_level)) if isinstance(stored, objects.Cluster) else needed
 
 
 def _operation(stored: Message, expected_version: int, content: bytes) -> store_pb2.Operation:
