@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from proto import control_pb2 as proto_dot_control__pb2
+from proto import doctor_pb2 as proto_dot_doctor__pb2
 from proto import host_pb2 as proto_dot_host__pb2
 from proto import objects_pb2 as proto_dot_objects__pb2
 
@@ -62,6 +63,11 @@ class LocalStub:
                 request_serializer=proto_dot_control__pb2.RecoverRequest.SerializeToString,
                 response_deserializer=proto_dot_control__pb2.RecoverReply.FromString,
                 _registered_method=True)
+        self.ExamineHost = channel.unary_unary(
+                '/fairway.v1.Local/ExamineHost',
+                request_serializer=proto_dot_doctor__pb2.DoctorRequest.SerializeToString,
+                response_deserializer=proto_dot_doctor__pb2.DoctorReply.FromString,
+                _registered_method=True)
 
 
 class LocalServicer:
@@ -100,6 +106,13 @@ class LocalServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExamineHost(self, request, context):
+        """As Control.Doctor; on a host that does not vote, or belongs to no cluster: this host alone.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_LocalServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -127,6 +140,11 @@ def add_LocalServicer_to_server(servicer, server):
                     servicer.Recover,
                     request_deserializer=proto_dot_control__pb2.RecoverRequest.FromString,
                     response_serializer=proto_dot_control__pb2.RecoverReply.SerializeToString,
+            ),
+            'ExamineHost': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExamineHost,
+                    request_deserializer=proto_dot_doctor__pb2.DoctorRequest.FromString,
+                    response_serializer=proto_dot_doctor__pb2.DoctorReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -275,6 +293,33 @@ class Local:
             metadata,
             _registered_method=True)
 
+    @staticmethod
+    def ExamineHost(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fairway.v1.Local/ExamineHost',
+            proto_dot_doctor__pb2.DoctorRequest.SerializeToString,
+            proto_dot_doctor__pb2.DoctorReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
 
 class ControlStub:
     """Missing associated documentation comment in .proto file."""
@@ -404,6 +449,21 @@ class ControlStub:
                 '/fairway.v1.Control/CreateBackup',
                 request_serializer=proto_dot_control__pb2.CreateBackupRequest.SerializeToString,
                 response_deserializer=proto_dot_control__pb2.BackupChunk.FromString,
+                _registered_method=True)
+        self.Doctor = channel.unary_unary(
+                '/fairway.v1.Control/Doctor',
+                request_serializer=proto_dot_doctor__pb2.DoctorRequest.SerializeToString,
+                response_deserializer=proto_dot_doctor__pb2.DoctorReply.FromString,
+                _registered_method=True)
+        self.TracePath = channel.unary_unary(
+                '/fairway.v1.Control/TracePath',
+                request_serializer=proto_dot_doctor__pb2.TracePathRequest.SerializeToString,
+                response_deserializer=proto_dot_doctor__pb2.TracePathReply.FromString,
+                _registered_method=True)
+        self.ReadMetrics = channel.unary_unary(
+                '/fairway.v1.Control/ReadMetrics',
+                request_serializer=proto_dot_doctor__pb2.ReadMetricsRequest.SerializeToString,
+                response_deserializer=proto_dot_doctor__pb2.ReadMetricsReply.FromString,
                 _registered_method=True)
 
 
@@ -558,6 +618,25 @@ class ControlServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Doctor(self, request, context):
+        """Answered by whichever voter is asked, also without a majority.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TracePath(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReadMetrics(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ControlServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -680,6 +759,21 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.CreateBackup,
                     request_deserializer=proto_dot_control__pb2.CreateBackupRequest.FromString,
                     response_serializer=proto_dot_control__pb2.BackupChunk.SerializeToString,
+            ),
+            'Doctor': grpc.unary_unary_rpc_method_handler(
+                    servicer.Doctor,
+                    request_deserializer=proto_dot_doctor__pb2.DoctorRequest.FromString,
+                    response_serializer=proto_dot_doctor__pb2.DoctorReply.SerializeToString,
+            ),
+            'TracePath': grpc.unary_unary_rpc_method_handler(
+                    servicer.TracePath,
+                    request_deserializer=proto_dot_doctor__pb2.TracePathRequest.FromString,
+                    response_serializer=proto_dot_doctor__pb2.TracePathReply.SerializeToString,
+            ),
+            'ReadMetrics': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReadMetrics,
+                    request_deserializer=proto_dot_doctor__pb2.ReadMetricsRequest.FromString,
+                    response_serializer=proto_dot_doctor__pb2.ReadMetricsReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1330,6 +1424,87 @@ class Control:
             '/fairway.v1.Control/CreateBackup',
             proto_dot_control__pb2.CreateBackupRequest.SerializeToString,
             proto_dot_control__pb2.BackupChunk.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Doctor(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fairway.v1.Control/Doctor',
+            proto_dot_doctor__pb2.DoctorRequest.SerializeToString,
+            proto_dot_doctor__pb2.DoctorReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TracePath(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fairway.v1.Control/TracePath',
+            proto_dot_doctor__pb2.TracePathRequest.SerializeToString,
+            proto_dot_doctor__pb2.TracePathReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadMetrics(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fairway.v1.Control/ReadMetrics',
+            proto_dot_doctor__pb2.ReadMetricsRequest.SerializeToString,
+            proto_dot_doctor__pb2.ReadMetricsReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -8,6 +8,7 @@ host's own Unix socket (root only). A voter that does not lead passes calls on t
 from collections import abc as _abc
 from grpc import aio as _aio
 from proto import control_pb2 as _control_pb2
+from proto import doctor_pb2 as _doctor_pb2
 from proto import host_pb2 as _host_pb2
 from proto import objects_pb2 as _objects_pb2
 import abc as _abc_1
@@ -44,6 +45,8 @@ class LocalStub:
     """Makes a host without a cluster the only voter of the cluster that a backup holds."""
     Recover: _grpc.UnaryUnaryMultiCallable[_control_pb2.RecoverRequest, _control_pb2.RecoverReply]
     """After a majority of the voters is lost for good: this host becomes the only voter, with what it has."""
+    ExamineHost: _grpc.UnaryUnaryMultiCallable[_doctor_pb2.DoctorRequest, _doctor_pb2.DoctorReply]
+    """As Control.Doctor; on a host that does not vote, or belongs to no cluster: this host alone."""
 
 @_typing.type_check_only
 class LocalAsyncStub(LocalStub):
@@ -57,6 +60,8 @@ class LocalAsyncStub(LocalStub):
     """Makes a host without a cluster the only voter of the cluster that a backup holds."""
     Recover: _aio.UnaryUnaryMultiCallable[_control_pb2.RecoverRequest, _control_pb2.RecoverReply]  # type: ignore[assignment]
     """After a majority of the voters is lost for good: this host becomes the only voter, with what it has."""
+    ExamineHost: _aio.UnaryUnaryMultiCallable[_doctor_pb2.DoctorRequest, _doctor_pb2.DoctorReply]  # type: ignore[assignment]
+    """As Control.Doctor; on a host that does not vote, or belongs to no cluster: this host alone."""
 
 class LocalServicer(metaclass=_abc_1.ABCMeta):
     """Only on the Unix socket of a host: what concerns this host itself."""
@@ -98,6 +103,14 @@ class LocalServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_control_pb2.RecoverReply, _abc.Awaitable[_control_pb2.RecoverReply]]:
         """After a majority of the voters is lost for good: this host becomes the only voter, with what it has."""
 
+    @_abc_1.abstractmethod
+    def ExamineHost(
+        self,
+        request: _doctor_pb2.DoctorRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_doctor_pb2.DoctorReply, _abc.Awaitable[_doctor_pb2.DoctorReply]]:
+        """As Control.Doctor; on a host that does not vote, or belongs to no cluster: this host alone."""
+
 def add_LocalServicer_to_server(servicer: LocalServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
 class ControlStub:
@@ -133,6 +146,10 @@ class ControlStub:
     """Answered by whichever voter is asked, also without a majority."""
     CreateBackup: _grpc.UnaryStreamMultiCallable[_control_pb2.CreateBackupRequest, _control_pb2.BackupChunk]
     """The bytes of a backup file, of one revision; writes go on meanwhile."""
+    Doctor: _grpc.UnaryUnaryMultiCallable[_doctor_pb2.DoctorRequest, _doctor_pb2.DoctorReply]
+    """Answered by whichever voter is asked, also without a majority."""
+    TracePath: _grpc.UnaryUnaryMultiCallable[_doctor_pb2.TracePathRequest, _doctor_pb2.TracePathReply]
+    ReadMetrics: _grpc.UnaryUnaryMultiCallable[_doctor_pb2.ReadMetricsRequest, _doctor_pb2.ReadMetricsReply]
 
 @_typing.type_check_only
 class ControlAsyncStub(ControlStub):
@@ -165,6 +182,10 @@ class ControlAsyncStub(ControlStub):
     """Answered by whichever voter is asked, also without a majority."""
     CreateBackup: _aio.UnaryStreamMultiCallable[_control_pb2.CreateBackupRequest, _control_pb2.BackupChunk]  # type: ignore[assignment]
     """The bytes of a backup file, of one revision; writes go on meanwhile."""
+    Doctor: _aio.UnaryUnaryMultiCallable[_doctor_pb2.DoctorRequest, _doctor_pb2.DoctorReply]  # type: ignore[assignment]
+    """Answered by whichever voter is asked, also without a majority."""
+    TracePath: _aio.UnaryUnaryMultiCallable[_doctor_pb2.TracePathRequest, _doctor_pb2.TracePathReply]  # type: ignore[assignment]
+    ReadMetrics: _aio.UnaryUnaryMultiCallable[_doctor_pb2.ReadMetricsRequest, _doctor_pb2.ReadMetricsReply]  # type: ignore[assignment]
 
 class ControlServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -338,5 +359,27 @@ class ControlServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_control_pb2.BackupChunk], _abc.AsyncIterator[_control_pb2.BackupChunk]]:
         """The bytes of a backup file, of one revision; writes go on meanwhile."""
+
+    @_abc_1.abstractmethod
+    def Doctor(
+        self,
+        request: _doctor_pb2.DoctorRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_doctor_pb2.DoctorReply, _abc.Awaitable[_doctor_pb2.DoctorReply]]:
+        """Answered by whichever voter is asked, also without a majority."""
+
+    @_abc_1.abstractmethod
+    def TracePath(
+        self,
+        request: _doctor_pb2.TracePathRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_doctor_pb2.TracePathReply, _abc.Awaitable[_doctor_pb2.TracePathReply]]: ...
+
+    @_abc_1.abstractmethod
+    def ReadMetrics(
+        self,
+        request: _doctor_pb2.ReadMetricsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_doctor_pb2.ReadMetricsReply, _abc.Awaitable[_doctor_pb2.ReadMetricsReply]]: ...
 
 def add_ControlServicer_to_server(servicer: ControlServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -23,9 +23,10 @@ _sym_db = _symbol_database.Default()
 
 
 from proto import objects_pb2 as proto_dot_objects__pb2
+from proto import doctor_pb2 as proto_dot_doctor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x10proto/host.proto\x12\nfairway.v1\x1a\x13proto/objects.proto\"\xca\x01\n\nHostReport\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x18\n\x10network_revision\x18\x02 \x01(\x04\x12%\n\x05tasks\x18\x03 \x03(\x0b\x32\x16.fairway.v1.TaskReport\x12\x30\n\x0b\x64\x65scription\x18\x04 \x01(\x0b\x32\x1b.fairway.v1.NodeDescription\x12\x0e\n\x06images\x18\x05 \x03(\t\x12\x16\n\x0eimages_changed\x18\x06 \x01(\x08\x12\x0f\n\x07\x61\x64\x64ress\x18\x07 \x01(\t\"S\n\nTaskReport\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12&\n\x06status\x18\x02 \x01(\x0b\x32\x16.fairway.v1.TaskStatus\x12\x0c\n\x04gone\x18\x03 \x01(\x08\"x\n\x0fHostInstruction\x12\x1d\n\x15\x61\x63knowledged_sequence\x18\x01 \x01(\x04\x12 \n\x18\x63luster_network_revision\x18\x02 \x01(\x04\x12$\n\x05state\x18\x03 \x01(\x0b\x32\x15.fairway.v1.HostState\"h\n\tHostState\x12\x10\n\x08\x63omplete\x18\x01 \x01(\x08\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12!\n\x03put\x18\x03 \x03(\x0b\x32\x14.fairway.v1.HostItem\x12\x14\n\x0cremoved_keys\x18\x04 \x03(\t\"\xd1\x02\n\x08HostItem\x12\x0b\n\x03key\x18\x01 \x01(\t\x12&\n\x07\x63luster\x18\x02 \x01(\x0b\x32\x13.fairway.v1.ClusterH\x00\x12 \n\x04node\x18\x03 \x01(\x0b\x32\x10.fairway.v1.NodeH\x00\x12(\n\x08\x66rontend\x18\x04 \x01(\x0b\x32\x14.fairway.v1.FrontendH\x00\x12(\n\x08\x65ndpoint\x18\x05 \x01(\x0b\x32\x14.fairway.v1.EndpointH\x00\x12&\n\x07network\x18\x06 \x01(\x0b\x32\x13.fairway.v1.NetworkH\x00\x12 \n\x04task\x18\x07 \x01(\x0b\x32\x10.fairway.v1.TaskH\x00\x12$\n\x06volume\x18\x08 \x01(\x0b\x32\x12.fairway.v1.VolumeH\x00\x12\"\n\x05image\x18\t \x01(\x0b\x32\x11.fairway.v1.ImageH\x00\x42\x06\n\x04item\"\x13\n\x11\x46indLeaderRequest\"E\n\x0f\x46indLeaderReply\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x10\n\x08\x61pi_port\x18\x03 \x01(\r\".\n\x17RenewCertificateRequest\x12\x13\n\x0brequest_pem\x18\x01 \x01(\x0c\"L\n\x15RenewCertificateReply\x12\x17\n\x0f\x63\x65rtificate_pem\x18\x01 \x01(\x0c\x12\x1a\n\x12\x63\x61_certificate_pem\x18\x02 \x01(\x0c\"\x11\n\x0fReadRaftRequest\"\xbf\x01\n\nRaftMember\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x11\n\tleader_id\x18\x03 \x01(\t\x12\x14\n\x0c\x63ommit_index\x18\x04 \x01(\x04\x12\x18\n\x10\x61pplied_revision\x18\x05 \x01(\x04\x12\x0e\n\x06quorum\x18\x06 \x01(\x08\x12\x0e\n\x06voters\x18\x07 \x03(\t\x12#\n\x05peers\x18\x08 \x03(\x0b\x32\x14.fairway.v1.RaftPeer\x12\r\n\x05\x65rror\x18\t \x01(\t\"Z\n\x08RaftPeer\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x15\n\rlast_heard_ms\x18\x02 \x01(\x03\x12\x13\n\x0blag_entries\x18\x03 \x01(\x03\x12\x11\n\tconnected\x18\x04 \x01(\x08\"7\n\x0fReadBlobRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x14\n\x0coffset_bytes\x18\x02 \x01(\x03\"2\n\rReadBlobReply\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x13\n\x0btotal_bytes\x18\x02 \x01(\x03\"\\\n\x0eReadLogRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0e\n\x06\x66ollow\x18\x02 \x01(\x08\x12\x12\n\ntail_lines\x18\x03 \x01(\x03\x12\x15\n\rsince_unix_ms\x18\x04 \x01(\x03\"R\n\x08LogChunk\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x11\n\ttask_name\x18\x02 \x01(\t\x12\"\n\x05lines\x18\x03 \x03(\x0b\x32\x13.fairway.v1.LogLine\"@\n\x07LogLine\x12\x0f\n\x07unix_ns\x18\x01 \x01(\x03\x12\x16\n\x0estandard_error\x18\x02 \x01(\x08\x12\x0c\n\x04text\x18\x03 \x01(\x0c\"\xa2\x01\n\tExecInput\x12&\n\x05start\x18\x01 \x01(\x0b\x32\x15.fairway.v1.ExecStartH\x00\x12\x0f\n\x05stdin\x18\x02 \x01(\x0cH\x00\x12*\n\x06resize\x18\x03 \x01(\x0b\x32\x18.fairway.v1.TerminalSizeH\x00\x12\x15\n\x0b\x63lose_stdin\x18\x04 \x01(\x08H\x00\x12\x10\n\x06signal\x18\x05 \x01(\tH\x00\x42\x07\n\x05input\"\x85\x02\n\tExecStart\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0f\n\x07\x63ommand\x18\x02 \x03(\t\x12\x0b\n\x03tty\x18\x03 \x01(\x08\x12\r\n\x05stdin\x18\x04 \x01(\x08\x12;\n\x0b\x65nvironment\x18\x05 \x03(\x0b\x32&.fairway.v1.ExecStart.EnvironmentEntry\x12\x0c\n\x04user\x18\x06 \x01(\t\x12\x13\n\x0bworking_dir\x18\x07 \x01(\t\x12&\n\x04size\x18\x08 \x01(\x0b\x32\x18.fairway.v1.TerminalSize\x1a\x32\n\x10\x45nvironmentEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"-\n\x0cTerminalSize\x12\x0f\n\x07\x63olumns\x18\x01 \x01(\r\x12\x0c\n\x04rows\x18\x02 \x01(\r\"O\n\nExecOutput\x12\x10\n\x06stdout\x18\x01 \x01(\x0cH\x00\x12\x10\n\x06stderr\x18\x02 \x01(\x0cH\x00\x12\x13\n\texit_code\x18\x03 \x01(\x05H\x00\x42\x08\n\x06output\"*\n\x0cJoinGreeting\x12\x1a\n\x12\x63\x61_certificate_pem\x18\x01 \x01(\x0c\"\xc3\x02\n\x0bJoinRequest\x12\x10\n\x08token_id\x18\x01 \x01(\t\x12\x14\n\x0ctoken_secret\x18\x02 \x01(\x0c\x12\x1f\n\x17\x63\x65rtificate_request_pem\x18\x03 \x01(\x0c\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x05 \x01(\t\x12\x10\n\x08\x61pi_port\x18\x06 \x01(\r\x12\x11\n\traft_port\x18\x07 \x01(\r\x12\x30\n\x0b\x64\x65scription\x18\x08 \x01(\x0b\x32\x1b.fairway.v1.NodeDescription\x12\x33\n\x06labels\x18\t \x03(\x0b\x32#.fairway.v1.JoinRequest.LabelsEntry\x12\x11\n\tjoin_port\x18\n \x01(\r\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xb3\x01\n\tJoinReply\x12\r\n\x05\x65rror\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\x17\n\x0f\x63\x65rtificate_pem\x18\x03 \x01(\x0c\x12\x12\n\ncluster_id\x18\x04 \x01(\t\x12\x14\n\x0c\x63luster_name\x18\x05 \x01(\t\x12\r\n\x05voter\x18\x06 \x01(\x08\x12\x13\n\x0b\x63luster_key\x18\x07 \x01(\x0c\x12\x1f\n\x05nodes\x18\x08 \x03(\x0b\x32\x10.fairway.v1.Node2\xf1\x03\n\x04Host\x12\x42\n\x07Session\x12\x16.fairway.v1.HostReport\x1a\x1b.fairway.v1.HostInstruction(\x01\x30\x01\x12H\n\nFindLeader\x12\x1d.fairway.v1.FindLeaderRequest\x1a\x1b.fairway.v1.FindLeaderReply\x12Z\n\x10RenewCertificate\x12#.fairway.v1.RenewCertificateRequest\x1a!.fairway.v1.RenewCertificateReply\x12\x44\n\x08ReadBlob\x12\x1b.fairway.v1.ReadBlobRequest\x1a\x19.fairway.v1.ReadBlobReply0\x01\x12=\n\x07ReadLog\x12\x1a.fairway.v1.ReadLogRequest\x1a\x14.fairway.v1.LogChunk0\x01\x12\x39\n\x04\x45xec\x12\x15.fairway.v1.ExecInput\x1a\x16.fairway.v1.ExecOutput(\x01\x30\x01\x12?\n\x08ReadRaft\x12\x1b.fairway.v1.ReadRaftRequest\x1a\x16.fairway.v1.RaftMemberb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x10proto/host.proto\x12\nfairway.v1\x1a\x13proto/objects.proto\x1a\x12proto/doctor.proto\"\xc5\x02\n\nHostReport\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x18\n\x10network_revision\x18\x02 \x01(\x04\x12%\n\x05tasks\x18\x03 \x03(\x0b\x32\x16.fairway.v1.TaskReport\x12\x30\n\x0b\x64\x65scription\x18\x04 \x01(\x0b\x32\x1b.fairway.v1.NodeDescription\x12\x0e\n\x06images\x18\x05 \x03(\t\x12\x16\n\x0eimages_changed\x18\x06 \x01(\x08\x12\x0f\n\x07\x61\x64\x64ress\x18\x07 \x01(\t\x12\x15\n\rfeature_level\x18\x08 \x01(\r\x12\x17\n\x0f\x66\x61irway_version\x18\t \x01(\t\x12-\n\nconditions\x18\n \x03(\x0b\x32\x19.fairway.v1.NodeCondition\x12\x1a\n\x12\x63onditions_changed\x18\x0b \x01(\x08\"S\n\nTaskReport\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12&\n\x06status\x18\x02 \x01(\x0b\x32\x16.fairway.v1.TaskStatus\x12\x0c\n\x04gone\x18\x03 \x01(\x08\"x\n\x0fHostInstruction\x12\x1d\n\x15\x61\x63knowledged_sequence\x18\x01 \x01(\x04\x12 \n\x18\x63luster_network_revision\x18\x02 \x01(\x04\x12$\n\x05state\x18\x03 \x01(\x0b\x32\x15.fairway.v1.HostState\"h\n\tHostState\x12\x10\n\x08\x63omplete\x18\x01 \x01(\x08\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12!\n\x03put\x18\x03 \x03(\x0b\x32\x14.fairway.v1.HostItem\x12\x14\n\x0cremoved_keys\x18\x04 \x03(\t\"\xd1\x02\n\x08HostItem\x12\x0b\n\x03key\x18\x01 \x01(\t\x12&\n\x07\x63luster\x18\x02 \x01(\x0b\x32\x13.fairway.v1.ClusterH\x00\x12 \n\x04node\x18\x03 \x01(\x0b\x32\x10.fairway.v1.NodeH\x00\x12(\n\x08\x66rontend\x18\x04 \x01(\x0b\x32\x14.fairway.v1.FrontendH\x00\x12(\n\x08\x65ndpoint\x18\x05 \x01(\x0b\x32\x14.fairway.v1.EndpointH\x00\x12&\n\x07network\x18\x06 \x01(\x0b\x32\x13.fairway.v1.NetworkH\x00\x12 \n\x04task\x18\x07 \x01(\x0b\x32\x10.fairway.v1.TaskH\x00\x12$\n\x06volume\x18\x08 \x01(\x0b\x32\x12.fairway.v1.VolumeH\x00\x12\"\n\x05image\x18\t \x01(\x0b\x32\x11.fairway.v1.ImageH\x00\x42\x06\n\x04item\"\x13\n\x11\x46indLeaderRequest\"E\n\x0f\x46indLeaderReply\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x10\n\x08\x61pi_port\x18\x03 \x01(\r\".\n\x17RenewCertificateRequest\x12\x13\n\x0brequest_pem\x18\x01 \x01(\x0c\"L\n\x15RenewCertificateReply\x12\x17\n\x0f\x63\x65rtificate_pem\x18\x01 \x01(\x0c\x12\x1a\n\x12\x63\x61_certificate_pem\x18\x02 \x01(\x0c\"\x11\n\x0fReadRaftRequest\"\xbf\x01\n\nRaftMember\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x11\n\tleader_id\x18\x03 \x01(\t\x12\x14\n\x0c\x63ommit_index\x18\x04 \x01(\x04\x12\x18\n\x10\x61pplied_revision\x18\x05 \x01(\x04\x12\x0e\n\x06quorum\x18\x06 \x01(\x08\x12\x0e\n\x06voters\x18\x07 \x03(\t\x12#\n\x05peers\x18\x08 \x03(\x0b\x32\x14.fairway.v1.RaftPeer\x12\r\n\x05\x65rror\x18\t \x01(\t\"Z\n\x08RaftPeer\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x15\n\rlast_heard_ms\x18\x02 \x01(\x03\x12\x13\n\x0blag_entries\x18\x03 \x01(\x03\x12\x11\n\tconnected\x18\x04 \x01(\x08\"7\n\x0fReadBlobRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x14\n\x0coffset_bytes\x18\x02 \x01(\x03\"2\n\rReadBlobReply\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x13\n\x0btotal_bytes\x18\x02 \x01(\x03\"\\\n\x0eReadLogRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0e\n\x06\x66ollow\x18\x02 \x01(\x08\x12\x12\n\ntail_lines\x18\x03 \x01(\x03\x12\x15\n\rsince_unix_ms\x18\x04 \x01(\x03\"R\n\x08LogChunk\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x11\n\ttask_name\x18\x02 \x01(\t\x12\"\n\x05lines\x18\x03 \x03(\x0b\x32\x13.fairway.v1.LogLine\"@\n\x07LogLine\x12\x0f\n\x07unix_ns\x18\x01 \x01(\x03\x12\x16\n\x0estandard_error\x18\x02 \x01(\x08\x12\x0c\n\x04text\x18\x03 \x01(\x0c\"\xa2\x01\n\tExecInput\x12&\n\x05start\x18\x01 \x01(\x0b\x32\x15.fairway.v1.ExecStartH\x00\x12\x0f\n\x05stdin\x18\x02 \x01(\x0cH\x00\x12*\n\x06resize\x18\x03 \x01(\x0b\x32\x18.fairway.v1.TerminalSizeH\x00\x12\x15\n\x0b\x63lose_stdin\x18\x04 \x01(\x08H\x00\x12\x10\n\x06signal\x18\x05 \x01(\tH\x00\x42\x07\n\x05input\"\x85\x02\n\tExecStart\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0f\n\x07\x63ommand\x18\x02 \x03(\t\x12\x0b\n\x03tty\x18\x03 \x01(\x08\x12\r\n\x05stdin\x18\x04 \x01(\x08\x12;\n\x0b\x65nvironment\x18\x05 \x03(\x0b\x32&.fairway.v1.ExecStart.EnvironmentEntry\x12\x0c\n\x04user\x18\x06 \x01(\t\x12\x13\n\x0bworking_dir\x18\x07 \x01(\t\x12&\n\x04size\x18\x08 \x01(\x0b\x32\x18.fairway.v1.TerminalSize\x1a\x32\n\x10\x45nvironmentEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"-\n\x0cTerminalSize\x12\x0f\n\x07\x63olumns\x18\x01 \x01(\r\x12\x0c\n\x04rows\x18\x02 \x01(\r\"O\n\nExecOutput\x12\x10\n\x06stdout\x18\x01 \x01(\x0cH\x00\x12\x10\n\x06stderr\x18\x02 \x01(\x0cH\x00\x12\x13\n\texit_code\x18\x03 \x01(\x05H\x00\x42\x08\n\x06output\"*\n\x0cJoinGreeting\x12\x1a\n\x12\x63\x61_certificate_pem\x18\x01 \x01(\x0c\"\xc3\x02\n\x0bJoinRequest\x12\x10\n\x08token_id\x18\x01 \x01(\t\x12\x14\n\x0ctoken_secret\x18\x02 \x01(\x0c\x12\x1f\n\x17\x63\x65rtificate_request_pem\x18\x03 \x01(\x0c\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x05 \x01(\t\x12\x10\n\x08\x61pi_port\x18\x06 \x01(\r\x12\x11\n\traft_port\x18\x07 \x01(\r\x12\x30\n\x0b\x64\x65scription\x18\x08 \x01(\x0b\x32\x1b.fairway.v1.NodeDescription\x12\x33\n\x06labels\x18\t \x03(\x0b\x32#.fairway.v1.JoinRequest.LabelsEntry\x12\x11\n\tjoin_port\x18\n \x01(\r\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xb3\x01\n\tJoinReply\x12\r\n\x05\x65rror\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\x17\n\x0f\x63\x65rtificate_pem\x18\x03 \x01(\x0c\x12\x12\n\ncluster_id\x18\x04 \x01(\t\x12\x14\n\x0c\x63luster_name\x18\x05 \x01(\t\x12\r\n\x05voter\x18\x06 \x01(\x08\x12\x13\n\x0b\x63luster_key\x18\x07 \x01(\x0c\x12\x1f\n\x05nodes\x18\x08 \x03(\x0b\x32\x10.fairway.v1.Node2\xcb\x05\n\x04Host\x12\x42\n\x07Session\x12\x16.fairway.v1.HostReport\x1a\x1b.fairway.v1.HostInstruction(\x01\x30\x01\x12H\n\nFindLeader\x12\x1d.fairway.v1.FindLeaderRequest\x1a\x1b.fairway.v1.FindLeaderReply\x12Z\n\x10RenewCertificate\x12#.fairway.v1.RenewCertificateRequest\x1a!.fairway.v1.RenewCertificateReply\x12\x44\n\x08ReadBlob\x12\x1b.fairway.v1.ReadBlobRequest\x1a\x19.fairway.v1.ReadBlobReply0\x01\x12=\n\x07ReadLog\x12\x1a.fairway.v1.ReadLogRequest\x1a\x14.fairway.v1.LogChunk0\x01\x12\x39\n\x04\x45xec\x12\x15.fairway.v1.ExecInput\x1a\x16.fairway.v1.ExecOutput(\x01\x30\x01\x12?\n\x08ReadRaft\x12\x1b.fairway.v1.ReadRaftRequest\x1a\x16.fairway.v1.RaftMember\x12?\n\x07\x45xamine\x12\x1a.fairway.v1.ExamineRequest\x1a\x18.fairway.v1.ExamineReply\x12J\n\x0bObservePath\x12\x1e.fairway.v1.ObservePathRequest\x1a\x1b.fairway.v1.PathObservation\x12K\n\x0bReadMetrics\x12\x1e.fairway.v1.ReadMetricsRequest\x1a\x1c.fairway.v1.ReadMetricsReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,58 +37,58 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXECSTART_ENVIRONMENTENTRY']._serialized_options = b'8\001'
   _globals['_JOINREQUEST_LABELSENTRY']._loaded_options = None
   _globals['_JOINREQUEST_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_HOSTREPORT']._serialized_start=54
-  _globals['_HOSTREPORT']._serialized_end=256
-  _globals['_TASKREPORT']._serialized_start=258
-  _globals['_TASKREPORT']._serialized_end=341
-  _globals['_HOSTINSTRUCTION']._serialized_start=343
-  _globals['_HOSTINSTRUCTION']._serialized_end=463
-  _globals['_HOSTSTATE']._serialized_start=465
-  _globals['_HOSTSTATE']._serialized_end=569
-  _globals['_HOSTITEM']._serialized_start=572
-  _globals['_HOSTITEM']._serialized_end=909
-  _globals['_FINDLEADERREQUEST']._serialized_start=911
-  _globals['_FINDLEADERREQUEST']._serialized_end=930
-  _globals['_FINDLEADERREPLY']._serialized_start=932
-  _globals['_FINDLEADERREPLY']._serialized_end=1001
-  _globals['_RENEWCERTIFICATEREQUEST']._serialized_start=1003
-  _globals['_RENEWCERTIFICATEREQUEST']._serialized_end=1049
-  _globals['_RENEWCERTIFICATEREPLY']._serialized_start=1051
-  _globals['_RENEWCERTIFICATEREPLY']._serialized_end=1127
-  _globals['_READRAFTREQUEST']._serialized_start=1129
-  _globals['_READRAFTREQUEST']._serialized_end=1146
-  _globals['_RAFTMEMBER']._serialized_start=1149
-  _globals['_RAFTMEMBER']._serialized_end=1340
-  _globals['_RAFTPEER']._serialized_start=1342
-  _globals['_RAFTPEER']._serialized_end=1432
-  _globals['_READBLOBREQUEST']._serialized_start=1434
-  _globals['_READBLOBREQUEST']._serialized_end=1489
-  _globals['_READBLOBREPLY']._serialized_start=1491
-  _globals['_READBLOBREPLY']._serialized_end=1541
-  _globals['_READLOGREQUEST']._serialized_start=1543
-  _globals['_READLOGREQUEST']._serialized_end=1635
-  _globals['_LOGCHUNK']._serialized_start=1637
-  _globals['_LOGCHUNK']._serialized_end=1719
-  _globals['_LOGLINE']._serialized_start=1721
-  _globals['_LOGLINE']._serialized_end=1785
-  _globals['_EXECINPUT']._serialized_start=1788
-  _globals['_EXECINPUT']._serialized_end=1950
-  _globals['_EXECSTART']._serialized_start=1953
-  _globals['_EXECSTART']._serialized_end=2214
-  _globals['_EXECSTART_ENVIRONMENTENTRY']._serialized_start=2164
-  _globals['_EXECSTART_ENVIRONMENTENTRY']._serialized_end=2214
-  _globals['_TERMINALSIZE']._serialized_start=2216
-  _globals['_TERMINALSIZE']._serialized_end=2261
-  _globals['_EXECOUTPUT']._serialized_start=2263
-  _globals['_EXECOUTPUT']._serialized_end=2342
-  _globals['_JOINGREETING']._serialized_start=2344
-  _globals['_JOINGREETING']._serialized_end=2386
-  _globals['_JOINREQUEST']._serialized_start=2389
-  _globals['_JOINREQUEST']._serialized_end=2712
-  _globals['_JOINREQUEST_LABELSENTRY']._serialized_start=2667
-  _globals['_JOINREQUEST_LABELSENTRY']._serialized_end=2712
-  _globals['_JOINREPLY']._serialized_start=2715
-  _globals['_JOINREPLY']._serialized_end=2894
-  _globals['_HOST']._serialized_start=2897
-  _globals['_HOST']._serialized_end=3394
+  _globals['_HOSTREPORT']._serialized_start=74
+  _globals['_HOSTREPORT']._serialized_end=399
+  _globals['_TASKREPORT']._serialized_start=401
+  _globals['_TASKREPORT']._serialized_end=484
+  _globals['_HOSTINSTRUCTION']._serialized_start=486
+  _globals['_HOSTINSTRUCTION']._serialized_end=606
+  _globals['_HOSTSTATE']._serialized_start=608
+  _globals['_HOSTSTATE']._serialized_end=712
+  _globals['_HOSTITEM']._serialized_start=715
+  _globals['_HOSTITEM']._serialized_end=1052
+  _globals['_FINDLEADERREQUEST']._serialized_start=1054
+  _globals['_FINDLEADERREQUEST']._serialized_end=1073
+  _globals['_FINDLEADERREPLY']._serialized_start=1075
+  _globals['_FINDLEADERREPLY']._serialized_end=1144
+  _globals['_RENEWCERTIFICATEREQUEST']._serialized_start=1146
+  _globals['_RENEWCERTIFICATEREQUEST']._serialized_end=1192
+  _globals['_RENEWCERTIFICATEREPLY']._serialized_start=1194
+  _globals['_RENEWCERTIFICATEREPLY']._serialized_end=1270
+  _globals['_READRAFTREQUEST']._serialized_start=1272
+  _globals['_READRAFTREQUEST']._serialized_end=1289
+  _globals['_RAFTMEMBER']._serialized_start=1292
+  _globals['_RAFTMEMBER']._serialized_end=1483
+  _globals['_RAFTPEER']._serialized_start=1485
+  _globals['_RAFTPEER']._serialized_end=1575
+  _globals['_READBLOBREQUEST']._serialized_start=1577
+  _globals['_READBLOBREQUEST']._serialized_end=1632
+  _globals['_READBLOBREPLY']._serialized_start=1634
+  _globals['_READBLOBREPLY']._serialized_end=1684
+  _globals['_READLOGREQUEST']._serialized_start=1686
+  _globals['_READLOGREQUEST']._serialized_end=1778
+  _globals['_LOGCHUNK']._serialized_start=1780
+  _globals['_LOGCHUNK']._serialized_end=1862
+  _globals['_LOGLINE']._serialized_start=1864
+  _globals['_LOGLINE']._serialized_end=1928
+  _globals['_EXECINPUT']._serialized_start=1931
+  _globals['_EXECINPUT']._serialized_end=2093
+  _globals['_EXECSTART']._serialized_start=2096
+  _globals['_EXECSTART']._serialized_end=2357
+  _globals['_EXECSTART_ENVIRONMENTENTRY']._serialized_start=2307
+  _globals['_EXECSTART_ENVIRONMENTENTRY']._serialized_end=2357
+  _globals['_TERMINALSIZE']._serialized_start=2359
+  _globals['_TERMINALSIZE']._serialized_end=2404
+  _globals['_EXECOUTPUT']._serialized_start=2406
+  _globals['_EXECOUTPUT']._serialized_end=2485
+  _globals['_JOINGREETING']._serialized_start=2487
+  _globals['_JOINGREETING']._serialized_end=2529
+  _globals['_JOINREQUEST']._serialized_start=2532
+  _globals['_JOINREQUEST']._serialized_end=2855
+  _globals['_JOINREQUEST_LABELSENTRY']._serialized_start=2810
+  _globals['_JOINREQUEST_LABELSENTRY']._serialized_end=2855
+  _globals['_JOINREPLY']._serialized_start=2858
+  _globals['_JOINREPLY']._serialized_end=3037
+  _globals['_HOST']._serialized_start=3040
+  _globals['_HOST']._serialized_end=3755
 # @@protoc_insertion_point(module_scope)

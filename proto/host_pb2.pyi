@@ -32,6 +32,10 @@ class HostReport(_message.Message):
     IMAGES_FIELD_NUMBER: _builtins.int
     IMAGES_CHANGED_FIELD_NUMBER: _builtins.int
     ADDRESS_FIELD_NUMBER: _builtins.int
+    FEATURE_LEVEL_FIELD_NUMBER: _builtins.int
+    FAIRWAY_VERSION_FIELD_NUMBER: _builtins.int
+    CONDITIONS_FIELD_NUMBER: _builtins.int
+    CONDITIONS_CHANGED_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """counts up within a session, from 1"""
     network_revision: _builtins.int
@@ -39,6 +43,11 @@ class HostReport(_message.Message):
     images_changed: _builtins.bool
     address: _builtins.str
     """underlay address now, in the first report"""
+    feature_level: _builtins.int
+    """the highest that the host's build knows, in the first report; 0 means 1"""
+    fairway_version: _builtins.str
+    """in the first report"""
+    conditions_changed: _builtins.bool
     @_builtins.property
     def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskReport]:
         """what changed since the report before; all in the first"""
@@ -51,6 +60,10 @@ class HostReport(_message.Message):
     def images(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """manifest digests held; in the first report, and when it changed"""
 
+    @_builtins.property
+    def conditions(self) -> _containers.RepeatedCompositeFieldContainer[_objects_pb2.NodeCondition]:
+        """all that hold; in the first report, and when they changed"""
+
     def __init__(
         self,
         *,
@@ -61,10 +74,14 @@ class HostReport(_message.Message):
         images: _abc.Iterable[_builtins.str] | None = ...,
         images_changed: _builtins.bool = ...,
         address: _builtins.str = ...,
+        feature_level: _builtins.int = ...,
+        fairway_version: _builtins.str = ...,
+        conditions: _abc.Iterable[_objects_pb2.NodeCondition] | None = ...,
+        conditions_changed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["description", b"description"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "description", b"description", "images", b"images", "images_changed", b"images_changed", "network_revision", b"network_revision", "sequence", b"sequence", "tasks", b"tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "conditions", b"conditions", "conditions_changed", b"conditions_changed", "description", b"description", "fairway_version", b"fairway_version", "feature_level", b"feature_level", "images", b"images", "images_changed", b"images_changed", "network_revision", b"network_revision", "sequence", b"sequence", "tasks", b"tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from proto import doctor_pb2 as proto_dot_doctor__pb2
 from proto import host_pb2 as proto_dot_host__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -69,6 +70,21 @@ class HostStub:
                 request_serializer=proto_dot_host__pb2.ReadRaftRequest.SerializeToString,
                 response_deserializer=proto_dot_host__pb2.RaftMember.FromString,
                 _registered_method=True)
+        self.Examine = channel.unary_unary(
+                '/fairway.v1.Host/Examine',
+                request_serializer=proto_dot_doctor__pb2.ExamineRequest.SerializeToString,
+                response_deserializer=proto_dot_doctor__pb2.ExamineReply.FromString,
+                _registered_method=True)
+        self.ObservePath = channel.unary_unary(
+                '/fairway.v1.Host/ObservePath',
+                request_serializer=proto_dot_doctor__pb2.ObservePathRequest.SerializeToString,
+                response_deserializer=proto_dot_doctor__pb2.PathObservation.FromString,
+                _registered_method=True)
+        self.ReadMetrics = channel.unary_unary(
+                '/fairway.v1.Host/ReadMetrics',
+                request_serializer=proto_dot_doctor__pb2.ReadMetricsRequest.SerializeToString,
+                response_deserializer=proto_dot_doctor__pb2.ReadMetricsReply.FromString,
+                _registered_method=True)
 
 
 class HostServicer:
@@ -124,6 +140,27 @@ class HostServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Examine(self, request, context):
+        """How the callee is, in its own words.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ObservePath(self, request, context):
+        """What the callee sees of a path, with live probes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReadMetrics(self, request, context):
+        """The callee's metrics.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_HostServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -161,6 +198,21 @@ def add_HostServicer_to_server(servicer, server):
                     servicer.ReadRaft,
                     request_deserializer=proto_dot_host__pb2.ReadRaftRequest.FromString,
                     response_serializer=proto_dot_host__pb2.RaftMember.SerializeToString,
+            ),
+            'Examine': grpc.unary_unary_rpc_method_handler(
+                    servicer.Examine,
+                    request_deserializer=proto_dot_doctor__pb2.ExamineRequest.FromString,
+                    response_serializer=proto_dot_doctor__pb2.ExamineReply.SerializeToString,
+            ),
+            'ObservePath': grpc.unary_unary_rpc_method_handler(
+                    servicer.ObservePath,
+                    request_deserializer=proto_dot_doctor__pb2.ObservePathRequest.FromString,
+                    response_serializer=proto_dot_doctor__pb2.PathObservation.SerializeToString,
+            ),
+            'ReadMetrics': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReadMetrics,
+                    request_deserializer=proto_dot_doctor__pb2.ReadMetricsRequest.FromString,
+                    response_serializer=proto_dot_doctor__pb2.ReadMetricsReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -352,6 +404,87 @@ class Host:
             '/fairway.v1.Host/ReadRaft',
             proto_dot_host__pb2.ReadRaftRequest.SerializeToString,
             proto_dot_host__pb2.RaftMember.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Examine(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fairway.v1.Host/Examine',
+            proto_dot_doctor__pb2.ExamineRequest.SerializeToString,
+            proto_dot_doctor__pb2.ExamineReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ObservePath(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fairway.v1.Host/ObservePath',
+            proto_dot_doctor__pb2.ObservePathRequest.SerializeToString,
+            proto_dot_doctor__pb2.PathObservation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadMetrics(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fairway.v1.Host/ReadMetrics',
+            proto_dot_doctor__pb2.ReadMetricsRequest.SerializeToString,
+            proto_dot_doctor__pb2.ReadMetricsReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -7,6 +7,7 @@ id is taken from its certificate, never from a message.
 
 from collections import abc as _abc
 from grpc import aio as _aio
+from proto import doctor_pb2 as _doctor_pb2
 from proto import host_pb2 as _host_pb2
 import abc as _abc_1
 import grpc as _grpc
@@ -49,6 +50,12 @@ class HostStub:
     """A process in a task's container on the callee."""
     ReadRaft: _grpc.UnaryUnaryMultiCallable[_host_pb2.ReadRaftRequest, _host_pb2.RaftMember]
     """The callee's own part in consensus."""
+    Examine: _grpc.UnaryUnaryMultiCallable[_doctor_pb2.ExamineRequest, _doctor_pb2.ExamineReply]
+    """How the callee is, in its own words."""
+    ObservePath: _grpc.UnaryUnaryMultiCallable[_doctor_pb2.ObservePathRequest, _doctor_pb2.PathObservation]
+    """What the callee sees of a path, with live probes."""
+    ReadMetrics: _grpc.UnaryUnaryMultiCallable[_doctor_pb2.ReadMetricsRequest, _doctor_pb2.ReadMetricsReply]
+    """The callee's metrics."""
 
 @_typing.type_check_only
 class HostAsyncStub(HostStub):
@@ -69,6 +76,12 @@ class HostAsyncStub(HostStub):
     """A process in a task's container on the callee."""
     ReadRaft: _aio.UnaryUnaryMultiCallable[_host_pb2.ReadRaftRequest, _host_pb2.RaftMember]  # type: ignore[assignment]
     """The callee's own part in consensus."""
+    Examine: _aio.UnaryUnaryMultiCallable[_doctor_pb2.ExamineRequest, _doctor_pb2.ExamineReply]  # type: ignore[assignment]
+    """How the callee is, in its own words."""
+    ObservePath: _aio.UnaryUnaryMultiCallable[_doctor_pb2.ObservePathRequest, _doctor_pb2.PathObservation]  # type: ignore[assignment]
+    """What the callee sees of a path, with live probes."""
+    ReadMetrics: _aio.UnaryUnaryMultiCallable[_doctor_pb2.ReadMetricsRequest, _doctor_pb2.ReadMetricsReply]  # type: ignore[assignment]
+    """The callee's metrics."""
 
 class HostServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -128,5 +141,29 @@ class HostServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_host_pb2.RaftMember, _abc.Awaitable[_host_pb2.RaftMember]]:
         """The callee's own part in consensus."""
+
+    @_abc_1.abstractmethod
+    def Examine(
+        self,
+        request: _doctor_pb2.ExamineRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_doctor_pb2.ExamineReply, _abc.Awaitable[_doctor_pb2.ExamineReply]]:
+        """How the callee is, in its own words."""
+
+    @_abc_1.abstractmethod
+    def ObservePath(
+        self,
+        request: _doctor_pb2.ObservePathRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_doctor_pb2.PathObservation, _abc.Awaitable[_doctor_pb2.PathObservation]]:
+        """What the callee sees of a path, with live probes."""
+
+    @_abc_1.abstractmethod
+    def ReadMetrics(
+        self,
+        request: _doctor_pb2.ReadMetricsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_doctor_pb2.ReadMetricsReply, _abc.Awaitable[_doctor_pb2.ReadMetricsReply]]:
+        """The callee's metrics."""
 
 def add_HostServicer_to_server(servicer: HostServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -372,6 +372,7 @@ class Node(_message.Message):
     STATE_MESSAGE_FIELD_NUMBER: _builtins.int
     VOTER_FIELD_NUMBER: _builtins.int
     JOIN_PORT_FIELD_NUMBER: _builtins.int
+    CONDITIONS_FIELD_NUMBER: _builtins.int
     role: Global___NodeRole.ValueType
     availability: Global___Availability.ValueType
     address: _builtins.str
@@ -401,6 +402,10 @@ class Node(_message.Message):
     def description(self) -> Global___NodeDescription:
         """reported by the host"""
 
+    @_builtins.property
+    def conditions(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeCondition]:
+        """what is wrong there, as the host reports it; at most 32"""
+
     def __init__(
         self,
         *,
@@ -419,14 +424,48 @@ class Node(_message.Message):
         state_message: _builtins.str = ...,
         voter: _builtins.bool = ...,
         join_port: _builtins.int = ...,
+        conditions: _abc.Iterable[Global___NodeCondition] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "meta", b"meta", "network", b"network"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "api_port", b"api_port", "availability", b"availability", "certificate_expires_unix_ms", b"certificate_expires_unix_ms", "description", b"description", "join_port", b"join_port", "meta", b"meta", "network", b"network", "public_key_sha256", b"public_key_sha256", "raft_port", b"raft_port", "role", b"role", "state", b"state", "state_message", b"state_message", "state_since_unix_ms", b"state_since_unix_ms", "voter", b"voter"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "api_port", b"api_port", "availability", b"availability", "certificate_expires_unix_ms", b"certificate_expires_unix_ms", "conditions", b"conditions", "description", b"description", "join_port", b"join_port", "meta", b"meta", "network", b"network", "public_key_sha256", b"public_key_sha256", "raft_port", b"raft_port", "role", b"role", "state", b"state", "state_message", b"state_message", "state_since_unix_ms", b"state_since_unix_ms", "voter", b"voter"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Node: _TypeAlias = Node  # noqa: Y015
+
+@_typing.final
+class NodeCondition(_message.Message):
+    """holds as long as it is listed"""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    SINCE_UNIX_MS_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    """"underlay path", "overlay path", "path MTU", ..."""
+    node_id: _builtins.str
+    """the host at the other end, where it is about a path"""
+    message: _builtins.str
+    """in words, without numbers that change all the time"""
+    since_unix_ms: _builtins.int
+    def __init__(
+        self,
+        *,
+        kind: _builtins.str = ...,
+        node_id: _builtins.str = ...,
+        message: _builtins.str = ...,
+        since_unix_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "message", b"message", "node_id", b"node_id", "since_unix_ms", b"since_unix_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NodeCondition: _TypeAlias = NodeCondition  # noqa: Y015
 
 @_typing.final
 class NodeNetwork(_message.Message):

@@ -17,6 +17,7 @@ from daemon.api.exec_relay import serve_exec
 from daemon.api.grpc_service import Receive, Send
 from daemon.errors import Kind, Refused
 from daemon.identity.renewal_plan import sign_renewal
+from proto import doctor_pb2 as doctor
 from proto import host_pb2 as host
 from runtime.errors import NotFound, RuntimeFailure
 from runtime.runtime import Runtime
@@ -110,6 +111,18 @@ class HostApi:
         require_node(caller)
         voter = self._services.voter
         return own_part(voter.member) if voter is not None else host.RaftMember(role="none")
+
+    async def examine(self, _request: doctor.ExamineRequest, caller: Caller) -> doctor.ExamineReply:
+        require_node(caller)
+        raise Refused("this build cannot examine itself", Kind.NOT_POSSIBLE)
+
+    async def observe_path(self, _request: doctor.ObservePathRequest, caller: Caller) -> doctor.PathObservation:
+        require_node(caller)
+        raise Refused("this build cannot look at paths", Kind.NOT_POSSIBLE)
+
+    async def read_metrics(self, _request: doctor.ReadMetricsRequest, caller: Caller) -> doctor.ReadMetricsReply:
+        require_node(caller)
+        raise Refused("this build has no metrics", Kind.NOT_POSSIBLE)
 
     def _voter(self) -> VoterContext:
         if self._services.voter is None:
