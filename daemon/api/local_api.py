@@ -24,8 +24,10 @@ from daemon.joining.join_client import join_cluster
 from daemon.leader.leadership import now_unix_ms
 from net.addresses import tunnel_mac
 from proto import control_pb2 as control
+from proto import doctor_pb2 as doctor
 from proto import objects_pb2 as objects
 from proto.store_pb2 import Transaction
+from raft.features import FEATURE_LEVEL, level
 
 
 class Membership(Protocol):
@@ -103,6 +105,9 @@ class LocalApi:
         async with self._changing:
             return await self._disaster.recover(request)
 
+    async def examine_host(self, _request: doctor.DoctorRequest, _caller: Caller) -> doctor.DoctorReply:
+        raise Refused("this build cannot examine itself", Kind.NOT_POSSIBLE)
+
     def _require_new(self, what: str) -> None:
         parts = self._membership.parts
         if parts is not None:
@@ -118,6 +123,7 @@ class LocalApi:
             fairway_version=fairway_version(),
             uptime_ms=int((time.monotonic() - self._started_s) * 1000),
             raft_role="none",
+            feature_level=FEATURE_LEVEL,
         )
         parts = self._membership.parts
         if parts is not None:
@@ -142,6 +148,8 @@ def _describe_member(reply: control.LocalStatusReply, parts: Parts) -> None:
     reply.revision = view.revision
     reply.task_count = sum(task.status.state == objects.TASK_STATE_RUNNING for task in view.tasks)
     reply.quorum = parts.connection.connected
+    if view.cluster is not None:
+        reply.cluster_feature_level = level(view.cluster.feature_level)
     if parts.voter is not None:
         status = parts.voter.member.status()
         reply.raft_role = status.role
