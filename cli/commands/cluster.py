@@ -169,12 +169,25 @@ def _print_cluster(reply: control_pb2.GetClusterReply) -> None:
         ("Cluster", f"{reply.cluster.meta.name} ({reply.cluster.meta.id})"),
         ("Nodes", f"{total}, down: {', '.join(down)}" if down else f"{total}, none down"),
         ("Voters", voters),
+        ("Fairway", _versions(reply)),
         ("Leader", f"{names.get(reply.leader_id, reply.leader_id) or 'none'} (term {reply.term})"),
         ("Revision", str(reply.revision)),
         ("Apps", f"{reply.app_count} with {words.plural(reply.service_count, 'service')}"),
         ("Tasks", f"{reply.task_running_count} running, {reply.task_wanted_count} wanted"),
     ]
     print("\n".join(f"{label + ':':<11}{text}" for label, text in rows))
+
+
+def _versions(reply: control_pb2.GetClusterReply) -> str:
+    """The one version of all hosts, or during an upgrade who runs which; and the level that all of them know."""
+    hosts: dict[str, list[str]] = {}
+    for node in reply.nodes:
+        hosts.setdefault(node.description.fairway_version or "unknown", []).append(node.meta.name)
+    level = max(reply.cluster.feature_level, 1)
+    if len(hosts) <= 1:
+        return f"{next(iter(hosts), 'unknown')}, feature level {level}"
+    mixed = "; ".join(f"{version} on {', '.join(sorted(names))}" for version, names in sorted(hosts.items()))
+    return f"{mixed}; feature level {level}"
 
 
 def _print_host(host: control_pb2.LocalStatusReply) -> None:

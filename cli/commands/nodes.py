@@ -85,7 +85,8 @@ def show(options: argparse.Namespace) -> int:
     node, description = view.node, view.node.description
     now = time.time_ns() // 1_000_000
     system = f"{description.operating_system}, kernel {description.kernel}, {description.architecture}"
-    software = f"fairway {description.fairway_version}, containerd {description.containerd_version}"
+    level = f"feature level {max(description.feature_level, 1)}"
+    software = f"fairway {description.fairway_version} ({level}), containerd {description.containerd_version}"
     rows = [
         ("Node", node.meta.name),
         ("Id", node.meta.id),

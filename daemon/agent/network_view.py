@@ -86,6 +86,7 @@ def _config(settings: objects.NetworkSettings) -> model.NetworkConfig:
         mtu_bytes=settings.mtu_bytes,
         trusted_cidrs=tuple(settings.trusted_cidrs),
         dns_domain=settings.dns_domain,
+        ipv6_prefix=settings.ipv6_prefix,
     )
 
 
@@ -136,4 +137,5 @@ def _network(network: objects.Network) -> model.NetworkInfo:
         app=network.app,
         tenant=network.meta.tenant,
         internal=network.internal,
+        ipv6_disabled=network.ipv6_disabled,
     )

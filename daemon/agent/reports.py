@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import trio
 
+from daemon.identity.host_description import fairway_version
 from proto import objects_pb2 as objects
 from proto.host_pb2 import HostReport, TaskReport
+from raft.features import FEATURE_LEVEL
 
 
 class Reports:
@@ -19,6 +21,8 @@ class Reports:
         self._images_unsent = False
         self._description: objects.NodeDescription | None = None
         self._description_unsent = False
+        self._conditions: dict[str, list[objects.NodeCondition]] = {}
+        self._conditions_unsent = False
         self._news = trio.Event()
 
     def task(self, task_id: str, status: objects.TaskStatus, gone: bool, now_unix_ms: int) -> None:
@@ -46,6 +50,17 @@ class Reports:
             self._description, self._description_unsent = description, True
             self._news.set()
 
+    def conditions(self, source: str, conditions: list[objects.NodeCondition]) -> None:
+        """Notes all that is wrong here as one part of the daemon, `source`, sees it; an empty list ends it."""
+        if conditions != self._conditions.get(source, []):
+            self._conditions[source] = conditions
+            self.repeat_conditions()
+
+    def repeat_conditions(self) -> None:
+        """Has all conditions sent again: the leader leaves out paths to hosts that are down at the time."""
+        self._conditions_unsent = True
+        self._news.set()
+
     def network(self, revision: int) -> None:
         """Notes at which revision balancers and DNS stand."""
         if revision != self.network_revision:
@@ -64,6 +79,10 @@ class Reports:
             images=self._images,
             images_changed=True,
             address=address,
+            conditions=self._all_conditions(),
+            conditions_changed=True,
+            feature_level=FEATURE_LEVEL,
+            fairway_version=fairway_version(),
         )
         if self._description is not None:
             report.description.CopyFrom(self._description)
@@ -76,6 +95,8 @@ class Reports:
             network_revision=self.network_revision,
             tasks=[self._tasks[task_id] for task_id in sorted(self._unsent)],
             images_changed=self._images_unsent,
+            conditions=self._all_conditions() if self._conditions_unsent else (),
+            conditions_changed=self._conditions_unsent,
         )
         if self._images_unsent:
             report.images.extend(self._images)
@@ -84,7 +105,10 @@ class Reports:
         self._sent()
         return report
 
+    def _all_conditions(self) -> list[objects.NodeCondition]:
+        return [each for source in sorted(self._conditions) for each in self._conditions[source]]
+
     def _sent(self) -> None:
         self._unsent.clear()
-        self._images_unsent = self._description_unsent = False
+        self._images_unsent = self._description_unsent = self._conditions_unsent = False
         self._news = trio.Event()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from daemon.config import Config
 from proto import objects_pb2 as objects
+from raft.features import FEATURE_LEVEL
 
 MEMORY_RESERVE_BYTES_MAX = 256 << 20  # for the kernel, containerd and fairwayd, which are no tasks
 MEMORY_RESERVE_FRACTION = 1 / 20
@@ -38,6 +39,7 @@ def describe_host(
         memory_bytes=config.resources.memory_bytes or reservable_memory_bytes(root),
         missing_features=missing_features,
         cgroup_version=cgroup_version(root),
+        feature_level=FEATURE_LEVEL,
     )
 
 

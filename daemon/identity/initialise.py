@@ -28,6 +28,7 @@ from daemon.orchestration.leases import LeasePool
 from proto import control_pb2
 from proto import objects_pb2 as objects
 from proto.store_pb2 import Transaction, TransactionResult
+from raft.features import FEATURE_LEVEL
 from raft.store import Store
 from raft.transaction import TransactionBuilder
 
@@ -68,6 +69,7 @@ def initialise(
         network=settings,
         ca_certificate_pem=authority.certificate_pem(),
         ca_private_key_sealed=sealed_ca_key(authority, cluster_id, cluster_key),
+        feature_level=FEATURE_LEVEL,
     )
     certificate = load_certificate(authority.sign_node(key.public_key(), cluster_id, now_unix_ms))
     node = first_node(config, key.public_key(), validity_unix_ms(certificate)[1])

@@ -14,6 +14,7 @@ from daemon.identity.identity import KNOWN_NODES_MAX
 from daemon.identity.keys import PublicKey, node_id_of, public_key_sha256
 from daemon.identity.network_settings import check_outside_pools
 from daemon.identity.node_names import labels_error, node_name_error
+from daemon.leader.feature_level_plan import too_old
 from proto import host_pb2
 from proto import objects_pb2 as objects
 from raft.store import Store
@@ -52,6 +53,10 @@ def plan_join(
     if problem is not None or token is None:
         raise Refused(problem or "the join token is not known", Kind.DENIED)
     _check_request(cluster, request)
+    about = request.description
+    old = too_old(store, request.name, about.feature_level, about.fairway_version)
+    if old:
+        raise Refused(f"host {request.name!r} cannot join: {old}, then join again", Kind.NOT_POSSIBLE)
     node_id = node_id_of(key)
     _check_free(store, request, node_id)
     before = store.get(objects.Node, node_id)

@@ -14,6 +14,7 @@ import trio
 from daemon.config import TimingConfig
 from daemon.errors import Refused
 from daemon.ids import new_id
+from daemon.leader.feature_level import raise_feature_level
 from daemon.leader.liveness_plan import plan_liveness
 from daemon.leader.sessions import Sessions
 from daemon.leader.voters import Voters
@@ -123,6 +124,7 @@ class Leadership:
             nursery.start_soon(self._judge_hosts, writer, sessions)
             voters = Voters(self._member, writer, now_unix_ms, self._voter_replace_ms)
             nursery.start_soon(voters.run)
+            nursery.start_soon(raise_feature_level, self._member, writer)
 
     async def _judge_hosts(self, writer: Writer, sessions: Sessions) -> None:
         started_s = time.monotonic()
@@ -137,6 +139,7 @@ class Leadership:
                             time.monotonic(),
                             self._host_down_s,
                             now,
+                            sessions.too_old,
                         ),
                         None,
                     ),

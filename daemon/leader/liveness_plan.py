@@ -8,6 +8,7 @@ has the whole limit from the leader's start; only of the leader before it is it 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 from daemon.orchestration.task_plan import mark_lost
 from daemon.orchestration.task_states import ended
@@ -23,10 +24,12 @@ def plan_liveness(
     now_s: float,
     host_down_s: float,
     now_unix_ms: int,
+    kept_out: Mapping[str, str] = MappingProxyType({}),
 ) -> TransactionBuilder:
     """Marks hosts ready or down, and with a host that goes down its tasks lost, in one transaction.
 
-    `last_heard_s`: node id -> when; `started_s`: when this leader took office."""
+    `last_heard_s`: node id -> when; `started_s`: when this leader took office; `kept_out`: node id -> why its
+    session is refused, in words."""
     builder = TransactionBuilder()
     for node in store.table(objects.Node):
         heard_s = last_heard_s.get(node.meta.id)
@@ -35,8 +38,14 @@ def plan_liveness(
         in_session = heard_s is not None and heard_s >= started_s
         silent_s = now_s - (started_s if heard_s is None else heard_s)
         if silent_s > host_down_s:
+            why = kept_out.get(node.meta.id, f"not heard of for more than {host_down_s:g} s")
             if node.state != objects.NODE_STATE_DOWN:
-                _mark_down(store, builder, node, host_down_s, now_unix_ms)
+                _mark_down(store, builder, node, why, now_unix_ms)
+            elif node.state_message != why and node.meta.id in kept_out:
+                explained = objects.Node()
+                explained.CopyFrom(node)
+                explained.state_message = why
+                builder.update(explained)
         elif in_session and node.state != objects.NODE_STATE_READY:
             _mark_ready(builder, node, now_unix_ms)
     return builder
@@ -52,14 +61,12 @@ def _mark_ready(builder: TransactionBuilder, node: objects.Node, now_unix_ms: in
     builder.update(after)
 
 
-def _mark_down(
-    store: Store, builder: TransactionBuilder, node: objects.Node, host_down_s: float, now_unix_ms: int
-) -> None:
+def _mark_down(store: Store, builder: TransactionBuilder, node: objects.Node, why: str, now_unix_ms: int) -> None:
     after = objects.Node()
     after.CopyFrom(node)
     after.state = objects.NODE_STATE_DOWN
     after.state_since_unix_ms = now_unix_ms
-    after.state_message = f"not heard of for more than {host_down_s:g} s"
+    after.state_message = why
     builder.update(after)
     for task in store.table(objects.Task).by("node", node.meta.id):
         if not ended(task):

@@ -39,8 +39,10 @@ def _describe(store: Store, changed: dict[str, objects.Node], node_id: str, repo
     node.CopyFrom(before)
     if report.HasField("description"):
         node.description.CopyFrom(report.description)
-    if report.address:
+    if report.address:  # the first of a session: the description may take a while, who runs what is known at once
         node.address = report.address
+        node.description.feature_level = report.feature_level
+        node.description.fairway_version = report.fairway_version
     missing = list(node.description.missing_features)
     if node.state == objects.NODE_STATE_READY:
         node.state_message = "lacks " + "; ".join(missing) if missing else ""

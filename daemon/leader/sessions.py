@@ -17,6 +17,7 @@ from daemon.agent.host_view import merge
 from daemon.agent.leader_connection import REMOVED
 from daemon.api.grpc_service import Receive, Send
 from daemon.errors import Kind, Refused
+from daemon.leader.feature_level_plan import too_old
 from daemon.leader.host_state_plan import HostStates
 from daemon.leader.report_plan import plan_reports
 from daemon.leader.writer import Writer
@@ -64,6 +65,7 @@ class Sessions:
         self._sessions: dict[str, Session] = {}
         self._network_revisions: dict[str, int] = {}
         self.last_heard_s: dict[str, float] = {}
+        self.too_old: dict[str, str] = {}  # node id -> why its build is kept out, in words
         self._over = False
         self._reports_in, self._reports_out = trio.open_memory_channel[Reported](REPORTS_WAITING_MAX)
 
@@ -85,10 +87,14 @@ class Sessions:
                 session.scope.cancel()
 
     async def serve(self, node_id: str, receive: Receive, send: Send) -> None:
-        """One session, until the host or its connection ends it. Raises Refused for a removed host."""
+        """One session, until the host or its connection ends it. Raises Refused for a removed or outdated host."""
         self.require_member(node_id)
         if self._over:
             raise Refused("this leader's time in office is over", Kind.UNAVAILABLE)
+        first: HostReport | None = await receive()
+        if first is None:
+            return
+        self._require_level(node_id, first)
         with trio.CancelScope() as scope:
             session = Session(node_id, scope)
             before = self._sessions.pop(node_id, None)
@@ -100,7 +106,7 @@ class Sessions:
             try:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._send_instructions, session, send)
-                    await self._hear(session, receive)
+                    await self._hear(session, first, receive)
                     nursery.cancel_scope.cancel()
             finally:
                 if self._sessions.get(node_id) is session:
@@ -118,6 +124,7 @@ class Sessions:
             session.scope.cancel()
         self._network_revisions.pop(node_id, None)
         self.last_heard_s.pop(node_id, None)
+        self.too_old.pop(node_id, None)
 
     def cluster_network_revision(self) -> int:
         """The revision at which the balancers of every host that is up stand at least."""
@@ -132,11 +139,9 @@ class Sessions:
             return reported
         return max(reported, self._states.revision)
 
-    async def _hear(self, session: Session, receive: Receive) -> None:
-        while True:
-            report: HostReport | None = await receive()
-            if report is None:
-                return
+    async def _hear(self, session: Session, first: HostReport, receive: Receive) -> None:
+        report: HostReport | None = first
+        while report is not None:
             self.last_heard_s[session.node_id] = self._clock()
             if report.network_revision != self._network_revisions.get(session.node_id):
                 before = self.cluster_network_revision()
@@ -148,6 +153,17 @@ class Sessions:
             else:
                 session.acknowledged_sequence = max(session.acknowledged_sequence, report.sequence)
                 session.notify()
+            report = await receive()
+
+    def _require_level(self, node_id: str, first: HostReport) -> None:
+        """Refused where the host's build does not know all that the cluster uses: it would misread its assignments."""
+        node = self._store.get(objects.Node, node_id)
+        name = node.meta.name if node is not None else node_id
+        problem = too_old(self._store, name, first.feature_level, first.fairway_version)
+        if problem:
+            self.too_old[node_id] = problem
+            raise Refused(problem, Kind.NOT_POSSIBLE)
+        self.too_old.pop(node_id, None)
 
     def _notify_all(self) -> None:
         for session in self._sessions.values():

@@ -18,6 +18,7 @@ from daemon.leader.voters_plan import VoterStep, plan_voters, record_voters
 from daemon.leader.writer import Writer
 from proto import objects_pb2 as objects
 from raft.errors import NotServed
+from raft.features import level_of
 from raft.member import Member
 from raft.settings import Peer
 from raft.status import RaftStatus
@@ -58,7 +59,8 @@ class Voters:
         status = self._member.status()
         await self._tell(status)
         await self._place(nodes, status)
-        step = plan_voters(nodes, status.voters, status.leader_id or "", self._now_unix_ms(), self._replace_ms)
+        level = level_of(self._writer.store)
+        step = plan_voters(nodes, status.voters, status.leader_id or "", self._now_unix_ms(), self._replace_ms, level)
         if step is not None:
             await self._change(step)
         voters = self._member.status().voters

@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from daemon.leader.feature_level_plan import known_level
 from proto import objects_pb2 as objects
 from raft.store import Store
 from raft.transaction import TransactionBuilder
@@ -45,9 +46,15 @@ def wanted_count(candidates: int) -> int:
 
 
 def plan_voters(
-    nodes: Iterable[objects.Node], voters: Iterable[str], leader_id: str, now_unix_ms: int, replace_ms: int
+    nodes: Iterable[objects.Node],
+    voters: Iterable[str],
+    leader_id: str,
+    now_unix_ms: int,
+    replace_ms: int,
+    level: int = 1,
 ) -> VoterStep | None:
-    """`voters`: node ids of the committed membership. `replace_ms`: how long a voter may be down.
+    """`voters`: node ids of the committed membership. `replace_ms`: how long a voter may be down. `level`: the
+    cluster's feature level; a host whose build knows less gets no vote.
 
     None where all is as it should be.
     """
@@ -59,16 +66,22 @@ def plan_voters(
     handed = _hand_over(known, current, leader_id)
     if handed is not None:
         return handed
-    plan = _Plan(known, current, leader_id, now_unix_ms - replace_ms)
+    plan = _Plan(known, current, leader_id, now_unix_ms - replace_ms, level)
     return plan.grow() or plan.shrink() or plan.replace() or plan.spread()
 
 
 class _Plan:
     """The candidates sorted by what they are."""
 
-    def __init__(self, known: dict[str, objects.Node], current: list[str], leader_id: str, gone_before: int) -> None:
+    def __init__(
+        self, known: dict[str, objects.Node], current: list[str], leader_id: str, gone_before: int, level: int
+    ) -> None:
         self._known, self._current, self._leader_id = known, current, leader_id
-        candidates = [node for node in known.values() if node.role == objects.NODE_ROLE_VOTER]
+        candidates = [
+            node
+            for node in known.values()
+            if node.role == objects.NODE_ROLE_VOTER and known_level(node.description) >= level
+        ]
         self._newcomers = [n for n in candidates if n.meta.id not in current and _is_up(n)]
         self._gone = [node_id for node_id in current if _is_gone(known[node_id], gone_before)]
         self._zones = Counter(_zone(known[node_id]) for node_id in current)
