@@ -1,10 +1,15 @@
-"""Arithmetic on pools, blocks and MACs; pure."""
+"""Arithmetic on pools, blocks and MACs; pure.
+
+IPv6 is derived, never leased: the address of a task, tunnel or VIP is the cluster's /96 and then the 32 bits of its
+IPv4 address. An empty prefix means that there is no IPv6.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import ipaddress
 from collections.abc import Collection, Iterator
+from functools import lru_cache
 
 # What every task has as its way out and first name server, on every host the same (RFC 3927: never routed).
 GATEWAY_ADDRESS = "169.254.77.1"
@@ -12,6 +17,41 @@ GATEWAY_ADDRESS = "169.254.77.1"
 PEER_DNS_ADDRESS = "169.254.77.2"
 # The host's end of every task's veth. Each pair is a link of its own, so one MAC does for all.
 GATEWAY_MAC = "02:66:77:00:00:01"
+# The same way out for IPv6: on the host's end of every task's veth.
+GATEWAY_ADDRESS_IPV6 = "fe80::1"
+IPV6_PREFIX_BITS = 96
+
+
+def ipv6_of(prefix: str, address: str) -> str:
+    """The IPv6 address beside an IPv4 address of ours; `prefix` is the cluster's /96. "" where either is empty."""
+    if not prefix or not address:
+        return ""
+    return str(ipaddress.IPv6Address(_prefix_number(prefix) + int(ipaddress.IPv4Address(address))))
+
+
+def ipv6_block_of(prefix: str, block: str) -> str:
+    """The IPv6 block beside an IPv4 block: `fd00:1::/96` and `10.112.3.0/24` give `fd00:1::a70:300/120`."""
+    if not prefix or not block:
+        return ""
+    network, bits = block.split("/")
+    return f"{ipv6_of(prefix, network)}/{IPV6_PREFIX_BITS + int(bits)}"
+
+
+def ipv4_of(prefix: str, address: str) -> str:
+    """The IPv4 address beside an IPv6 address of ours; "" where it does not lie in `prefix`."""
+    if not prefix:
+        return ""
+    number = int(ipaddress.IPv6Address(address)) - _prefix_number(prefix)
+    return str(ipaddress.IPv4Address(number)) if 0 <= number < 1 << 32 else ""
+
+
+@lru_cache(maxsize=16)
+def _prefix_number(prefix: str) -> int:
+    """The first address of a prefix as a number; ValueError where it is not a /96."""
+    network = ipaddress.IPv6Network(prefix)
+    if network.prefixlen != IPV6_PREFIX_BITS:
+        raise ValueError(f"IPv6 prefix {prefix}: its length must be {IPV6_PREFIX_BITS}")
+    return int(network.network_address)
 
 
 def tunnel_mac(node_id: str) -> str:

@@ -1,8 +1,9 @@
 """What the network of one host is to be: plain values, made by the daemon, read by the planners.
 
-Addresses are IPv4 in dotted form, MACs in colon form, pools and blocks in CIDR form. The planners take
-an object that is the *same* object as last time as unchanged without looking into it, so who builds a
-`DesiredNetwork` should keep the parts that did not change.
+Addresses are IPv4 in dotted form, MACs in colon form, pools and blocks in CIDR form; IPv6 addresses are derived from
+those (`net/addresses.py`), only a host's own on the underlay may be one. The planners take an object that is the *same*
+object as last time as unchanged without looking into it, so who builds a `DesiredNetwork` should keep the parts that
+did not change.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ class NetworkConfig:
     mtu_bytes: int = 0  # of task interfaces; 0: the underlay's less the tunnel's 50
     trusted_cidrs: tuple[str, ...] = ()  # outside sources that may reach VIPs and tasks directly
     dns_domain: str = "fairway.internal"
+    ipv6_prefix: str = ""  # a /96 that every address of ours also lies in; empty: IPv4 only
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +36,24 @@ class Host:
     tunnel_address: str  # the first address of its block
     tunnel_mac: str
     ordinal: int  # 1..65535, unique in the cluster: its connection mark and return table
+    zone: str = ""  # of the local host: who is near
 
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    protocol: str  # "tcp" or "udp"
+    protocol: str  # "tcp", "udp" or "sctp"
     target: int  # in the container
     published: int = 0  # on every host; 0: not published
+    address: str = ""  # published on hosts that have this address, at it; empty: on every address of every host
+    host_mode: bool = False  # published on hosts with a task of the service only, and leads to that task
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """How a service's connections are spread over its ready endpoints."""
+
+    policy: str = "random"  # or "round-robin", "weighted", "source-hash", "least-loaded"
+    local_first: bool = False  # those on the same host while there are any, then those in the same zone
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +68,7 @@ class Frontend:
     ports: tuple[Port, ...] = ()
     networks: tuple[str, ...] = ()  # ids
     aliases: tuple[str, ...] = ()
+    balance: Balance = Balance()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +82,8 @@ class Endpoint:
     address: str
     ready: bool  # False: gets no new connections, keeps its established TCP connections
     networks: tuple[str, ...] = ()  # ids
+    weight: int = 1  # its share where the policy weighs
+    zone: str = ""  # of its host
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +94,7 @@ class NetworkInfo:
     app: str
     tenant: str
     internal: bool = False  # no way out of the cluster
+    ipv6_disabled: bool = False  # members do not reach each other by IPv6 within it
 
 
 @dataclass(frozen=True, slots=True)

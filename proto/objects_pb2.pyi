@@ -293,6 +293,7 @@ class NetworkSettings(_message.Message):
     MTU_BYTES_FIELD_NUMBER: _builtins.int
     TRUSTED_CIDRS_FIELD_NUMBER: _builtins.int
     DNS_DOMAIN_FIELD_NUMBER: _builtins.int
+    IPV6_PREFIX_FIELD_NUMBER: _builtins.int
     host_pool: _builtins.str
     """CIDR that hosts' blocks are cut from, e.g. 10.112.0.0/13"""
     host_prefix_bits: _builtins.int
@@ -306,6 +307,8 @@ class NetworkSettings(_message.Message):
     """of container interfaces; 0: the underlay's less the tunnel's 50"""
     dns_domain: _builtins.str
     """names are also answered below it, e.g. "fairway.internal" """
+    ipv6_prefix: _builtins.str
+    """a /96: an address of ours in IPv6 is this and the 32 bits of its IPv4 one; empty: none"""
     @_builtins.property
     def trusted_cidrs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """outside sources that may reach VIPs and tasks directly"""
@@ -321,10 +324,11 @@ class NetworkSettings(_message.Message):
         mtu_bytes: _builtins.int = ...,
         trusted_cidrs: _abc.Iterable[_builtins.str] | None = ...,
         dns_domain: _builtins.str = ...,
+        ipv6_prefix: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dns_domain", b"dns_domain", "host_pool", b"host_pool", "host_prefix_bits", b"host_prefix_bits", "mtu_bytes", b"mtu_bytes", "trusted_cidrs", b"trusted_cidrs", "vip_pool", b"vip_pool", "vxlan_id", b"vxlan_id", "vxlan_port", b"vxlan_port"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dns_domain", b"dns_domain", "host_pool", b"host_pool", "host_prefix_bits", b"host_prefix_bits", "ipv6_prefix", b"ipv6_prefix", "mtu_bytes", b"mtu_bytes", "trusted_cidrs", b"trusted_cidrs", "vip_pool", b"vip_pool", "vxlan_id", b"vxlan_id", "vxlan_port", b"vxlan_port"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1149,11 +1153,14 @@ class Network(_message.Message):
     APP_FIELD_NUMBER: _builtins.int
     INTERNAL_FIELD_NUMBER: _builtins.int
     ORDINAL_FIELD_NUMBER: _builtins.int
+    IPV6_DISABLED_FIELD_NUMBER: _builtins.int
     app: _builtins.str
     internal: _builtins.bool
     """no way out of the cluster"""
     ordinal: _builtins.int
     """small number, unique in the cluster"""
+    ipv6_disabled: _builtins.bool
+    """its members do not reach each other by IPv6 within it, and have no AAAA names"""
     @_builtins.property
     def meta(self) -> Global___Meta:
         """name within the app ("default" always)"""
@@ -1165,10 +1172,11 @@ class Network(_message.Message):
         app: _builtins.str = ...,
         internal: _builtins.bool = ...,
         ordinal: _builtins.int = ...,
+        ipv6_disabled: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "internal", b"internal", "meta", b"meta", "ordinal", b"ordinal"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "internal", b"internal", "ipv6_disabled", b"ipv6_disabled", "meta", b"meta", "ordinal", b"ordinal"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
