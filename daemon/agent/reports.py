@@ -52,7 +52,7 @@ class Reports:
 
     def conditions(self, source: str, conditions: list[objects.NodeCondition]) -> None:
         """Notes all that is wrong here as one part of the daemon, `source`, sees it; an empty list ends it."""
-        if conditions != self._conditions.get(source, []):
+        if conditions != self._conditions.get(source):  # the first word counts, also when all is well
             self._conditions[source] = conditions
             self.repeat_conditions()
 
@@ -80,7 +80,7 @@ class Reports:
             images_changed=True,
             address=address,
             conditions=self._all_conditions(),
-            conditions_changed=True,
+            conditions_changed=bool(self._conditions),
             feature_level=FEATURE_LEVEL,
             fairway_version=fairway_version(),
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from daemon.doctor.conditions_plan import merged
 from daemon.leader.status_plan import StatusMerge
 from proto import objects_pb2 as objects
 from proto.host_pb2 import HostReport
@@ -21,6 +22,8 @@ def plan_reports(store: Store, reports: Iterable[tuple[str, HostReport]], now_un
             tasks.add(node_id, report.tasks)
         if report.HasField("description") or report.address:
             _describe(store, nodes, node_id, report)
+        if report.conditions_changed:
+            _note_conditions(store, nodes, node_id, report, now_unix_ms)
         if report.images_changed:
             _hold(store, images, node_id, set(report.images))
     builder = tasks.builder()
@@ -47,6 +50,22 @@ def _describe(store: Store, changed: dict[str, objects.Node], node_id: str, repo
     if node.state == objects.NODE_STATE_READY:
         node.state_message = "lacks " + "; ".join(missing) if missing else ""
     if node != before:
+        changed[node_id] = node
+
+
+def _note_conditions(
+    store: Store, changed: dict[str, objects.Node], node_id: str, report: HostReport, now_unix_ms: int
+) -> None:
+    before = changed.get(node_id) or store.get(objects.Node, node_id)
+    if before is None:
+        return
+    down = {node.meta.id for node in store.table(objects.Node) if node.state == objects.NODE_STATE_DOWN}
+    conditions = merged(before.conditions, report.conditions, down, now_unix_ms)
+    if conditions != list(before.conditions):
+        node = objects.Node()
+        node.CopyFrom(before)
+        del node.conditions[:]
+        node.conditions.extend(conditions)
         changed[node_id] = node
 
 

@@ -148,7 +148,7 @@ class Sessions:
                 self._network_revisions[session.node_id] = report.network_revision
                 if self.cluster_network_revision() != before:
                     self._notify_all()
-            if report.tasks or report.HasField("description") or report.images_changed:
+            if report.tasks or report.HasField("description") or report.images_changed or report.conditions_changed:
                 await self._reports_in.send(Reported(session, report))
             else:
                 session.acknowledged_sequence = max(session.acknowledged_sequence, report.sequence)
