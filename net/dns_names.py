@@ -203,7 +203,7 @@ class NameIndex:
         if frontend is None:
             return
         app = frontend.app.lower()
-        names = {frontend.service.lower(), *(alias.rstrip(".").lower() for alias in frontend.aliases)}
+        names = {frontend.service.lower(), *(alias.rstrip(".").lower() for _, alias in frontend.aliases)}
         self._named[service_id] = [(app, name) for name in names]
         self._apps[app].add(service_id)
         for name in names:

@@ -46,6 +46,7 @@ class Port:
     published: int = 0  # on every host; 0: not published
     address: str = ""  # published on hosts that have this address, at it; empty: on every address of every host
     host_mode: bool = False  # published on hosts with a task of the service only, and leads to that task
+    name: str = ""  # for SRV records
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ class Frontend:
     vip: str  # empty: none; DNS then answers the addresses of ready tasks
     ports: tuple[Port, ...] = ()
     networks: tuple[str, ...] = ()  # ids
-    aliases: tuple[str, ...] = ()
+    aliases: tuple[tuple[str, str], ...] = ()  # (network id, further name, known within that network only)
     balance: Balance = Balance()
 
 
@@ -104,6 +105,7 @@ class LocalTask:
     task_id: str
     address: str
     networks: tuple[str, ...] = ()  # ids
+    dns_servers: tuple[str, ...] = ()  # asked for its names from outside; empty: the host's
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,4 +135,5 @@ class Counters:
     dns_forwarded_count: int = 0
     dns_refused_count: int = 0  # over a limit: too many at once
     dns_failure_count: int = 0
+    dns_stale_count: int = 0  # answers beyond their time, given because no upstream server answered
     last_drift: tuple[str, ...] = field(default=())  # in words, at most 20

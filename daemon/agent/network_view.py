@@ -74,7 +74,12 @@ class NetworkView:
 def _local_task(task: objects.Task) -> model.LocalTask | None:
     if not task.address or task.status.state not in LIVE:
         return None
-    return model.LocalTask(task_id=task.meta.id, address=task.address, networks=tuple(task.networks))
+    return model.LocalTask(
+        task_id=task.meta.id,
+        address=task.address,
+        networks=tuple(task.networks),
+        dns_servers=tuple(task.spec.container.dns_servers),
+    )
 
 
 def _config(settings: objects.NetworkSettings) -> model.NetworkConfig:
@@ -110,10 +115,15 @@ def _frontend(frontend: objects.Frontend) -> model.Frontend:
         tenant=frontend.tenant,
         vip=frontend.vip,
         ports=tuple(
-            model.Port(protocol=port.protocol, target=port.target, published=port.published) for port in frontend.ports
+            model.Port(protocol=port.protocol, target=port.target, published=port.published, name=port.name)
+            for port in frontend.ports
         ),
         networks=tuple(frontend.networks),
-        aliases=tuple(frontend.aliases),
+        aliases=tuple(
+            (network_id, name)
+            for network_id, names in sorted(frontend.network_aliases.items())
+            for name in names.values
+        ),
     )
 
 

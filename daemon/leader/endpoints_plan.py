@@ -37,14 +37,14 @@ def frontend_of(store: Store, service: objects.Service) -> objects.Frontend | No
     if service.removing or not service.vip:
         return None
     networks = []
-    aliases: set[str] = set()
+    aliases: dict[str, objects.StringList] = {}
     for name in service.spec.networks:
         key = (service.meta.tenant, service.app, name)
         network = store.table(objects.Network).unique("name", key)
         if network is not None:
             networks.append(network.meta.id)
-        if name in service.spec.network_aliases:
-            aliases.update(service.spec.network_aliases[name].values)
+            if name in service.spec.network_aliases:
+                aliases[network.meta.id] = service.spec.network_aliases[name]
     return objects.Frontend(
         service_id=service.meta.id,
         service=service.meta.name,
@@ -53,7 +53,7 @@ def frontend_of(store: Store, service: objects.Service) -> objects.Frontend | No
         vip=service.vip,
         ports=service.spec.ports,
         networks=networks,
-        aliases=sorted(aliases),
+        network_aliases=aliases,
     )
 
 

@@ -74,7 +74,7 @@ FRONTENDS = (
         "10.120.0.1",
         (Port("tcp", 80, 8080), Port("udp", 81, 8081)),
         ("A",),
-        ("www",),
+        (("A", "www"),),
     ),
     Frontend("id-one", "one", "shop", "default", "10.120.0.2", (Port("tcp", 80, 8082),), ("A",)),
     Frontend("id-none", "none", "shop", "default", "10.120.0.3", (Port("tcp", 80, 8083),), ("A",)),
