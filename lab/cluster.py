@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -46,6 +47,14 @@ def _silent(_: str) -> None:
     pass
 
 
+def _build(folder: Path | None) -> str:
+    """As the record has it. LabError where it is no source tree."""
+    if folder is None:
+        return ""
+    hosts_on.check_build(folder.absolute())
+    return str(folder.absolute())
+
+
 class Lab:
     """A lab that exists. `Lab.make` makes one, `Lab.open` finds one by name; leaving the `with` block of
     either takes it down."""
@@ -63,6 +72,7 @@ class Lab:
         *,
         state_folder: Path | None = None,
         daemon_command: list[str] | None = None,
+        build: Path | None = None,
         host_cpu_millis: int = 4000,
         host_memory_bytes: int = 4 << 30,
         keep_on_failure: bool = False,
@@ -73,7 +83,8 @@ class Lab:
 
         When it fails, `on_failure` may look at what there is (its logs, say), and then all is removed,
         unless `keep_on_failure`. `daemon_command` (tests of the lab
-        itself) runs in place of fairwayd, and no cluster is formed.
+        itself) runs in place of fairwayd, and no cluster is formed. `build`: another source tree that the hosts'
+        fairwayd runs from.
         """
         checked_name(name, "lab name")
         if not 1 <= hosts <= HOST_COUNT_MAX:
@@ -101,7 +112,7 @@ class Lab:
         try:
             lab._switch_on()
             for _ in range(hosts):
-                started = lab.add_host()
+                started = lab.add_host(build)
                 progress(f"{started} started at {lab.address(started)}")
             if not daemon_command:
                 lab._form_cluster(progress)
@@ -221,14 +232,14 @@ class Lab:
 
     # ---- changing it -----------------------------------------------------------------------------
 
-    def add_host(self) -> str:
-        """Starts one more host, which is in no cluster; its name is returned."""
+    def add_host(self, build: Path | None = None) -> str:
+        """Starts one more host, which is in no cluster; its name is returned. `build`: see `make`."""
         with self._changing() as record:
             number = max((entry.number for entry in record.hosts.values()), default=0) + 1
             if number > HOST_COUNT_MAX:
                 raise LabError(f"a lab has at most {HOST_COUNT_MAX} hosts")
             name = f"host-{number}"
-            record.hosts[name] = HostRecord(number, host_address(number))
+            record.hosts[name] = HostRecord(number, host_address(number), build=_build(build))
             hosts_on.prepare_disk(record, self._paths, name)
             record.hosts[name].init = hosts_on.power_on(record, self._paths, name)
             return name
@@ -258,7 +269,7 @@ class Lab:
             hosts_on.power_off(self._record, self._paths, host)  # what an unclean end may have left
             entry.init = hosts_on.power_on(self._record, self._paths, host)
 
-    def restart_daemon(self, host: str, program: str = "fairwayd") -> int:
+    def restart_daemon(self, host: str, program: str = "fairwayd", number: signal.Signals = signal.SIGKILL) -> int:
         """`kill -9` of the host's fairwayd (or containerd) alone; its first process starts it again.
 
         Returns the id that the process had on the machine.
@@ -266,8 +277,16 @@ class Lab:
         ids = self.process_ids(host)
         if program not in ids:
             raise LabError(f"{program} does not run on {host}; its log: fairway lab logs {host}")
-        os.kill(ids[program], 9)
+        os.kill(ids[program], number)
         return ids[program]
+
+    def change_build(self, host: str, build: Path | None) -> int:
+        """Lets the host's fairwayd run from another source tree (None: this one) and restarts it as a package's
+        upgrade does: SIGTERM, so that it hands over what it leads. Returns the id that the process had."""
+        with self._changing() as record:
+            self._host(host).build = _build(build)
+            hosts_on.write_setup(record, self._paths, host)
+        return self.restart_daemon(host, number=signal.SIGTERM)
 
     def partition(self, names: Sequence[str]) -> None:
         """Cuts these hosts (or clients) from all others; among each other they still talk."""

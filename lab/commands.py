@@ -30,6 +30,7 @@ def up(arguments: argparse.Namespace) -> int:
             arguments.name,
             arguments.hosts,
             state_folder=arguments.state_folder,
+            build=arguments.build,
             host_cpu_millis=arguments.cpu_millis,
             host_memory_bytes=arguments.memory_mib << 20,
             keep_on_failure=arguments.keep,
@@ -177,6 +178,14 @@ def restart_daemon(arguments: argparse.Namespace) -> int:
     for host in arguments.hosts:
         pid = lab.restart_daemon(host)
         print(f"fairwayd of {host} (process {pid}) was killed and is started again")
+    return 0
+
+
+def upgrade(arguments: argparse.Namespace) -> int:
+    lab = Lab.open(arguments.name)
+    for host in arguments.hosts:
+        lab.change_build(host, arguments.build)
+        print(f"fairwayd of {host} is stopped and started again from {arguments.build or 'this source tree'}")
     return 0
 
 

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from lab import cgroups, switch
-from lab.host_init import DaemonSetup, HostSetup
+from lab.host_init import SETUP_FILE, DaemonSetup, HostSetup
 from lab.layout import LabError, LabPaths
 from lab.processes import ProcessMark, alive, kill_and_wait, mark, namespace_pids
 from lab.record import HostRecord, LabRecord
@@ -67,8 +67,7 @@ def power_on(record: LabRecord, paths: LabPaths, host: str) -> ProcessMark:
         )
     state = paths.host_state(host)
     _wipe(paths.host_run(host))
-    setup_file = state / "setup.json"
-    setup_file.write_text(_setup(record, paths, host).to_json())
+    setup_file = write_setup(record, paths, host)
     with (state / "init.log").open("ab") as log:
         launcher = subprocess.Popen(
             [sys.executable, "-m", "lab.host_init", str(setup_file)],
@@ -94,9 +93,26 @@ def power_on(record: LabRecord, paths: LabPaths, host: str) -> ProcessMark:
     return init
 
 
+def write_setup(record: LabRecord, paths: LabPaths, host: str) -> Path:
+    """The file that the host's first process reads at its start, and its daemons' commands again at each of theirs."""
+    setup_file = paths.host_state(host) / SETUP_FILE
+    fresh = setup_file.with_suffix(".new")
+    fresh.write_text(_setup(record, paths, host).to_json())
+    fresh.replace(setup_file)
+    return setup_file
+
+
+def check_build(folder: Path) -> None:
+    """LabError where `folder` is no source tree of Fairway."""
+    if not (folder / "daemon/fairwayd.py").is_file():
+        raise LabError(f"{folder} is no source tree of Fairway (it has no daemon/fairwayd.py): give the folder of one")
+
+
 def _setup(record: LabRecord, paths: LabPaths, host: str) -> HostSetup:
     state = paths.host_state(host)
     daemon = record.daemon_command or [str(program_folder() / "fairwayd"), "--config", FAIRWAYD_CONFIG]
+    if record.hosts[host].build:  # before the installed packages, which may be an editable installation of this tree
+        daemon = ["env", f"PYTHONPATH={record.hosts[host].build}", *daemon]
     return HostSetup(
         hostname=host,
         cgroup_parent=cgroups.cgroup_parent(record.name, host),

@@ -30,6 +30,7 @@ STEADY_SECONDS = 10.0  # a run longer than this makes the next restart quick aga
 READY_SECONDS_MAX = 15.0
 LOG_BYTES_MAX = 64 << 20
 LOG_CHECK_SECONDS = 10.0
+SETUP_FILE = "setup.json"  # beside the process file
 _NEW = (
     system_calls.NEW_MOUNT | system_calls.NEW_UTS | system_calls.NEW_IPC | system_calls.NEW_PID | system_calls.NEW_NET
 )
@@ -147,6 +148,7 @@ def _serve(setup: HostSetup) -> None:
         now = time.monotonic()
         for daemon in daemons:
             if daemon.process is None and now >= daemon.start_at:
+                _take_command(daemon, process_file.with_name(SETUP_FILE))
                 _start(daemon)
                 _note(process_file, daemons)
                 if daemon.setup.ready_path:
@@ -158,6 +160,14 @@ def _serve(setup: HostSetup) -> None:
                 _bound_log(daemon.log_path)
         waits = [daemon.start_at - time.monotonic() for daemon in daemons if daemon.process is None]
         signal.sigtimedwait({signal.SIGCHLD}, max(0.0, min([*waits, LOG_CHECK_SECONDS])))
+
+
+def _take_command(daemon: _Daemon, setup_file: Path) -> None:
+    """The command as the file has it now: the lab may want the daemon to run from another source tree."""
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        for setup in HostSetup.from_json(setup_file.read_text()).daemons:
+            if setup.name == daemon.setup.name:
+                daemon.setup = setup
 
 
 def _start(daemon: _Daemon) -> None:

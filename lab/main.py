@@ -38,6 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
     up.add_argument("--state-folder", type=Path, metavar="FOLDER", help="what the hosts' disks hold; not on overlayfs")
     up.add_argument("--cpu-millis", type=int, default=4000, help="that each host says it has")
     up.add_argument("--memory-mib", type=int, default=4096, help="that each host says it has")
+    up.add_argument("--build", type=Path, metavar="FOLDER", help="source tree that the hosts' fairwayd runs from")
     up.add_argument("--keep", action="store_true", help="leave what was made when something fails")
     verb("ls", "list the labs of this machine", commands.ls)
     verb("status", "show hosts, daemons, clients and partitions", commands.status)
@@ -60,6 +61,9 @@ def build_parser() -> argparse.ArgumentParser:
         ("restart-daemon", "kill -9 of fairwayd alone; it is started again", commands.restart_daemon),
     ):
         verb(name, text, action).add_argument("hosts", nargs="+", metavar="HOST")
+    upgrade = verb("upgrade", "restart fairwayd from another source tree", commands.upgrade)
+    upgrade.add_argument("hosts", nargs="+", metavar="HOST")
+    upgrade.add_argument("--build", type=Path, metavar="FOLDER", help="default: this source tree")
     partition = verb("partition", "cut these hosts from all others", commands.partition)
     partition.add_argument("hosts", nargs="+", metavar="HOST")
     verb("heal", "make the network whole again", commands.heal)

@@ -22,6 +22,7 @@ class HostRecord:
     number: int
     address: str
     init: ProcessMark | None = None  # None: powered off
+    build: str = ""  # source tree that its fairwayd runs from; empty: this one
 
 
 @dataclass
@@ -71,7 +72,7 @@ def load(name: str) -> tuple[LabRecord, LabPaths]:
     record = LabRecord(**value)
     record.switch = _mark(value["switch"])
     record.hosts = {
-        host: HostRecord(entry["number"], entry["address"], _mark(entry["init"]))
+        host: HostRecord(entry["number"], entry["address"], _mark(entry["init"]), entry.get("build", ""))
         for host, entry in value["hosts"].items()
     }
     record.clients = {
