@@ -30,6 +30,12 @@ CLUSTER: tuple[Command, ...] = (
             LABEL,
             option("--address-pool", metavar="CIDR", default="", help="pool for addresses of tasks"),
             option("--vip-pool", metavar="CIDR", default="", help="pool for addresses of services"),
+            option(
+                "--ipv6-prefix",
+                metavar="CIDR",
+                default="",
+                help="/96 for IPv6 addresses of tasks and services, or none (default: a unique local one)",
+            ),
             repeated("--trusted-cidr", "CIDR", "outside network that may reach tasks; may be repeated"),
             flag("--no-context", help="do not store the operator's certificate"),
             OUTPUT,

@@ -26,6 +26,7 @@ def init(options: argparse.Namespace) -> int:
             host_pool=options.address_pool,
             vip_pool=options.vip_pool,
             trusted_cidrs=options.trusted_cidr,
+            ipv6_prefix=options.ipv6_prefix,
         ),
         labels=_labels(options.label),
     )
@@ -172,10 +173,17 @@ def _print_cluster(reply: control_pb2.GetClusterReply) -> None:
         ("Fairway", _versions(reply)),
         ("Leader", f"{names.get(reply.leader_id, reply.leader_id) or 'none'} (term {reply.term})"),
         ("Revision", str(reply.revision)),
+        ("Addresses", _addresses(reply.cluster.network)),
         ("Apps", f"{reply.app_count} with {words.plural(reply.service_count, 'service')}"),
         ("Tasks", f"{reply.task_running_count} running, {reply.task_wanted_count} wanted"),
     ]
     print("\n".join(f"{label + ':':<11}{text}" for label, text in rows))
+
+
+def _addresses(network: objects_pb2.NetworkSettings) -> str:
+    """Where addresses of tasks and services come from: pools, and the prefix that stands before them in IPv6."""
+    pools = f"tasks {network.host_pool}, services {network.vip_pool}"
+    return f"{pools}, in IPv6 behind {network.ipv6_prefix}" if network.ipv6_prefix else f"{pools}, no IPv6"
 
 
 def _versions(reply: control_pb2.GetClusterReply) -> str:

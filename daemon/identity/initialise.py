@@ -60,9 +60,8 @@ def initialise(
     problem = node_name_error(node_name) or labels_error(request.labels) or _cluster_name_error(cluster_name)
     if problem is not None:
         raise Refused(f"cannot initialise: {problem}")
-    settings = complete(request.network, address)
-
     cluster_id, cluster_key, key = new_id(), new_key(), keys.new_private_key()
+    settings = complete(request.network, address, cluster_id)
     authority = CertificateAuthority.create(cluster_id, now_unix_ms)
     cluster = objects.Cluster(
         meta=objects.Meta(id=cluster_id, name=cluster_name, tenant=DEFAULT_TENANT, format=1),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ from daemon.identity.host_description import (
     reservable_memory_bytes,
 )
 from daemon.identity.initialise import initialise
-from daemon.identity.network_settings import complete
+from daemon.identity.network_settings import complete, unique_local_prefix
 from daemon.identity.node_names import labels_error, node_name_error, node_name_from_hostname
 from daemon.identity.own_address import is_own_address
 from daemon.identity.places import parse_place
@@ -124,11 +125,16 @@ def test_bad_requests_are_refused(tmp_path: Path, request_: control_pb2.Initiali
         (objects.NetworkSettings(mtu_bytes=500), "192.0.2.1", "MTU"),
         (objects.NetworkSettings(dns_domain="a..b"), "192.0.2.1", "DNS domain"),
         (objects.NetworkSettings(trusted_cidrs=["all"]), "192.0.2.1", "trusted source"),
+        (objects.NetworkSettings(ipv6_prefix="fd00::/64"), "192.0.2.1", "has 64 bits.* or none for"),
+        (objects.NetworkSettings(ipv6_prefix="10.0.0.0/8"), "192.0.2.1", "not an IPv6 network"),
+        (objects.NetworkSettings(ipv6_prefix="fe80::/96"), "192.0.2.1", "cannot be used"),
+        (objects.NetworkSettings(ipv6_prefix="64:ff9b::/96"), "192.0.2.1", "reserved"),
+        (objects.NetworkSettings(ipv6_prefix="fd00:1::/96"), "fd00:1::5", "lies in the IPv6 prefix"),
     ],
 )
 def test_network_settings_that_cannot_work(chosen: objects.NetworkSettings, address: str, words: str) -> None:
     with pytest.raises(Refused, match=words):
-        complete(chosen, address)
+        complete(chosen, address, "CLUSTER")
 
 
 def test_network_settings_keep_what_was_chosen() -> None:
@@ -138,12 +144,25 @@ def test_network_settings_keep_what_was_chosen() -> None:
         trusted_cidrs=["192.0.2.0/24"],
         dns_domain="Corp.Example.",
     )
-    settings = complete(chosen, "192.0.2.1")
+    settings = complete(chosen, "192.0.2.1", "CLUSTER")
     assert (settings.host_pool, settings.host_prefix_bits) == ("172.20.0.0/14", 26)
     assert settings.vip_pool == "10.120.0.0/16"
     assert list(settings.trusted_cidrs) == ["192.0.2.0/24"]
     assert settings.dns_domain == "corp.example"
-    assert complete(chosen, "fd00::1") == settings
+    assert complete(chosen, "fd00::1", "CLUSTER") == settings
+
+
+@pytest.mark.parametrize(
+    ("chosen", "prefix"),
+    [("", r"fd[0-9a-f]{2}:[0-9a-f:]+::/96"), ("none", ""), ("2001:db8:1:0::/96", "2001:db8:1::/96")],
+)
+def test_a_cluster_has_an_ipv6_prefix_unless_someone_says_none(chosen: str, prefix: str) -> None:
+    settings = complete(objects.NetworkSettings(ipv6_prefix=chosen), "192.0.2.1", "CLUSTER")
+    assert re.fullmatch(prefix, settings.ipv6_prefix)
+
+
+def test_two_clusters_have_two_ipv6_prefixes_and_each_keeps_its_own() -> None:
+    assert unique_local_prefix("A") == unique_local_prefix("A") != unique_local_prefix("B")
 
 
 def test_own_addresses_are_known() -> None:
