@@ -11,6 +11,7 @@ from pathlib import Path
 from net.addresses import tunnel_interface
 from net.connections import Connections
 from net.desired_changes import Change, DesiredIndex
+from net.differences import FORWARDING, NFTABLES, Difference, of_kind
 from net.errors import KernelRefused
 from net.forwarding import Forwarding
 from net.model import DesiredNetwork
@@ -61,14 +62,19 @@ class Kernel:
 
     def check(self, desired: DesiredNetwork) -> list[str]:
         """Compares the kernel with the desired state and repairs it; returns the differences, in words."""
-        found = []
+        found: list[str] = []
         if self._forwarding.turn_on():
-            found.append("IPv4 forwarding was off")
+            found.append(Difference(FORWARDING, "IPv4 forwarding was off"))
         found += self.overlay.apply(desired, compare=True)
         self._overlay_known = True
         if self._nftables.generation() != self._generation:
-            found += self._repair_ruleset().describe()
+            found += of_kind(NFTABLES, self._repair_ruleset().describe())
         return found
+
+    def differences(self, desired: DesiredNetwork) -> tuple[list[str], RulesetChange]:
+        """What `check` would repair now, without repairing it: (the overlay's, in words, and the ruleset's)."""
+        ruleset = repair(self._nftables.observe(), self._plan.ruleset)
+        return self.overlay.differences(desired), ruleset
 
     def remove(self) -> None:
         """Takes overlay and ruleset away."""

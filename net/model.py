@@ -8,6 +8,7 @@ did not change.
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
 
 
@@ -137,3 +138,5 @@ class Counters:
     dns_failure_count: int = 0
     dns_stale_count: int = 0  # answers beyond their time, given because no upstream server answered
     last_drift: tuple[str, ...] = field(default=())  # in words, at most 20
+    drift_by_kind: dict[str, int] = field(default_factory=dict)  # kinds: net/differences.py
+    recent_drift: deque[tuple[float, str]] = field(default_factory=lambda: deque(maxlen=50))  # (Unix s, words)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -12,6 +13,7 @@ import trio
 
 from net.addresses import GATEWAY_ADDRESS, PEER_DNS_ADDRESS
 from net.desired_changes import Change, DesiredIndex
+from net.differences import counted
 from net.dns_names import NameIndex
 from net.dns_server import NameServer
 from net.dns_upstream import Upstream, read_resolv_conf, search_domains
@@ -164,6 +166,8 @@ class Network:
         if found:
             self.counters.drift_count += len(found)
             self.counters.last_drift = tuple(found[:DRIFT_WORDS_MAX])
+            self.counters.drift_by_kind = counted(found, self.counters.drift_by_kind)
+            self.counters.recent_drift.extend((time.time(), words) for words in found[:DRIFT_WORDS_MAX])
             more = len(found) - DRIFT_WORDS_MAX
             words = "; ".join(found[:DRIFT_WORDS_MAX]) + (f"; and {more} more" if more > 0 else "")
             log.warning("the kernel differed from the desired network and was repaired: %s", words)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import socket
 from pathlib import Path
 
 from net import address_messages as addresses
@@ -11,16 +12,26 @@ from net import link_messages as links
 from net import route_messages as routes
 from net import rule_messages as rules
 from net import tunnel_messages as tunnels
+from net.differences import ADDRESS, DEVICE, FORWARDING_ENTRY, NEIGHBOUR, ROUTE, RULE, Difference, of_kind
 from net.errors import KernelRefused, NetworkError
 from net.model import DesiredNetwork
 from net.netlink import PROTOCOL_ROUTE, Netlink, Request
 from net.overlay_plan import Overlay, mtu_bytes, overlay_of, replacing, tunnel_differences
+from net.pyroute2_messages import rtnl
 from net.route_messages import TABLE_MAIN, Route
 from net.tunnel_messages import Link
 
 log = logging.getLogger(__name__)
 
 _UNDERLAY_MTU_DEFAULT_BYTES = 1500
+_KINDS = {
+    rtnl.RTM_NEWADDR: ADDRESS,
+    rtnl.RTM_DELADDR: ADDRESS,
+    rtnl.RTM_NEWROUTE: ROUTE,
+    rtnl.RTM_DELROUTE: ROUTE,
+    rtnl.RTM_NEWRULE: RULE,
+    rtnl.RTM_DELRULE: RULE,
+}
 
 
 class OverlayDevice:
@@ -53,6 +64,18 @@ class OverlayDevice:
         self._applied = wanted
         return found + words
 
+    def differences(self, desired: DesiredNetwork) -> list[str]:
+        """What `apply` with `compare` would repair now, in words; changes nothing."""
+        link = self._find(self.name)
+        if link is None:
+            return [Difference(DEVICE, f"missing device {self.name}")]
+        config, local = desired.config, desired.local
+        shape = (config.vxlan_id, config.vxlan_port, local.address, local.tunnel_mac)
+        words = tunnel_differences(link, *shape, _settings(), self.mtu_bytes or link.mtu_bytes)
+        found = of_kind(DEVICE, (f"device {self.name}: {each}" for part in words for each in part))
+        requests, missing = _steps(overlay_of(desired, link.number), self._observe())
+        return [*found, *missing] if requests else list(found)
+
     def remove(self) -> None:
         """Takes the device, and with it what leads through it, and our routes and rules away."""
         present = self._observe()
@@ -76,18 +99,18 @@ class OverlayDevice:
         if link is not None:
             anew, _ = tunnel_differences(link, *shape, settings, self.mtu_bytes)
             if anew:
-                found += [f"device {self.name}: {words}" for words in anew]
+                found += of_kind(DEVICE, (f"device {self.name}: {words}" for words in anew))
                 self._netlink.ask(links.delete_link(link.number, link.name))
                 link = None
         if link is None:
-            found.append(f"missing device {self.name}")
+            found.append(Difference(DEVICE, f"missing device {self.name}"))
             self._make(desired)
             link = self._find(self.name)
             if link is None:
                 raise NetworkError(f"VXLAN device {self.name} vanished while it was made: is another daemon here?")
         _, set_only = tunnel_differences(link, *shape, settings, self.mtu_bytes)
         if set_only:
-            found += [f"device {self.name}: {words}" for words in set_only]
+            found += of_kind(DEVICE, (f"device {self.name}: {words}" for words in set_only))
             if Path("/proc/net/if_inet6").exists():
                 self._netlink.ask(links.without_ipv6_address(link.number, link.name))
             self._netlink.ask(
@@ -205,7 +228,13 @@ def _steps(wanted: Overlay, present: Overlay) -> tuple[list[Request], list[str]]
     additions += [rules.new_rule(each) for each in sorted(wanted.rules - present.rules, reverse=True)]
     late = [addresses.delete_address(each) for each in present.addresses - wanted.addresses]
     requests = removals + additions + late
-    return requests, [f"had to {request.asked}" for request in requests]
+    return requests, [Difference(_kind_of(request), f"had to {request.asked}") for request in requests]
+
+
+def _kind_of(request: Request) -> str:
+    if request.kind in (routes.NEWNEIGHBOUR, routes.DELNEIGHBOUR):  # of the bridge family: an FDB entry
+        return NEIGHBOUR if request.body[0] in (socket.AF_INET, socket.AF_INET6) else FORWARDING_ENTRY
+    return _KINDS[request.kind]
 
 
 def _harmless(error: KernelRefused) -> bool:

@@ -17,6 +17,7 @@ from net import link_messages as links
 from net import route_messages as routes
 from net.address_messages import SCOPE_GLOBAL, Address, new_address
 from net.addresses import GATEWAY_ADDRESS, GATEWAY_MAC, task_interface, task_mac
+from net.differences import INTERFACE, Difference, of_kind
 from net.errors import KernelRefused, NetworkError
 from net.link_messages import LinkBrief
 from net.model import LocalTask
@@ -101,12 +102,12 @@ class TaskInterfaces:
         lost = [task for task in tasks if present.get(task.task_id, task.address) != task.address]
         for task in lost:
             self.create(task.task_id, task.address, mtu_bytes, source)
-        return [f"lost interface of task {task.task_id}" for task in lost]
+        return [*of_kind(INTERFACE, (f"lost interface of task {task.task_id}" for task in lost))]
 
     def clean(self) -> list[str]:
         """Removes interfaces and files that belong to no task any more; returns what, in words."""
         stale = {link.name: link for link in self._links() if link.kind == "veth" and self._is_ours(link.name)}
-        words = []
+        words: list[str] = []
         for path in self._files():
             if is_namespace(path):
                 stale.pop(task_interface(self._prefix, path.name), None)
@@ -114,7 +115,7 @@ class TaskInterfaces:
                 path.unlink(missing_ok=True)
         for name, link in stale.items():
             self._netlink.ask(links.delete_link(link.number, name))
-            words.append(f"stale interface {name}")
+            words.append(Difference(INTERFACE, f"stale interface {name}"))
         return words
 
     def _is_ours(self, name: str) -> bool:
