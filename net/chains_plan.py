@@ -8,9 +8,11 @@ A packet's way: `forged` drops what is forged, `way_in` remembers by which host 
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 
 from net import nft_expressions as nft
 from net.addresses import GATEWAY_ADDRESS, PEER_DNS_ADDRESS
+from net.balance_plan import Draw
 from net.model import Host, NetworkConfig
 from net.route_messages import pack_address
 from net.ruleset import (
@@ -30,6 +32,7 @@ from net.ruleset import (
     SetShape,
     concatenation,
 )
+from net.slots_plan import HASH, TURN
 
 # Which bits of marks are ours: the ordinal of the host that a connection came in by.
 MARK_SHIFT_BITS = 12
@@ -38,14 +41,23 @@ DNS_PEERS_MAX = 3
 _TCP = b"\x06"
 
 _PORT_KEY = concatenation(TYPE_PROTOCOL, TYPE_PORT)
+
+
+def _port_sets(at: str, key_type: int, key_bytes: int) -> dict[str, SetShape]:
+    """Published ports: those of every address (`at` is empty), and those of one address each ("_at")."""
+    return {
+        f"published{at}": SetShape(key_type, key_bytes, goes_to_chains=True),
+        f"published_targets{at}": SetShape(key_type, key_bytes, TYPE_PORT, 2),
+        f"straight{at}": SetShape(key_type, key_bytes, concatenation(TYPE_ADDRESS, TYPE_PORT), 8),
+        f"refused{at}": SetShape(key_type, key_bytes),
+    }
+
+
 FIXED_SETS: dict[str, SetShape] = {
     "vips": SetShape(TYPE_ADDRESS, 4, goes_to_chains=True),
     "backends": SetShape(concatenation(TYPE_ADDRESS, TYPE_MARK), 8, TYPE_ADDRESS, 4),
-    "published": SetShape(_PORT_KEY, 8, goes_to_chains=True),
-    "published_backends": SetShape(
-        concatenation(TYPE_PROTOCOL, TYPE_PORT, TYPE_MARK), 12, concatenation(TYPE_ADDRESS, TYPE_PORT), 8
-    ),
-    "refused": SetShape(_PORT_KEY, 8),
+    **_port_sets("", _PORT_KEY, 8),
+    **_port_sets("_at", concatenation(TYPE_ADDRESS, TYPE_PROTOCOL, TYPE_PORT), 12),
     "host_marks": SetShape(TYPE_MAC, 6, TYPE_MARK, 4),
     "tunnels": SetShape(TYPE_ADDRESS, 4),
     "underlays": SetShape(TYPE_ADDRESS, 4),
@@ -65,7 +77,7 @@ def rule(comment: str, *expressions: bytes) -> Rule:
 
 
 def fixed_chains(config: NetworkConfig, local: Host, tunnel: str, veths: str, dns_peer_count: int) -> dict[str, Chain]:
-    """All chains but those per backend count and per group of networks.
+    """All chains but those that draw a backend and those per group of networks.
 
     `tunnel` is the name of the VXLAN device, `veths` the pattern of the tasks' interfaces.
     """
@@ -87,6 +99,7 @@ def fixed_chains(config: NetworkConfig, local: Host, tunnel: str, veths: str, dn
         "stranger": Chain((*_trusted(config), rule("anyone else", nft.verdict(nft.GOTO, "not_allowed")))),
         "forged": Chain(_raw(tunnel, veths), Hook("filter", PREROUTING, -300)),
         "way_in": Chain(_mark(config, tunnel, veths), Hook("filter", PREROUTING, -150)),
+        "this_host": Chain(_this_host()),
         "prerouting": Chain(_prerouting(dns_peer_count), Hook("nat", PREROUTING, -100)),
         "output": Chain(_output(), Hook("nat", OUTPUT, -100)),
         "input": Chain(_input(), Hook("filter", INPUT, 0)),
@@ -100,34 +113,30 @@ def fixed_chains(config: NetworkConfig, local: Host, tunnel: str, veths: str, dn
     }
 
 
-def vip_chain(count: int) -> Chain:
-    """Sends a connection to one of `count` backends of the VIP it asks for, all ports alike."""
-    return Chain(
-        (
-            rule(
-                f"one of {count} backends",
-                nft.destination(nft.WORD_0),
-                nft.random_number(count, nft.WORD_1),
-                nft.lookup("backends", nft.FIRST, nft.FIRST),
-                nft.destination_nat(nft.FIRST),
-            ),
-        )
-    )
+@lru_cache(maxsize=4096)
+def balance_chain(draw: Draw) -> Chain:
+    """Draws one of a service's slots and sends the connection to its backend.
+
+    Chains of one service know its VIP, so that what leads to them need not change with the number of slots.
+    """
+    if draw.what == "vip":
+        expressions = nft.destination(nft.WORD_0) + _number(draw, nft.WORD_1, nft.WORD_2)
+        expressions += nft.lookup("backends", nft.FIRST, nft.FIRST) + nft.destination_nat(nft.FIRST)
+        return Chain((rule(f"one of {draw.count} slots", expressions),))
+    at = draw.what.removeprefix("published")
+    expressions = _port_key(at=bool(at)) + nft.lookup(f"published_targets{at}", nft.FIRST, nft.SECOND)
+    expressions += nft.load(pack_address(draw.vip), nft.WORD_0) + _number(draw, nft.WORD_1, nft.WORD_2)
+    expressions += nft.lookup("backends", nft.FIRST, nft.FIRST) + nft.destination_nat(nft.FIRST, nft.SECOND)
+    return Chain((rule(f"one of {draw.count} slots of {draw.vip} and its port", expressions),))
 
 
-def published_chain(count: int) -> Chain:
-    """Sends a connection to one of `count` backends of the published port it asks for."""
-    return Chain(
-        (
-            rule(
-                f"one of {count} backends and its port",
-                _port_key(),
-                nft.random_number(count, nft.WORD_2),
-                nft.lookup("published_backends", nft.FIRST, nft.FIRST),
-                nft.destination_nat(nft.WORD_0, nft.WORD_1),
-            ),
-        )
-    )
+def _number(draw: Draw, register: int, spare: int) -> bytes:
+    """Loads a slot's number; what is in `spare` may be lost."""
+    if draw.kind == TURN:
+        return nft.next_number(draw.count, register)
+    if draw.kind == HASH:
+        return nft.source(spare) + nft.hashed_number(draw.count, spare, 4, register)
+    return nft.random_number(draw.count, register)
 
 
 def group_chain(ordinals: tuple[int, ...]) -> Chain:
@@ -144,7 +153,10 @@ def group_chain(ordinals: tuple[int, ...]) -> Chain:
     return Chain((*members, rule("not a member", nft.verdict(nft.GOTO, "stranger"))))
 
 
-def _port_key() -> bytes:
+def _port_key(*, at: bool = False) -> bytes:
+    """Protocol and port asked for; with `at`, the address before them."""
+    if at:
+        return nft.destination(nft.WORD_0) + nft.meta(nft.META_L4PROTO, nft.WORD_1) + nft.destination_port(nft.WORD_2)
     return nft.meta(nft.META_L4PROTO, nft.WORD_0) + nft.destination_port(nft.WORD_1)
 
 
@@ -224,13 +236,25 @@ def _balance() -> tuple[Rule, ...]:
     return (
         rule("virtual addresses", nft.destination(), nft.lookup("vips", nft.FIRST, nft.VERDICT)),
         rule(
-            "published ports on every address of this host",
+            "published ports",
             nft.fib_destination_type(),
             nft.compare(struct.pack("=I", nft.TYPE_LOCAL)),
-            _port_key(),
-            nft.lookup("published", nft.FIRST, nft.VERDICT),
+            nft.verdict(nft.GOTO, "this_host"),
         ),
     )
+
+
+def _this_host() -> tuple[Rule, ...]:
+    """What is published at the address asked for comes before what is published at all."""
+    rules = []
+    for at, where in (("_at", "of one address"), ("", "of every address")):
+        key = _port_key(at=bool(at))
+        straight = nft.lookup(f"straight{at}", nft.FIRST, nft.FIRST) + nft.destination_nat(nft.WORD_0, nft.WORD_1)
+        rules += [
+            rule(f"ports {where} that lead to a task here", key, straight),
+            rule(f"ports {where}", key, nft.lookup(f"published{at}", nft.FIRST, nft.VERDICT)),
+        ]
+    return tuple(rules)
 
 
 def _prerouting(dns_peer_count: int) -> tuple[Rule, ...]:
@@ -269,6 +293,13 @@ def _input() -> tuple[Rule, ...]:
             nft.connection_has(nft.CT_STATE, nft.STATE_NEW),
             _port_key(),
             nft.lookup("refused"),
+            nft.verdict(nft.GOTO, "refuse"),
+        ),
+        rule(
+            "published ports of one address without a ready backend",
+            nft.connection_has(nft.CT_STATE, nft.STATE_NEW),
+            _port_key(at=True),
+            nft.lookup("refused_at"),
             nft.verdict(nft.GOTO, "refuse"),
         ),
     )

@@ -10,8 +10,8 @@ import struct
 
 from net.netlink import attribute, nest, text, u8, u32_network
 
-# Registers: the verdict, the first one of 16 bytes, and its four words of 32 bits.
-VERDICT, FIRST = 0, 1
+# Registers: the verdict, the first two of 16 bytes, and the four words of 32 bits of the first.
+VERDICT, FIRST, SECOND = 0, 1, 2
 WORD_0, WORD_1, WORD_2, WORD_3 = 8, 9, 10, 11
 
 LINK_LAYER, NETWORK, TRANSPORT = 0, 1, 2
@@ -21,6 +21,7 @@ STATE_INVALID, STATE_ESTABLISHED, STATE_RELATED, STATE_NEW = 1, 2, 4, 8
 STATUS_DNAT = 1 << 5
 DROP, ACCEPT, JUMP, GOTO, RETURN = 0, 1, -3, -4, -5
 TYPE_LOCAL = 2
+_HASH_SEED = 0x66776C62
 ICMP_PORT_UNREACHABLE, ICMP_ADMINISTRATIVELY_PROHIBITED = 3, 13
 
 
@@ -114,6 +115,25 @@ def lookup(set_name: str, register: int = FIRST, into: int | None = None, *, abs
 
 def random_number(below: int, register: int) -> bytes:
     return expression("numgen", u32_network(1, register), u32_network(2, below), u32_network(3, 1), u32_network(4, 0))
+
+
+def next_number(below: int, register: int) -> bytes:
+    """Counts up with each packet that comes by, and starts again at `below`; the rule keeps the count."""
+    return expression("numgen", u32_network(1, register), u32_network(2, below), u32_network(3, 0), u32_network(4, 0))
+
+
+def hashed_number(below: int, source_register: int, length: int, register: int) -> bytes:
+    """The same for the same `length` bytes on every host, which a fixed seed takes care of."""
+    return expression(
+        "hash",
+        u32_network(1, source_register),
+        u32_network(2, register),
+        u32_network(3, length),
+        u32_network(4, below),
+        u32_network(5, _HASH_SEED),
+        u32_network(6, 0),
+        u32_network(7, 0),
+    )
 
 
 def verdict_data(kind: int, code: int, chain: str = "") -> bytes:

@@ -9,16 +9,16 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections import defaultdict
+from collections.abc import Iterable
 
-from net.balance_plan import ServiceElements, packed, service_elements
+from net.balance_plan import Draw, ServiceElements, ServiceRules, packed, service_rules
 from net.chains_plan import (
     DNS_PEERS_MAX,
     FIXED_SETS,
+    balance_chain,
     fixed_chains,
     group_chain,
     host_mark,
-    published_chain,
-    vip_chain,
 )
 from net.desired_changes import Change, DesiredIndex
 from net.model import DesiredNetwork, Host
@@ -26,6 +26,7 @@ from net.route_messages import pack_mac
 from net.ruleset import TYPE_ADDRESS, Chain, Data, Ruleset, RulesetChange, SetShape, changed_elements
 
 _NETWORK_SET = SetShape(TYPE_ADDRESS, 4)
+_NOTHING = ServiceRules()
 
 
 class RulesetPlan:
@@ -35,13 +36,14 @@ class RulesetPlan:
         self.ruleset = Ruleset(sets=dict(FIXED_SETS), elements={name: {} for name in FIXED_SETS})
         self._tunnel = tunnel
         self._veths = veths
-        self._services: dict[str, ServiceElements] = {}
+        self._services: dict[str, ServiceRules] = {}
+        self._place = ("", "")  # of this host: node and zone
         self._members: dict[str, dict[bytes, int]] = defaultdict(dict)  # network id -> address -> count
 
     def advance(self, desired: DesiredNetwork, index: DesiredIndex, change: Change) -> RulesetChange:
         """`index` is already at `desired`; `change` is what that changed."""
         steps = _Steps(self.ruleset)
-        self._advance_services(index, change, steps)
+        self._advance_services(desired.local, index, change, steps)
         if change.hosts or change.settings:
             _advance_hosts(desired, steps)
         self._advance_members(index, change, steps)
@@ -52,22 +54,32 @@ class RulesetPlan:
                 steps.chain(name, chain)
         return steps.finish()
 
-    def _advance_services(self, index: DesiredIndex, change: Change, steps: _Steps) -> None:
+    def _advance_services(self, local: Host, index: DesiredIndex, change: Change, steps: _Steps) -> None:
+        services = change.services
+        if (local.node_id, local.zone) != self._place:
+            self._place = (local.node_id, local.zone)
+            services = services | index.frontends.keys()
         removed: ServiceElements = {}
         added: ServiceElements = {}
-        for service_id in change.services:
-            old = self._services.pop(service_id, {})
+        draws: set[Draw] = set()
+        left: set[Draw] = set()
+        for service_id in services:
             frontend = index.frontends.get(service_id)
-            new = service_elements(frontend, index.endpoints_of(service_id)) if frontend else {}
-            if new:
+            old = self._services.pop(service_id, _NOTHING)
+            new = service_rules(frontend, index.endpoints_of(service_id), local) if frontend else _NOTHING
+            if new.elements:
                 self._services[service_id] = new
-            removed.update(item for item in old.items() if new.get(item[0], old) != item[1])
-            added.update(item for item in new.items() if old.get(item[0], new) != item[1])
-            for data in new.values():
-                if isinstance(data, str):
-                    steps.count_chain(data)
+            before, after = old.elements, new.elements
+            removed.update(item for item in before.items() if after.get(item[0], before) != item[1])
+            added.update(item for item in after.items() if before.get(item[0], after) != item[1])
+            draws |= new.draws
+            left |= old.draws
+        for draw in draws:
+            steps.chain(draw.chain, balance_chain(draw))
         # A port or VIP may pass from one service to another within one change.
         steps.elements(removed, added)
+        # Chains for any service stay once they are there: there are few and they depend on nothing.
+        steps.remove_chains({draw.chain for draw in left if draw.vip} - {draw.chain for draw in draws})
 
     def _advance_members(self, index: DesiredIndex, change: Change, steps: _Steps) -> None:
         touched: set[str] = set()
@@ -153,11 +165,11 @@ class _Steps:
         self._ruleset = ruleset
         self._change = RulesetChange()
 
-    def count_chain(self, name: str) -> None:
-        """Chains per backend count stay once they are there: there are few and they depend on nothing."""
-        if name not in self._ruleset.chains:
-            kind, count = name.rsplit("_", 1)
-            self.chain(name, vip_chain(int(count)) if kind == "vip" else published_chain(int(count)))
+    def remove_chains(self, names: Iterable[str]) -> None:
+        for name in names:
+            del self._ruleset.chains[name]
+            self._change.emptied_chains.append(name)
+            self._change.removed_chains.append(name)
 
     def chain(self, name: str, chain: Chain) -> None:
         present = self._ruleset.chains.get(name)
@@ -188,11 +200,7 @@ class _Steps:
             self._change.new_elements.setdefault(name, {})[key] = data
 
     def keep_only(self, groups: set[str], network_sets: set[str]) -> None:
-        for name in [each for each in self._ruleset.chains if each.startswith("group_")]:
-            if name not in groups:
-                del self._ruleset.chains[name]
-                self._change.emptied_chains.append(name)
-                self._change.removed_chains.append(name)
+        self.remove_chains([each for each in self._ruleset.chains if each.startswith("group_") and each not in groups])
         for name in [each for each in self._ruleset.sets if each.startswith("net_")]:
             if name not in network_sets:
                 del self._ruleset.sets[name]
