@@ -28,6 +28,7 @@ RULES: Final[dict[str, str]] = {
     "total-apply": "a command that makes no sense is an answer, not an end",
     "remember-requests": "a request that comes again has no second effect",
     "confirm-reads": "a current read waits until a majority has confirmed the leader",
+    "count-own-disk": "a leader calls committed only what its own disk holds, though it sends entries before",
     "persist-before-send": "nothing is sent or answered before the disk holds what it speaks of",
 }
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 
-from raft.driver import Driver, Turn
+from raft.driver import Driver, Outbox, Turn
 from raft.errors import DiskFull, MemberFault
-from raft.messages import Message, Vote, VoteRequest
+from raft.messages import Append, Message, Vote, VoteRequest
 from raft.requests import Request
 from raft.rules import ALL_RULES, Rules
 from raft.settings import RaftSettings
@@ -32,11 +33,13 @@ class Cluster:
     def __init__(self, plan: Plan, rules: Rules = ALL_RULES, show: bool = False) -> None:
         self.plan, self.events, self.trace = plan, Events(), show
         self.dice = random.Random(f"cluster {plan.seed}")
+        self.counts: Counter[str] = Counter()  # how often what happened
         self.network = Network(
             self.events,
             random.Random(f"network {plan.seed}"),
             plan.weather,
             plan.codec,
+            self.counts,
             self._arrive,
             self._way_changed,
         )
@@ -72,7 +75,7 @@ class Cluster:
         try:
             driver = member.start(self.events.now)
         except PowerCut:
-            self.power_cut(member, RESTART_SECONDS)
+            self._cut_in_write(member, RESTART_SECONDS)
             return
         except MemberFault as fault:
             raise Violation(f"{member.name} does not start: {fault}") from fault
@@ -97,6 +100,7 @@ class Cluster:
     def power_cut(self, member: SimulatedMember, seconds: float) -> None:
         """The host goes dark for a while, with what was not on its disk."""
         self.note(f"{member.name} loses power for {seconds:.2f} s")
+        self.counts["power cuts"] += 1
         member.disk.lose_power()
         self._down(member, seconds)
 
@@ -145,11 +149,12 @@ class Cluster:
         try:
             turn = self._run_turn(member, driver, member.clock.read(now))
         except PowerCut:
-            self.power_cut(member, member.dark_seconds)
+            self._cut_in_write(member, member.dark_seconds)
             return
         except (DiskFull, MemberFault) as fault:
             if not member.disk.broken:
                 raise Violation(f"{member.name} stops: {fault}") from fault
+            self.counts["stops for a full disk" if isinstance(fault, DiskFull) else "stops for a disk's error"] += 1
             self.stop(member, RESTART_SECONDS if isinstance(fault, DiskFull) else member.dark_seconds, str(fault))
             return
         except Violation:
@@ -157,9 +162,11 @@ class Cluster:
         except Exception as error:
             raise Violation(f"{member.name} fails with {error!r}") from error
         self.checks.after_turn(member, driver, turn)
+        self.counts["snapshots installed"] += turn.restored
         took = self.dice.uniform(*TURN_SECONDS)
         if member.slow_until > now and member.disk.writes > writes:
             took += member.slow_seconds
+            self.counts["slow writes"] += 1
         member.busy_until = now + took
         member.turn_at = NEVER
         if self.trace:
@@ -181,7 +188,36 @@ class Cluster:
                 driver.deliver(sender, message, local)
         for request in requests:
             driver.request(request)
-        return driver.turn(local)
+        return self._turn_and_send(member, driver, local)
+
+    def _turn_and_send(self, member: SimulatedMember, driver: Driver, local: float) -> Turn:
+        """A turn whose early messages leave at once, while the disk is still to write what they speak of."""
+        later: Outbox = []
+        member.sent_early = 0
+
+        def send(messages: Outbox) -> None:
+            early = driver.journal.dirty and all(isinstance(message, Append) for _, message in messages)
+            if not early:
+                later.extend(messages)
+                return
+            for receiver, message in messages:
+                if member.cut_in_send == 0:
+                    self.counts["power cuts between messages"] += 1
+                    raise PowerCut
+                member.cut_in_send -= member.cut_in_send > 0
+                member.sent_early += 1
+                self.counts["messages before the sender's own write"] += 1
+                self.network.send(member.name, receiver, message)
+
+        turn = driver.turn(local, send)
+        turn.outbox = later
+        return turn
+
+    def _cut_in_write(self, member: SimulatedMember, seconds: float) -> None:
+        if member.disk.cut_at:
+            self.counts[f"power cuts at {member.disk.cut_at}"] += 1
+            self.counts["power cuts after early messages"] += member.sent_early > 0
+        self.power_cut(member, seconds)
 
     def _deliver_vote_request(self, driver: Driver, sender: str, request: VoteRequest, local: float) -> None:
         """A candidate that has the member's vote is told so again when it asks again."""
@@ -205,6 +241,7 @@ class Cluster:
         # PySyncObj asks for votes in an order that differs from process to process; a seed must not.
         for receiver, message in sorted(turn.outbox, key=lambda one: one[0]):
             if member.cut_in_send == 0:
+                self.counts["power cuts between messages"] += 1
                 self.power_cut(member, member.dark_seconds)
                 return
             member.cut_in_send -= member.cut_in_send > 0

@@ -45,6 +45,7 @@ class Disk:
     kept: bool = False  # whether the commit that was hit got to the disk
     broken: bool = False  # an error was reported: the member may stop
     writes: int = 0
+    cut_at: str = ""  # the statement that the power went at
     _connection: sqlite3.Connection = field(init=False)
 
     def __post_init__(self) -> None:
@@ -60,7 +61,7 @@ class Disk:
         if self._connection.in_transaction:
             self._connection.execute("rollback")
         self.broken = self.error_next = False
-        self.cut_in_statements = 0
+        self.cut_in_statements, self.cut_at = 0, ""
 
     def close(self) -> None:
         self._connection.close()
@@ -120,6 +121,7 @@ class Disk:
         if self.cut_in_statements:
             self.cut_in_statements -= 1
             if self.cut_in_statements == 0:
+                self.cut_at = sql.split(" ")[0] + (" that got to the disk" if sql == "commit" and self.kept else "")
                 self._cut(sql)
                 raise PowerCut
         if self.full and sql != "rollback":

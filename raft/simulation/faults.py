@@ -9,7 +9,7 @@ from raft.driver import Driver
 from raft.entry import transaction_command
 from raft.errors import MemberFault
 from raft.messages import AppendReply, StaleTerm, Vote, VoteRequest
-from raft.requests import AddVoter, HandOver, Propose, ReadBarrier, RemoveVoter
+from raft.requests import AddVoter, Follow, HandOver, Propose, ReadBarrier, RemoveVoter
 from raft.settings import Peer
 from raft.simulation.checks import Violation
 from raft.simulation.clients import Probe
@@ -23,6 +23,9 @@ BURST_REQUESTS = 120
 ECHO_MESSAGES = 200
 PROBES = 25  # current reads asked of a leader that was cut off
 VOTERS_MIN = 3
+STATEMENTS_OF_WRITE = 8  # few writes of a leader have more
+FOLLOW_AFTER_SECONDS = 0.5
+FOLLOW_SHARE = 0.4  # of the changes that concern a member without a vote
 
 
 class Faults:
@@ -35,6 +38,9 @@ class Faults:
         self._bursts = 0
         for fault in self._plan.faults:
             self._events.at(fault.at, self._strike, fault)
+        if self._plan.voters == 1:
+            for name in self._plan.names:
+                self._events.after(FOLLOW_AFTER_SECONDS, self._follow, name)
         if self._plan.strangers:
             self._events.after(STRANGER_SECONDS, self._stranger)
 
@@ -64,6 +70,7 @@ class Faults:
         if self._over:
             return
         self._cluster.note(f"fault: {fault}")
+        self._cluster.counts[f"fault {fault.kind}"] += 1
         cluster = self._cluster
         member = cluster.members[fault.member]
         match fault.kind:
@@ -85,8 +92,7 @@ class Faults:
                     if one.driver is not None:
                         cluster.power_cut(one, fault.seconds * self._dice.uniform(0.5, 1.5))
             case "cut-in-write":
-                member.dark_seconds = fault.seconds
-                member.disk.cut_in_statements, member.disk.kept = fault.number, fault.flag
+                self._cut_in_write(member, fault)
             case "cut-in-send":
                 member.dark_seconds, member.cut_in_send = fault.seconds, fault.number
             case "disk-full":
@@ -124,6 +130,14 @@ class Faults:
             for other in set(names) - inside:
                 self._cluster.network.block(one, other, fault.seconds, fault.flag)
                 self._cluster.network.block(other, one, fault.seconds, fault.flag)
+
+    def _cut_in_write(self, member: SimulatedMember, fault: Fault) -> None:
+        """At a statement from now; one time in three at the leader's next write, whose messages are on their way."""
+        leader, number = self._cluster.leader(), fault.number
+        if number > STATEMENTS_OF_WRITE and leader is not None:
+            member, number = leader, (number - 1) % STATEMENTS_OF_WRITE + 1
+        member.dark_seconds = fault.seconds
+        member.disk.cut_in_statements, member.disk.kept = number, fault.flag
 
     def _comeback(self, fault: Fault) -> None:
         """A leader is cut off, with one follower where there are five voters, and gets requests all the same; it is
@@ -190,6 +204,7 @@ class Faults:
         rotten = member.disk.rotten(self._dice, fault.flag)
         if rotten is None:
             return
+        self._cluster.counts["damaged disks refused"] += 1
         try:
             Driver(member.settings, rotten, 0.0, lambda: 0.5, member.rules)
         except MemberFault:
@@ -206,12 +221,17 @@ class Faults:
         if leader is None or leader.driver is None:
             return
         voters = leader.driver.consensus.voters
-        if member.name not in voters:
+        if member.name not in voters and self._dice.random() < FOLLOW_SHARE:
+            self._follow(member.name, add)
+        elif member.name not in voters:
             self._ask_leader(AddVoter(f"operator: add {member.name}", Peer(member.name, "", 1)))
         elif len(voters) > VOTERS_MIN or (add and len(voters) > 1):
             self._ask_leader(RemoveVoter(f"operator: remove {member.name}", member.name))
 
-    def _ask_leader(self, request: AddVoter | RemoveVoter | HandOver) -> None:
+    def _follow(self, name: str, wanted: bool = True) -> None:
+        self._ask_leader(Follow(f"operator: {name} follows", Peer(name, "", 1), wanted))
+
+    def _ask_leader(self, request: AddVoter | Follow | RemoveVoter | HandOver) -> None:
         leader = self._cluster.leader()
         if leader is not None and not self._over:
             self._cluster.ask(leader.name, request)
@@ -244,4 +264,5 @@ class Faults:
                 StaleTerm(algorithm.term() + 5),
             )
         )
+        self._cluster.counts["messages of strangers"] += 1
         self._cluster.inject(member.name, message)

@@ -37,7 +37,7 @@ class FileDisk(Disk):
         database, log = self._files()
         self._put(database, log)
         self.broken = self.error_next = False
-        self.cut_in_statements = 0
+        self.cut_in_statements, self.cut_at = 0, ""
 
     def close(self) -> None:
         self._connection.close()

@@ -8,7 +8,7 @@ sender: messages vanish, or wait and arrive together afterwards.
 from __future__ import annotations
 
 import random
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -39,11 +39,13 @@ class Network:
         dice: random.Random,
         weather: Weather,
         codec: bool,
+        counts: Counter[str],
         arrive: Callable[[str, str, Message], None],
         changed: Callable[[str, str, bool], None],
     ) -> None:
         self.weather = weather
         self._events, self._dice, self._codec, self._arrive, self._changed = events, dice, codec, arrive, changed
+        self._counts = counts
         self._ways: dict[tuple[str, str], _Way] = {}
         self._past: deque[tuple[str, str, Message]] = deque(maxlen=PAST_MAX)
 
@@ -64,6 +66,7 @@ class Network:
         if way.up:
             way.up = False
             way.number += 1
+            self._counts["connections broken"] += 1
             self._changed(sender, receiver, False)
 
     def block(self, sender: str, receiver: str, seconds: float, held: bool) -> None:
@@ -75,6 +78,7 @@ class Network:
     def echo(self, receiver: str, count: int, of: str = "") -> None:
         """Messages to a member, of one or of all, that were long thought lost or dealt with arrive again."""
         past = [one for one in self._past if one[1] == receiver and of in ("", one[0])]
+        self._counts["messages of long ago again"] += min(count, len(past))
         for sender, _, message in self._dice.sample(past, min(count, len(past))):
             self._events.after(self._dice.random() * 0.05, self._arrive, sender, receiver, message)
 
@@ -90,21 +94,33 @@ class Network:
         if not way.up:
             return
         now = self._events.now
-        if way.blocked_until > now and not way.held:
-            return
+        counts = self._counts
+        counts["messages"] += 1
+        if way.blocked_until > now:
+            counts["messages held by a partition" if way.held else "messages lost by a partition"] += 1
+            if not way.held:
+                return
         if weather.loss and dice.random() < weather.loss:
+            counts["messages lost"] += 1
             return
-        if isinstance(message, SnapshotChunk) and weather.corruption and dice.random() < weather.corruption:
-            message = _corrupted(message, dice)
+        if isinstance(message, SnapshotChunk):
+            counts["pieces of snapshots"] += 1
+            if weather.corruption and dice.random() < weather.corruption:
+                counts["pieces of snapshots damaged"] += 1
+                message = _corrupted(message, dice)
         if self._codec:
             message = decode(encode(message))
         self._past.append((sender, receiver, message))
         shortest, longest = weather.delay_seconds
         at = max(now, way.blocked_until) + shortest + (longest - shortest) * dice.random()
+        counts["messages delayed by 50 ms and more"] += at - now >= 0.05
         if not weather.disorder or dice.random() > weather.disorder:
             at = way.last_at = max(way.last_at, at)
+        elif at < way.last_at:
+            counts["messages that overtook others"] += 1
         self._events.at(at, self._deliver, way, way.number, sender, receiver, message)
         if weather.repetition and dice.random() < weather.repetition:
+            counts["messages repeated"] += 1
             again = at + dice.random() * LATE_SECONDS_MAX * dice.random()
             self._events.at(again, self._deliver, way, way.number, sender, receiver, message)
 
@@ -112,8 +128,11 @@ class Network:
         if way.number != number:
             # Of a connection that broke: half of it was in the receiver's buffers already.
             if self._dice.random() < 0.5:
+                self._counts["messages behind the next connection's"] += 1
                 late = self._dice.random() * LATE_SECONDS_MAX
                 self._events.after(late, self._arrive, sender, receiver, message)
+            else:
+                self._counts["messages lost with a connection"] += 1
             return
         self._arrive(sender, receiver, message)
 

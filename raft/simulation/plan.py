@@ -78,7 +78,7 @@ def plan_of(seed: int, without: Collection[str] = (), only: Collection[int] | No
     drawn = frozenset(name for name in CLASSES if dice.random() < share)
     members = dice.choice((3, 3, 3, 4, 5, 5, 6, 7))
     names = "abcdefg"[:members]
-    voters = dice.choice([count for count in (3, 5) if count <= members])
+    voters = dice.choice([count for count in (1, 3, 3, 5, 5) if count <= members])
     election = dice.choice((400, 600, 1000))
     settings = {
         "heartbeat_ms": 100,

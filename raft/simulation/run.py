@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections import defaultdict
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
 
+from raft.entry import MEMBERSHIP
 from raft.messages import VoteRequest
 from raft.rules import ALL_RULES, Rules
 from raft.simulation.checks import Violation
-from raft.simulation.clients import Client
+from raft.simulation.clients import LARGE_CHARACTERS, Client
 from raft.simulation.cluster import Cluster
 from raft.simulation.faults import Faults
 from raft.simulation.linearizable import Operation, TooComplex, explain
@@ -30,6 +31,7 @@ class Result:
     operations: int = 0
     committed: int = 0
     terms: int = 0
+    counts: Counter[str] = field(default_factory=Counter)  # what happened how often
     undecided: int = 0  # registers whose history was too complex to judge
 
 
@@ -49,7 +51,14 @@ def run(plan: Plan, rules: Rules = ALL_RULES, show: bool = False) -> Result:
     finally:
         cluster.close()
     checks = cluster.checks
-    return Result(violation, len(story.operations()), len(checks.committed), len(checks.leaders), undecided)
+    counts = cluster.counts
+    counts["elections won"] = len(checks.leaders)
+    committed = [command for _, command in checks.committed.values()]
+    counts["entries committed"] = len(committed) - 1
+    counts["large entries committed"] = sum(len(command) > LARGE_CHARACTERS for command in committed)
+    counts["changes of the voters committed"] = sum(command[0] == MEMBERSHIP for command in committed) - 1
+    counts["runs with clocks that drift"] = "drift" in plan.classes
+    return Result(violation, len(story.operations()), len(checks.committed), len(checks.leaders), counts, undecided)
 
 
 class _Story:

@@ -6,10 +6,12 @@
     disk term=3 voted=b log=1,3   its term, its vote, and the terms of further entries (index 3 and on), all committed
                                   up to commit=N
     disk loses log after N        and nothing else
+    power goes in the write       of the next turn; what that turn sent before is what was sent
     start, restart                the daemon starts; again after a power cut
     tick SECONDS                  time passes
     from b: MESSAGE               b says something
-    ask write ID VALUE            a client does: read, write, poison (bytes that are no command), large (BYTES)
+    ask write ID VALUE            a client does: read, write, poison (bytes that are no command), large (BYTES);
+                                  the operator: follow NAME (a member without a vote gets the log)
     expect WHAT                   log TERMS | base N | term N | commit N | applied N | role ROLE | value ID VALUE
     expect sent b: MESSAGE        in the turn before; of a message only what is written is compared
     expect not sent b: KIND       nothing of that kind
@@ -31,15 +33,15 @@ from typing import Any
 from proto import objects_pb2 as objects
 from proto.store_pb2 import TransactionResult
 from raft import messages
-from raft.driver import Driver, Turn
+from raft.driver import Driver, Outbox, Turn
 from raft.entry import TRANSACTION, Entry, transaction_command
 from raft.errors import MemberFault
 from raft.journal import Journal
 from raft.messages import Message
-from raft.requests import Propose, ReadBarrier, Request
+from raft.requests import Follow, Propose, ReadBarrier, Request
 from raft.rules import ALL_RULES, Rules
 from raft.settings import RaftSettings
-from raft.simulation.disk import NOWHERE, Disk, form, formed, peers
+from raft.simulation.disk import NOWHERE, Disk, PowerCut, form, formed, peers
 from raft.snapshot import Outgoing, Snapshot
 from raft.transaction import TransactionBuilder
 
@@ -94,6 +96,8 @@ class Replay:
                 self.disk.execute("delete from raft_log where log_index > ?", (int(index),))
             case ["disk", *fields]:
                 self._write_disk(_fields(fields))
+            case ["power", "goes", "in", "the", "write"]:
+                self.disk.cut_in_statements = 1
             case ["start" | "restart"]:
                 self._start()
             case ["tick", seconds]:
@@ -142,17 +146,26 @@ class Replay:
 
     def _take_turn(self) -> None:
         assert self.driver is not None, f"the member does not run: {self.refused}"
-        self.turn = self.driver.turn(self.now)
+        self.turn = Turn()
+        outbox: Outbox = []
+        try:
+            self.turn = self.driver.turn(self.now, outbox.extend)
+        except PowerCut:
+            self.driver, self.turn.outbox = None, outbox
+            return
         answers = self.turn.answers
-        outbox = self.turn.outbox
         # A turn may leave work for the next one at once: committed entries are applied a turn later.
         more = self.driver.turn(self.now)
         self.answers = [outcome for _, outcome in [*answers, *more.answers]]
         self.turn.outbox = [*outbox, *more.outbox]
 
     def _request(self, words: list[str]) -> Request:
+        assert self.driver is not None
         self.asked += 1
         match words:
+            case ["follow", name]:
+                self.driver.connected(name, True)
+                return Follow("follow", *peers((name,)), wanted=True)
             case ["read"]:
                 return ReadBarrier("read")
             case ["poison"]:
