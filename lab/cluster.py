@@ -175,6 +175,11 @@ class Lab:
         """The host's fairwayd.sock, as the machine reaches it."""
         return self._paths.socket(host)
 
+    def build(self, host: str) -> Path | None:
+        """The source tree that the host's fairwayd runs from; None: this one."""
+        self._reload()
+        return Path(found) if (found := self._host(host).build) else None
+
     def process_ids(self, host: str) -> dict[str, int]:
         """ "containerd" and "fairwayd" -> process id on the machine, of those that run."""
         self._reload()

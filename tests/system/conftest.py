@@ -33,7 +33,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
             made.load_image(image)
         lab.client()
         yield made
-        _keep_logs(lab)
+        keep_logs(lab)
 
 
 @pytest.fixture(scope="session")
@@ -46,7 +46,7 @@ def lonely(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         made = Cluster(lab, tmp_path_factory.mktemp("lonely"))
         made.load_image("busybox")
         yield made
-        _keep_logs(lab)
+        keep_logs(lab)
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def _small_disk(folder: Path) -> Iterator[None]:
         subprocess.run(["umount", str(disk)], check=True, timeout=60)
 
 
-def _keep_logs(lab: Lab) -> None:
+def keep_logs(lab: Lab) -> None:
     """With FAIRWAY_TEST_LOGS set, the daemons' logs are copied there before the lab goes."""
     folder = os.environ.get("FAIRWAY_TEST_LOGS")
     if folder:
