@@ -91,7 +91,7 @@ class ProbeSocket:
                     asker = stack.enter_context(_asker(family, dont_fragment))
                     self._askers[family, dont_fragment] = asker
                     nursery.start_soon(self._hear, asker)
-                nursery.start_soon(self._respond, family)
+                await nursery.start(self._respond, family)
             task_status.started()
 
     async def probe(
@@ -136,18 +136,25 @@ class ProbeSocket:
                 waiting.rtt_seconds = time.monotonic() - waiting.sent_s
                 waiting.answered.set()
 
-    async def _respond(self, family: int) -> None:
+    async def _respond(self, family: int, task_status: trio.TaskStatus[None]) -> None:
         wait_seconds = _RETRY_SECONDS_FIRST
+        started = False
         while True:
             try:
                 with _responder(family, self._port) as responder:
                     wait_seconds = _RETRY_SECONDS_FIRST
+                    if not started:
+                        started = True
+                        task_status.started()
                     while True:
                         await trio.lowlevel.wait_readable(responder)
                         self._answer_waiting(responder)
                         await trio.lowlevel.checkpoint()
             except OSError as error:
                 log.warning("answer probes at UDP port %d: %s; next try in %.1f s", self._port, error, wait_seconds)
+            if not started:  # asking works all the same
+                started = True
+                task_status.started()
             await trio.sleep(wait_seconds)
             wait_seconds = min(2 * wait_seconds, _RETRY_SECONDS_MAX)
 
