@@ -1970,3 +1970,126 @@ class DisasterPlan(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DisasterPlan: _TypeAlias = DisasterPlan  # noqa: Y015
+
+@_typing.final
+class GetEncryptionRequest(_message.Message):
+    """---- encryption of what goes between hosts -----------------------------------------------------------"""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetEncryptionRequest: _TypeAlias = GetEncryptionRequest  # noqa: Y015
+
+@_typing.final
+class UpdateEncryptionRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENCRYPTION_FIELD_NUMBER: _builtins.int
+    KEY_AGE_MS_MAX_FIELD_NUMBER: _builtins.int
+    ROTATE_FIELD_NUMBER: _builtins.int
+    encryption: _objects_pb2.Encryption.ValueType
+    """unspecified: as it is"""
+    key_age_ms_max: _builtins.int
+    """0: as it is"""
+    rotate: _builtins.bool
+    """new keys now"""
+    def __init__(
+        self,
+        *,
+        encryption: _objects_pb2.Encryption.ValueType = ...,
+        key_age_ms_max: _builtins.int = ...,
+        rotate: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["encryption", b"encryption", "key_age_ms_max", b"key_age_ms_max", "rotate", b"rotate"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateEncryptionRequest: _TypeAlias = UpdateEncryptionRequest  # noqa: Y015
+
+@_typing.final
+class EncryptionReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WANTED_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    KEY_AGE_MS_MAX_FIELD_NUMBER: _builtins.int
+    SUMMARY_FIELD_NUMBER: _builtins.int
+    SETTLED_FIELD_NUMBER: _builtins.int
+    HOSTS_FIELD_NUMBER: _builtins.int
+    wanted: _objects_pb2.Encryption.ValueType
+    key_age_ms_max: _builtins.int
+    summary: _builtins.str
+    """where the cluster is and what it waits for, in words"""
+    settled: _builtins.bool
+    """what is wanted holds, and nothing else is taken"""
+    @_builtins.property
+    def state(self) -> _objects_pb2.EncryptionState: ...
+    @_builtins.property
+    def hosts(self) -> _containers.RepeatedCompositeFieldContainer[Global___EncryptionHost]:
+        """by name"""
+
+    def __init__(
+        self,
+        *,
+        wanted: _objects_pb2.Encryption.ValueType = ...,
+        state: _objects_pb2.EncryptionState | None = ...,
+        key_age_ms_max: _builtins.int = ...,
+        summary: _builtins.str = ...,
+        settled: _builtins.bool = ...,
+        hosts: _abc.Iterable[Global___EncryptionHost] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["state", b"state"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hosts", b"hosts", "key_age_ms_max", b"key_age_ms_max", "settled", b"settled", "state", b"state", "summary", b"summary", "wanted", b"wanted"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EncryptionReply: _TypeAlias = EncryptionReply  # noqa: Y015
+
+@_typing.final
+class EncryptionHost(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    EPOCHS_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
+    CURRENT_FIELD_NUMBER: _builtins.int
+    node_id: _builtins.str
+    name: _builtins.str
+    state: _objects_pb2.NodeState.ValueType
+    problem: _builtins.str
+    current: _builtins.bool
+    """it acknowledged the newest step"""
+    @_builtins.property
+    def epochs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """that it has keys of"""
+
+    def __init__(
+        self,
+        *,
+        node_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        state: _objects_pb2.NodeState.ValueType = ...,
+        epochs: _abc.Iterable[_builtins.int] | None = ...,
+        problem: _builtins.str = ...,
+        current: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["current", b"current", "epochs", b"epochs", "name", b"name", "node_id", b"node_id", "problem", b"problem", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EncryptionHost: _TypeAlias = EncryptionHost  # noqa: Y015

@@ -465,6 +465,16 @@ class ControlStub:
                 request_serializer=proto_dot_doctor__pb2.ReadMetricsRequest.SerializeToString,
                 response_deserializer=proto_dot_doctor__pb2.ReadMetricsReply.FromString,
                 _registered_method=True)
+        self.GetEncryption = channel.unary_unary(
+                '/fairway.v1.Control/GetEncryption',
+                request_serializer=proto_dot_control__pb2.GetEncryptionRequest.SerializeToString,
+                response_deserializer=proto_dot_control__pb2.EncryptionReply.FromString,
+                _registered_method=True)
+        self.UpdateEncryption = channel.unary_unary(
+                '/fairway.v1.Control/UpdateEncryption',
+                request_serializer=proto_dot_control__pb2.UpdateEncryptionRequest.SerializeToString,
+                response_deserializer=proto_dot_control__pb2.EncryptionReply.FromString,
+                _registered_method=True)
 
 
 class ControlServicer:
@@ -637,6 +647,19 @@ class ControlServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetEncryption(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateEncryption(self, request, context):
+        """Says what is wanted; the cluster gets there step by step, and no connection is lost.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ControlServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -774,6 +797,16 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.ReadMetrics,
                     request_deserializer=proto_dot_doctor__pb2.ReadMetricsRequest.FromString,
                     response_serializer=proto_dot_doctor__pb2.ReadMetricsReply.SerializeToString,
+            ),
+            'GetEncryption': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetEncryption,
+                    request_deserializer=proto_dot_control__pb2.GetEncryptionRequest.FromString,
+                    response_serializer=proto_dot_control__pb2.EncryptionReply.SerializeToString,
+            ),
+            'UpdateEncryption': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateEncryption,
+                    request_deserializer=proto_dot_control__pb2.UpdateEncryptionRequest.FromString,
+                    response_serializer=proto_dot_control__pb2.EncryptionReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1505,6 +1538,60 @@ class Control:
             '/fairway.v1.Control/ReadMetrics',
             proto_dot_doctor__pb2.ReadMetricsRequest.SerializeToString,
             proto_dot_doctor__pb2.ReadMetricsReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetEncryption(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fairway.v1.Control/GetEncryption',
+            proto_dot_control__pb2.GetEncryptionRequest.SerializeToString,
+            proto_dot_control__pb2.EncryptionReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateEncryption(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fairway.v1.Control/UpdateEncryption',
+            proto_dot_control__pb2.UpdateEncryptionRequest.SerializeToString,
+            proto_dot_control__pb2.EncryptionReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -150,6 +150,9 @@ class ControlStub:
     """Answered by whichever voter is asked, also without a majority."""
     TracePath: _grpc.UnaryUnaryMultiCallable[_doctor_pb2.TracePathRequest, _doctor_pb2.TracePathReply]
     ReadMetrics: _grpc.UnaryUnaryMultiCallable[_doctor_pb2.ReadMetricsRequest, _doctor_pb2.ReadMetricsReply]
+    GetEncryption: _grpc.UnaryUnaryMultiCallable[_control_pb2.GetEncryptionRequest, _control_pb2.EncryptionReply]
+    UpdateEncryption: _grpc.UnaryUnaryMultiCallable[_control_pb2.UpdateEncryptionRequest, _control_pb2.EncryptionReply]
+    """Says what is wanted; the cluster gets there step by step, and no connection is lost."""
 
 @_typing.type_check_only
 class ControlAsyncStub(ControlStub):
@@ -186,6 +189,9 @@ class ControlAsyncStub(ControlStub):
     """Answered by whichever voter is asked, also without a majority."""
     TracePath: _aio.UnaryUnaryMultiCallable[_doctor_pb2.TracePathRequest, _doctor_pb2.TracePathReply]  # type: ignore[assignment]
     ReadMetrics: _aio.UnaryUnaryMultiCallable[_doctor_pb2.ReadMetricsRequest, _doctor_pb2.ReadMetricsReply]  # type: ignore[assignment]
+    GetEncryption: _aio.UnaryUnaryMultiCallable[_control_pb2.GetEncryptionRequest, _control_pb2.EncryptionReply]  # type: ignore[assignment]
+    UpdateEncryption: _aio.UnaryUnaryMultiCallable[_control_pb2.UpdateEncryptionRequest, _control_pb2.EncryptionReply]  # type: ignore[assignment]
+    """Says what is wanted; the cluster gets there step by step, and no connection is lost."""
 
 class ControlServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -381,5 +387,20 @@ class ControlServicer(metaclass=_abc_1.ABCMeta):
         request: _doctor_pb2.ReadMetricsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_doctor_pb2.ReadMetricsReply, _abc.Awaitable[_doctor_pb2.ReadMetricsReply]]: ...
+
+    @_abc_1.abstractmethod
+    def GetEncryption(
+        self,
+        request: _control_pb2.GetEncryptionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.EncryptionReply, _abc.Awaitable[_control_pb2.EncryptionReply]]: ...
+
+    @_abc_1.abstractmethod
+    def UpdateEncryption(
+        self,
+        request: _control_pb2.UpdateEncryptionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.EncryptionReply, _abc.Awaitable[_control_pb2.EncryptionReply]]:
+        """Says what is wanted; the cluster gets there step by step, and no connection is lost."""
 
 def add_ControlServicer_to_server(servicer: ControlServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -36,6 +36,7 @@ class HostReport(_message.Message):
     FAIRWAY_VERSION_FIELD_NUMBER: _builtins.int
     CONDITIONS_FIELD_NUMBER: _builtins.int
     CONDITIONS_CHANGED_FIELD_NUMBER: _builtins.int
+    ENCRYPTION_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """counts up within a session, from 1"""
     network_revision: _builtins.int
@@ -64,6 +65,10 @@ class HostReport(_message.Message):
     def conditions(self) -> _containers.RepeatedCompositeFieldContainer[_objects_pb2.NodeCondition]:
         """all that hold; in the first report, and when they changed"""
 
+    @_builtins.property
+    def encryption(self) -> Global___EncryptionReport:
+        """in the first report, and when it changed; absent: as before"""
+
     def __init__(
         self,
         *,
@@ -78,14 +83,41 @@ class HostReport(_message.Message):
         fairway_version: _builtins.str = ...,
         conditions: _abc.Iterable[_objects_pb2.NodeCondition] | None = ...,
         conditions_changed: _builtins.bool = ...,
+        encryption: Global___EncryptionReport | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["description", b"description"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "encryption", b"encryption"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "conditions", b"conditions", "conditions_changed", b"conditions_changed", "description", b"description", "fairway_version", b"fairway_version", "feature_level", b"feature_level", "images", b"images", "images_changed", b"images_changed", "network_revision", b"network_revision", "sequence", b"sequence", "tasks", b"tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "conditions", b"conditions", "conditions_changed", b"conditions_changed", "description", b"description", "encryption", b"encryption", "fairway_version", b"fairway_version", "feature_level", b"feature_level", "images", b"images", "images_changed", b"images_changed", "network_revision", b"network_revision", "sequence", b"sequence", "tasks", b"tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___HostReport: _TypeAlias = HostReport  # noqa: Y015
+
+@_typing.final
+class EncryptionReport(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEYS_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
+    problem: _builtins.str
+    """why one that is wanted is not, in words"""
+    @_builtins.property
+    def keys(self) -> _containers.RepeatedCompositeFieldContainer[_objects_pb2.WireGuardKey]:
+        """of the host's devices that are ready"""
+
+    def __init__(
+        self,
+        *,
+        keys: _abc.Iterable[_objects_pb2.WireGuardKey] | None = ...,
+        problem: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys", "problem", b"problem"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EncryptionReport: _TypeAlias = EncryptionReport  # noqa: Y015
 
 @_typing.final
 class TaskReport(_message.Message):

@@ -24,6 +24,25 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _Encryption:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _EncryptionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Encryption.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ENCRYPTION_UNSPECIFIED: _Encryption.ValueType  # 0
+    """none"""
+    ENCRYPTION_NONE: _Encryption.ValueType  # 1
+    ENCRYPTION_WIREGUARD: _Encryption.ValueType  # 2
+
+class Encryption(_Encryption, metaclass=_EncryptionEnumTypeWrapper): ...
+
+ENCRYPTION_UNSPECIFIED: Encryption.ValueType  # 0
+"""none"""
+ENCRYPTION_NONE: Encryption.ValueType  # 1
+ENCRYPTION_WIREGUARD: Encryption.ValueType  # 2
+Global___Encryption: _TypeAlias = Encryption  # noqa: Y015
+
 class _NodeRole:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -89,6 +108,69 @@ NODE_STATE_READY: NodeState.ValueType  # 1
 NODE_STATE_DOWN: NodeState.ValueType  # 2
 """silent for longer than the limit"""
 Global___NodeState: _TypeAlias = NodeState  # noqa: Y015
+
+class _BalancePolicy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _BalancePolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BalancePolicy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    BALANCE_POLICY_RANDOM: _BalancePolicy.ValueType  # 0
+    BALANCE_POLICY_ROUND_ROBIN: _BalancePolicy.ValueType  # 1
+    BALANCE_POLICY_WEIGHTED: _BalancePolicy.ValueType  # 2
+    """by the weights of the tasks' hosts"""
+    BALANCE_POLICY_SOURCE_HASH: _BalancePolicy.ValueType  # 3
+    """the same client, the same task, while that is there"""
+    BALANCE_POLICY_LEAST_LOADED: _BalancePolicy.ValueType  # 4
+    """weights follow what the hosts measure of the tasks"""
+
+class BalancePolicy(_BalancePolicy, metaclass=_BalancePolicyEnumTypeWrapper): ...
+
+BALANCE_POLICY_RANDOM: BalancePolicy.ValueType  # 0
+BALANCE_POLICY_ROUND_ROBIN: BalancePolicy.ValueType  # 1
+BALANCE_POLICY_WEIGHTED: BalancePolicy.ValueType  # 2
+"""by the weights of the tasks' hosts"""
+BALANCE_POLICY_SOURCE_HASH: BalancePolicy.ValueType  # 3
+"""the same client, the same task, while that is there"""
+BALANCE_POLICY_LEAST_LOADED: BalancePolicy.ValueType  # 4
+"""weights follow what the hosts measure of the tasks"""
+Global___BalancePolicy: _TypeAlias = BalancePolicy  # noqa: Y015
+
+class _LoadMeasure:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LoadMeasureEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LoadMeasure.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LOAD_MEASURE_CONNECTIONS: _LoadMeasure.ValueType  # 0
+    """TCP connections that clients have to the task"""
+    LOAD_MEASURE_CPU: _LoadMeasure.ValueType  # 1
+    """CPU time that the task uses"""
+
+class LoadMeasure(_LoadMeasure, metaclass=_LoadMeasureEnumTypeWrapper): ...
+
+LOAD_MEASURE_CONNECTIONS: LoadMeasure.ValueType  # 0
+"""TCP connections that clients have to the task"""
+LOAD_MEASURE_CPU: LoadMeasure.ValueType  # 1
+"""CPU time that the task uses"""
+Global___LoadMeasure: _TypeAlias = LoadMeasure  # noqa: Y015
+
+class _EndpointMode:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _EndpointModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EndpointMode.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ENDPOINT_MODE_VIP: _EndpointMode.ValueType  # 0
+    ENDPOINT_MODE_DNSRR: _EndpointMode.ValueType  # 1
+    """no virtual address: names answer the addresses of ready tasks"""
+
+class EndpointMode(_EndpointMode, metaclass=_EndpointModeEnumTypeWrapper): ...
+
+ENDPOINT_MODE_VIP: EndpointMode.ValueType  # 0
+ENDPOINT_MODE_DNSRR: EndpointMode.ValueType  # 1
+"""no virtual address: names answer the addresses of ready tasks"""
+Global___EndpointMode: _TypeAlias = EndpointMode  # noqa: Y015
 
 class _TaskState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -255,6 +337,7 @@ class Cluster(_message.Message):
     CA_CERTIFICATE_PEM_FIELD_NUMBER: _builtins.int
     CA_PRIVATE_KEY_SEALED_FIELD_NUMBER: _builtins.int
     FEATURE_LEVEL_FIELD_NUMBER: _builtins.int
+    ENCRYPTION_FIELD_NUMBER: _builtins.int
     ca_certificate_pem: _builtins.bytes
     ca_private_key_sealed: _builtins.bytes
     """AES-256-GCM under the cluster key, which only voters hold"""
@@ -264,6 +347,8 @@ class Cluster(_message.Message):
     def meta(self) -> Global___Meta: ...
     @_builtins.property
     def network(self) -> Global___NetworkSettings: ...
+    @_builtins.property
+    def encryption(self) -> Global___EncryptionState: ...
     def __init__(
         self,
         *,
@@ -272,14 +357,82 @@ class Cluster(_message.Message):
         ca_certificate_pem: _builtins.bytes = ...,
         ca_private_key_sealed: _builtins.bytes = ...,
         feature_level: _builtins.int = ...,
+        encryption: Global___EncryptionState | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta", "network", b"network"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["encryption", b"encryption", "meta", b"meta", "network", b"network"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ca_certificate_pem", b"ca_certificate_pem", "ca_private_key_sealed", b"ca_private_key_sealed", "feature_level", b"feature_level", "meta", b"meta", "network", b"network"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ca_certificate_pem", b"ca_certificate_pem", "ca_private_key_sealed", b"ca_private_key_sealed", "encryption", b"encryption", "feature_level", b"feature_level", "meta", b"meta", "network", b"network"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Cluster: _TypeAlias = Cluster  # noqa: Y015
+
+@_typing.final
+class EncryptionState(_message.Message):
+    """Where the cluster is on its way from one way of sending to another: hosts take a way before anybody sends by it,
+    and nobody sends by it any more before they stop taking it (daemon/leader/encryption_plan.py).
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SENDING_FIELD_NUMBER: _builtins.int
+    RECEIVING_FIELD_NUMBER: _builtins.int
+    EPOCH_LAST_FIELD_NUMBER: _builtins.int
+    SENDING_SINCE_UNIX_MS_FIELD_NUMBER: _builtins.int
+    CHANGED_UNIX_MS_FIELD_NUMBER: _builtins.int
+    ROTATION_ASKED_FIELD_NUMBER: _builtins.int
+    sending: _builtins.int
+    """epoch of the keys that hosts send by; 0: in the clear"""
+    epoch_last: _builtins.int
+    """the highest that was ever used; numbers do not come back"""
+    sending_since_unix_ms: _builtins.int
+    changed_unix_ms: _builtins.int
+    """when the last step was made"""
+    rotation_asked: _builtins.bool
+    """by an operator: new keys whatever their age"""
+    @_builtins.property
+    def receiving(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """epochs that hosts take, 0 for the clear, two at most; empty: [0]"""
+
+    def __init__(
+        self,
+        *,
+        sending: _builtins.int = ...,
+        receiving: _abc.Iterable[_builtins.int] | None = ...,
+        epoch_last: _builtins.int = ...,
+        sending_since_unix_ms: _builtins.int = ...,
+        changed_unix_ms: _builtins.int = ...,
+        rotation_asked: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed_unix_ms", b"changed_unix_ms", "epoch_last", b"epoch_last", "receiving", b"receiving", "rotation_asked", b"rotation_asked", "sending", b"sending", "sending_since_unix_ms", b"sending_since_unix_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EncryptionState: _TypeAlias = EncryptionState  # noqa: Y015
+
+@_typing.final
+class WireGuardKey(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPOCH_FIELD_NUMBER: _builtins.int
+    PUBLIC_KEY_FIELD_NUMBER: _builtins.int
+    epoch: _builtins.int
+    public_key: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        epoch: _builtins.int = ...,
+        public_key: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "public_key", b"public_key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WireGuardKey: _TypeAlias = WireGuardKey  # noqa: Y015
 
 @_typing.final
 class NetworkSettings(_message.Message):
@@ -294,6 +447,10 @@ class NetworkSettings(_message.Message):
     TRUSTED_CIDRS_FIELD_NUMBER: _builtins.int
     DNS_DOMAIN_FIELD_NUMBER: _builtins.int
     IPV6_PREFIX_FIELD_NUMBER: _builtins.int
+    ENCRYPTION_FIELD_NUMBER: _builtins.int
+    KEY_AGE_MS_MAX_FIELD_NUMBER: _builtins.int
+    WIREGUARD_PORT_FIELD_NUMBER: _builtins.int
+    PROBE_PORT_FIELD_NUMBER: _builtins.int
     host_pool: _builtins.str
     """CIDR that hosts' blocks are cut from, e.g. 10.112.0.0/13"""
     host_prefix_bits: _builtins.int
@@ -309,6 +466,14 @@ class NetworkSettings(_message.Message):
     """names are also answered below it, e.g. "fairway.internal" """
     ipv6_prefix: _builtins.str
     """a /96: an address of ours in IPv6 is this and the 32 bits of its IPv4 one; empty: none"""
+    encryption: Global___Encryption.ValueType
+    """of all traffic between hosts, as it is wanted; `Cluster.encryption` is where it is"""
+    key_age_ms_max: _builtins.int
+    """older keys are replaced; 0: seven days"""
+    wireguard_port: _builtins.int
+    """UDP; this one for even epochs, the next for odd ones; 0: 51871"""
+    probe_port: _builtins.int
+    """UDP, where hosts answer each other's probes; 0: 7447"""
     @_builtins.property
     def trusted_cidrs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """outside sources that may reach VIPs and tasks directly"""
@@ -325,10 +490,14 @@ class NetworkSettings(_message.Message):
         trusted_cidrs: _abc.Iterable[_builtins.str] | None = ...,
         dns_domain: _builtins.str = ...,
         ipv6_prefix: _builtins.str = ...,
+        encryption: Global___Encryption.ValueType = ...,
+        key_age_ms_max: _builtins.int = ...,
+        wireguard_port: _builtins.int = ...,
+        probe_port: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dns_domain", b"dns_domain", "host_pool", b"host_pool", "host_prefix_bits", b"host_prefix_bits", "ipv6_prefix", b"ipv6_prefix", "mtu_bytes", b"mtu_bytes", "trusted_cidrs", b"trusted_cidrs", "vip_pool", b"vip_pool", "vxlan_id", b"vxlan_id", "vxlan_port", b"vxlan_port"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dns_domain", b"dns_domain", "encryption", b"encryption", "host_pool", b"host_pool", "host_prefix_bits", b"host_prefix_bits", "ipv6_prefix", b"ipv6_prefix", "key_age_ms_max", b"key_age_ms_max", "mtu_bytes", b"mtu_bytes", "probe_port", b"probe_port", "trusted_cidrs", b"trusted_cidrs", "vip_pool", b"vip_pool", "vxlan_id", b"vxlan_id", "vxlan_port", b"vxlan_port", "wireguard_port", b"wireguard_port"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -473,12 +642,16 @@ Global___NodeCondition: _TypeAlias = NodeCondition  # noqa: Y015
 
 @_typing.final
 class NodeNetwork(_message.Message):
+    """5-6: reported by the host"""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     BLOCK_FIELD_NUMBER: _builtins.int
     TUNNEL_ADDRESS_FIELD_NUMBER: _builtins.int
     TUNNEL_MAC_FIELD_NUMBER: _builtins.int
     ORDINAL_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
+    ENCRYPTION_PROBLEM_FIELD_NUMBER: _builtins.int
     block: _builtins.str
     """CIDR of its tasks' addresses"""
     tunnel_address: _builtins.str
@@ -487,6 +660,12 @@ class NodeNetwork(_message.Message):
     """of its VXLAN device, derived from the node's id"""
     ordinal: _builtins.int
     """small number, unique in the cluster; used as connection mark"""
+    encryption_problem: _builtins.str
+    """why it cannot encrypt, in words; empty: it can, or was not asked to"""
+    @_builtins.property
+    def keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___WireGuardKey]:
+        """of the epochs that its devices are ready to receive by"""
+
     def __init__(
         self,
         *,
@@ -494,10 +673,12 @@ class NodeNetwork(_message.Message):
         tunnel_address: _builtins.str = ...,
         tunnel_mac: _builtins.str = ...,
         ordinal: _builtins.int = ...,
+        keys: _abc.Iterable[Global___WireGuardKey] | None = ...,
+        encryption_problem: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["block", b"block", "ordinal", b"ordinal", "tunnel_address", b"tunnel_address", "tunnel_mac", b"tunnel_mac"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block", b"block", "encryption_problem", b"encryption_problem", "keys", b"keys", "ordinal", b"ordinal", "tunnel_address", b"tunnel_address", "tunnel_mac", b"tunnel_mac"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1004,16 +1185,38 @@ Global___RestartPolicy: _TypeAlias = RestartPolicy  # noqa: Y015
 class PortSpec(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    class _Mode:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _ModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[PortSpec._Mode.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        MODE_INGRESS: PortSpec._Mode.ValueType  # 0
+        """on every host, balanced over all tasks"""
+        MODE_HOST: PortSpec._Mode.ValueType  # 1
+        """on hosts with a task, straight to that task"""
+
+    class Mode(_Mode, metaclass=_ModeEnumTypeWrapper): ...
+    MODE_INGRESS: PortSpec.Mode.ValueType  # 0
+    """on every host, balanced over all tasks"""
+    MODE_HOST: PortSpec.Mode.ValueType  # 1
+    """on hosts with a task, straight to that task"""
+
     PROTOCOL_FIELD_NUMBER: _builtins.int
     TARGET_FIELD_NUMBER: _builtins.int
     PUBLISHED_FIELD_NUMBER: _builtins.int
+    HOST_IP_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     protocol: _builtins.str
-    """"tcp" or "udp" """
+    """"tcp", "udp" or "sctp" """
     target: _builtins.int
     """in the container"""
     published: _builtins.int
     """on every host; 0: not published, balanced on the VIP only"""
+    host_ip: _builtins.str
+    """published at this address only, on hosts that have it; empty: at every address"""
+    mode: Global___PortSpec.Mode.ValueType
     name: _builtins.str
     """for SRV records: _NAME._PROTOCOL.SERVICE; may be empty"""
     def __init__(
@@ -1022,15 +1225,73 @@ class PortSpec(_message.Message):
         protocol: _builtins.str = ...,
         target: _builtins.int = ...,
         published: _builtins.int = ...,
+        host_ip: _builtins.str = ...,
+        mode: Global___PortSpec.Mode.ValueType = ...,
         name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "protocol", b"protocol", "published", b"published", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["host_ip", b"host_ip", "mode", b"mode", "name", b"name", "protocol", b"protocol", "published", b"published", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PortSpec: _TypeAlias = PortSpec  # noqa: Y015
+
+@_typing.final
+class HostWeight(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONSTRAINT_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    constraint: _builtins.str
+    """of hosts: "node.labels.size == big" """
+    weight: _builtins.int
+    """of the tasks there: 1..100"""
+    def __init__(
+        self,
+        *,
+        constraint: _builtins.str = ...,
+        weight: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["constraint", b"constraint", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HostWeight: _TypeAlias = HostWeight  # noqa: Y015
+
+@_typing.final
+class Balance(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICY_FIELD_NUMBER: _builtins.int
+    LOCAL_FIRST_FIELD_NUMBER: _builtins.int
+    WEIGHTS_FIELD_NUMBER: _builtins.int
+    LOAD_FIELD_NUMBER: _builtins.int
+    policy: Global___BalancePolicy.ValueType
+    local_first: _builtins.bool
+    """tasks on the client's host while there are any, then those in its zone"""
+    load: Global___LoadMeasure.ValueType
+    @_builtins.property
+    def weights(self) -> _containers.RepeatedCompositeFieldContainer[Global___HostWeight]:
+        """the first that holds counts; none: 1"""
+
+    def __init__(
+        self,
+        *,
+        policy: Global___BalancePolicy.ValueType = ...,
+        local_first: _builtins.bool = ...,
+        weights: _abc.Iterable[Global___HostWeight] | None = ...,
+        load: Global___LoadMeasure.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["load", b"load", "local_first", b"local_first", "policy", b"policy", "weights", b"weights"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Balance: _TypeAlias = Balance  # noqa: Y015
 
 @_typing.final
 class Dependency(_message.Message):
@@ -1106,7 +1367,11 @@ class ServiceSpec(_message.Message):
     NETWORKS_FIELD_NUMBER: _builtins.int
     DEPENDS_ON_FIELD_NUMBER: _builtins.int
     NETWORK_ALIASES_FIELD_NUMBER: _builtins.int
+    BALANCE_FIELD_NUMBER: _builtins.int
+    ENDPOINT_MODE_FIELD_NUMBER: _builtins.int
+    FLOATING_ADDRESSES_FIELD_NUMBER: _builtins.int
     replicas: _builtins.int
+    endpoint_mode: Global___EndpointMode.ValueType
     @_builtins.property
     def container(self) -> Global___ContainerSpec: ...
     @_builtins.property
@@ -1129,6 +1394,12 @@ class ServiceSpec(_message.Message):
     def network_aliases(self) -> _containers.MessageMap[_builtins.str, Global___StringList]:
         """network name -> further DNS names"""
 
+    @_builtins.property
+    def balance(self) -> Global___Balance: ...
+    @_builtins.property
+    def floating_addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """outside addresses, each held by one healthy host at a time"""
+
     def __init__(
         self,
         *,
@@ -1141,10 +1412,13 @@ class ServiceSpec(_message.Message):
         networks: _abc.Iterable[_builtins.str] | None = ...,
         depends_on: _abc.Iterable[Global___Dependency] | None = ...,
         network_aliases: _abc.Mapping[_builtins.str, Global___StringList] | None = ...,
+        balance: Global___Balance | None = ...,
+        endpoint_mode: Global___EndpointMode.ValueType = ...,
+        floating_addresses: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["container", b"container", "resources", b"resources", "restart", b"restart"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "container", b"container", "resources", b"resources", "restart", b"restart"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["constraints", b"constraints", "container", b"container", "depends_on", b"depends_on", "network_aliases", b"network_aliases", "networks", b"networks", "ports", b"ports", "replicas", b"replicas", "resources", b"resources", "restart", b"restart"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "constraints", b"constraints", "container", b"container", "depends_on", b"depends_on", "endpoint_mode", b"endpoint_mode", "floating_addresses", b"floating_addresses", "network_aliases", b"network_aliases", "networks", b"networks", "ports", b"ports", "replicas", b"replicas", "resources", b"resources", "restart", b"restart"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1164,7 +1438,7 @@ class Service(_message.Message):
     app: _builtins.str
     """App's name"""
     generation: _builtins.int
-    """counts changes that need new tasks (all but replicas and labels)"""
+    """counts changes that need new tasks (not replicas, labels, balance, floating)"""
     vip: _builtins.str
     """leased; empty where the service has no network"""
     image_digest: _builtins.str
@@ -1392,6 +1666,7 @@ class TaskStatus(_message.Message):
     FINISHED_UNIX_MS_FIELD_NUMBER: _builtins.int
     REPORTED_UNIX_MS_FIELD_NUMBER: _builtins.int
     PID_FIELD_NUMBER: _builtins.int
+    BALANCE_WEIGHT_FIELD_NUMBER: _builtins.int
     state: Global___TaskState.ValueType
     ready: _builtins.bool
     """may get traffic"""
@@ -1403,6 +1678,8 @@ class TaskStatus(_message.Message):
     finished_unix_ms: _builtins.int
     reported_unix_ms: _builtins.int
     pid: _builtins.int
+    balance_weight: _builtins.int
+    """of a service balanced by load: set by the leader, never reported; 0: not yet"""
     def __init__(
         self,
         *,
@@ -1416,10 +1693,11 @@ class TaskStatus(_message.Message):
         finished_unix_ms: _builtins.int = ...,
         reported_unix_ms: _builtins.int = ...,
         pid: _builtins.int = ...,
+        balance_weight: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["exit_code", b"exit_code", "finished_unix_ms", b"finished_unix_ms", "health", b"health", "message", b"message", "out_of_memory", b"out_of_memory", "pid", b"pid", "ready", b"ready", "reported_unix_ms", b"reported_unix_ms", "started_unix_ms", b"started_unix_ms", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance_weight", b"balance_weight", "exit_code", b"exit_code", "finished_unix_ms", b"finished_unix_ms", "health", b"health", "message", b"message", "out_of_memory", b"out_of_memory", "pid", b"pid", "ready", b"ready", "reported_unix_ms", b"reported_unix_ms", "started_unix_ms", b"started_unix_ms", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1438,6 +1716,8 @@ class Endpoint(_message.Message):
     ADDRESS_FIELD_NUMBER: _builtins.int
     READY_FIELD_NUMBER: _builtins.int
     NETWORKS_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    ZONE_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     task_name: _builtins.str
     service_id: _builtins.str
@@ -1445,6 +1725,10 @@ class Endpoint(_message.Message):
     address: _builtins.str
     ready: _builtins.bool
     """false: listed in DNS by its own name only"""
+    weight: _builtins.int
+    """its share where the policy weighs; 0: as 1"""
+    zone: _builtins.str
+    """of its host"""
     @_builtins.property
     def networks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """ids"""
@@ -1459,10 +1743,12 @@ class Endpoint(_message.Message):
         address: _builtins.str = ...,
         ready: _builtins.bool = ...,
         networks: _abc.Iterable[_builtins.str] | None = ...,
+        weight: _builtins.int = ...,
+        zone: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "networks", b"networks", "node_id", b"node_id", "ready", b"ready", "service_id", b"service_id", "task_id", b"task_id", "task_name", b"task_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "networks", b"networks", "node_id", b"node_id", "ready", b"ready", "service_id", b"service_id", "task_id", b"task_id", "task_name", b"task_name", "weight", b"weight", "zone", b"zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1502,6 +1788,7 @@ class Frontend(_message.Message):
     VIP_FIELD_NUMBER: _builtins.int
     PORTS_FIELD_NUMBER: _builtins.int
     NETWORKS_FIELD_NUMBER: _builtins.int
+    BALANCE_FIELD_NUMBER: _builtins.int
     NETWORK_ALIASES_FIELD_NUMBER: _builtins.int
     service_id: _builtins.str
     service: _builtins.str
@@ -1514,6 +1801,8 @@ class Frontend(_message.Message):
     def networks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """ids"""
 
+    @_builtins.property
+    def balance(self) -> Global___Balance: ...
     @_builtins.property
     def network_aliases(self) -> _containers.MessageMap[_builtins.str, Global___StringList]:
         """network id -> further DNS names, known within it only"""
@@ -1528,11 +1817,12 @@ class Frontend(_message.Message):
         vip: _builtins.str = ...,
         ports: _abc.Iterable[Global___PortSpec] | None = ...,
         networks: _abc.Iterable[_builtins.str] | None = ...,
+        balance: Global___Balance | None = ...,
         network_aliases: _abc.Mapping[_builtins.str, Global___StringList] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "network_aliases", b"network_aliases", "networks", b"networks", "ports", b"ports", "service", b"service", "service_id", b"service_id", "tenant", b"tenant", "vip", b"vip"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "balance", b"balance", "network_aliases", b"network_aliases", "networks", b"networks", "ports", b"ports", "service", b"service", "service_id", b"service_id", "tenant", b"tenant", "vip", b"vip"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1601,6 +1891,8 @@ class Lease(_message.Message):
         KIND_PUBLISHED_PORT: Lease._Kind.ValueType  # 4
         KIND_NODE_ORDINAL: Lease._Kind.ValueType  # 5
         KIND_NETWORK_ORDINAL: Lease._Kind.ValueType  # 6
+        KIND_FLOATING_ADDRESS: Lease._Kind.ValueType  # 7
+        """held by a node; "floating/192.0.2.10" """
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper): ...
     KIND_UNSPECIFIED: Lease.Kind.ValueType  # 0
@@ -1610,6 +1902,8 @@ class Lease(_message.Message):
     KIND_PUBLISHED_PORT: Lease.Kind.ValueType  # 4
     KIND_NODE_ORDINAL: Lease.Kind.ValueType  # 5
     KIND_NETWORK_ORDINAL: Lease.Kind.ValueType  # 6
+    KIND_FLOATING_ADDRESS: Lease.Kind.ValueType  # 7
+    """held by a node; "floating/192.0.2.10" """
 
     META_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
