@@ -37,6 +37,7 @@ class HostReport(_message.Message):
     CONDITIONS_FIELD_NUMBER: _builtins.int
     CONDITIONS_CHANGED_FIELD_NUMBER: _builtins.int
     ENCRYPTION_FIELD_NUMBER: _builtins.int
+    LOADS_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """counts up within a session, from 1"""
     network_revision: _builtins.int
@@ -69,6 +70,10 @@ class HostReport(_message.Message):
     def encryption(self) -> Global___EncryptionReport:
         """in the first report, and when it changed; absent: as before"""
 
+    @_builtins.property
+    def loads(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskLoad]:
+        """of tasks whose service is balanced by load, at a bounded rate"""
+
     def __init__(
         self,
         *,
@@ -84,14 +89,42 @@ class HostReport(_message.Message):
         conditions: _abc.Iterable[_objects_pb2.NodeCondition] | None = ...,
         conditions_changed: _builtins.bool = ...,
         encryption: Global___EncryptionReport | None = ...,
+        loads: _abc.Iterable[Global___TaskLoad] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "encryption", b"encryption"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "conditions", b"conditions", "conditions_changed", b"conditions_changed", "description", b"description", "encryption", b"encryption", "fairway_version", b"fairway_version", "feature_level", b"feature_level", "images", b"images", "images_changed", b"images_changed", "network_revision", b"network_revision", "sequence", b"sequence", "tasks", b"tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "conditions", b"conditions", "conditions_changed", b"conditions_changed", "description", b"description", "encryption", b"encryption", "fairway_version", b"fairway_version", "feature_level", b"feature_level", "images", b"images", "images_changed", b"images_changed", "loads", b"loads", "network_revision", b"network_revision", "sequence", b"sequence", "tasks", b"tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___HostReport: _TypeAlias = HostReport  # noqa: Y015
+
+@_typing.final
+class TaskLoad(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    CONNECTIONS_FIELD_NUMBER: _builtins.int
+    CPU_MILLIS_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    connections: _builtins.int
+    """TCP, that clients have to it"""
+    cpu_millis: _builtins.int
+    """thousandths of a core, lately"""
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        connections: _builtins.int = ...,
+        cpu_millis: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connections", b"connections", "cpu_millis", b"cpu_millis", "task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TaskLoad: _TypeAlias = TaskLoad  # noqa: Y015
 
 @_typing.final
 class EncryptionReport(_message.Message):
@@ -223,6 +256,7 @@ class HostItem(_message.Message):
     TASK_FIELD_NUMBER: _builtins.int
     VOLUME_FIELD_NUMBER: _builtins.int
     IMAGE_FIELD_NUMBER: _builtins.int
+    FLOATING_FIELD_NUMBER: _builtins.int
     key: _builtins.str
     @_builtins.property
     def cluster(self) -> _objects_pb2.Cluster:
@@ -246,6 +280,10 @@ class HostItem(_message.Message):
 
     @_builtins.property
     def image(self) -> _objects_pb2.Image: ...
+    @_builtins.property
+    def floating(self) -> _objects_pb2.Lease:
+        """of a floating address"""
+
     def __init__(
         self,
         *,
@@ -258,12 +296,13 @@ class HostItem(_message.Message):
         task: _objects_pb2.Task | None = ...,
         volume: _objects_pb2.Volume | None = ...,
         image: _objects_pb2.Image | None = ...,
+        floating: _objects_pb2.Lease | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "endpoint", b"endpoint", "frontend", b"frontend", "image", b"image", "item", b"item", "network", b"network", "node", b"node", "task", b"task", "volume", b"volume"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "endpoint", b"endpoint", "floating", b"floating", "frontend", b"frontend", "image", b"image", "item", b"item", "network", b"network", "node", b"node", "task", b"task", "volume", b"volume"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "endpoint", b"endpoint", "frontend", b"frontend", "image", b"image", "item", b"item", "key", b"key", "network", b"network", "node", b"node", "task", b"task", "volume", b"volume"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "endpoint", b"endpoint", "floating", b"floating", "frontend", b"frontend", "image", b"image", "item", b"item", "key", b"key", "network", b"network", "node", b"node", "task", b"task", "volume", b"volume"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_item: _TypeAlias = _typing.Literal["cluster", "node", "frontend", "endpoint", "network", "task", "volume", "image"]  # noqa: Y015
+    _WhichOneofReturnType_item: _TypeAlias = _typing.Literal["cluster", "node", "frontend", "endpoint", "network", "task", "volume", "image", "floating"]  # noqa: Y015
     _WhichOneofArgType_item: _TypeAlias = _typing.Literal["item", b"item"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_item) -> _WhichOneofReturnType_item | None: ...
 
