@@ -15,6 +15,7 @@ from pathlib import Path
 
 from raft.errors import DiskFull, MemberFault
 from raft.schema import KINDS
+from raft.wal_check import check_wal
 
 FILE_NAME = "cluster.sqlite"
 FORMAT = 1
@@ -70,6 +71,7 @@ def open_database(path: Path | str) -> sqlite3.Connection:
     try:
         if path != ":memory:":
             Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            check_wal(Path(path))
         database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=0.0)
         database.execute("pragma locking_mode=exclusive" if path == ":memory:" else "pragma journal_mode=wal")
         database.execute("pragma synchronous=full")

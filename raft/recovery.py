@@ -29,6 +29,7 @@ from raft.settings import Peer
 from raft.state_file import Applied, StateFile
 from raft.store import Store
 from raft.transaction import TRANSACTION_FORMAT
+from raft.wal_check import check_wal
 
 INDEX_STEP = 1_000_000  # at least, above what is known; for a clock that is wrong
 TERM_STEP = 1_000
@@ -58,6 +59,7 @@ class StoredMember:
 def read_member(state_folder: Path) -> StoredMember:
     """Reads a copy, so the member may run. MemberFault where its state is damaged or missing."""
     path = state_folder / FILE_NAME
+    check_wal(path)
     memory = open_database(":memory:")
     try:
         source = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
