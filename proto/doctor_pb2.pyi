@@ -649,6 +649,8 @@ class PeerObservation(_message.Message):
     NEIGHBOUR_FIELD_NUMBER: _builtins.int
     FORWARDING_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    UNDERLAY_NEIGHBOUR_FIELD_NUMBER: _builtins.int
+    ROUTE_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     neighbour_right: _builtins.bool
     """permanent, with the peer's tunnel MAC"""
@@ -660,6 +662,10 @@ class PeerObservation(_message.Message):
     """what is there, in words"""
     forwarding: _builtins.str
     error: _builtins.str
+    underlay_neighbour: _builtins.str
+    """what is suspicious of the underlay's neighbour entry, in words"""
+    route: _builtins.str
+    """to its tunnel address, in words"""
     @_builtins.property
     def underlay(self) -> Global___ProbeResult: ...
     @_builtins.property
@@ -681,10 +687,12 @@ class PeerObservation(_message.Message):
         neighbour: _builtins.str = ...,
         forwarding: _builtins.str = ...,
         error: _builtins.str = ...,
+        underlay_neighbour: _builtins.str = ...,
+        route: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["overlay", b"overlay", "overlay_large", b"overlay_large", "underlay", b"underlay"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "forwarding", b"forwarding", "forwarding_right", b"forwarding_right", "neighbour", b"neighbour", "neighbour_right", b"neighbour_right", "node_id", b"node_id", "overlay", b"overlay", "overlay_large", b"overlay_large", "route_right", b"route_right", "underlay", b"underlay"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "forwarding", b"forwarding", "forwarding_right", b"forwarding_right", "neighbour", b"neighbour", "neighbour_right", b"neighbour_right", "node_id", b"node_id", "overlay", b"overlay", "overlay_large", b"overlay_large", "route", b"route", "route_right", b"route_right", "underlay", b"underlay", "underlay_neighbour", b"underlay_neighbour"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
