@@ -1,19 +1,29 @@
-"""Addresses of interfaces, both ways, by pyroute2's classes."""
+"""Addresses of interfaces, both ways, packed by hand: every task's interface has some.
+
+Formats: the kernel's `include/uapi/linux/if_addr.h`.
+"""
 
 from __future__ import annotations
 
 import socket
+import struct
 from typing import NamedTuple
 
-from net.netlink import CREATE, REPLACE, Answer, Request
-from net.pyroute2_messages import decode, encode, ifaddrmsg, rtnl
+from net.netlink import CREATE, REPLACE, Answer, Request, attribute, attribute_map
+from net.pyroute2_messages import rtnl
+from net.route_messages import family_of, pack_address, unpack_address
 
 SCOPE_GLOBAL: int = rtnl.rt_scope["universe"]
 SCOPE_LINK: int = rtnl.rt_scope["link"]
 
+_HEADER = struct.Struct("=BBBBI")
+_IFA_ADDRESS, _IFA_LOCAL = 1, 2
+# No duplicate address detection, which would keep an IPv6 address from being used for a second (RFC 4862, 5.4).
+_IFA_F_NODAD = 0x02
+
 
 class Address(NamedTuple):
-    """An address as a /32 on an interface."""
+    """An address as a /32, or an IPv6 one as a /128, on an interface."""
 
     address: str
     scope: int
@@ -21,26 +31,32 @@ class Address(NamedTuple):
 
 
 def new_address(item: Address) -> Request:
-    pairs = [("IFA_LOCAL", item.address), ("IFA_ADDRESS", item.address)]
-    return Request(rtnl.RTM_NEWADDR, CREATE | REPLACE, _body(item, pairs), f"add address {item.address}")
+    packed = pack_address(item.address)
+    body = _header(item, _IFA_F_NODAD if len(packed) == 16 else 0)
+    body += attribute(_IFA_LOCAL, packed) + attribute(_IFA_ADDRESS, packed)
+    return Request(rtnl.RTM_NEWADDR, CREATE | REPLACE, body, f"add address {item.address}")
 
 
 def delete_address(item: Address) -> Request:
-    return Request(rtnl.RTM_DELADDR, 0, _body(item, [("IFA_LOCAL", item.address)]), f"remove address {item.address}")
+    body = _header(item, 0) + attribute(_IFA_LOCAL, pack_address(item.address))
+    return Request(rtnl.RTM_DELADDR, 0, body, f"remove address {item.address}")
 
 
-def list_addresses() -> Request:
-    return Request(rtnl.RTM_GETADDR, 0, encode(ifaddrmsg, family=socket.AF_INET), "list addresses")
+def list_addresses(device: int = 0) -> Request:
+    """Of every family; of one device only where its number is given (kernel 4.20)."""
+    return Request(rtnl.RTM_GETADDR, 0, _HEADER.pack(socket.AF_UNSPEC, 0, 0, 0, device), "list addresses")
 
 
 def read_address(answer: Answer) -> Address | None:
-    """None for what is not IPv4."""
-    message = decode(ifaddrmsg, answer)
-    local = message.get_attr("IFA_LOCAL")
-    if message["family"] != socket.AF_INET or local is None:
+    """None for what is of another family."""
+    family, _, _, scope, device = _HEADER.unpack_from(answer.body)
+    if family not in (socket.AF_INET, socket.AF_INET6):
         return None
-    return Address(local, message["scope"], message["index"])
+    found = attribute_map(answer.body, _HEADER.size)
+    local = found.get(_IFA_LOCAL) or found.get(_IFA_ADDRESS)
+    return Address(unpack_address(local), scope, device) if local else None
 
 
-def _body(item: Address, pairs: list[tuple[str, str]]) -> bytes:
-    return encode(ifaddrmsg, pairs, family=socket.AF_INET, prefixlen=32, scope=item.scope, index=item.device)
+def _header(item: Address, flags: int) -> bytes:
+    family = family_of(item.address)
+    return _HEADER.pack(family, 32 if family == socket.AF_INET else 128, flags, item.scope, item.device)

@@ -22,6 +22,7 @@ GATEWAY_ADDRESS_IPV6 = "fe80::1"
 IPV6_PREFIX_BITS = 96
 
 
+@lru_cache(maxsize=1 << 16)
 def ipv6_of(prefix: str, address: str) -> str:
     """The IPv6 address beside an IPv4 address of ours; `prefix` is the cluster's /96. "" where either is empty."""
     if not prefix or not address:
@@ -29,6 +30,7 @@ def ipv6_of(prefix: str, address: str) -> str:
     return str(ipaddress.IPv6Address(_prefix_number(prefix) + int(ipaddress.IPv4Address(address))))
 
 
+@lru_cache(maxsize=1 << 12)
 def ipv6_block_of(prefix: str, block: str) -> str:
     """The IPv6 block beside an IPv4 block: `fd00:1::/96` and `10.112.3.0/24` give `fd00:1::a70:300/120`."""
     if not prefix or not block:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -21,8 +21,12 @@ from net.errors import NetworkError
 from net.kernel import Kernel
 from net.model import Counters, DesiredNetwork
 from net.outside_changes import OutsideChanges
-from net.task_interfaces import TaskInterfaces
+from net.path_observer import PathObserver, payload_bytes
+from net.probe_socket import ProbeSocket
+from net.ruleset import RulesetChange
+from net.task_interfaces import Surroundings, TaskInterfaces
 from net.task_networks import TaskNetworks
+from proto.doctor_pb2 import ObservePathRequest, PathObservation
 
 log = logging.getLogger(__name__)
 
@@ -63,12 +67,16 @@ class Network:
         self._index = DesiredIndex()
         self._names = NameIndex()
         self._upstream = Upstream(self.counters, upstream_servers)
+        self.probes = ProbeSocket(self._addresses_of_hosts)
+        self._observer = PathObserver(interface_prefix, run_folder, self.counters, self._probe, self._differences)
         self._kernel: Kernel | None = None
         self._tasks = TaskNetworks(run_folder, interface_prefix)
         self._kernel_lock = trio.Lock()
         self._pending: Change | None = None  # applied to the index, not yet to the kernel
         self._applied = trio.Event()
         self._changed_outside = trio.Event()
+        self._hosts_known: DesiredNetwork | None = None
+        self._host_addresses: set[str] = set()
         self._tunnel_address = ""
         self._tunnel_changed = trio.Event()
 
@@ -85,6 +93,7 @@ class Network:
             nursery.start_soon(self._serve_at_tunnel, server)
             nursery.start_soon(self._check_forever)
             nursery.start_soon(self._listen)
+            nursery.start_soon(self.probes.run)
             task_status.started()
 
     async def apply(self, desired: DesiredNetwork) -> None:
@@ -122,9 +131,8 @@ class Network:
                 f"make the network of task {task_id}: the settings of the cluster's network did not "
                 f"arrive within {FIRST_APPLY_SECONDS_MAX:.0f} s"
             )
-        mtu_bytes = self._open_kernel().overlay.mtu_bytes
-        source = self._tunnel_address
-        return await self._tasks.with_one(task_id, lambda tasks: tasks.create(task_id, address, mtu_bytes, source))
+        around = self._surroundings()
+        return await self._tasks.with_one(task_id, lambda tasks: tasks.create(task_id, address, around))
 
     async def delete_task_network(self, task_id: str) -> None:
         """Takes a task's namespace file and interface away. Repeatable."""
@@ -173,6 +181,38 @@ class Network:
             log.warning("the kernel differed from the desired network and was repaired: %s", words)
         return found
 
+    async def observe_path(self, request: ObservePathRequest) -> PathObservation:
+        """What this host sees of a path, with live probes; takes a few seconds at most. Raises NetworkError."""
+        desired = self._index.desired
+        if desired is None:
+            raise NetworkError("look at a path: the settings of the cluster's network did not arrive yet")
+        return await self._observer.observe(desired, request)
+
+    async def _differences(self) -> tuple[list[str], RulesetChange]:
+        async with self._kernel_lock:
+            desired = self._index.desired
+            if desired is None:
+                return [], RulesetChange()
+            return await trio.to_thread.run_sync(self._open_kernel().differences, desired)
+
+    async def _probe(self, address: str, packet_bytes: int) -> float | None:
+        """Round trip of a packet of this size that must not be cut on its way."""
+        return await self.probes.probe(address, payload_bytes(address, packet_bytes), True)
+
+    @property
+    def desired(self) -> DesiredNetwork | None:
+        """What was applied last."""
+        return self._index.desired
+
+    def _addresses_of_hosts(self) -> Collection[str]:
+        """Whose probes are answered: by underlay and by overlay."""
+        desired = self._index.desired
+        if desired is not self._hosts_known:
+            self._hosts_known = desired
+            hosts = desired.hosts if desired is not None else ()
+            self._host_addresses = {each for host in hosts for each in (host.address, host.tunnel_address)}
+        return self._host_addresses
+
     async def remove(self) -> None:
         """Takes everything of ours away: for a host that leaves its cluster. Tasks must have ended."""
         for task_id in await self.list_task_networks():
@@ -199,10 +239,10 @@ class Network:
 
     async def _check_tasks(self, desired: DesiredNetwork) -> list[str]:
         """Removes what belongs to no task and makes lost interfaces of tasks anew."""
-        mtu_bytes, source = self._open_kernel().overlay.mtu_bytes, self._tunnel_address
+        around = self._surroundings()
 
         def work(tasks: TaskInterfaces) -> list[str]:
-            return tasks.clean() + tasks.mend(desired.tasks, mtu_bytes, source)
+            return tasks.clean() + tasks.mend(desired.tasks, around)
 
         # In one go: what is deleted meanwhile must not be made again.
         return await self._tasks.with_all(work)
@@ -252,6 +292,10 @@ class Network:
                     nursery.start_soon(server.serve, self._tunnel_address)
                 await changed.wait()
                 nursery.cancel_scope.cancel()
+
+    def _surroundings(self) -> Surroundings:
+        overlay = self._open_kernel().overlay
+        return Surroundings(overlay.mtu_bytes, self._tunnel_address, overlay.ipv6_prefix)
 
     def _open_kernel(self) -> Kernel:
         if self._kernel is None:

@@ -8,12 +8,14 @@ import socket
 from pathlib import Path
 
 from net import address_messages as addresses
+from net import ipv6_support
 from net import link_messages as links
 from net import route_messages as routes
 from net import rule_messages as rules
 from net import tunnel_messages as tunnels
 from net.differences import ADDRESS, DEVICE, FORWARDING_ENTRY, NEIGHBOUR, ROUTE, RULE, Difference, of_kind
 from net.errors import KernelRefused, NetworkError
+from net.ipv6_support import without_ipv6
 from net.model import DesiredNetwork
 from net.netlink import PROTOCOL_ROUTE, Netlink, Request
 from net.overlay_plan import Overlay, mtu_bytes, overlay_of, replacing, tunnel_differences
@@ -40,6 +42,8 @@ class OverlayDevice:
     def __init__(self, name: str) -> None:
         self.name = name
         self.mtu_bytes = 0  # of tasks' interfaces; 0 before the first `apply`
+        self.ipv6_prefix = ""  # of tasks' IPv6 addresses; empty: they have none
+        self.ipv6_lacking = ""  # why they have none although the cluster has, in words
         self._netlink = Netlink(PROTOCOL_ROUTE)
         self._device = 0
         self._applied: Overlay | None = None
@@ -50,10 +54,10 @@ class OverlayDevice:
     def apply(self, desired: DesiredNetwork, *, compare: bool) -> list[str]:
         """Brings the overlay to the desired state; with `compare`, by what the kernel lists, else by what was
         applied before. Returns the differences that were repaired, in words. Raises KernelRefused."""
-        found = []
+        found: list[str] = []
         if compare or self._applied is None:
             found += self._apply_device(desired)
-        wanted = overlay_of(desired, self._device)
+        wanted = overlay_of(self._possible(desired), self._device)
         present = self._observe() if compare or self._applied is None else self._applied
         requests, words = _steps(wanted, present)
         # Until it is done, nothing is known of the kernel.
@@ -73,7 +77,7 @@ class OverlayDevice:
         shape = (config.vxlan_id, config.vxlan_port, local.address, local.tunnel_mac)
         words = tunnel_differences(link, *shape, _settings(), self.mtu_bytes or link.mtu_bytes)
         found = of_kind(DEVICE, (f"device {self.name}: {each}" for part in words for each in part))
-        requests, missing = _steps(overlay_of(desired, link.number), self._observe())
+        requests, missing = _steps(overlay_of(self._possible(desired), link.number), self._observe())
         return [*found, *missing] if requests else list(found)
 
     def remove(self) -> None:
@@ -91,10 +95,14 @@ class OverlayDevice:
 
     def _apply_device(self, desired: DesiredNetwork) -> list[str]:
         config, local = desired.config, desired.local
-        self.mtu_bytes = mtu_bytes(config.mtu_bytes, self._underlay_mtu_bytes(local.address))
+        self.mtu_bytes = mtu_bytes(config.mtu_bytes, self._underlay_mtu_bytes(local.address), local.address)
+        lacking = ipv6_support.lacking(desired, self.mtu_bytes)
+        if lacking and lacking != self.ipv6_lacking:
+            log.warning("%s", lacking)
+        self.ipv6_lacking, self.ipv6_prefix = lacking, "" if lacking else config.ipv6_prefix
         settings = _settings()
         shape = (config.vxlan_id, config.vxlan_port, local.address, local.tunnel_mac)
-        found = []
+        found: list[str] = []
         link = self._find(self.name)
         if link is not None:
             anew, _ = tunnel_differences(link, *shape, settings, self.mtu_bytes)
@@ -111,7 +119,7 @@ class OverlayDevice:
         _, set_only = tunnel_differences(link, *shape, settings, self.mtu_bytes)
         if set_only:
             found += of_kind(DEVICE, (f"device {self.name}: {words}" for words in set_only))
-            if Path("/proc/net/if_inet6").exists():
+            if ipv6_support.is_there():
                 self._netlink.ask(links.without_ipv6_address(link.number, link.name))
             self._netlink.ask(
                 links.set_link(
@@ -122,8 +130,13 @@ class OverlayDevice:
                     settings=settings,
                 )
             )
+        if self.ipv6_prefix and ipv6_support.turn_on(link.name):
+            found.append(Difference(DEVICE, f"device {self.name}: IPv6 was off"))
         self._device = link.number
         return found
+
+    def _possible(self, desired: DesiredNetwork) -> DesiredNetwork:
+        return without_ipv6(desired) if self.ipv6_lacking else desired
 
     def _make(self, desired: DesiredNetwork) -> None:
         config, local = desired.config, desired.local
@@ -147,14 +160,15 @@ class OverlayDevice:
         overlay = Overlay()
         link = self._find(self.name)
         device = link.number if link else 0
-        overlay.rules = {rule for each in dump(rules.list_rules()) if (rule := rules.read_rule(each))}
-        for answer in dump(routes.list_routes()):
-            route = routes.read_route(answer)
-            if route is not None and not _leads_to_task(route, device):
-                overlay.routes.add(route)
+        for family in (socket.AF_INET, socket.AF_INET6) if ipv6_support.is_there() else (socket.AF_INET,):
+            overlay.rules.update(rule for each in dump(rules.list_rules(family)) if (rule := rules.read_rule(each)))
+            for answer in dump(routes.list_routes(family)):
+                route = routes.read_route(answer)
+                if route is not None and not _leads_to_task(route, device):
+                    overlay.routes.add(route)
         if not device:
             return overlay
-        for answer in dump(addresses.list_addresses()):
+        for answer in dump(addresses.list_addresses(device)):
             address = addresses.read_address(answer)
             if address is not None and address.device == device:
                 overlay.addresses.add(address)
@@ -206,7 +220,7 @@ def _settings() -> dict[int, int]:
 def _leads_to_task(route: Route, device: int) -> bool:
     return (
         route.table == TABLE_MAIN
-        and route.destination.endswith("/32")
+        and route.destination.endswith(("/32", "/128"))
         and route.device not in (0, device)
         and not route.gateway
     )

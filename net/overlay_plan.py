@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import socket
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from functools import partial
+from typing import NamedTuple, Protocol, TypeVar
 
 from net.address_messages import SCOPE_GLOBAL, SCOPE_LINK, Address
-from net.addresses import GATEWAY_ADDRESS
+from net.addresses import GATEWAY_ADDRESS, ipv6_block_of, ipv6_of
 from net.chains_plan import MARK_MASK, host_mark
 from net.model import DesiredNetwork, Host
 from net.route_messages import (
@@ -21,7 +23,8 @@ from net.route_messages import (
 from net.rule_messages import GOTO, LOOKUP, NOP, Rule
 from net.tunnel_messages import Link
 
-TUNNEL_OVERHEAD_BYTES = 50
+# Outer Ethernet-less: IP, UDP and VXLAN headers, and the inner Ethernet header (RFC 7348, section 5).
+TUNNEL_OVERHEAD_BYTES, TUNNEL_OVERHEAD_IPV6_BYTES = 50, 70
 RETURN_TABLE_FIRST = 0x46570000  # "FW": the table of host N is this plus N
 PREFERENCE_SKIP, PREFERENCE_RETURN, PREFERENCE_END = 9000, 9001, 9002
 
@@ -45,42 +48,65 @@ class Keyed(Protocol):
 K = TypeVar("K", bound=Keyed)
 
 
+class _Family(NamedTuple):
+    """How one of the two families says what a host needs."""
+
+    number: int
+    everywhere: str
+    address: Callable[[str], str]  # of an IPv4 address of ours
+    block: Callable[[str], str]  # of a block or pool
+
+
+def _families(ipv6_prefix: str) -> list[_Family]:
+    families = [_Family(socket.AF_INET, "0.0.0.0/0", str, str)]
+    if ipv6_prefix:
+        address = partial(ipv6_of, ipv6_prefix)
+        families.append(_Family(socket.AF_INET6, "::/0", address, partial(ipv6_block_of, ipv6_prefix)))
+    return families
+
+
 def overlay_of(desired: DesiredNetwork, device: int) -> Overlay:
     """What the VXLAN device number `device` needs."""
-    local = desired.local
-    overlay = Overlay()
-    overlay.addresses = {
-        Address(local.tunnel_address, SCOPE_GLOBAL, device),
-        Address(GATEWAY_ADDRESS, SCOPE_LINK, device),
-    }
-    overlay.routes = {
-        Route(TABLE_MAIN, desired.config.vip_pool, ROUTE_UNICAST, "", device, local.tunnel_address),
-        Route(TABLE_MAIN, local.block, ROUTE_UNREACHABLE, "", 0, ""),
-        Route(TABLE_MAIN, desired.config.host_pool, ROUTE_UNREACHABLE, "", 0, ""),
-    }
-    # One rule lets packets without our mark skip the list of hosts.
-    overlay.rules = {
-        Rule(PREFERENCE_SKIP, 0, MARK_MASK, GOTO, 0, PREFERENCE_END),
-        Rule(PREFERENCE_END, 0, 0, NOP, 0, 0),
-    }
-    for host in desired.hosts:
-        if host.node_id != local.node_id:
-            _add_host(overlay, host, local, device)
+    overlay = Overlay(addresses={Address(GATEWAY_ADDRESS, SCOPE_LINK, device)})
+    others = [host for host in desired.hosts if host.node_id != desired.local.node_id]
+    for family in _families(desired.config.ipv6_prefix):
+        _add_local(overlay, desired, family, device)
+        source = family.address(desired.local.tunnel_address)
+        for host in others:
+            _add_host(overlay, host, source, family, device)
+    overlay.forwardings = {Forwarding(device, host.tunnel_mac, host.address) for host in others}
     return overlay
 
 
-def _add_host(overlay: Overlay, host: Host, local: Host, device: int) -> None:
-    tunnel, table = host.tunnel_address, RETURN_TABLE_FIRST + host.ordinal
-    overlay.routes.add(Route(TABLE_MAIN, host.block, ROUTE_UNICAST, tunnel, device, local.tunnel_address))
-    overlay.routes.add(Route(table, "0.0.0.0/0", ROUTE_UNICAST, tunnel, device, ""))
+def _add_local(overlay: Overlay, desired: DesiredNetwork, family: _Family, device: int) -> None:
+    config, local = desired.config, desired.local
+    source = family.address(local.tunnel_address)
+    overlay.addresses.add(Address(source, SCOPE_GLOBAL, device))
+    overlay.routes |= {
+        Route(TABLE_MAIN, family.block(config.vip_pool), ROUTE_UNICAST, "", device, source),
+        Route(TABLE_MAIN, family.block(local.block), ROUTE_UNREACHABLE, "", 0, ""),
+        Route(TABLE_MAIN, family.block(config.host_pool), ROUTE_UNREACHABLE, "", 0, ""),
+    }
+    # One rule lets packets without our mark skip the list of hosts.
+    overlay.rules |= {
+        Rule(PREFERENCE_SKIP, 0, MARK_MASK, GOTO, 0, PREFERENCE_END, family.number),
+        Rule(PREFERENCE_END, 0, 0, NOP, 0, 0, family.number),
+    }
+
+
+def _add_host(overlay: Overlay, host: Host, source: str, family: _Family, device: int) -> None:
+    tunnel, table = family.address(host.tunnel_address), RETURN_TABLE_FIRST + host.ordinal
+    overlay.routes.add(Route(TABLE_MAIN, family.block(host.block), ROUTE_UNICAST, tunnel, device, source))
+    overlay.routes.add(Route(table, family.everywhere, ROUTE_UNICAST, tunnel, device, ""))
     overlay.neighbours.add(Neighbour(device, tunnel, host.tunnel_mac))
-    overlay.forwardings.add(Forwarding(device, host.tunnel_mac, host.address))
-    overlay.rules.add(Rule(PREFERENCE_RETURN, host_mark(host.ordinal), MARK_MASK, LOOKUP, table, 0))
+    mark = host_mark(host.ordinal)
+    overlay.rules.add(Rule(PREFERENCE_RETURN, mark, MARK_MASK, LOOKUP, table, 0, family.number))
 
 
-def mtu_bytes(configured: int, underlay: int) -> int:
-    """Of the VXLAN device and of every task."""
-    return configured or max(576, underlay - TUNNEL_OVERHEAD_BYTES)
+def mtu_bytes(configured: int, underlay: int, address: str) -> int:
+    """Of the VXLAN device and of every task; `address` is the host's own on the underlay."""
+    overhead = TUNNEL_OVERHEAD_IPV6_BYTES if ":" in address else TUNNEL_OVERHEAD_BYTES
+    return configured or max(576, underlay - overhead)
 
 
 def tunnel_differences(

@@ -35,6 +35,7 @@ _NEIGHBOUR_PERMANENT = 0x80
 _NEIGHBOUR_SELF = 0x02
 _ONLINK = 4
 _FAMILY_BRIDGE = 7
+_NOWHERE = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}  # noqa: S104 - as a destination
 _ROUTE_HEADER = struct.Struct("=BBBBBBBBI")
 _NEIGHBOUR_HEADER = struct.Struct("=BBHiHBB")
 
@@ -83,16 +84,27 @@ def pack_mac(mac: str) -> bytes:
 
 
 def pack_address(address: str) -> bytes:
-    return socket.inet_aton(address)
+    """4 bytes, or 16 of an IPv6 address."""
+    return socket.inet_pton(socket.AF_INET6, address) if ":" in address else socket.inet_aton(address)
+
+
+def unpack_address(packed: bytes) -> str:
+    return socket.inet_ntoa(packed) if len(packed) == 4 else socket.inet_ntop(socket.AF_INET6, packed)
+
+
+def family_of(address: str) -> socket.AddressFamily:
+    """Of an address or a CIDR."""
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 
 def _route_body(item: Route) -> bytes:
     destination, length = item.destination.split("/")
-    scope = _SCOPE_LINK if item.kind == ROUTE_UNICAST and not item.gateway else _SCOPE_GLOBAL
+    family = family_of(destination)
+    # IPv6 routes have no scope.
+    linked = item.kind == ROUTE_UNICAST and not item.gateway and family == socket.AF_INET
     flags = _ONLINK if item.gateway else 0
-    body = _ROUTE_HEADER.pack(
-        socket.AF_INET, int(length), 0, 0, min(item.table, 252), PROTOCOL, scope, item.kind, flags
-    )
+    scope = _SCOPE_LINK if linked else _SCOPE_GLOBAL
+    body = _ROUTE_HEADER.pack(family, int(length), 0, 0, min(item.table, 252), PROTOCOL, scope, item.kind, flags)
     body += u32(15, item.table)
     if length != "0":
         body += attribute(1, pack_address(destination))
@@ -119,49 +131,51 @@ def delete_route(item: Route) -> Request:
     return Request(DELROUTE, 0, _route_body(item), f"remove route {item.destination} from table {item.table}")
 
 
-def list_routes() -> Request:
+def list_routes(family: socket.AddressFamily) -> Request:
     """Routes of all tables with our protocol number; older kernels send others too."""
-    header = _ROUTE_HEADER.pack(socket.AF_INET, 0, 0, 0, 0, PROTOCOL, 0, 0, 0)
+    header = _ROUTE_HEADER.pack(family, 0, 0, 0, 0, PROTOCOL, 0, 0, 0)
     return Request(GETROUTE, 0, header, "list routes")
 
 
 def read_route(answer: Answer) -> Route | None:
     family, length, _, _, table, protocol, _, kind, _ = _ROUTE_HEADER.unpack_from(answer.body)
-    if family != socket.AF_INET or protocol != PROTOCOL:
+    if family not in _NOWHERE or protocol != PROTOCOL:
         return None
     found = attribute_map(answer.body, 12)
     if 15 in found:
         table = struct.unpack("=I", found[15])[0]
-    destination = socket.inet_ntoa(found.get(1, b"\0\0\0\0"))
-    gateway = socket.inet_ntoa(found[5]) if 5 in found else ""
-    device = struct.unpack("=I", found[4])[0] if 4 in found else 0
-    source = socket.inet_ntoa(found[7]) if 7 in found else ""
+    destination = unpack_address(found[1]) if 1 in found else _NOWHERE[family]
+    gateway = unpack_address(found[5]) if 5 in found else ""
+    # IPv6 gives routes that lead nowhere the loopback as their device.
+    device = struct.unpack("=I", found[4])[0] if 4 in found and kind == ROUTE_UNICAST else 0
+    source = unpack_address(found[7]) if 7 in found else ""
     return Route(table, f"{destination}/{length}", kind, gateway, device, source)
 
 
 def new_neighbour(item: Neighbour) -> Request:
-    body = _NEIGHBOUR_HEADER.pack(socket.AF_INET, 0, 0, item.device, _NEIGHBOUR_PERMANENT, 0, 0)
+    body = _NEIGHBOUR_HEADER.pack(family_of(item.address), 0, 0, item.device, _NEIGHBOUR_PERMANENT, 0, 0)
     body += attribute(1, pack_address(item.address)) + attribute(2, pack_mac(item.mac))
     return Request(NEWNEIGHBOUR, CREATE | REPLACE, body, f"add neighbour {item.address} at {item.mac}")
 
 
 def delete_neighbour(item: Neighbour) -> Request:
-    body = _NEIGHBOUR_HEADER.pack(socket.AF_INET, 0, 0, item.device, 0, 0, 0)
+    body = _NEIGHBOUR_HEADER.pack(family_of(item.address), 0, 0, item.device, 0, 0, 0)
     body += attribute(1, pack_address(item.address))
     return Request(DELNEIGHBOUR, 0, body, f"remove neighbour {item.address}")
 
 
 def list_neighbours(device: int) -> Request:
-    header = _NEIGHBOUR_HEADER.pack(socket.AF_INET, 0, 0, 0, 0, 0, 0)
+    """Of every family."""
+    header = _NEIGHBOUR_HEADER.pack(socket.AF_UNSPEC, 0, 0, 0, 0, 0, 0)
     return Request(GETNEIGHBOUR, 0, header + u32(8, device), "list neighbours")
 
 
 def read_neighbour(answer: Answer) -> Neighbour | None:
     family, _, _, device, state, _, _ = _NEIGHBOUR_HEADER.unpack_from(answer.body)
     found = attribute_map(answer.body, 12)
-    if family != socket.AF_INET or not state & _NEIGHBOUR_PERMANENT or 1 not in found or 2 not in found:
+    if family not in _NOWHERE or not state & _NEIGHBOUR_PERMANENT or 1 not in found or 2 not in found:
         return None
-    return Neighbour(device, socket.inet_ntoa(found[1]), found[2].hex(":"))
+    return Neighbour(device, unpack_address(found[1]), found[2].hex(":"))
 
 
 def new_forwarding(item: Forwarding) -> Request:
@@ -187,5 +201,5 @@ def read_forwarding(answer: Answer) -> Forwarding | None:
     found = attribute_map(answer.body, 12)
     if family != _FAMILY_BRIDGE or 2 not in found:
         return None
-    address = socket.inet_ntoa(found[1]) if len(found.get(1, b"")) == 4 else ""
+    address = unpack_address(found[1]) if len(found.get(1, b"")) in (4, 16) else ""
     return Forwarding(device, found[2].hex(":"), address)

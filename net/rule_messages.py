@@ -15,11 +15,13 @@ NOP: int = rules.FR_ACT_NOP
 
 _TABLE_COMPAT = 252  # what the header's byte says of a table that does not fit into it
 _HEADER_BYTES = 12
+_WORDS = {socket.AF_INET: "routing", socket.AF_INET6: "IPv6 routing"}
 _NUMBERS = {name: number for number, name, _ in fibmsg.nla_map}
 
 
 class Rule(NamedTuple):
-    """A routing rule of ours; `table` 0 where it is not a look-up, `target` 0 where it is not a goto."""
+    """A routing rule of ours; `table` 0 where it is not a look-up, `target` 0 where it is not a goto. The two
+    families have rules of their own."""
 
     preference: int
     mark: int
@@ -27,6 +29,7 @@ class Rule(NamedTuple):
     action: int
     table: int
     target: int
+    family: int = socket.AF_INET
 
 
 def _body(item: Rule) -> bytes:
@@ -37,28 +40,28 @@ def _body(item: Rule) -> bytes:
         pairs.append(("FRA_TABLE", item.table))
     if item.target:
         pairs.append(("FRA_GOTO", item.target))
-    return encode(fibmsg, pairs, family=socket.AF_INET, table=min(item.table, _TABLE_COMPAT), action=item.action)
+    return encode(fibmsg, pairs, family=item.family, table=min(item.table, _TABLE_COMPAT), action=item.action)
 
 
 def new_rule(item: Rule) -> Request:
-    asked = f"add routing rule {item.preference} for mark {item.mark:#x}"
+    asked = f"add {_WORDS[item.family]} rule {item.preference} for mark {item.mark:#x}"
     return Request(rtnl.RTM_NEWRULE, CREATE | EXCLUSIVE, _body(item), asked)
 
 
 def delete_rule(item: Rule) -> Request:
-    asked = f"remove routing rule {item.preference} for mark {item.mark:#x}"
+    asked = f"remove {_WORDS[item.family]} rule {item.preference} for mark {item.mark:#x}"
     return Request(rtnl.RTM_DELRULE, 0, _body(item), asked)
 
 
-def list_rules() -> Request:
-    return Request(rtnl.RTM_GETRULE, 0, encode(fibmsg, family=socket.AF_INET), "list routing rules")
+def list_rules(family: socket.AddressFamily) -> Request:
+    return Request(rtnl.RTM_GETRULE, 0, encode(fibmsg, family=family), "list routing rules")
 
 
 def read_rule(answer: Answer) -> Rule | None:
     """None for a rule that is not ours."""
     family, table, action = answer.body[0], answer.body[4], answer.body[7]
     found = attribute_map(answer.body, _HEADER_BYTES)
-    if family != socket.AF_INET or found.get(_NUMBERS["FRA_PROTOCOL"]) != bytes([PROTOCOL]):
+    if family not in (socket.AF_INET, socket.AF_INET6) or found.get(_NUMBERS["FRA_PROTOCOL"]) != bytes([PROTOCOL]):
         return None
 
     def number(name: str) -> int:
@@ -72,4 +75,5 @@ def read_rule(answer: Answer) -> Rule | None:
         action,
         table if action == LOOKUP else 0,
         number("FRA_GOTO"),
+        family,
     )

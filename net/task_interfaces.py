@@ -1,7 +1,8 @@
 """Interfaces of tasks: a namespace and a veth pair each, made in a few netlink round trips.
 
 A task has its address as a /32, one permanent neighbour (the link-local gateway) and a default route to it;
-the host has a route to the /32 and a permanent neighbour: neither side ever asks by ARP.
+the host has a route to the /32 and a permanent neighbour: neither side ever asks by ARP. Its IPv6 address, a /128, has
+the same; no router advertisement or duplicate address detection is waited for.
 """
 
 from __future__ import annotations
@@ -12,11 +13,20 @@ import os
 import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+from net import ipv6_support
 from net import link_messages as links
 from net import route_messages as routes
-from net.address_messages import SCOPE_GLOBAL, Address, new_address
-from net.addresses import GATEWAY_ADDRESS, GATEWAY_MAC, task_interface, task_mac
+from net.address_messages import SCOPE_GLOBAL, SCOPE_LINK, Address, new_address
+from net.addresses import (
+    GATEWAY_ADDRESS,
+    GATEWAY_ADDRESS_IPV6,
+    GATEWAY_MAC,
+    ipv6_of,
+    task_interface,
+    task_mac,
+)
 from net.differences import INTERFACE, Difference, of_kind
 from net.errors import KernelRefused, NetworkError
 from net.link_messages import LinkBrief
@@ -28,8 +38,18 @@ from net.route_messages import ROUTE_UNICAST, TABLE_MAIN, Neighbour, Route
 log = logging.getLogger(__name__)
 
 # Directly after an address: the default route through the link-local gateway, wherever that is.
-_DEFAULT = "0.0.0.0/0"
+_DEFAULT, _DEFAULT_IPV6 = "0.0.0.0/0", "::/0"
 _MOUNTED_FOLDER = "netns"
+# Of a task's interface: no link-local address of its own, which nothing needs, and no router but ours.
+_INSIDE_IPV6 = (("addr_gen_mode", 1), ("accept_ra", 0), ("accept_dad", 0))
+
+
+class Surroundings(NamedTuple):
+    """What all tasks of a host share."""
+
+    mtu_bytes: int
+    source: str  # the address that the host itself uses towards tasks
+    ipv6_prefix: str  # empty: tasks have no IPv6 address
 
 
 class TaskInterfaces:
@@ -39,7 +59,7 @@ class TaskInterfaces:
         self._folder = run_folder / _MOUNTED_FOLDER
         self._prefix = prefix
         self._netlink = Netlink(PROTOCOL_ROUTE)
-        self._ipv6 = Path("/proc/net/if_inet6").exists()
+        self._has_ipv6 = ipv6_support.is_there()
 
     def close(self) -> None:
         self._netlink.close()
@@ -49,30 +69,27 @@ class TaskInterfaces:
             raise NetworkError(f"task id {task_id!r} cannot be a file name")
         return self._folder / task_id
 
-    def create(self, task_id: str, address: str, mtu_bytes: int, source: str) -> Path:
-        """Makes what is missing of a task's network; on an error nothing of it is left behind.
-
-        `source` is the address that the host itself uses towards the task. Raises KernelRefused.
-        """
+    def create(self, task_id: str, address: str, around: Surroundings) -> Path:
+        """Makes what is missing of a task's network; on an error nothing of it is left behind. Raises NetworkError."""
         path = self.path(task_id)
         self._folder.mkdir(parents=True, exist_ok=True)
         name = task_interface(self._prefix, task_id)
         fresh = not is_namespace(path)
         # The host's end comes up last of all: where it is up, only what the host knows of it can be missing.
         if not fresh and self._is_up(name):
-            if not self._has_route(name, address):
-                self._set_up_host(name, task_id, address, source)
+            if not self._has_routes(name, address, around.ipv6_prefix):
+                self._set_up_host(name, task_id, address, around)
             return path
         try:
             if fresh:
                 self._remove_link(name)
-                inside = make_namespace(path, lambda: Netlink(PROTOCOL_ROUTE))
+                inside = make_namespace(path, self._enter)
             else:
-                inside = within_namespace(path, lambda: Netlink(PROTOCOL_ROUTE))
+                inside = within_namespace(path, self._enter)
             with inside:
-                self._connect(path, name, address, mtu_bytes)
-                self._set_up_inside(inside, address)
-            self._set_up_host(name, task_id, address, source)
+                self._connect(path, name, address, around.mtu_bytes)
+                self._set_up_inside(inside, address, around.ipv6_prefix)
+            self._set_up_host(name, task_id, address, around)
         except BaseException:
             if fresh:
                 self._discard(task_id)
@@ -87,7 +104,7 @@ class TaskInterfaces:
 
     def addresses(self) -> dict[str, str]:
         """Task id -> address of every task network on this host; "" where its interface is gone."""
-        by_device = {route.device: route.destination.split("/")[0] for route in self._task_routes()}
+        by_device = {route.device: route.destination.split("/")[0] for route in self._task_routes(socket.AF_INET)}
         numbers = {link.name: link.number for link in self._links()}
         found = {}
         for path in self._files():
@@ -96,13 +113,19 @@ class TaskInterfaces:
                 found[path.name] = by_device.get(number, "")
         return found
 
-    def mend(self, tasks: Sequence[LocalTask], mtu_bytes: int, source: str) -> list[str]:
+    def mend(self, tasks: Sequence[LocalTask], around: Surroundings) -> list[str]:
         """Makes lost interfaces and routes of existing namespaces anew; returns which, in words."""
         present = self.addresses()
-        lost = [task for task in tasks if present.get(task.task_id, task.address) != task.address]
-        for task in lost:
-            self.create(task.task_id, task.address, mtu_bytes, source)
-        return [*of_kind(INTERFACE, (f"lost interface of task {task.task_id}" for task in lost))]
+        prefix = around.ipv6_prefix
+        routed = {route.destination for route in self._task_routes(socket.AF_INET6)} if prefix else set()
+        lost = []
+        for task in tasks:
+            known = present.get(task.task_id)
+            routeless = prefix and f"{ipv6_of(prefix, task.address)}/128" not in routed
+            if known is not None and (known != task.address or routeless):
+                lost.append(task)
+                self.create(task.task_id, task.address, around)
+        return list(of_kind(INTERFACE, (f"lost interface of task {task.task_id}" for task in lost)))
 
     def clean(self) -> list[str]:
         """Removes interfaces and files that belong to no task any more; returns what, in words."""
@@ -130,21 +153,34 @@ class TaskInterfaces:
     def _links(self) -> list[LinkBrief]:
         return [links.read_link(answer) for answer in self._netlink.dump(links.list_links())]
 
-    def _task_routes(self) -> list[Route]:
-        found = (routes.read_route(answer) for answer in self._netlink.dump(routes.list_routes()))
+    def _task_routes(self, family: socket.AddressFamily) -> list[Route]:
+        found = (routes.read_route(answer) for answer in self._netlink.dump(routes.list_routes(family)))
         return [
             route
             for route in found
-            if route is not None and route.table == TABLE_MAIN and route.destination.endswith("/32")
+            if route is not None and route.table == TABLE_MAIN and route.destination.endswith(("/32", "/128"))
         ]
 
     def _is_up(self, name: str) -> bool:
         answer = self._netlink.get(links.get_link(name))
         return answer is not None and links.read_link(answer).up
 
-    def _has_route(self, name: str, address: str) -> bool:
+    def _has_routes(self, name: str, address: str, ipv6_prefix: str) -> bool:
         number = socket.if_nametoindex(name)
-        return any(route.device == number and route.destination == f"{address}/32" for route in self._task_routes())
+        wanted = [(socket.AF_INET, f"{address}/32")]
+        if ipv6_prefix:
+            wanted.append((socket.AF_INET6, f"{ipv6_of(ipv6_prefix, address)}/128"))
+        return all(
+            any(route.device == number and route.destination == destination for route in self._task_routes(family))
+            for family, destination in wanted
+        )
+
+    def _enter(self) -> Netlink:
+        """Runs in a task's namespace, before its interface is there to take these settings over."""
+        if self._has_ipv6:
+            for name, value in _INSIDE_IPV6:
+                ipv6_support.write_setting("default", name, value)
+        return Netlink(PROTOCOL_ROUTE)
 
     def _connect(self, path: Path, name: str, address: str, mtu_bytes: int) -> None:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -161,23 +197,27 @@ class TaskInterfaces:
         finally:
             os.close(descriptor)
 
-    def _set_up_inside(self, inside: Netlink, address: str) -> None:
+    def _set_up_inside(self, inside: Netlink, address: str, ipv6_prefix: str) -> None:
         answer = inside.get(links.get_link("eth0"))
         if answer is None:
             raise NetworkError(f"the task's end of the interface for {address} vanished while it was set up")
         number = links.read_link(answer).number
-        _ask_all(
-            inside,
-            [
-                links.set_link(1, "lo"),
-                links.set_link(number, "eth0"),
-                new_address(Address(address, SCOPE_GLOBAL, number)),
-                routes.new_neighbour(Neighbour(number, GATEWAY_ADDRESS, GATEWAY_MAC)),
-                routes.new_route(Route(TABLE_MAIN, _DEFAULT, ROUTE_UNICAST, GATEWAY_ADDRESS, number, "")),
-            ],
-        )
+        requests = [
+            links.set_link(1, "lo"),
+            links.set_link(number, "eth0"),
+            new_address(Address(address, SCOPE_GLOBAL, number)),
+            routes.new_neighbour(Neighbour(number, GATEWAY_ADDRESS, GATEWAY_MAC)),
+            routes.new_route(Route(TABLE_MAIN, _DEFAULT, ROUTE_UNICAST, GATEWAY_ADDRESS, number, "")),
+        ]
+        if ipv6_prefix:
+            requests += [
+                new_address(Address(ipv6_of(ipv6_prefix, address), SCOPE_GLOBAL, number)),
+                routes.new_neighbour(Neighbour(number, GATEWAY_ADDRESS_IPV6, GATEWAY_MAC)),
+                routes.new_route(Route(TABLE_MAIN, _DEFAULT_IPV6, ROUTE_UNICAST, GATEWAY_ADDRESS_IPV6, number, "")),
+            ]
+        _ask_all(inside, requests)
 
-    def _set_up_host(self, name: str, task_id: str, address: str, source: str) -> None:
+    def _set_up_host(self, name: str, task_id: str, address: str, around: Surroundings) -> None:
         number = socket.if_nametoindex(name)
         settings = {
             links.CONF_FORWARDING: 1,
@@ -186,16 +226,23 @@ class TaskInterfaces:
             links.CONF_REVERSE_PATH_FILTER: 0,
             links.CONF_ROUTE_LOCALNET: 1,
         }
-        quiet = [links.without_ipv6_address(number, name)] if self._ipv6 else []
-        _ask_all(
-            self._netlink,
-            [
-                *quiet,
-                links.set_link(number, name, alias=task_id, settings=settings),
-                routes.new_neighbour(Neighbour(number, address, task_mac(address))),
-                routes.new_route(Route(TABLE_MAIN, f"{address}/32", ROUTE_UNICAST, "", number, source)),
-            ],
-        )
+        mac, source, prefix = task_mac(address), around.source, around.ipv6_prefix
+        requests = [links.without_ipv6_address(number, name)] if self._has_ipv6 else []
+        requests += [
+            links.set_link(number, name, alias=task_id, settings=settings),
+            routes.new_neighbour(Neighbour(number, address, mac)),
+            routes.new_route(Route(TABLE_MAIN, f"{address}/32", ROUTE_UNICAST, "", number, source)),
+        ]
+        if prefix:
+            ipv6_support.turn_on(name)
+            ipv6_support.write_setting(name, "accept_ra", 0)
+            ipv6, ipv6_source = ipv6_of(prefix, address), ipv6_of(prefix, source)
+            requests += [
+                new_address(Address(GATEWAY_ADDRESS_IPV6, SCOPE_LINK, number)),
+                routes.new_neighbour(Neighbour(number, ipv6, mac)),
+                routes.new_route(Route(TABLE_MAIN, f"{ipv6}/128", ROUTE_UNICAST, "", number, ipv6_source)),
+            ]
+        _ask_all(self._netlink, requests)
 
     def _remove_link(self, name: str) -> None:
         answer = self._netlink.get(links.get_link(name))

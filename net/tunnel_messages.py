@@ -30,7 +30,7 @@ def new_vxlan(name: str, vxlan_id: int, port: int, local: str, mac: str, mtu_byt
     """A VXLAN device without learning and without a default destination: unknown frames go nowhere."""
     device = attributes(
         ("IFLA_VXLAN_ID", vxlan_id),
-        ("IFLA_VXLAN_LOCAL", local),
+        ("IFLA_VXLAN_LOCAL6" if ":" in local else "IFLA_VXLAN_LOCAL", local),
         ("IFLA_VXLAN_LEARNING", 0),
         ("IFLA_VXLAN_PORT", port),
     )
@@ -66,7 +66,7 @@ def read_link(answer: Answer) -> Link:
         kind=kind,
         vxlan_id=of_vxlan("ID") or 0,
         vxlan_port=of_vxlan("PORT") or 0,
-        vxlan_local=of_vxlan("LOCAL") or "",
+        vxlan_local=of_vxlan("LOCAL") or of_vxlan("LOCAL6") or "",
         vxlan_learning=bool(of_vxlan("LEARNING")),
         settings=_read_settings(message),
     )

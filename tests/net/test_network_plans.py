@@ -157,7 +157,7 @@ def test_what_is_replaced_under_its_key_is_not_removed_first() -> None:
     ("configured", "underlay", "mtu"), [(0, 1500, 1450), (1300, 1500, 1300), (0, 600, 576), (0, 9000, 8950)]
 )
 def test_the_mtu_leaves_room_for_the_tunnel(configured: int, underlay: int, mtu: int) -> None:
-    assert mtu_bytes(configured, underlay) == mtu
+    assert mtu_bytes(configured, underlay, "192.0.2.1") == mtu
 
 
 def test_dns_peers_are_the_next_in_the_ring() -> None:

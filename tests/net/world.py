@@ -29,7 +29,7 @@ from net.model import (
 from net.namespaces import within_namespace
 
 ROOT = Path(__file__).resolve().parents[2]
-CONFIG = NetworkConfig("10.112.0.0/13", "10.120.0.0/16", dns_domain="fairway.internal")
+CONFIG = NetworkConfig("10.112.0.0/13", "10.120.0.0/16", dns_domain="fairway.internal", ipv6_prefix="fd00:f00d::/96")
 CLIENT = "198.51.100.50"
 DEADLINE_SECONDS = 15.0
 
