@@ -35,10 +35,18 @@ _ROLES = {_RAFT_STATE.FOLLOWER: "follower", _RAFT_STATE.CANDIDATE: "candidate", 
 LONG_AGO = float("-inf")
 
 
-@functools.lru_cache(maxsize=1024)
+class _Member(Node):  # type: ignore[misc]
+    """PySyncObj looks members up dozens of times a message: one object each, compared by identity, without Python."""
+
+    __hash__ = object.__hash__
+    __eq__ = object.__eq__
+    __ne__ = object.__ne__
+
+
+@functools.cache  # of the cluster's own members: nobody else is handed to PySyncObj
 def node_of(member: str) -> Node:
-    """PySyncObj's name for a member, always the same object: it is compared dozens of times a message."""
-    return Node(member)
+    """PySyncObj's name for a member, always the same object."""
+    return _Member(member)
 
 
 class _Outbox(Transport):  # type: ignore[misc]
@@ -106,6 +114,9 @@ class Algorithm(SyncObj):  # type: ignore[misc]
     def role(self) -> Any:
         """ "leader", "candidate" or "follower"."""
         return _ROLES[self._SyncObj__raftState]
+
+    def leads(self) -> bool:
+        return bool(self._SyncObj__raftState == _RAFT_STATE.LEADER)
 
     def leader_id(self) -> str | None:
         leader = self._SyncObj__raftLeader

@@ -84,7 +84,7 @@ class Consensus:
 
     @property
     def leads(self) -> bool:
-        return bool(self.algorithm.role() == "leader")
+        return self.algorithm.leads()
 
     def role(self) -> Role:
         if self._me not in self._voters:
@@ -108,6 +108,17 @@ class Consensus:
         """Whether a majority answered a message of this round, sent by this leader."""
         answered = {one for one in self._voters if self.replication.round_of(one) >= round_}
         return self.majority(answered | {self._me})
+
+    def may_go_on(self) -> bool:
+        """Whether what was delivered lets this leader commit or send more: then a `tick` is due at once."""
+        if not self.leads:
+            return False
+        commit, last = self.algorithm.commit_index(), self._journal.last_index
+        if commit < last:
+            matched = {one for one in self._voters if self.algorithm.match_index(one) > commit}
+            if self.majority(matched | {self._me}):
+                return True
+        return self.replication.unsent()
 
     def wake_at(self, now: float) -> float:
         """When `tick` has something to do, if nothing happens before; infinity: never by itself."""

@@ -116,6 +116,20 @@ class Driver:
             requests_due, self.consensus.wake_at(now), self._changes.wake_at(now), min(self._flush_due, self._text_due)
         )
 
+    def idle(self, now: float) -> bool:
+        """Whether a turn now would write, send and answer nothing, after messages alone were delivered."""
+        consensus = self.consensus
+        return not (
+            consensus.outbox
+            or self._barriers
+            or self._installed is not None
+            or self.journal.dirty
+            or (self._waiting and not consensus.leads)
+            or self._changes.wake_at(now) < NEVER
+            or consensus.may_go_on()
+            or self.wake_at(now) <= now
+        )
+
     # ---- the turn -----------------------------------------------------------------------------
 
     def turn(self, now: float, send: Callable[[Outbox], None] | None = None) -> Turn:
@@ -277,7 +291,7 @@ class Driver:
         applied = self._applied()
         self._database.execute("begin immediate")
         try:
-            self.journal.flush()
+            self.journal.flush(with_commit=state_due or text_due or self._installed is not None)
             if self._installed is not None:
                 self._state_file.replace(self.store, applied)
             elif state_due:

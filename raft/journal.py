@@ -20,6 +20,8 @@ from raft.errors import MemberFault
 from raft.rules import ALL_RULES, Rules
 from raft.settings import Peer
 
+COMMITS_UNSTORED_MAX = 32  # by so much the commit index on disk may trail before it is worth a page of a write
+
 
 class Journal(PySyncObjJournal):  # type: ignore[misc]
     """The log of one member. Reads what the file holds; MemberFault where that is damaged."""
@@ -37,6 +39,7 @@ class Journal(PySyncObjJournal):  # type: ignore[misc]
         self._voted_for: str | None = None
         self._commit_index = 1
         self._state_dirty = False
+        self._stored_commit = self._storing_commit = -COMMITS_UNSTORED_MAX  # nothing is stored
         self._stored_from = 1  # entries on disk: from this index ...
         self._stored_to = 0  # ... to this one, equal to those in memory
         self._truncated = False  # the disk holds entries that are none any more
@@ -179,8 +182,8 @@ class Journal(PySyncObjJournal):  # type: ignore[misc]
         if to_index > self.first_index:
             self.deleteEntriesTo(to_index - self.first_index)
 
-    def flush(self) -> None:
-        """Writes what is new. The caller has begun the transaction and commits it."""
+    def flush(self, with_commit: bool = False) -> None:
+        """Writes what is new, `with_commit` the commit index too. The caller begins the transaction and commits it."""
         if self._truncated:
             self._database.execute(
                 "delete from raft_log where log_index > ? or log_index < ?",
@@ -197,13 +200,17 @@ class Journal(PySyncObjJournal):  # type: ignore[misc]
         if self._stored_from < self.first_index:
             self._database.execute("delete from raft_log where log_index < ?", (self.first_index,))
         commit = min(self._commit_index, self.last_index)
-        self._database.execute(
-            "insert or replace into raft_state values (1, ?, ?, ?, ?)",
-            (self._term, self._voted_for, commit, checksum(self._term, self._voted_for, commit)),
-        )
+        late = commit >= self._stored_commit + (1 if with_commit else COMMITS_UNSTORED_MAX)
+        if self._state_dirty or self._truncated or late:
+            self._storing_commit = commit
+            self._database.execute(
+                "insert or replace into raft_state values (1, ?, ?, ?, ?)",
+                (self._term, self._voted_for, commit, checksum(self._term, self._voted_for, commit)),
+            )
 
     def flushed(self) -> None:
         """The transaction of `flush` is durable."""
+        self._stored_commit = self._storing_commit
         self._stored_from, self._stored_to = self.first_index, self.last_index
         self._state_dirty = self._truncated = False
 
@@ -222,6 +229,7 @@ class Journal(PySyncObjJournal):  # type: ignore[misc]
             self._term, self._voted_for, self._commit_index, crc = row
             if crc != checksum(self._term, self._voted_for, self._commit_index):
                 raise MemberFault("the stored term and vote are damaged: restore this host's state or rejoin")
+            self._stored_commit = self._storing_commit = self._commit_index
         for index, term, command, crc in self._database.execute(
             "select log_index, term, command, crc from raft_log order by log_index"
         ):

@@ -12,7 +12,7 @@ import logging
 import socket
 import ssl
 from collections import deque
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import Iterator
 from typing import Protocol
 
 import trio
@@ -23,6 +23,7 @@ from raft.settings import RaftSettings
 log = logging.getLogger(__name__)
 
 READ_BYTES = 65536
+RECORD_BYTES = 16384  # of a full TLS record (RFC 8446, 5.1): most often another follows
 SEND_BYTES = 256 * 1024  # frames joined into one TLS write
 KEEPALIVE_IDLE_SECONDS = 5
 KEEPALIVE_INTERVAL_SECONDS = 2
@@ -52,6 +53,7 @@ class Line:
         self._connection = connection
         self._waiting: deque[bytes] = deque()
         self._begun = b""  # given to TLS and not taken yet: TLS wants exactly these bytes again
+        self._drained = False  # TLS holds nothing more: only the socket can have something
         self.waiting_bytes = 0
 
     def certificate_der(self) -> bytes:
@@ -90,13 +92,20 @@ class Line:
 
     async def receive(self) -> bytes:
         """At most READ_BYTES, and at least one; empty where the other end has closed."""
+        connection = self._connection
+        if self._drained:
+            # OpenSSL does not read ahead. To try first would most often be a call and an exception in vain.
+            await trio.lowlevel.wait_readable(connection)
         while True:
             try:
-                return self._connection.recv(READ_BYTES)
+                arrived = connection.recv(READ_BYTES)
             except ssl.SSLWantReadError:
-                await trio.lowlevel.wait_readable(self._connection)
+                await trio.lowlevel.wait_readable(connection)
             except ssl.SSLEOFError:
                 return b""
+            else:
+                self._drained = len(arrived) < RECORD_BYTES and not connection.pending()
+                return arrived
 
     def close(self) -> None:
         """Closes the socket without a goodbye; safe to repeat. Who waits on it gets trio.ClosedResourceError."""
@@ -152,28 +161,54 @@ def _quick(stream: trio.SocketStream, settings: RaftSettings) -> None:
     stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, settings.connection_silence_ms_max)
 
 
-async def frames(line: Line, frame_bytes_max: int) -> AsyncGenerator[list[bytes], None]:
-    """The contents of the frames that have arrived, as they arrive, until the other end closes.
+class Frames:
+    """What arrives on a line, cut into frames."""
 
-    ValueError for a frame that is too long.
-    """
-    buffer = bytearray()
-    while True:
-        arrived = await line.receive()
-        if not arrived:
-            return
-        buffer += arrived
-        taken, position = [], 0
-        while len(buffer) - position >= LENGTH_BYTES:
-            length = length_of(bytes(buffer[position : position + LENGTH_BYTES]), frame_bytes_max)
-            end = position + LENGTH_BYTES + length
-            if len(buffer) < end:
+    def __init__(self, line: Line, frame_bytes_max: int) -> None:
+        self._line, self._frame_bytes_max = line, frame_bytes_max
+        self._rest = b""
+
+    async def receive(self) -> list[bytes]:
+        """The contents of the frames that have arrived, at least one; none where the other end has closed.
+
+        ValueError for a frame that is too long.
+        """
+        gathered = self._rest
+        wanted = LENGTH_BYTES
+        pieces = [gathered]
+        size = len(gathered)
+        while True:
+            arrived = await self._line.receive()
+            if not arrived:
+                return []
+            pieces.append(arrived)
+            size += len(arrived)
+            if size < wanted:
+                continue
+            content = b"".join(pieces) if len(pieces) > 1 else arrived
+            taken, position = self._cut(content)
+            if taken:
+                self._rest = content[position:]
+                return taken
+            pieces = [content]
+            wanted = self._wanted(content)
+
+    def _cut(self, content: bytes) -> tuple[list[bytes], int]:
+        taken: list[bytes] = []
+        position, size = 0, len(content)
+        while size - position >= LENGTH_BYTES:
+            begin = position + LENGTH_BYTES
+            end = begin + length_of(content[position:begin], self._frame_bytes_max)
+            if size < end:
                 break
-            taken.append(bytes(buffer[position + LENGTH_BYTES : end]))
+            taken.append(content[begin:end])
             position = end
-        if taken:
-            del buffer[:position]
-            yield taken
+        return taken, position
+
+    def _wanted(self, content: bytes) -> int:
+        if len(content) < LENGTH_BYTES:
+            return LENGTH_BYTES
+        return LENGTH_BYTES + length_of(content[:LENGTH_BYTES], self._frame_bytes_max)
 
 
 async def dial(address: str, port: int, member: str, tls: TlsSource, settings: RaftSettings) -> Line:

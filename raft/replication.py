@@ -124,6 +124,15 @@ class Replication:
                 # Keeps the receiver from campaigning while a long piece is under way.
                 self._heartbeat_beside_snapshot(member, progress, now)
 
+    def unsent(self) -> bool:
+        """Whether a connected member was not sent all there is."""
+        last = self._journal.last_index
+        return any(
+            self._algorithm.next_index(member) <= last
+            for member in self._members
+            if self._algorithm.is_connected(member)
+        )
+
     def commit_unknown(self) -> bool:
         """Whether a connected member was not told the commit index yet."""
         commit = self._algorithm.commit_index()

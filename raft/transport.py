@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Iterable
 import trio
 
 from raft.codec import decode, decode_hello, encode, encode_hello, framed
-from raft.link import Line, TlsSource, closing, dial, frames, secured
+from raft.link import Frames, Line, TlsSource, closing, dial, secured
 from raft.messages import Message
 from raft.refusals import Newcomers, Refusals
 from raft.settings import Peer, RaftSettings
@@ -55,7 +55,7 @@ class Transport:
         self._inbound: dict[str, trio.CancelScope] = {}
         self._inbound_count = 0
         self._inbox_bytes = 0
-        self._room = trio.Event()
+        self._room = trio.lowlevel.ParkingLot()
         self._unsent: set[str] = set()  # members for whom something was queued since the last push
         self._last: tuple[Message, bytes] | None = None  # encoded last
         self._refusals, self._newcomers = Refusals(), Newcomers(settings.newcomers_address_max)
@@ -110,8 +110,8 @@ class Transport:
         taken = list(self.inbox)
         self.inbox.clear()
         self._inbox_bytes = 0
-        self._room.set()
-        self._room = trio.Event()
+        if self._room:
+            self._room.unpark_all()
         return taken
 
     def set_members(self, members: Collection[Peer]) -> None:
@@ -301,20 +301,20 @@ class Transport:
 
     async def _read(self, member: str, line: Line, scope: trio.CancelScope) -> None:
         greeted = False
-        async with contextlib.aclosing(frames(line, self._settings.frame_bytes_max)) as arriving:
-            async for arrived in arriving:
-                for content in arrived:
-                    if not greeted:
-                        port, address = decode_hello(content)
-                        self._greeted[member] = Peer(member, address or line.address(), port)
-                        greeted = True
-                        continue
-                    message = decode(content)
-                    while self._inbox_bytes > self._settings.inbox_bytes_max:
-                        await self._room.wait()
-                    if scope.cancel_called:
-                        return  # a newer connection took its place: nothing older may follow its messages
-                    self.inbox.append((member, message))
-                    self._inbox_bytes += len(content)
-                if self.inbox:
-                    self._ring()
+        frames = Frames(line, self._settings.frame_bytes_max)
+        while arrived := await frames.receive():
+            for content in arrived:
+                if not greeted:
+                    port, address = decode_hello(content)
+                    self._greeted[member] = Peer(member, address or line.address(), port)
+                    greeted = True
+                    continue
+                message = decode(content)
+                while self._inbox_bytes > self._settings.inbox_bytes_max:
+                    await self._room.park()
+                if scope.cancel_called:
+                    return  # a newer connection took its place: nothing older may follow its messages
+                self.inbox.append((member, message))
+                self._inbox_bytes += len(content)
+            if self.inbox:
+                self._ring()

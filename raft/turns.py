@@ -35,16 +35,19 @@ class Turns:
             return
         if pause <= 0:
             self._waiter.unpark_all()
-        elif self._scope is not None:
-            self._scope.deadline = trio.current_time() + pause
+        elif self._scope is not None and (due := trio.current_time() + pause) < self._scope.deadline:
+            # A timer that became later stays, since moving it costs as much as a turn: `run` looks when it fires.
+            self._scope.deadline = due
 
     async def run(self) -> None:
         """Until cancelled, or until a turn raises."""
+        self._take()
         while self._failure is None:
-            self._take()
             pause = self._pause()
             if pause <= 0:
                 await trio.lowlevel.checkpoint()
+                if self._failure is None:
+                    self._take()
                 continue
             with trio.move_on_after(pause) as self._scope:
                 await self._waiter.park()

@@ -19,7 +19,7 @@ from typing import Any
 import trio
 
 from raft.database import FILE_NAME, open_database
-from raft.driver import Driver, Turn
+from raft.driver import NEVER, Driver, Turn
 from raft.errors import DiskFull, MemberFault
 from raft.handover import Handover
 from raft.link import TlsSource
@@ -29,6 +29,7 @@ from raft.status import Role
 from raft.store import Store
 from raft.transport import Transport
 from raft.turns import Turns
+from raft.watch import ChangeBatch
 
 log = logging.getLogger(__name__)
 
@@ -97,6 +98,8 @@ class Worker:
         self._token: trio.lowlevel.TrioToken | None = None
         self._turning: Turns | None = None
         self._seen_voters: frozenset[str] = frozenset()  # when `seen` was made
+        self._held: list[ChangeBatch] = []  # applied, and not shipped to the main thread yet
+        self._ship_due = NEVER
         self._stopping = trio.Event()
         self._stop_asked = False
         self._transport: Transport | None = None
@@ -225,14 +228,15 @@ class Worker:
                 return _End(str(error), final=not isinstance(error, DiskFull))
             raise
         finally:
-            self._handover.ship(driver.store, (), driver.close(write=usable))
+            self._handover.ship(driver.store, self._held, driver.close(write=usable))
+            self._held, self._ship_due = [], NEVER
         return _End("it ended without a reason", final=False)
 
     async def _turn_forever(self, driver: Driver, transport: Transport) -> None:
         def pause() -> float:
             if self.requests or transport.inbox or transport.events:
                 return 0.0
-            return driver.wake_at(now := time.monotonic()) - now
+            return min(driver.wake_at(now := time.monotonic()), self._ship_due) - now
 
         self._turning = Turns(lambda: self._one_turn(driver, transport), pause)
         try:
@@ -242,13 +246,17 @@ class Worker:
 
     def _one_turn(self, driver: Driver, transport: Transport) -> None:
         now = time.monotonic()
+        messages_only = not transport.events
         while transport.events:
             driver.connected(*transport.events.popleft())
         for sender, message in transport.take_inbox():
             driver.deliver(sender, message, now)
         self._called = False  # before looking, so that no request is missed
         while self.requests:
+            messages_only = False
             driver.request(self.requests.popleft())
+        if messages_only and self._ship_due > now and driver.idle(now) and self._seen_lately(driver, now):
+            return  # the answer of the slower half, of which there is one for every change
         turn = driver.turn(now, transport.send_all)
         members = driver.journal.membership + tuple(driver.consensus.learners.values())
         if members != self._members:
@@ -257,13 +265,18 @@ class Worker:
         self._publish(driver, transport, turn, now)
 
     def _publish(self, driver: Driver, transport: Transport, turn: Turn, now: float) -> None:
-        news = turn.restored or turn.batches or turn.answers
-        if not news and self._seen_lately(driver, now):
+        self._held += turn.batches
+        # Nobody waits for what others have changed, so it need not wake the main thread each time.
+        urgent = turn.restored or turn.answers or (turn.batches and driver.consensus.leads)
+        if not urgent and self._seen_lately(driver, now):
+            if self._held:
+                self._ship_due = self.seen.at + SEEN_MS / 1000
             return
         before, self.seen = self.seen, _seen(driver, transport, now)
         self._seen_voters = driver.consensus.voters
-        if news or before.gist() != self.seen.gist():
-            self._handover.ship(driver.store, turn.batches, turn.answers, whole=turn.restored)
+        if urgent or self._held or before.gist() != self.seen.gist():
+            self._handover.ship(driver.store, self._held, turn.answers, whole=turn.restored)
+            self._held, self._ship_due = [], NEVER
         self._started()
 
     def _seen_lately(self, driver: Driver, now: float) -> bool:

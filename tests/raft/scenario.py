@@ -128,7 +128,7 @@ class Replay:
             journal.setCurrentTerm(journal.getCurrentTerm(), fields["voted"])
         journal.setRaftCommitIndex(int(fields.get("commit", 2)))
         self.disk.execute("begin")
-        journal.flush()
+        journal.flush(with_commit=True)
         self.disk.execute("commit")
 
     def _start(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import sqlite3
 from pathlib import Path
@@ -15,7 +14,7 @@ from proto import objects_pb2 as objects
 from raft.database import open_database
 from raft.driver import Driver
 from raft.entry import transaction_command
-from raft.link import Line, frames, secured
+from raft.link import Frames, Line, secured
 from raft.messages import Append, AppendReply, Message, Vote, VoteRequest
 from raft.requests import AddVoter, Propose
 from raft.settings import Peer, RaftSettings
@@ -183,11 +182,9 @@ def test_what_the_kernel_does_not_take_at_once_arrives_later_whole_and_in_order(
         with trio.fail_after(20):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(lines["a"].drain)
-                async with contextlib.aclosing(frames(lines["b"], settings.frame_bytes_max)) as arriving:
-                    async for some in arriving:
-                        arrived += some
-                        if len(arrived) == len(frames_sent):
-                            break
+                arriving = Frames(lines["b"], settings.frame_bytes_max)
+                while len(arrived) < len(frames_sent):
+                    arrived += await arriving.receive()
         assert arrived == frames_sent
         assert lines["a"].waiting_bytes == 0
         for line in lines.values():
