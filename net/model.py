@@ -13,6 +13,20 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
+class Encryption:
+    """By which keys hosts send to each other, and by which they receive. Epoch 0 is the clear, without keys."""
+
+    sending: int = 0
+    receiving: tuple[int, ...] = (0,)  # `sending` among them
+    port: int = 51871  # UDP, of even epochs; the next one is of odd ones
+
+    @property
+    def epochs(self) -> tuple[int, ...]:
+        """Those that need keys and a device."""
+        return tuple(epoch for epoch in self.receiving if epoch)
+
+
+@dataclass(frozen=True, slots=True)
 class NetworkConfig:
     """Settings of the whole cluster."""
 
@@ -24,6 +38,8 @@ class NetworkConfig:
     trusted_cidrs: tuple[str, ...] = ()  # outside sources that may reach VIPs and tasks directly
     dns_domain: str = "fairway.internal"
     ipv6_prefix: str = ""  # a /96 that every address of ours also lies in; empty: IPv4 only
+    encryption: Encryption = Encryption()
+    probe_port: int = 7447  # UDP, where hosts answer each other's probes
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +54,7 @@ class Host:
     tunnel_mac: str
     ordinal: int  # 1..65535, unique in the cluster: its connection mark and return table
     zone: str = ""  # of the local host: who is near
+    keys: tuple[tuple[int, bytes], ...] = ()  # (epoch, public key) that it receives by
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from daemon.agent.encryption import encryption_of
 from daemon.agent.host_view import HostView
 from net import model
 from proto import objects_pb2 as objects
@@ -32,7 +33,7 @@ class NetworkView:
 
     def desired(self, view: HostView) -> model.DesiredNetwork | None:
         """None while the cluster or this host's own node is not known."""
-        clusters = self._all(view, "cluster", lambda item: _config(item.cluster.network))
+        clusters = self._all(view, "cluster", lambda item: _config(item.cluster))
         hosts = self._all(view, "node", lambda item: _host(item.node) if item.node.network.block else None)
         local = next((host for host in hosts if host.node_id == self._node_id), None)
         if not clusters or local is None:
@@ -82,7 +83,8 @@ def _local_task(task: objects.Task) -> model.LocalTask | None:
     )
 
 
-def _config(settings: objects.NetworkSettings) -> model.NetworkConfig:
+def _config(cluster: objects.Cluster) -> model.NetworkConfig:
+    settings = cluster.network
     return model.NetworkConfig(
         host_pool=settings.host_pool,
         vip_pool=settings.vip_pool,
@@ -91,6 +93,8 @@ def _config(settings: objects.NetworkSettings) -> model.NetworkConfig:
         mtu_bytes=settings.mtu_bytes,
         trusted_cidrs=tuple(settings.trusted_cidrs),
         dns_domain=settings.dns_domain,
+        encryption=encryption_of(cluster),
+        probe_port=settings.probe_port or model.NetworkConfig.probe_port,
         ipv6_prefix=settings.ipv6_prefix,
     )
 
@@ -104,6 +108,7 @@ def _host(node: objects.Node) -> model.Host:
         tunnel_address=node.network.tunnel_address,
         tunnel_mac=node.network.tunnel_mac,
         ordinal=node.network.ordinal,
+        keys=tuple((key.epoch, key.public_key) for key in node.network.keys),
     )
 
 
