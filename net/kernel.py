@@ -11,7 +11,7 @@ from pathlib import Path
 from net.addresses import tunnel_interface
 from net.connections import Connections
 from net.desired_changes import Change, DesiredIndex
-from net.differences import FORWARDING, NFTABLES, Difference, of_kind
+from net.differences import FORWARDING, NFTABLES, of_kind
 from net.errors import KernelRefused
 from net.forwarding import Forwarding
 from net.model import DesiredNetwork
@@ -52,7 +52,7 @@ class Kernel:
         steps = self._plan.advance(desired, index, change)
         if change.hosts or change.settings or not self._overlay_known:
             self._overlay_known = False
-            self._forwarding.turn_on()
+            self._forwarding.turn_on(ipv6=bool(desired.config.ipv6_prefix))
             self.overlay.apply(desired, compare=change.settings)
             self._overlay_known = True
         self._apply_ruleset(steps, generation)
@@ -63,8 +63,8 @@ class Kernel:
     def check(self, desired: DesiredNetwork) -> list[str]:
         """Compares the kernel with the desired state and repairs it; returns the differences, in words."""
         found: list[str] = []
-        if self._forwarding.turn_on():
-            found.append(Difference(FORWARDING, "IPv4 forwarding was off"))
+        off = self._forwarding.turn_on(ipv6=bool(desired.config.ipv6_prefix))
+        found += of_kind(FORWARDING, (f"{family} forwarding was off" for family in off))
         found += self.overlay.apply(desired, compare=True)
         self._overlay_known = True
         if self._nftables.generation() != self._generation:

@@ -15,7 +15,7 @@ NOP: int = rules.FR_ACT_NOP
 
 _TABLE_COMPAT = 252  # what the header's byte says of a table that does not fit into it
 _HEADER_BYTES = 12
-_WORDS = {socket.AF_INET: "routing", socket.AF_INET6: "IPv6 routing"}
+_WORDS: dict[int, str] = {socket.AF_INET: "routing", socket.AF_INET6: "IPv6 routing"}
 _NUMBERS = {name: number for number, name, _ in fibmsg.nla_map}
 
 

@@ -45,7 +45,10 @@ def test_this_machine_has_what_is_needed() -> None:
 def test_a_second_daemon_adopts_everything_and_changes_nothing(host: HostProcess) -> None:
     host.call("apply", DESIRED)
     host.call("create_task_network", "web1", "10.112.1.11")
-    look = "nft -a list ruleset; ip -d link; ip rule; ip route show table all; ip neigh; bridge fdb"
+    look = (
+        "nft -a list ruleset; ip -d link; ip rule; ip -6 rule; ip route show table all; ip -6 route show table all;"
+        "ip neigh; ip addr; bridge fdb"
+    )
     before = host.shell(look)
     # A restarted daemon has no memory: everything is compared with the kernel.
     host.restart()
@@ -67,14 +70,17 @@ def test_a_stale_ruleset_is_corrected_when_a_daemon_starts(host: HostProcess) ->
 
 
 def test_leaving_takes_everything_away(host: HostProcess) -> None:
-    look = "nft list ruleset; ip -o link | cut -d: -f2; ip rule; ip -4 route show table all"
+    look = (
+        "nft list ruleset; ip -o link | cut -d: -f2; ip rule; ip -6 rule; ip -4 route show table all;"
+        "ip -6 route show table all; cat /proc/sys/net/ipv6/conf/*/accept_ra"
+    )
     before = host.shell(look)
     host.call("apply", DESIRED)
     host.call("create_task_network", "web1", "10.112.1.11")
     assert host.shell(look) != before
     host.call("remove")
     assert host.shell(look) == before
-    assert host.shell("cat /proc/sys/net/ipv4/ip_forward").strip() == "0"
+    assert host.shell("cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv6/conf/all/forwarding").split() == ["0", "0"]
 
 
 def test_stale_interfaces_go_and_others_stay(host: HostProcess) -> None:
