@@ -17,12 +17,13 @@ _HINTS = {
     "update_config": "an update replaces one task after the other, starting the new one first",
     "rollback_config": "deploy the older file to go back",
 }
-_CONSTRAINT = re.compile(r"(node\.[A-Za-z0-9_./-]+)\s*(==|!=)\s*(\S.*)")
+CONSTRAINT = re.compile(r"(node\.[A-Za-z0-9_./-]+)\s*(==|!=)\s*(\S.*)")
 _RESTART = {
     "any": objects_pb2.RestartPolicy.CONDITION_ANY,
     "on-failure": objects_pb2.RestartPolicy.CONDITION_ON_FAILURE,
     "none": objects_pb2.RestartPolicy.CONDITION_NONE,
 }
+_ENDPOINT_MODES = {"vip": objects_pb2.ENDPOINT_MODE_VIP, "dnsrr": objects_pb2.ENDPOINT_MODE_DNSRR}
 _RESTART_WORDS = {"always": "any", "unless-stopped": "any", "no": "none", "on-failure": "on-failure"}
 
 
@@ -31,8 +32,11 @@ def read_deploy(reader: Reader, field: Field, spec: objects_pb2.ServiceSpec) -> 
     entries = reader.known_entries(field, _KEYS, _HINTS)
     if "mode" in entries and (mode := reader.text(entries["mode"])) != "replicated":
         reader.refuse(entries["mode"], f"{mode!r} is not supported by Fairway (only replicated services are)")
-    if "endpoint_mode" in entries and (mode := reader.text(entries["endpoint_mode"])) != "vip":
-        reader.refuse(entries["endpoint_mode"], f"{mode!r} is not supported by Fairway (only vip is)")
+    if "endpoint_mode" in entries:
+        mode = reader.text(entries["endpoint_mode"])
+        if mode not in _ENDPOINT_MODES:
+            reader.refuse(entries["endpoint_mode"], f"{mode!r} is neither vip nor dnsrr")
+        spec.endpoint_mode = _ENDPOINT_MODES.get(mode, objects_pb2.ENDPOINT_MODE_VIP)
     if "replicas" in entries:
         spec.replicas = reader.integer(entries["replicas"], 0, REPLICAS_MAX)
     if "resources" in entries:
@@ -122,7 +126,7 @@ def _placement(reader: Reader, field: Field, spec: objects_pb2.ServiceSpec) -> N
     if "constraints" not in entries:
         return
     for each, text in reader.texts(entries["constraints"]):
-        match = _CONSTRAINT.fullmatch(text.strip())
+        match = CONSTRAINT.fullmatch(text.strip())
         if match is None:
             reader.refuse(each, f'{text!r} is not a constraint; write it like "node.labels.disk == ssd"')
         else:

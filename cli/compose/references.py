@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from cli.compose.ports import clash
 from cli.compose.reader import Field, Reader
 from cli.compose.service import ServiceRead
 from proto import objects_pb2
@@ -27,19 +28,24 @@ def check_volumes(reader: Reader, service: ServiceRead, volumes: Mapping[str, Fi
 
 
 def check_ports(reader: Reader, services: Mapping[str, ServiceRead]) -> None:
-    """A published port belongs to one service of the file; other apps' ports are the cluster's to check."""
-    holders: dict[tuple[str, int], str] = {}
+    """A published port belongs to one service of the file; other apps' ports are the cluster's to check.
+
+    Ports of host mode may meet: the scheduler keeps their tasks on different hosts."""
+    holders: dict[tuple[str, int], list[tuple[str, objects_pb2.PortSpec]]] = {}
     for name, service in services.items():
         for port in service.spec.ports:
-            key = (port.protocol, port.published)
             if not port.published:
                 continue
-            if key in holders and holders[key] != name:
-                reader.refuse(
-                    service.field,
-                    f"publishes {port.published}/{port.protocol}, as services.{holders[key]} does",
-                )
-            holders.setdefault(key, name)
+            known = holders.setdefault((port.protocol, port.published), [])
+            for other, held in known:
+                both_here = port.mode == held.mode == objects_pb2.PortSpec.MODE_HOST
+                if other != name and not both_here and clash(port, held):
+                    reader.refuse(
+                        service.field,
+                        f"publishes {port.published}/{port.protocol}, as services.{other} does",
+                    )
+                    break
+            known.append((name, port))
 
 
 def check_dependencies(reader: Reader, services: Mapping[str, ServiceRead]) -> None:

@@ -6,7 +6,7 @@ import dataclasses
 import re
 from collections.abc import Callable
 
-from cli.compose import health, mounts, placement, ports, values
+from cli.compose import extension, health, mounts, placement, ports, values
 from cli.compose.environment import Surroundings, read_environment
 from cli.compose.reader import Field, Reader
 from proto import objects_pb2
@@ -47,6 +47,7 @@ class ServiceRead:
     network_fields: dict[str, Field] = dataclasses.field(default_factory=dict)
     dependency_fields: dict[str, Field] = dataclasses.field(default_factory=dict)
     volume_field: Field | None = None
+    port_fields: list[tuple[Field, objects_pb2.PortSpec]] = dataclasses.field(default_factory=list)
     restart_said: bool = False
 
 
@@ -65,6 +66,7 @@ def read_service(reader: Reader, surroundings: Surroundings, name: str, below: F
             read(reader, entries[key], service)
     read_environment(reader, surroundings, entries, spec.container)
     _scale_and_deploy(reader, entries, service)
+    _check_endpoint_mode(reader, service)
     return service
 
 
@@ -230,6 +232,23 @@ def _grace(reader: Reader, field_: Field, service: ServiceRead) -> None:
     service.spec.container.stop_grace_ms = reader.duration_ms(field_)
 
 
+def _ports(reader: Reader, field_: Field, service: ServiceRead) -> None:
+    service.port_fields = ports.read_ports(reader, field_, service.spec)
+
+
+def _check_endpoint_mode(reader: Reader, service: ServiceRead) -> None:
+    """As in Swarm: without a virtual address there is nothing that other hosts could send to."""
+    if service.spec.endpoint_mode != objects_pb2.ENDPOINT_MODE_DNSRR:
+        return
+    for field_, port in service.port_fields:
+        if port.published and port.mode == objects_pb2.PortSpec.MODE_INGRESS:
+            reader.refuse(
+                field_,
+                f"publishes {port.published}/{port.protocol} on every host, which endpoint_mode dnsrr does not do; "
+                "use mode: host, or endpoint_mode: vip",
+            )
+
+
 # `ports` stands before `expose`: an exposed port that is published as well is not listed twice.
 _KEYS: dict[str, Callable[[Reader, Field, ServiceRead], None]] = {
     "image": _image,
@@ -249,11 +268,12 @@ _KEYS: dict[str, Callable[[Reader, Field, ServiceRead], None]] = {
     "stop_grace_period": _grace,
     "labels": _labels,
     "healthcheck": _healthcheck,
-    "ports": lambda reader, field_, service: ports.read_ports(reader, field_, service.spec),
+    "ports": _ports,
     "expose": lambda reader, field_, service: ports.read_expose(reader, field_, service.spec),
     "volumes": _volumes,
     "tmpfs": lambda reader, field_, service: mounts.read_tmpfs(reader, field_, service.spec.container),
     "networks": _networks,
+    "x-fairway": lambda reader, field_, service: extension.read_extension(reader, field_, service.spec),
     "depends_on": _depends_on,
 }
 # Keys whose meaning hangs together, read by `read_environment` and `_scale_and_deploy`.

@@ -12,6 +12,7 @@ from cli.compose.problems import ComposeRefused
 from proto import control_pb2, objects_pb2
 
 Mount = objects_pb2.Mount
+PortSpec = objects_pb2.PortSpec
 
 
 def parse(text: str, **variables: str) -> project.Project:
@@ -102,11 +103,62 @@ def test_a_key_becomes_its_field(lines: str, path: str, expected: object) -> Non
         ("{target: 80, published: '8080', protocol: udp}", [("udp", 80, 8080)]),
         ("{target: 80, mode: ingress}", [("tcp", 80, 0)]),
         ("'8080:80', '8080:80'", [("tcp", 80, 8080)]),
+        ("{target: 80-81, published: 9000-9001}", [("tcp", 80, 9000), ("tcp", 81, 9001)]),
+        ("9000:9000/sctp, '80'", [("sctp", 9000, 9000), ("tcp", 80, 0)]),
     ],
 )
 def test_ports(text: str, expected: list[tuple[str, int, int]]) -> None:
     spec = service(f"ports: [{text}]\nexpose: ['80']" if "udp" not in text else f"ports: [{text}]")
     assert [(port.protocol, port.target, port.published) for port in spec.ports] == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("'127.0.0.1:8080:80'", PortSpec(published=8080, host_ip="127.0.0.1")),
+        ("'[2001:DB8::0001]:8080:80'", PortSpec(published=8080, host_ip="2001:db8::1")),
+        ("'0.0.0.0:8080:80'", PortSpec(published=8080)),
+        ("{target: 80, published: 8080, host_ip: 192.0.2.1}", PortSpec(published=8080, host_ip="192.0.2.1")),
+        ("{target: 80, published: 8080, mode: host}", PortSpec(published=8080, mode=PortSpec.MODE_HOST)),
+        ("{target: 80, published: 8080, name: web}", PortSpec(published=8080, name="web")),
+    ],
+)
+def test_where_a_port_is_published(text: str, expected: PortSpec) -> None:
+    expected.MergeFrom(PortSpec(protocol="tcp", target=80))
+    assert list(service(f"ports: [{text}]").ports) == [expected]
+
+
+def test_exposed_ranges_are_balanced_and_not_published() -> None:
+    spec = service("expose: ['3000-3002', 53/udp]")
+    found = [(port.protocol, port.target, port.published) for port in spec.ports]
+    assert found == [("tcp", 3000, 0), ("tcp", 3001, 0), ("tcp", 3002, 0), ("udp", 53, 0)]
+
+
+def test_balancing_and_floating_addresses() -> None:
+    spec = service(
+        """\
+        x-fairway:
+          balance:
+            policy: weighted
+            local_first: true
+            weights:
+              - {constraint: node.labels.size==big, weight: 3}
+          floating_addresses: [192.0.2.10, 2001:DB8::10]
+        deploy: {endpoint_mode: dnsrr}
+        """
+    )
+    assert spec.balance.policy == objects_pb2.BALANCE_POLICY_WEIGHTED
+    assert spec.balance.local_first
+    assert [(each.constraint, each.weight) for each in spec.balance.weights] == [("node.labels.size == big", 3)]
+    assert list(spec.floating_addresses) == ["192.0.2.10", "2001:db8::10"]
+    assert spec.endpoint_mode == objects_pb2.ENDPOINT_MODE_DNSRR
+    assert service("").endpoint_mode == objects_pb2.ENDPOINT_MODE_VIP
+
+
+def test_host_ports_of_two_services_may_meet() -> None:
+    host_port = "ports: [{target: 80, published: 80, mode: host}]"
+    read = parse(f"services: {{a: {{image: a, {host_port}}}, b: {{image: b, {host_port}}}}}")
+    assert sorted(read.spec.services) == ["a", "b"]
 
 
 @pytest.mark.parametrize(
@@ -175,10 +227,26 @@ REFUSED = [
     ("blkio_config: {}", "services.web.blkio_config is not supported by Fairway"),
     ("build: .", "fairway image load"),
     ("privileged: true", "cap_add"),
-    ("ports: ['127.0.0.1:80:80']", "host address"),
+    ("ports: ['127.0.0.1::80']", "names an address and no port"),
+    ("ports: ['example.org:80:80']", "is not an IP address of hosts"),
+    ("ports: [{target: 80, published: 80, host_ip: x}]", "services.web.ports[0].host_ip: 'x' is not an IP"),
+    ("ports: ['10.0.0.1:80:80', '80:81']", "publishes 80/tcp a second time"),
+    ("ports: [{target: 80, published: 80-81}]", "2 published and 1 target"),
+    ("ports: ['80:80/icmp']", "must be tcp, udp or sctp"),
+    ("ports: ['80:80']\ndeploy: {endpoint_mode: dnsrr}", "services.web.ports[0] publishes 80/tcp on every host"),
+    ("deploy: {endpoint_mode: lvs}", "'lvs' is neither vip nor dnsrr"),
+    ("x-fairway: {balanse: {}}", "services.web.x-fairway.balanse is not supported"),
+    ("x-fairway: {balance: {policy: fastest}}", "'fastest' is not one of random, round-robin"),
+    ("x-fairway: {balance: {policy: weighted}}", "has policy weighted and no weights"),
+    ("x-fairway: {balance: {weights: []}}", "has no effect with policy random"),
+    ("x-fairway: {balance: {load: cpu}}", "has no effect with policy random"),
+    ("x-fairway: {balance: {policy: weighted, weights: [{constraint: big, weight: 2}]}}", "'big' is not a constraint"),
+    ("x-fairway: {balance: {policy: weighted, weights: [{constraint: node.id == a, weight: 0}]}}", "between 1 and 100"),
+    ("x-fairway: {floating_addresses: [127.0.0.1]}", "cannot be an address that moves"),
     ("ports: ['99999:80']", "'99999' is not a port"),
-    ("ports: ['80-81:90']", "same length"),
-    ("ports: [{target: 80, mode: host}]", "mode host is not supported yet"),
+    ("ports: ['80-81:90']", "2 published and 1 target ports"),
+    ("ports: [{target: 80, mode: host}]", "has mode host and no published port"),
+    ("ports: [{target: 80, mode: direct}]", "'direct' is neither ingress nor host"),
     ("ports: ['80:80', '80:81']", "publishes 80/tcp a second time"),
     ("volumes: ['./a:/b']", "absolute path that exists on the host"),
     ("volumes: ['nope:/b']", "names the volume 'nope'"),
