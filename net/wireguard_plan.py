@@ -1,8 +1,8 @@
 """Which WireGuard devices a host has, and what has to be told to them; pure.
 
-An epoch is one set of keys of the whole cluster. Its device is one of two, by whether its number is even or odd, so that
-the next epoch's stands beside the present one's. Inside, each host has one address, the same in every epoch, that the
-VXLAN device sends to; which device the packets take is a matter of a route.
+An epoch is one set of keys of the whole cluster. Its device is one of two, by whether its number is even or odd, so
+that the next epoch's stands beside the present one's. Inside, each host has one address, the same in every epoch, that
+the VXLAN device sends to; which device the packets take is a matter of a route.
 """
 
 from __future__ import annotations
@@ -132,9 +132,7 @@ def routes_of(desired: DesiredNetwork, device: int, up: bool) -> set[Route]:
     return routes
 
 
-def peer_change(
-    wanted: Mapping[bytes, Peer], present: Mapping[bytes, Peer], told: Mapping[bytes, Peer]
-) -> PeerChange:
+def peer_change(wanted: Mapping[bytes, Peer], present: Mapping[bytes, Peer], told: Mapping[bytes, Peer]) -> PeerChange:
     """`told`: what the device was last told by this process. A peer's endpoint may differ from that rightly: it
     follows the address that the peer's packets come from."""
 
