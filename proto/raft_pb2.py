@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from proto import store_pb2 as proto_dot_store__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x10proto/raft.proto\x12\nfairway.v1\x1a\x11proto/store.proto\";\n\tRaftVoter\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x0c\n\x04port\x18\x03 \x01(\r\"7\n\x0eRaftMembership\x12%\n\x06voters\x18\x01 \x03(\x0b\x32\x15.fairway.v1.RaftVoter\"9\n\tRaftEntry\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x0f\n\x07\x63ommand\x18\x03 \x01(\x0c\"\xd5\x03\n\tRaftFrame\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12&\n\x05hello\x18\x02 \x01(\x0b\x32\x15.fairway.v1.RaftHelloH\x00\x12\x33\n\x0cvote_request\x18\x03 \x01(\x0b\x32\x1b.fairway.v1.RaftVoteRequestH\x00\x12$\n\x04vote\x18\x04 \x01(\x0b\x32\x14.fairway.v1.RaftVoteH\x00\x12(\n\x06\x61ppend\x18\x05 \x01(\x0b\x32\x16.fairway.v1.RaftAppendH\x00\x12\x33\n\x0c\x61ppend_reply\x18\x06 \x01(\x0b\x32\x1b.fairway.v1.RaftAppendReplyH\x00\x12-\n\ttake_over\x18\x07 \x01(\x0b\x32\x18.fairway.v1.RaftTakeOverH\x00\x12\x37\n\x0esnapshot_chunk\x18\x08 \x01(\x0b\x32\x1d.fairway.v1.RaftSnapshotChunkH\x00\x12\x37\n\x0esnapshot_reply\x18\t \x01(\x0b\x32\x1d.fairway.v1.RaftSnapshotReplyH\x00\x12/\n\nstale_term\x18\n \x01(\x0b\x32\x19.fairway.v1.RaftStaleTermH\x00\x42\x06\n\x04\x62ody\":\n\tRaftHello\x12\x0e\n\x06\x66ormat\x18\x01 \x01(\r\x12\x0c\n\x04port\x18\x02 \x01(\r\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\"h\n\x0fRaftVoteRequest\x12\x16\n\x0elast_log_index\x18\x01 \x01(\x04\x12\x15\n\rlast_log_term\x18\x02 \x01(\x04\x12\x11\n\trehearsal\x18\x03 \x01(\x08\x12\x13\n\x0bhanded_over\x18\x04 \x01(\x08\"\x1d\n\x08RaftVote\x12\x11\n\trehearsal\x18\x01 \x01(\x08\"\x88\x01\n\nRaftAppend\x12\x16\n\x0eprevious_index\x18\x01 \x01(\x04\x12\x15\n\rprevious_term\x18\x02 \x01(\x04\x12\x14\n\x0c\x63ommit_index\x18\x03 \x01(\x04\x12&\n\x07\x65ntries\x18\x04 \x03(\x0b\x32\x15.fairway.v1.RaftEntry\x12\r\n\x05round\x18\x05 \x01(\x04\"T\n\x0fRaftAppendReply\x12\x12\n\nnext_index\x18\x01 \x01(\x04\x12\x0f\n\x07success\x18\x02 \x01(\x08\x12\r\n\x05reset\x18\x03 \x01(\x08\x12\r\n\x05round\x18\x04 \x01(\x04\"\x0e\n\x0cRaftTakeOver\"\x0f\n\rRaftStaleTerm\"\x85\x01\n\x11RaftSnapshotChunk\x12\x16\n\x0esnapshot_index\x18\x01 \x01(\x04\x12\x15\n\rsnapshot_term\x18\x02 \x01(\x04\x12\x14\n\x0coffset_bytes\x18\x03 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\x12\x0e\n\x06sha256\x18\x05 \x01(\x0c\x12\r\n\x05round\x18\x06 \x01(\x04\"P\n\x11RaftSnapshotReply\x12\x16\n\x0esnapshot_index\x18\x01 \x01(\x04\x12\x14\n\x0coffset_bytes\x18\x02 \x01(\x04\x12\r\n\x05round\x18\x03 \x01(\x04\"\xe2\x01\n\x12RaftSnapshotRecord\x12\x30\n\x06header\x18\x01 \x01(\x0b\x32\x1e.fairway.v1.RaftSnapshotHeaderH\x00\x12\x30\n\x06object\x18\x02 \x01(\x0b\x32\x1e.fairway.v1.RaftSnapshotObjectH\x00\x12\x32\n\x07request\x18\x03 \x01(\x0b\x32\x1f.fairway.v1.RaftSnapshotRequestH\x00\x12*\n\x03\x65nd\x18\x04 \x01(\x0b\x32\x1b.fairway.v1.RaftSnapshotEndH\x00\x42\x08\n\x06record\"\x9a\x01\n\x12RaftSnapshotHeader\x12\x0e\n\x06\x66ormat\x18\x01 \x01(\r\x12\r\n\x05index\x18\x02 \x01(\x04\x12\x0c\n\x04term\x18\x03 \x01(\x04\x12\x10\n\x08revision\x18\x04 \x01(\x04\x12.\n\nmembership\x18\x05 \x01(\x0b\x32\x1a.fairway.v1.RaftMembership\x12\x15\n\rfeature_level\x18\x06 \x01(\r\"3\n\x12RaftSnapshotObject\x12\r\n\x05table\x18\x01 \x01(\t\x12\x0e\n\x06object\x18\x02 \x01(\x0c\"X\n\x13RaftSnapshotRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12-\n\x06result\x18\x02 \x01(\x0b\x32\x1d.fairway.v1.TransactionResult\"\'\n\x0fRaftSnapshotEnd\x12\x14\n\x0crecord_count\x18\x01 \x01(\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x10proto/raft.proto\x12\nfairway.v1\x1a\x11proto/store.proto\"K\n\tRaftVoter\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x0c\n\x04port\x18\x03 \x01(\r\x12\x0e\n\x06log_id\x18\x04 \x01(\x06\"7\n\x0eRaftMembership\x12%\n\x06voters\x18\x01 \x03(\x0b\x32\x15.fairway.v1.RaftVoter\"9\n\tRaftEntry\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x0f\n\x07\x63ommand\x18\x03 \x01(\x0c\"\xd5\x03\n\tRaftFrame\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12&\n\x05hello\x18\x02 \x01(\x0b\x32\x15.fairway.v1.RaftHelloH\x00\x12\x33\n\x0cvote_request\x18\x03 \x01(\x0b\x32\x1b.fairway.v1.RaftVoteRequestH\x00\x12$\n\x04vote\x18\x04 \x01(\x0b\x32\x14.fairway.v1.RaftVoteH\x00\x12(\n\x06\x61ppend\x18\x05 \x01(\x0b\x32\x16.fairway.v1.RaftAppendH\x00\x12\x33\n\x0c\x61ppend_reply\x18\x06 \x01(\x0b\x32\x1b.fairway.v1.RaftAppendReplyH\x00\x12-\n\ttake_over\x18\x07 \x01(\x0b\x32\x18.fairway.v1.RaftTakeOverH\x00\x12\x37\n\x0esnapshot_chunk\x18\x08 \x01(\x0b\x32\x1d.fairway.v1.RaftSnapshotChunkH\x00\x12\x37\n\x0esnapshot_reply\x18\t \x01(\x0b\x32\x1d.fairway.v1.RaftSnapshotReplyH\x00\x12/\n\nstale_term\x18\n \x01(\x0b\x32\x19.fairway.v1.RaftStaleTermH\x00\x42\x06\n\x04\x62ody\":\n\tRaftHello\x12\x0e\n\x06\x66ormat\x18\x01 \x01(\r\x12\x0c\n\x04port\x18\x02 \x01(\r\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\"x\n\x0fRaftVoteRequest\x12\x16\n\x0elast_log_index\x18\x01 \x01(\x04\x12\x15\n\rlast_log_term\x18\x02 \x01(\x04\x12\x11\n\trehearsal\x18\x03 \x01(\x08\x12\x13\n\x0bhanded_over\x18\x04 \x01(\x08\x12\x0e\n\x06log_id\x18\x05 \x01(\x06\"\x1d\n\x08RaftVote\x12\x11\n\trehearsal\x18\x01 \x01(\x08\"\x88\x01\n\nRaftAppend\x12\x16\n\x0eprevious_index\x18\x01 \x01(\x04\x12\x15\n\rprevious_term\x18\x02 \x01(\x04\x12\x14\n\x0c\x63ommit_index\x18\x03 \x01(\x04\x12&\n\x07\x65ntries\x18\x04 \x03(\x0b\x32\x15.fairway.v1.RaftEntry\x12\r\n\x05round\x18\x05 \x01(\x04\"d\n\x0fRaftAppendReply\x12\x12\n\nnext_index\x18\x01 \x01(\x04\x12\x0f\n\x07success\x18\x02 \x01(\x08\x12\r\n\x05reset\x18\x03 \x01(\x08\x12\r\n\x05round\x18\x04 \x01(\x04\x12\x0e\n\x06log_id\x18\x05 \x01(\x06\"\x0e\n\x0cRaftTakeOver\"\x0f\n\rRaftStaleTerm\"\x85\x01\n\x11RaftSnapshotChunk\x12\x16\n\x0esnapshot_index\x18\x01 \x01(\x04\x12\x15\n\rsnapshot_term\x18\x02 \x01(\x04\x12\x14\n\x0coffset_bytes\x18\x03 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\x12\x0e\n\x06sha256\x18\x05 \x01(\x0c\x12\r\n\x05round\x18\x06 \x01(\x04\"`\n\x11RaftSnapshotReply\x12\x16\n\x0esnapshot_index\x18\x01 \x01(\x04\x12\x14\n\x0coffset_bytes\x18\x02 \x01(\x04\x12\r\n\x05round\x18\x03 \x01(\x04\x12\x0e\n\x06log_id\x18\x04 \x01(\x06\"\xe2\x01\n\x12RaftSnapshotRecord\x12\x30\n\x06header\x18\x01 \x01(\x0b\x32\x1e.fairway.v1.RaftSnapshotHeaderH\x00\x12\x30\n\x06object\x18\x02 \x01(\x0b\x32\x1e.fairway.v1.RaftSnapshotObjectH\x00\x12\x32\n\x07request\x18\x03 \x01(\x0b\x32\x1f.fairway.v1.RaftSnapshotRequestH\x00\x12*\n\x03\x65nd\x18\x04 \x01(\x0b\x32\x1b.fairway.v1.RaftSnapshotEndH\x00\x42\x08\n\x06record\"\x9a\x01\n\x12RaftSnapshotHeader\x12\x0e\n\x06\x66ormat\x18\x01 \x01(\r\x12\r\n\x05index\x18\x02 \x01(\x04\x12\x0c\n\x04term\x18\x03 \x01(\x04\x12\x10\n\x08revision\x18\x04 \x01(\x04\x12.\n\nmembership\x18\x05 \x01(\x0b\x32\x1a.fairway.v1.RaftMembership\x12\x15\n\rfeature_level\x18\x06 \x01(\r\"3\n\x12RaftSnapshotObject\x12\r\n\x05table\x18\x01 \x01(\t\x12\x0e\n\x06object\x18\x02 \x01(\x0c\"X\n\x13RaftSnapshotRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12-\n\x06result\x18\x02 \x01(\x0b\x32\x1d.fairway.v1.TransactionResult\"\'\n\x0fRaftSnapshotEnd\x12\x14\n\x0crecord_count\x18\x01 \x01(\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,39 +33,39 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'proto.raft_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_RAFTVOTER']._serialized_start=51
-  _globals['_RAFTVOTER']._serialized_end=110
-  _globals['_RAFTMEMBERSHIP']._serialized_start=112
-  _globals['_RAFTMEMBERSHIP']._serialized_end=167
-  _globals['_RAFTENTRY']._serialized_start=169
-  _globals['_RAFTENTRY']._serialized_end=226
-  _globals['_RAFTFRAME']._serialized_start=229
-  _globals['_RAFTFRAME']._serialized_end=698
-  _globals['_RAFTHELLO']._serialized_start=700
-  _globals['_RAFTHELLO']._serialized_end=758
-  _globals['_RAFTVOTEREQUEST']._serialized_start=760
-  _globals['_RAFTVOTEREQUEST']._serialized_end=864
-  _globals['_RAFTVOTE']._serialized_start=866
-  _globals['_RAFTVOTE']._serialized_end=895
-  _globals['_RAFTAPPEND']._serialized_start=898
-  _globals['_RAFTAPPEND']._serialized_end=1034
-  _globals['_RAFTAPPENDREPLY']._serialized_start=1036
-  _globals['_RAFTAPPENDREPLY']._serialized_end=1120
-  _globals['_RAFTTAKEOVER']._serialized_start=1122
-  _globals['_RAFTTAKEOVER']._serialized_end=1136
-  _globals['_RAFTSTALETERM']._serialized_start=1138
-  _globals['_RAFTSTALETERM']._serialized_end=1153
-  _globals['_RAFTSNAPSHOTCHUNK']._serialized_start=1156
-  _globals['_RAFTSNAPSHOTCHUNK']._serialized_end=1289
-  _globals['_RAFTSNAPSHOTREPLY']._serialized_start=1291
-  _globals['_RAFTSNAPSHOTREPLY']._serialized_end=1371
-  _globals['_RAFTSNAPSHOTRECORD']._serialized_start=1374
-  _globals['_RAFTSNAPSHOTRECORD']._serialized_end=1600
-  _globals['_RAFTSNAPSHOTHEADER']._serialized_start=1603
-  _globals['_RAFTSNAPSHOTHEADER']._serialized_end=1757
-  _globals['_RAFTSNAPSHOTOBJECT']._serialized_start=1759
-  _globals['_RAFTSNAPSHOTOBJECT']._serialized_end=1810
-  _globals['_RAFTSNAPSHOTREQUEST']._serialized_start=1812
-  _globals['_RAFTSNAPSHOTREQUEST']._serialized_end=1900
-  _globals['_RAFTSNAPSHOTEND']._serialized_start=1902
-  _globals['_RAFTSNAPSHOTEND']._serialized_end=1941
+  _globals['_RAFTVOTER']._serialized_end=126
+  _globals['_RAFTMEMBERSHIP']._serialized_start=128
+  _globals['_RAFTMEMBERSHIP']._serialized_end=183
+  _globals['_RAFTENTRY']._serialized_start=185
+  _globals['_RAFTENTRY']._serialized_end=242
+  _globals['_RAFTFRAME']._serialized_start=245
+  _globals['_RAFTFRAME']._serialized_end=714
+  _globals['_RAFTHELLO']._serialized_start=716
+  _globals['_RAFTHELLO']._serialized_end=774
+  _globals['_RAFTVOTEREQUEST']._serialized_start=776
+  _globals['_RAFTVOTEREQUEST']._serialized_end=896
+  _globals['_RAFTVOTE']._serialized_start=898
+  _globals['_RAFTVOTE']._serialized_end=927
+  _globals['_RAFTAPPEND']._serialized_start=930
+  _globals['_RAFTAPPEND']._serialized_end=1066
+  _globals['_RAFTAPPENDREPLY']._serialized_start=1068
+  _globals['_RAFTAPPENDREPLY']._serialized_end=1168
+  _globals['_RAFTTAKEOVER']._serialized_start=1170
+  _globals['_RAFTTAKEOVER']._serialized_end=1184
+  _globals['_RAFTSTALETERM']._serialized_start=1186
+  _globals['_RAFTSTALETERM']._serialized_end=1201
+  _globals['_RAFTSNAPSHOTCHUNK']._serialized_start=1204
+  _globals['_RAFTSNAPSHOTCHUNK']._serialized_end=1337
+  _globals['_RAFTSNAPSHOTREPLY']._serialized_start=1339
+  _globals['_RAFTSNAPSHOTREPLY']._serialized_end=1435
+  _globals['_RAFTSNAPSHOTRECORD']._serialized_start=1438
+  _globals['_RAFTSNAPSHOTRECORD']._serialized_end=1664
+  _globals['_RAFTSNAPSHOTHEADER']._serialized_start=1667
+  _globals['_RAFTSNAPSHOTHEADER']._serialized_end=1821
+  _globals['_RAFTSNAPSHOTOBJECT']._serialized_start=1823
+  _globals['_RAFTSNAPSHOTOBJECT']._serialized_end=1874
+  _globals['_RAFTSNAPSHOTREQUEST']._serialized_start=1876
+  _globals['_RAFTSNAPSHOTREQUEST']._serialized_end=1964
+  _globals['_RAFTSNAPSHOTEND']._serialized_start=1966
+  _globals['_RAFTSNAPSHOTEND']._serialized_end=2005
 # @@protoc_insertion_point(module_scope)

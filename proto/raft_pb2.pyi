@@ -28,19 +28,23 @@ class RaftVoter(_message.Message):
     NODE_ID_FIELD_NUMBER: _builtins.int
     ADDRESS_FIELD_NUMBER: _builtins.int
     PORT_FIELD_NUMBER: _builtins.int
+    LOG_ID_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     address: _builtins.str
     port: _builtins.int
+    log_id: _builtins.int
+    """the log that has the vote, not one which the host began anew; 0: any"""
     def __init__(
         self,
         *,
         node_id: _builtins.str = ...,
         address: _builtins.str = ...,
         port: _builtins.int = ...,
+        log_id: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "node_id", b"node_id", "port", b"port"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "log_id", b"log_id", "node_id", b"node_id", "port", b"port"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -188,12 +192,15 @@ class RaftVoteRequest(_message.Message):
     LAST_LOG_TERM_FIELD_NUMBER: _builtins.int
     REHEARSAL_FIELD_NUMBER: _builtins.int
     HANDED_OVER_FIELD_NUMBER: _builtins.int
+    LOG_ID_FIELD_NUMBER: _builtins.int
     last_log_index: _builtins.int
     last_log_term: _builtins.int
     rehearsal: _builtins.bool
     """asks only whether a vote would be given (pre-vote)"""
     handed_over: _builtins.bool
     """the leader itself asked for this election"""
+    log_id: _builtins.int
+    """of the receiver's log, as the sender's membership has it; 0: any"""
     def __init__(
         self,
         *,
@@ -201,10 +208,11 @@ class RaftVoteRequest(_message.Message):
         last_log_term: _builtins.int = ...,
         rehearsal: _builtins.bool = ...,
         handed_over: _builtins.bool = ...,
+        log_id: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["handed_over", b"handed_over", "last_log_index", b"last_log_index", "last_log_term", b"last_log_term", "rehearsal", b"rehearsal"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["handed_over", b"handed_over", "last_log_index", b"last_log_index", "last_log_term", b"last_log_term", "log_id", b"log_id", "rehearsal", b"rehearsal"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -270,12 +278,15 @@ class RaftAppendReply(_message.Message):
     SUCCESS_FIELD_NUMBER: _builtins.int
     RESET_FIELD_NUMBER: _builtins.int
     ROUND_FIELD_NUMBER: _builtins.int
+    LOG_ID_FIELD_NUMBER: _builtins.int
     next_index: _builtins.int
     """what the sender needs next"""
     success: _builtins.bool
     """everything before next_index equals the leader's log"""
     reset: _builtins.bool
     round: _builtins.int
+    log_id: _builtins.int
+    """of the sender's log"""
     def __init__(
         self,
         *,
@@ -283,10 +294,11 @@ class RaftAppendReply(_message.Message):
         success: _builtins.bool = ...,
         reset: _builtins.bool = ...,
         round: _builtins.int = ...,
+        log_id: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_index", b"next_index", "reset", b"reset", "round", b"round", "success", b"success"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["log_id", b"log_id", "next_index", b"next_index", "reset", b"reset", "round", b"round", "success", b"success"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -364,20 +376,24 @@ class RaftSnapshotReply(_message.Message):
     SNAPSHOT_INDEX_FIELD_NUMBER: _builtins.int
     OFFSET_BYTES_FIELD_NUMBER: _builtins.int
     ROUND_FIELD_NUMBER: _builtins.int
+    LOG_ID_FIELD_NUMBER: _builtins.int
     snapshot_index: _builtins.int
     offset_bytes: _builtins.int
     """wanted next"""
     round: _builtins.int
+    log_id: _builtins.int
+    """of the sender's log"""
     def __init__(
         self,
         *,
         snapshot_index: _builtins.int = ...,
         offset_bytes: _builtins.int = ...,
         round: _builtins.int = ...,
+        log_id: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["offset_bytes", b"offset_bytes", "round", b"round", "snapshot_index", b"snapshot_index"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["log_id", b"log_id", "offset_bytes", b"offset_bytes", "round", b"round", "snapshot_index", b"snapshot_index"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

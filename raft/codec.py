@@ -75,11 +75,13 @@ def encode(message: Message) -> bytes:
             frame.append_reply.success = message.success
             frame.append_reply.reset = message.reset
             frame.append_reply.round = message.round
+            frame.append_reply.log_id = message.log_id
         case VoteRequest():
             frame.vote_request.last_log_index = message.last_log_index
             frame.vote_request.last_log_term = message.last_log_term
             frame.vote_request.rehearsal = message.rehearsal
             frame.vote_request.handed_over = message.handed_over
+            frame.vote_request.log_id = message.log_id
         case Vote():
             frame.vote.rehearsal = message.rehearsal
             frame.vote.SetInParent()
@@ -99,6 +101,7 @@ def encode(message: Message) -> bytes:
             frame.snapshot_reply.snapshot_index = message.snapshot_index
             frame.snapshot_reply.offset_bytes = message.offset_bytes
             frame.snapshot_reply.round = message.round
+            frame.snapshot_reply.log_id = message.log_id
     return frame.SerializeToString()
 
 
@@ -111,7 +114,14 @@ def decode(content: bytes) -> Message:
             return _append(term, frame.append)
         case "append_reply":
             reply = frame.append_reply
-            return AppendReply(term, _bounded(reply.next_index), reply.success, reply.reset, _bounded(reply.round))
+            return AppendReply(
+                term,
+                _bounded(reply.next_index),
+                reply.success,
+                reply.reset,
+                _bounded(reply.round),
+                _bounded(reply.log_id),
+            )
         case "vote_request":
             request = frame.vote_request
             return VoteRequest(
@@ -120,6 +130,7 @@ def decode(content: bytes) -> Message:
                 _bounded(request.last_log_term),
                 request.rehearsal,
                 request.handed_over,
+                _bounded(request.log_id),
             )
         case "vote":
             return Vote(term, frame.vote.rehearsal)
@@ -141,7 +152,11 @@ def decode(content: bytes) -> Message:
         case "snapshot_reply":
             answer = frame.snapshot_reply
             return SnapshotReply(
-                term, _bounded(answer.snapshot_index), _bounded(answer.offset_bytes), _bounded(answer.round)
+                term,
+                _bounded(answer.snapshot_index),
+                _bounded(answer.offset_bytes),
+                _bounded(answer.round),
+                _bounded(answer.log_id),
             )
     raise ValueError("a frame without a known message")
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from raft.algorithm import LONG_AGO, Algorithm
 from raft.ambient import ambient
 from raft.errors import MemberFault
-from raft.guard import PySyncObjMessage, View, examine
+from raft.guard import PySyncObjMessage, View, examine, has_vote
 from raft.journal import Journal
 from raft.messages import (
     Append,
@@ -61,6 +61,10 @@ class Consensus:
         self._now = now
         self._membership: tuple[Peer, ...] | None = None
         self._voters: frozenset[str] = frozenset()
+        self.log_ids: dict[str, int] = {}  # the logs that have the votes
+        self._has_vote = False
+        self.learner_logs: dict[str, int] = {}  # whose acknowledgements this leader has of members without a vote
+        self.lost_logs: frozenset[str] = frozenset()  # voters that this leader found to have begun anew
         self.leader_heard_at = LONG_AGO
         self.heard_at: dict[str, float] = {}
         self._votes: tuple[int, set[str]] = (0, set())
@@ -73,7 +77,7 @@ class Consensus:
         self._commit_notice_at: float | None = None
         self.snapshots_refused = 0
         self._refresh_members()
-        if self._voters == {self._me}:
+        if self._alone:
             self._rehearsal_won = True  # nobody else could win
 
     # ---- state --------------------------------------------------------------------------------
@@ -86,8 +90,12 @@ class Consensus:
     def leads(self) -> bool:
         return self.algorithm.leads()
 
+    @property
+    def _alone(self) -> bool:
+        return self._has_vote and len(self._voters) == 1
+
     def role(self) -> Role:
-        if self._me not in self._voters:
+        if not self._has_vote:
             return "learner"
         role: Role = self.algorithm.role()
         return role
@@ -149,10 +157,15 @@ class Consensus:
         if verdict.dropped:
             log.debug("%s from %s dropped: %s", type(message).__name__, sender, verdict.dropped)
         self.heard_at[sender] = now
+        if verdict.lost_log and sender not in self.lost_logs:
+            log.warning("%s has lost its log: it has no part in votes until it was removed and added again", sender)
+            self.lost_logs |= {sender}
         if verdict.newer_term:
             self.algorithm.step_down(verdict.newer_term)
         if verdict.from_leader:
             self.leader_heard_at, self._rehearsal, self._rehearsal_won = now, None, False
+        if verdict.reply_accepted and isinstance(message, AppendReply | SnapshotReply):
+            self._note_log(sender, message.log_id)
         if verdict.deliver is not None:
             self._round_received = message.round if isinstance(message, Append) else 0
             with ambient(now, self._random):
@@ -226,18 +239,18 @@ class Consensus:
             self.algorithm.postpone_election(now)
         self.algorithm.forget_leader()
         self._rehearsal = None
-        if self._me not in self._voters:
+        if not self._has_vote:
             return
         self._campaign_handed_over = self.algorithm.handed_over()
-        alone = self._voters == {self._me}
-        if self._campaign_handed_over or alone or "rehearse-elections" not in self._rules:
+        if self._campaign_handed_over or self._alone or "rehearse-elections" not in self._rules:
             self.algorithm.campaign()
             return
         self._rehearsal = {self._me}
         last = self._journal.last_index
         last_term = self._journal.term_at(last) or 0
         for member in sorted(self._voters - {self._me}):
-            self._send(member, VoteRequest(self.algorithm.term() + 1, last, last_term, rehearsal=True))
+            request = VoteRequest(self.algorithm.term() + 1, last, last_term, True, False, self.log_ids[member])
+            self._send(member, request)
 
     def _rehearsed(self, sender: str) -> None:
         assert self._rehearsal is not None
@@ -246,6 +259,12 @@ class Consensus:
             self._rehearsal, self._rehearsal_won = None, True
 
     # ---- answers and snapshots ----------------------------------------------------------------
+
+    def _note_log(self, sender: str, log_id: int) -> None:
+        """What a member without a vote acknowledged before its log began anew counts no more."""
+        if sender in self.learners and self.learner_logs.get(sender) != log_id:
+            self.learner_logs[sender] = log_id
+            self.algorithm.lower_match_index(sender, 0)
 
     def _acknowledged(self, sender: str, message: Message, now: float) -> None:
         if isinstance(message, AppendReply):
@@ -287,11 +306,12 @@ class Consensus:
         wanted = self._incoming.offset_bytes if self._incoming is not None else 0
         self._send(
             sender,
-            SnapshotReply(self.algorithm.term(), chunk.snapshot_index, wanted, chunk.round),
+            SnapshotReply(self.algorithm.term(), chunk.snapshot_index, wanted, chunk.round, self._journal.log_id),
         )
 
     def _snapshot_done(self, sender: str, chunk: SnapshotChunk) -> None:
-        reply = AppendReply(self.algorithm.term(), chunk.snapshot_index + 1, True, False, chunk.round)
+        term, next_index = self.algorithm.term(), chunk.snapshot_index + 1
+        reply = AppendReply(term, next_index, True, False, chunk.round, self._journal.log_id)
         self._send(sender, reply)
 
     # ---- output -------------------------------------------------------------------------------
@@ -310,13 +330,15 @@ class Consensus:
                         message["last_log_index"],
                         message["last_log_term"],
                         handed_over=self._campaign_handed_over,
+                        log_id=self.log_ids.get(member, 0),
                     ),
                 )
             case "response_vote":
                 self._send(member, Vote(message["term"]))
             case "next_node_idx":
                 index, success, reset = message["next_node_idx"], message["success"], message["reset"]
-                self._send(member, AppendReply(self.algorithm.term(), index, success, reset, self._round_received))
+                term, round_ = self.algorithm.term(), self._round_received
+                self._send(member, AppendReply(term, index, success, reset, round_, self._journal.log_id))
             case kind:
                 raise MemberFault(f"PySyncObj wanted to send a message of type {kind!r}")
 
@@ -342,6 +364,9 @@ class Consensus:
             return
         self._membership = self._journal.membership
         self._voters = frozenset(peer.node_id for peer in self._membership)
+        self.log_ids = {peer.node_id: peer.log_id for peer in self._membership}
+        self._has_vote = has_vote(self._view(self._now))
+        self.lost_logs &= self._voters
         for member in self._voters & self.learners.keys():
             del self.learners[member]
         self.algorithm.set_members(self._voters, self.learners, self._now)
@@ -362,5 +387,7 @@ class Consensus:
             rehearsal_votes=self._rehearsal,
             commit_index=self.algorithm.commit_index(),
             log=self._journal,
+            log_id=self._journal.log_id,
+            log_ids=self.log_ids,
             rules=self._rules,
         )

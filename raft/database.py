@@ -32,6 +32,9 @@ create table if not exists raft_state (
     one integer primary key check (one = 1), term integer not null, voted_for text,
     commit_index integer not null, crc integer not null
 ) strict;
+create table if not exists raft_identity (
+    one integer primary key check (one = 1), log_id integer not null, crc integer not null
+) strict;
 create table if not exists store_state (
     one integer primary key check (one = 1), applied_index integer not null, applied_term integer not null,
     revision integer not null, membership blob not null, crc integer not null

@@ -21,7 +21,7 @@ from raft.consensus import Consensus
 from raft.entry import MEMBERSHIP, NOTHING, TRANSACTION, Entry, membership_command
 from raft.errors import Ambiguous, DiskFull, MemberFault, NotLeader, Unavailable
 from raft.features import require
-from raft.journal import Journal
+from raft.journal import LOG_ID_BITS, Journal
 from raft.messages import Append, Message
 from raft.requests import Answer, Changes, Follow, Propose, ReadBarrier, Request
 from raft.rules import ALL_RULES, Rules
@@ -73,7 +73,7 @@ class Driver:
         self._database = database
         self._state_file = StateFile(database, settings.feature_level)
         self._stored = self._state_file.load(self.store)
-        self.journal = Journal(database, self._stored.membership, rules)
+        self.journal = Journal(database, self._stored.membership, rules, lambda: int(random() * (1 << LOG_ID_BITS)) + 1)
         if not self.journal.first_index <= self._stored.index <= self.journal.last_index:
             raise MemberFault("log and tables do not fit together: restore this host's state or rejoin")
         if settings.bootstrap and self.journal.last_index == 1 and not self.journal.membership:
@@ -332,7 +332,8 @@ class Driver:
     def _bootstrap(self) -> None:
         """The first member of a cluster decides alone that it is the only voter."""
         settings = self._settings
-        me = Peer(settings.node_id, settings.advertise_address or settings.listen_address, settings.port)
+        address = settings.advertise_address or settings.listen_address
+        me = Peer(settings.node_id, address, settings.port, self.journal.log_id)
         self.journal.setCurrentTerm(1, settings.node_id)
         self.journal.add(membership_command((me,)), 2, 1)
         self.journal.setRaftCommitIndex(2)

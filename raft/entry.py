@@ -38,7 +38,7 @@ def membership_message(voters: Sequence[Peer]) -> raft_pb2.RaftMembership:
     """The voters, in order of their ids, as a message."""
     return raft_pb2.RaftMembership(
         voters=[
-            raft_pb2.RaftVoter(node_id=one.node_id, address=one.address, port=one.port)
+            raft_pb2.RaftVoter(node_id=one.node_id, address=one.address, port=one.port, log_id=one.log_id)
             for one in sorted(voters, key=lambda voter: voter.node_id)
         ]
     )
@@ -46,7 +46,7 @@ def membership_message(voters: Sequence[Peer]) -> raft_pb2.RaftMembership:
 
 def peers_of(membership: raft_pb2.RaftMembership) -> tuple[Peer, ...]:
     """The voters of a membership message."""
-    return tuple(Peer(one.node_id, one.address, one.port) for one in membership.voters)
+    return tuple(Peer(one.node_id, one.address, one.port, one.log_id) for one in membership.voters)
 
 
 def membership_of(command: bytes) -> tuple[Peer, ...] | None:

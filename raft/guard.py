@@ -12,13 +12,14 @@ The invariants that it keeps, each tested in tests/raft/test_guard.py:
 - the commit index never passes the newest entry that was compared with the leader of this term;
 - a success is acknowledged only up to an entry so compared, and believed only in the leader's own term;
 - one vote a member and term, and only members' votes count;
+- a member whose log was lost has forgotten what it promised: it counts for nothing until its vote was taken;
 - while a live leader is heard no candidate is listened to, unless that leader asked for the election.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from raft.entry import Entry
@@ -65,6 +66,8 @@ class View:
     rehearsal_votes: Collection[str] | None  # who would vote for it; None while it does not ask
     commit_index: int
     log: Log
+    log_id: int = 0
+    log_ids: Mapping[str, int] = field(default_factory=dict)  # of the voters, by the membership; 0: any
     rules: Rules = ALL_RULES  # raft/rules.py
 
 
@@ -79,6 +82,7 @@ class Verdict:
     rehearsal_vote: bool = False
     reply_accepted: bool = False  # an answer to this leader in its own term
     newer_term: int = 0  # step down to this term
+    lost_log: bool = False  # a voter's disk is not the one that the vote was given to
     dropped: str = ""  # why nothing came of it, for the log
 
 
@@ -94,7 +98,7 @@ def examine(view: View, sender: str, message: Message) -> Verdict:
         case Vote():
             return _vote(view, sender, message)
         case TakeOver():
-            if sender != view.leader_id or message.term != view.term or view.me not in view.voters:
+            if sender != view.leader_id or message.term != view.term or not has_vote(view):
                 return Verdict(dropped="only the present leader hands over, and only to a voter")
             return Verdict(deliver={"type": "timeout_now", "term": message.term})
         case StaleTerm():
@@ -116,6 +120,15 @@ def is_up_to_date(view: View, last_log_index: int, last_log_term: int) -> bool:
     return (last_log_term, last_log_index) >= (own_term, view.log.last_index)
 
 
+def has_vote(view: View) -> bool:
+    """Whether the membership gives this member a vote, and means the log that it has now."""
+    return view.me in view.voters and _is_its_log(view, view.log_ids.get(view.me, 0), view.log_id)
+
+
+def _is_its_log(view: View, wanted: int, found: int) -> bool:
+    return wanted in (0, found) or "vote-of-its-log" not in view.rules
+
+
 def _vote_request(view: View, sender: str, request: VoteRequest) -> Verdict:
     if view.leader_alive and not request.handed_over and "keep-live-leader" in view.rules:
         return Verdict(dropped="a live leader is heard")
@@ -124,6 +137,8 @@ def _vote_request(view: View, sender: str, request: VoteRequest) -> Verdict:
     if not view.voters and "newcomers-do-not-vote" in view.rules:
         # It was never given the cluster's log, or has lost its disk: it may have voted in this term before.
         return Verdict(dropped="this member knows no membership yet")
+    if not _is_its_log(view, request.log_id, view.log_id):
+        return Verdict(dropped="the vote is that of a log which this member has lost")
     free = request.term > view.term or view.voted_for in (None, sender)
     willing = free and is_up_to_date(view, request.last_log_index, request.last_log_term)
     if request.rehearsal:
@@ -158,6 +173,8 @@ def _reply(view: View, sender: str, reply: AppendReply | SnapshotReply) -> Verdi
         return Verdict(dropped="an acknowledgement of another term")
     if sender not in view.voters and sender not in view.learners:
         return Verdict(dropped="an acknowledgement of a stranger")
+    if not _is_its_log(view, view.log_ids.get(sender, 0), reply.log_id):
+        return Verdict(dropped="an acknowledgement of a log that began anew", lost_log=True)
     if isinstance(reply, SnapshotReply):
         return Verdict(reply_accepted=True)
     if not 1 <= reply.next_index <= view.log.last_index + 1:
@@ -203,7 +220,7 @@ def _append(view: View, sender: str, append: Append) -> Verdict:
         # PySyncObj would cut off all that follows `previous`, acknowledged entries included.
         return Verdict(
             deliver=_heartbeat(append.term, max(view.commit_index, _verified_commit(view, append, verified))),
-            replies=(AppendReply(append.term, verified + 1, success=True, reset=False, round=append.round),),
+            replies=(AppendReply(append.term, verified + 1, True, False, append.round, view.log_id),),
             from_leader=True,
         )
     if verified < view.commit_index:
@@ -265,7 +282,7 @@ def _mismatch(view: View, append: Append) -> Verdict:
             wanted -= 1
     return Verdict(
         deliver=_heartbeat(append.term, max(view.commit_index, _verified_commit(view, append, view.commit_index))),
-        replies=(AppendReply(append.term, wanted, success=False, reset=True, round=append.round),),
+        replies=(AppendReply(append.term, wanted, False, True, append.round, view.log_id),),
         from_leader=True,
     )
 

@@ -8,8 +8,9 @@ entry kept (the base, whose effects are in the store already), not the index of 
 
 from __future__ import annotations
 
+import secrets
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, overload
 
 from pysyncobj.journal import Journal as PySyncObjJournal
@@ -21,13 +22,18 @@ from raft.rules import ALL_RULES, Rules
 from raft.settings import Peer
 
 COMMITS_UNSTORED_MAX = 32  # by so much the commit index on disk may trail before it is worth a page of a write
+LOG_ID_BITS = 53  # what a double between 0 and 1 can tell apart
 
 
 class Journal(PySyncObjJournal):  # type: ignore[misc]
     """The log of one member. Reads what the file holds; MemberFault where that is damaged."""
 
     def __init__(
-        self, database: sqlite3.Connection, membership: tuple[Peer, ...] = (), rules: Rules = ALL_RULES
+        self,
+        database: sqlite3.Connection,
+        membership: tuple[Peer, ...] = (),
+        rules: Rules = ALL_RULES,
+        new_log_id: Callable[[], int] = lambda: 1 + secrets.randbits(LOG_ID_BITS),
     ) -> None:
         """`membership`: the voters when everything before the log was applied."""
         self._database, self._rules = database, rules
@@ -40,11 +46,14 @@ class Journal(PySyncObjJournal):  # type: ignore[misc]
         self._commit_index = 1
         self._state_dirty = False
         self._stored_commit = self._storing_commit = -COMMITS_UNSTORED_MAX  # nothing is stored
+        self.log_id = 0  # of this log as long as its file lives, so that one begun anew is not taken for it
+        self._log_id_stored = False
         self._stored_from = 1  # entries on disk: from this index ...
         self._stored_to = 0  # ... to this one, equal to those in memory
         self._truncated = False  # the disk holds entries that are none any more
         try:
             self._load()
+            self._load_log_id(new_log_id)
         except sqlite3.Error as error:
             raise MemberFault(f"the log cannot be read: {error}") from error
 
@@ -199,6 +208,9 @@ class Journal(PySyncObjJournal):  # type: ignore[misc]
         )
         if self._stored_from < self.first_index:
             self._database.execute("delete from raft_log where log_index < ?", (self.first_index,))
+        if not self._log_id_stored:
+            row = (self.log_id, checksum(self.log_id))
+            self._database.execute("insert or replace into raft_identity values (1, ?, ?)", row)
         commit = min(self._commit_index, self.last_index)
         late = commit >= self._stored_commit + (1 if with_commit else COMMITS_UNSTORED_MAX)
         if self._state_dirty or self._truncated or late:
@@ -213,6 +225,7 @@ class Journal(PySyncObjJournal):  # type: ignore[misc]
         self._stored_commit = self._storing_commit
         self._stored_from, self._stored_to = self.first_index, self.last_index
         self._state_dirty = self._truncated = False
+        self._log_id_stored = True
 
     def _append(self, entry: Entry) -> None:
         self._entries.append(entry)
@@ -222,6 +235,16 @@ class Journal(PySyncObjJournal):  # type: ignore[misc]
             self._memberships.append((entry[1], voters))
 
     # ---- start --------------------------------------------------------------------------------
+
+    def _load_log_id(self, new_log_id: Callable[[], int]) -> None:
+        row: Any = self._database.execute("select log_id, crc from raft_identity").fetchone()
+        if row is None:
+            self.log_id, self._state_dirty = new_log_id(), True
+            return
+        self.log_id, crc = row
+        self._log_id_stored = True
+        if crc != checksum(self.log_id):
+            raise MemberFault("the stored identity of the log is damaged: restore this host's state or rejoin")
 
     def _load(self) -> None:
         row: Any = self._database.execute("select term, voted_for, commit_index, crc from raft_state").fetchone()

@@ -19,6 +19,7 @@ class VoteRequest:
     last_log_term: int
     rehearsal: bool = False
     handed_over: bool = False
+    log_id: int = 0  # the receiver's log that has a vote; 0: any
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,7 @@ class AppendReply:
     success: bool
     reset: bool
     round: int = 0
+    log_id: int = 0  # the sender's; 0: of software that has none
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,7 @@ class SnapshotReply:
     snapshot_index: int
     offset_bytes: int
     round: int = 0
+    log_id: int = 0  # as in AppendReply
 
 
 Message = VoteRequest | Vote | Append | AppendReply | TakeOver | StaleTerm | SnapshotChunk | SnapshotReply

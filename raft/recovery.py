@@ -14,7 +14,7 @@ Both disasters end the same way. After a majority was lost for good (`fairway re
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
@@ -99,6 +99,7 @@ def begin_anew(state_folder: Path, me: Peer, store: Store, last_index: int, term
     database = open_database(state_folder / FILE_NAME)
     try:
         state_file, journal = StateFile(database), Journal(database)
+        me = replace(me, log_id=journal.log_id)
         term = max(term + TERM_STEP, journal.getCurrentTerm() + TERM_STEP, now_unix_ms // 1000)
         journal.setCurrentTerm(term, me.node_id)
         journal.restart(index, term, (me,))

@@ -5,7 +5,7 @@ A request carries a ticket, any object of the asker's; the answer goes to the ti
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from proto.store_pb2 import TransactionResult
 from raft.consensus import Consensus
@@ -186,10 +186,14 @@ class Changes:
             return
         if isinstance(change, AddVoter):
             node_id = change.peer.node_id
-            known = node_id in self._consensus.voters
-            if not known and algorithm.match_index(node_id) < max(journal.last_index - CATCH_UP_ENTRIES, 1):
-                return
-            added: tuple[Peer, ...] = (change.peer,)
+            log_id = next((peer.log_id for peer in journal.membership if peer.node_id == node_id), None)
+            if log_id is None:
+                # Who knows no membership gives no vote: it must have the entry that set it, or a snapshot.
+                needed = max(journal.last_index - CATCH_UP_ENTRIES, journal.membership_index, journal.first_index)
+                if algorithm.match_index(node_id) < needed:
+                    return
+                log_id = self._consensus.learner_logs.get(node_id, 0)
+            added: tuple[Peer, ...] = (replace(change.peer, log_id=log_id),)
         else:
             node_id, added = change.node_id, ()
         others = tuple(peer for peer in journal.membership if peer.node_id != node_id)

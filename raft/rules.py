@@ -24,6 +24,7 @@ RULES: Final[dict[str, str]] = {
     "keep-live-leader": "while a live leader is heard no candidate is listened to",
     "rehearse-elections": "who could not win an election does not raise the term",
     "newcomers-do-not-vote": "who knows no membership gives no vote",
+    "vote-of-its-log": "who lost its log has no vote and confirms nothing until it lost its vote too",
     "commit-within-log": "a log that lost committed entries is not used",
     "total-apply": "a command that makes no sense is an answer, not an end",
     "remember-requests": "a request that comes again has no second effect",

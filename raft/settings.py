@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from raft.features import FEATURE_LEVEL
@@ -15,6 +15,7 @@ class Peer:
     node_id: str
     address: str
     port: int
+    log_id: int = field(default=0, compare=False)  # the log of it that has the vote; 0: any
 
 
 @dataclass(frozen=True)

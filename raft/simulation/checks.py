@@ -30,7 +30,7 @@ class Checks:
         self.leaders: dict[int, str] = {}
         self.acknowledged = 0
         self._members, self._corruption = members, corruption
-        self._votes: dict[tuple[int, str], str] = {}
+        self._votes: dict[tuple[int, str, int], str] = {}  # for whom, by term, member and its log
         self._reference = Store()
         self._reference_index = 1
         self._digests: dict[int, Digest] = {1: ()}
@@ -89,7 +89,7 @@ class Checks:
             raise Violation(f"two leaders in term {term}: {self.leaders[term]} and {name}")
         self.leaders[term] = name
         voters = driver.consensus.voters
-        given = {voter for voter in voters if self._votes.get((term, voter)) == name} | {name}
+        given = {one for one in voters if self._votes.get((term, one, driver.consensus.log_ids[one])) == name} | {name}
         if 2 * len(given) <= len(voters):
             raise Violation(f"{name} leads term {term} by the votes of {sorted(given)} out of {sorted(voters)}")
         newest, _ = self.committed[self.commit_index]
@@ -109,7 +109,7 @@ class Checks:
             term = journal.term_at(matched)
             if term is None or follower is None or follower.consensus.algorithm.term() > algorithm.term():
                 continue
-            if not self._members[other].holds(matched, term):
+            if not self._members[other].holds(matched, term, driver.consensus.log_ids[other]):
                 raise Violation(f"{name} believes that {other} has entry {matched} of term {term}, which it has not")
 
     def _commits(self, member: SimulatedMember, driver: Driver, commit: int) -> None:
@@ -129,19 +129,22 @@ class Checks:
         memberships = (member.membership_seen or journal.membership, journal.membership)
         if not any(self._majority_holds(membership, commit, term) for membership in memberships):
             voters = [peer.node_id for peer in journal.membership]
-            holders = [name for name in voters if self._members[name].holds(commit, term)]
+            holders = [one.node_id for one in journal.membership if self._holds(one, commit, term)]
             raise Violation(f"{member.name} committed entry {commit} that only {holders} of {voters} have on disk")
         self.commit_index = commit
 
     def _majority_holds(self, membership: tuple[Peer, ...], index: int, term: int) -> bool:
-        return 2 * sum(self._members[peer.node_id].holds(index, term) for peer in membership) > len(membership)
+        return 2 * sum(self._holds(peer, index, term) for peer in membership) > len(membership)
+
+    def _holds(self, peer: Peer, index: int, term: int) -> bool:
+        return self._members[peer.node_id].holds(index, term, peer.log_id)
 
     def _vote(self, name: str, driver: Driver, receiver: str, vote: Vote) -> None:
         if vote.rehearsal:
             return
         if not driver.journal.membership:
             raise Violation(f"{name} voted for {receiver} in term {vote.term} and knows no membership")
-        first = self._votes.setdefault((vote.term, name), receiver)
+        first = self._votes.setdefault((vote.term, name, driver.journal.log_id), receiver)
         if first != receiver or self.leaders.get(vote.term) == name:
             raise Violation(f"{name} voted twice in term {vote.term}: for {first} and for {receiver}")
 

@@ -10,7 +10,7 @@ from raft.errors import DiskFull, MemberFault
 from raft.messages import Append, Message, Vote, VoteRequest
 from raft.requests import Request
 from raft.rules import ALL_RULES, Rules
-from raft.settings import RaftSettings
+from raft.settings import Peer, RaftSettings
 from raft.simulation.checks import Checks, Violation
 from raft.simulation.clients import Attempt, Probe, register_of
 from raft.simulation.clock import Clock
@@ -51,7 +51,7 @@ class Cluster:
     def _member(self, name: str, rules: Rules) -> SimulatedMember:
         plan = self.plan
         settings = RaftSettings(NOWHERE, name, "", 1, **plan.settings)  # type: ignore[arg-type]
-        content = formed(plan.voters if plan.names.index(name) < plan.voters else 0)
+        content = formed(plan.voters, name) if plan.names.index(name) < plan.voters else formed(0)
         dice = random.Random(f"member {name} {plan.seed}")
         disk = FileDisk(content, dice) if plan.real_files else Disk(content)
         return SimulatedMember(name, settings, disk, Clock(plan.drift[name]), dice, rules)
@@ -112,6 +112,25 @@ class Cluster:
                 self._answer(member, ticket, outcome, (None, 0))
         member.disk.lose_power()
         self._down(member, seconds)
+
+    def lose_disk(self, member: SimulatedMember, seconds: float) -> bool:
+        """The host comes back with its name and an empty disk; not where that would be one disk too many."""
+        for one in self.members.values():
+            membership = one.driver.journal.membership if one.driver is not None else one.membership_seen
+            lost = [peer for peer in membership if self._lost(peer) or peer.node_id == member.name]
+            if membership and 2 * len(lost) >= len(membership):
+                return False
+        if member.driver is None:
+            return False
+        self.power_cut(member, seconds)
+        self.note(f"{member.name} has lost its disk")
+        self.counts["disks lost"] += 1
+        self.counts["disks of voters lost"] += any(peer.node_id == member.name for peer in member.membership_seen)
+        member.lose_disk()
+        return True
+
+    def _lost(self, peer: Peer) -> bool:
+        return self.members[peer.node_id].log_id != peer.log_id
 
     def _down(self, member: SimulatedMember, seconds: float) -> None:
         member.stop()

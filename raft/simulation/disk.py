@@ -63,6 +63,12 @@ class Disk:
         self.broken = self.error_next = False
         self.cut_in_statements, self.cut_at = 0, ""
 
+    def lose_all(self) -> None:
+        """An empty disk is in its place."""
+        self._connection.close()
+        self._connection = _in_memory(formed(0))
+        self.lose_power()
+
     def close(self) -> None:
         self._connection.close()
 
@@ -151,17 +157,17 @@ def _in_memory(content: bytes) -> sqlite3.Connection:
 
 
 @functools.cache
-def formed(voters: int) -> bytes:
+def formed(voters: int, name: str = "a") -> bytes:
     """The disk of a member of a cluster that was formed by members "a", "b", ...: 0 for one that has no log yet."""
     database = open_database(":memory:")
     if voters:
-        form(database, voters)
+        form(database, voters, name)
     return database.serialize()
 
 
-def form(database: sqlite3.Connection, voters: int) -> None:
+def form(database: sqlite3.Connection, voters: int, name: str = "a") -> None:
     """Writes the log that all members of a new cluster share."""
-    journal = Journal(database)
+    journal = Journal(database, new_log_id=lambda: ord(name))
     journal.setCurrentTerm(FIRST_TERM, None)
     journal.add(membership_command(peers("abcdefg"[:voters])), 2, FIRST_TERM)
     journal.setRaftCommitIndex(2)
@@ -171,8 +177,8 @@ def form(database: sqlite3.Connection, voters: int) -> None:
 
 
 def peers(names: Iterable[str]) -> tuple[Peer, ...]:
-    """Members as the log names them; nobody dials these addresses."""
-    return tuple(Peer(name, "", 1) for name in names)
+    """The members that form a cluster as its log names them; nobody dials these addresses."""
+    return tuple(Peer(name, "", 1, ord(name)) for name in names)
 
 
 NOWHERE = Path("/nowhere")

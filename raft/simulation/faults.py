@@ -25,6 +25,8 @@ PROBES = 25  # current reads asked of a leader that was cut off
 VOTERS_MIN = 3
 STATEMENTS_OF_WRITE = 8  # few writes of a leader have more
 FOLLOW_AFTER_SECONDS = 0.5
+REPAIR_SECONDS = (0.3, 3.0)
+REPAIR_AGAIN_SECONDS = 0.5
 FOLLOW_SHARE = 0.4  # of the changes that concern a member without a vote
 
 
@@ -104,6 +106,8 @@ class Faults:
             case "disk-slow":
                 member.slow_until = self._events.now + fault.seconds
                 member.slow_seconds = fault.number / 1000
+            case "disk-lost":
+                self._lose_disk(member, fault)
             case "rot":
                 self._rot(member, fault)
             case "pause":
@@ -215,6 +219,22 @@ class Faults:
             rotten.close()
         if member.driver is not None:
             self._cluster.stop(member, fault.seconds, "its state was damaged")
+
+    def _lose_disk(self, member: SimulatedMember, fault: Fault) -> None:
+        if self._cluster.lose_disk(member, fault.seconds):
+            self._events.after(fault.seconds + self._dice.uniform(*REPAIR_SECONDS), self._repair, member)
+
+    def _repair(self, member: SimulatedMember) -> None:
+        """The operator takes the vote of the lost log and gives one to the new log, when the storm is over too."""
+        leader = self._cluster.leader()
+        if leader is not None and leader.driver is not None and member.log_id:
+            log_id = leader.driver.consensus.log_ids.get(member.name)
+            if log_id == member.log_id:
+                return
+            peer = Peer(member.name, "", 1)
+            add, remove = AddVoter("operator: repaired", peer), RemoveVoter("operator: lost", member.name)
+            self._cluster.ask(leader.name, add if log_id is None else remove)
+        self._events.after(REPAIR_AGAIN_SECONDS, self._repair, member)
 
     def _change_members(self, member: SimulatedMember, add: bool) -> None:
         leader = self._cluster.leader()

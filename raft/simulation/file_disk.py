@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 from raft.database import open_database
-from raft.simulation.disk import Disk
+from raft.simulation.disk import Disk, formed
 
 SECTOR_BYTES = 512
 MEMORY_FOLDER = Path("/dev/shm")  # noqa: S108 - only a place where syncs are quick
@@ -38,6 +38,10 @@ class FileDisk(Disk):
         self._put(database, log)
         self.broken = self.error_next = False
         self.cut_in_statements, self.cut_at = 0, ""
+
+    def lose_all(self) -> None:
+        self._put(formed(0), b"")
+        self.lose_power()
 
     def close(self) -> None:
         self._connection.close()

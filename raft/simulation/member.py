@@ -42,6 +42,8 @@ class SimulatedMember:
     applied_seen: int = 0
     membership_seen: tuple[Peer, ...] = ()  # at the end of its last turn
     told: object = None  # what was last said of it with --show
+    log_id: int = 0  # of the log on its disk
+    lost_logs: dict[int, dict[int, int]] = field(default_factory=dict)  # those of disks that it lost, by log id
     _log: dict[int, int] = field(default_factory=dict)  # on disk, while it is down
 
     def start(self, now: float) -> Driver:
@@ -49,6 +51,7 @@ class SimulatedMember:
         driver = Driver(self.settings, self.disk.database, self.clock.read(now), self.random.random, self.rules)
         self.driver = driver
         self.life += 1
+        self.log_id = driver.journal.log_id
         self.commit_seen = driver.journal.first_index
         self.applied_seen = 0
         self.membership_seen = driver.journal.membership
@@ -66,8 +69,17 @@ class SimulatedMember:
         self.requests.clear()
         self._log = self.disk.log()
 
-    def holds(self, index: int, term: int) -> bool:
-        """Whether a restart now would find this entry, in the log or in the store."""
+    def lose_disk(self) -> None:
+        """While it is down: the next start finds an empty disk."""
+        self.lost_logs[self.log_id], self._log = self._log, {}
+        self.log_id = 0
+        self.disk.lose_all()
+
+    def holds(self, index: int, term: int, log_id: int) -> bool:
+        """Whether a restart now would find this entry, in log or store; or in that log before it was lost."""
+        if log_id != self.log_id:
+            lost = self.lost_logs.get(log_id, {})
+            return bool(lost) and (index < min(lost) or lost.get(index) == term)
         if self.driver is not None:
             journal = self.driver.journal
             return index < journal.first_index or journal.term_at(index) == term

@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 CLASSES = (
     "loss", "delay", "repetition", "disorder", "corruption", "drift", "large", "poison", "stranger",  # all the time
     "partition", "one-way", "flapping", "break", "power-cut", "cut-in-write", "cut-in-send", "blackout", "restart",
-    "disk-full", "disk-error", "disk-slow", "rot", "pause", "clock-jump", "membership", "hand-over", "echo", "comeback",
+    "disk-full", "disk-error", "disk-slow", "disk-lost", "rot",
+    "pause", "clock-jump", "membership", "hand-over", "echo", "comeback",
 )  # fmt: skip
 STORM_SECONDS = (5.0, 10.0)
 FAULTS_MAX = 24
@@ -184,6 +185,7 @@ _DRAW: dict[str, _Draw] = {
     "disk-full": _of_member("disk-full", (0.1, 2.5)),
     "disk-error": _of_member("disk-error", (0.3, 2.0)),
     "disk-slow": _of_member("disk-slow", (0.3, 3.0), (5, 300)),
+    "disk-lost": _of_member("disk-lost", (0.05, 1.0)),
     "rot": _of_member("rot", (0.05, 0.5)),
     "pause": _of_member("pause", (0.05, 3.0)),
     "clock-jump": _of_member("clock-jump", (0.1, 5.0)),

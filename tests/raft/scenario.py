@@ -6,6 +6,7 @@
     disk term=3 voted=b log=1,3   its term, its vote, and the terms of further entries (index 3 and on), all committed
                                   up to commit=N
     disk loses log after N        and nothing else
+    disk is lost                  all of it, and an empty one is in its place
     power goes in the write       of the next turn; what that turn sent before is what was sent
     start, restart                the daemon starts; again after a power cut
     tick SECONDS                  time passes
@@ -55,7 +56,13 @@ KINDS: dict[str, type[Any]] = {
     "snapshot": messages.SnapshotChunk,
     "snapshot-reply": messages.SnapshotReply,
 }
-FIELDS = {"next": "next_index", "commit": "commit_index", "offset": "offset_bytes", "handed-over": "handed_over"}
+FIELDS = {
+    "log": "log_id",
+    "next": "next_index",
+    "commit": "commit_index",
+    "offset": "offset_bytes",
+    "handed-over": "handed_over",
+}
 FLAGS = ("success", "reset", "rehearsal", "handed-over", "damaged")
 
 
@@ -88,10 +95,12 @@ class Replay:
                 self.members = tuple(members)
                 with_log = sqlite3.connect(":memory:", isolation_level=None)
                 with_log.deserialize(formed(0))
-                form(with_log, len(members))
+                form(with_log, len(members), name)
                 self.disk = Disk(with_log.serialize())
             case ["newcomer", name]:
                 self.settings = replace(self.settings, node_id=name)
+            case ["disk", "is", "lost"]:
+                self.disk.lose_all()
             case ["disk", "loses", "log", "after", index]:
                 self.disk.execute("delete from raft_log where log_index > ?", (int(index),))
             case ["disk", *fields]:
@@ -105,7 +114,8 @@ class Replay:
                 self._take_turn()
             case ["from", sender, *words]:
                 assert self.driver is not None
-                self.driver.deliver(sender.rstrip(":"), _message(words), self.now)
+                name = sender.rstrip(":")
+                self.driver.deliver(name, _message(words, name), self.now)
                 self._take_turn()
             case ["ask", *words]:
                 assert self.driver is not None
@@ -165,7 +175,7 @@ class Replay:
         match words:
             case ["follow", name]:
                 self.driver.connected(name, True)
-                return Follow("follow", *peers((name,)), wanted=True)
+                return Follow("follow", peers((name,))[0], wanted=True)
             case ["read"]:
                 return ReadBarrier("read")
             case ["poison"]:
@@ -256,7 +266,7 @@ def _fields(words: list[str]) -> dict[str, str]:
     return dict(word.split("=", 1) for word in words if "=" in word)
 
 
-def _message(words: list[str]) -> Message:
+def _message(words: list[str], sender: str) -> Message:
     kind, given = words[0], _fields(words[1:])
     term = int(given.pop("term"))
     if kind == "snapshot":
@@ -272,6 +282,8 @@ def _message(words: list[str]) -> Message:
         values |= {"last_log_index": int(last_index), "last_log_term": int(last_term)}
     elif kind == "append-reply":
         values |= {"success": "success" in words, "reset": "reset" in words}
+    if kind in ("append-reply", "snapshot-reply"):
+        values["log_id"] = ord(sender)  # of the log that the cluster was formed with (raft/simulation/disk.py)
     values |= {FIELDS.get(name, name): int(value) for name, value in given.items()}
     values |= {FIELDS.get(flag, flag): True for flag in FLAGS if flag in words}
     message: Message = KINDS[kind](**values)
