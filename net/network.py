@@ -24,6 +24,7 @@ from net.outside_changes import OutsideChanges
 from net.path_observer import PathObserver, payload_bytes
 from net.probe_socket import ProbeSocket
 from net.ruleset import RulesetChange
+from net.slow_checks import SlowChecks
 from net.task_interfaces import Surroundings, TaskInterfaces
 from net.task_networks import TaskNetworks
 from proto.doctor_pb2 import ObservePathRequest, PathObservation
@@ -68,7 +69,9 @@ class Network:
         self._names = NameIndex()
         self._upstream = Upstream(self.counters, upstream_servers)
         self.probes = ProbeSocket(self._addresses_of_hosts)
-        self._observer = PathObserver(interface_prefix, run_folder, self.counters, self._probe, self._differences)
+        self._observer = PathObserver(interface_prefix, run_folder, self.counters, self.probe, self._differences)
+        self._slow_checks = SlowChecks(lambda: self._index.desired, self._note, lambda: self._serve_anew.set())
+        self._serve_anew = trio.Event()
         self._kernel: Kernel | None = None
         self._tasks = TaskNetworks(run_folder, interface_prefix)
         self._kernel_lock = trio.Lock()
@@ -89,7 +92,8 @@ class Network:
         """Serves names and keeps the kernel as it was applied, until cancelled."""
         server = NameServer(self._names, self._upstream, self.counters)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(server.serve, GATEWAY_ADDRESS)
+            nursery.start_soon(self._serve_at_gateway, server)
+            nursery.start_soon(self._slow_checks.run)
             nursery.start_soon(self._serve_at_tunnel, server)
             nursery.start_soon(self._check_forever)
             nursery.start_soon(self._listen)
@@ -171,6 +175,11 @@ class Network:
             found = await trio.to_thread.run_sync(kernel.check, desired)
         found += await self._check_tasks(desired)
         self.counters.check_count += 1
+        self._note(found)
+        return found
+
+    def _note(self, found: list[str]) -> None:
+        """Counts and logs differences that were repaired."""
         if found:
             self.counters.drift_count += len(found)
             self.counters.last_drift = tuple(found[:DRIFT_WORDS_MAX])
@@ -179,7 +188,6 @@ class Network:
             more = len(found) - DRIFT_WORDS_MAX
             words = "; ".join(found[:DRIFT_WORDS_MAX]) + (f"; and {more} more" if more > 0 else "")
             log.warning("the kernel differed from the desired network and was repaired: %s", words)
-        return found
 
     async def observe_path(self, request: ObservePathRequest) -> PathObservation:
         """What this host sees of a path, with live probes; takes a few seconds at most. Raises NetworkError."""
@@ -195,7 +203,7 @@ class Network:
                 return [], RulesetChange()
             return await trio.to_thread.run_sync(self._open_kernel().differences, desired)
 
-    async def _probe(self, address: str, packet_bytes: int) -> float | None:
+    async def probe(self, address: str, packet_bytes: int) -> float | None:
         """Round trip of a packet of this size that must not be cut on its way."""
         return await self.probes.probe(address, payload_bytes(address, packet_bytes), True)
 
@@ -203,6 +211,20 @@ class Network:
     def desired(self) -> DesiredNetwork | None:
         """What was applied last."""
         return self._index.desired
+
+    @property
+    def mtu_bytes(self) -> int:
+        """Of the overlay and of tasks' interfaces; 0 before the first `apply`."""
+        return self._kernel.overlay.mtu_bytes if self._kernel is not None else 0
+
+    @property
+    def names_silent(self) -> bool:
+        """Whether this host's name server does not answer this host's own questions."""
+        return self._slow_checks.dns.silent
+
+    def upstream_servers(self) -> tuple[str, ...]:
+        """The name servers that names from outside are asked of."""
+        return self._upstream.servers()
 
     def _addresses_of_hosts(self) -> Collection[str]:
         """Whose probes are answered: by underlay and by overlay."""
@@ -283,6 +305,14 @@ class Network:
                 await changes.listen(lambda: self._changed_outside.set())
         except NetworkError as error:
             log.warning("%s; changes by others are found within %.0f s", error, CHECK_EVERY_SECONDS)
+
+    async def _serve_at_gateway(self, server: NameServer) -> None:
+        while True:
+            self._serve_anew = trio.Event()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(server.serve, GATEWAY_ADDRESS)
+                await self._serve_anew.wait()
+                nursery.cancel_scope.cancel()
 
     async def _serve_at_tunnel(self, server: NameServer) -> None:
         while True:

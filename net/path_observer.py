@@ -194,9 +194,14 @@ def about(vip: str, change: RulesetChange) -> list[str]:
     return words
 
 
+def connection_count() -> tuple[int, int]:
+    """(entries, most that fit) of the kernel's table of connections; 0 where it does not tell."""
+    return _number(_CONNTRACK / "nf_conntrack_count"), _number(_CONNTRACK / "nf_conntrack_max")
+
+
 def conntrack_full() -> bool:
-    """Whether the kernel's table of connections has (almost) no room: new connections are dropped."""
-    count, limit = _number(_CONNTRACK / "nf_conntrack_count"), _number(_CONNTRACK / "nf_conntrack_max")
+    """Whether that table has (almost) no room: new connections are dropped."""
+    count, limit = connection_count()
     return limit > 0 and count >= _FULL_FRACTION * limit
 
 
