@@ -22,6 +22,7 @@ from net.overlay_plan import Overlay, mtu_bytes, overlay_of, replacing, tunnel_d
 from net.pyroute2_messages import rtnl
 from net.route_messages import TABLE_MAIN, Route
 from net.tunnel_messages import Link
+from net.wireguard_plan import overhead_bytes, tunnel_source
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,7 @@ class OverlayDevice:
         self.mtu_bytes = 0  # of tasks' interfaces; 0 before the first `apply`
         self.ipv6_prefix = ""  # of tasks' IPv6 addresses; empty: they have none
         self.ipv6_lacking = ""  # why they have none although the cluster has, in words
+        self.wireguard = 0  # number of the device that the overlay's packets go into; 0: none
         self._netlink = Netlink(PROTOCOL_ROUTE)
         self._device = 0
         self._applied: Overlay | None = None
@@ -57,7 +59,7 @@ class OverlayDevice:
         found: list[str] = []
         if compare or self._applied is None:
             found += self._apply_device(desired)
-        wanted = overlay_of(self._possible(desired), self._device)
+        wanted = overlay_of(self._possible(desired), self._device, self.wireguard)
         present = self._observe() if compare or self._applied is None else self._applied
         requests, words = _steps(wanted, present)
         # Until it is done, nothing is known of the kernel.
@@ -74,10 +76,10 @@ class OverlayDevice:
         if link is None:
             return [Difference(DEVICE, f"missing device {self.name}")]
         config, local = desired.config, desired.local
-        shape = (config.vxlan_id, config.vxlan_port, local.address, local.tunnel_mac)
+        shape = (config.vxlan_id, config.vxlan_port, tunnel_source(desired), local.tunnel_mac)
         words = tunnel_differences(link, *shape, _settings(), self.mtu_bytes or link.mtu_bytes)
         found = of_kind(DEVICE, (f"device {self.name}: {each}" for part in words for each in part))
-        requests, missing = _steps(overlay_of(self._possible(desired), link.number), self._observe())
+        requests, missing = _steps(overlay_of(self._possible(desired), link.number, self.wireguard), self._observe())
         return [*found, *missing] if requests else list(found)
 
     def remove(self) -> None:
@@ -95,13 +97,14 @@ class OverlayDevice:
 
     def _apply_device(self, desired: DesiredNetwork) -> list[str]:
         config, local = desired.config, desired.local
-        self.mtu_bytes = mtu_bytes(config.mtu_bytes, self._underlay_mtu_bytes(local.address), local.address)
+        carried_bytes = self.underlay_mtu_bytes(local.address) - overhead_bytes(desired)
+        self.mtu_bytes = mtu_bytes(config.mtu_bytes, carried_bytes, local.address)
         lacking = ipv6_support.lacking(desired, self.mtu_bytes)
         if lacking and lacking != self.ipv6_lacking:
             log.warning("%s", lacking)
         self.ipv6_lacking, self.ipv6_prefix = lacking, "" if lacking else config.ipv6_prefix
         settings = _settings()
-        shape = (config.vxlan_id, config.vxlan_port, local.address, local.tunnel_mac)
+        shape = (config.vxlan_id, config.vxlan_port, tunnel_source(desired), local.tunnel_mac)
         found: list[str] = []
         link = self._find(self.name)
         if link is not None:
@@ -121,6 +124,11 @@ class OverlayDevice:
             found += of_kind(DEVICE, (f"device {self.name}: {words}" for words in set_only))
             if ipv6_support.is_there():
                 self._netlink.ask(links.without_ipv6_address(link.number, link.name))
+            if link.vxlan_local != tunnel_source(desired):
+                request = tunnels.set_vxlan_local(
+                    link.number, link.name, config.vxlan_id, tunnel_source(desired), ipv6=":" in local.address
+                )
+                self._netlink.ask(request)
             self._netlink.ask(
                 links.set_link(
                     link.number,
@@ -140,8 +148,9 @@ class OverlayDevice:
 
     def _make(self, desired: DesiredNetwork) -> None:
         config, local = desired.config, desired.local
+        source = tunnel_source(desired) or tunnels.ANY[":" in local.address]
         request = tunnels.new_vxlan(
-            self.name, config.vxlan_id, config.vxlan_port, local.address, local.tunnel_mac, self.mtu_bytes
+            self.name, config.vxlan_id, config.vxlan_port, source, local.tunnel_mac, self.mtu_bytes
         )
         try:
             self._netlink.ask(request)
@@ -186,7 +195,8 @@ class OverlayDevice:
         answer = self._netlink.get(links.get_link(name))
         return tunnels.read_link(answer) if answer else None
 
-    def _underlay_mtu_bytes(self, address: str) -> int:
+    def underlay_mtu_bytes(self, address: str) -> int:
+        """Of the interface that has this address of the host."""
         for answer in self._netlink.dump(addresses.list_addresses()):
             found = addresses.read_address(answer)
             if found is not None and found.address == address:

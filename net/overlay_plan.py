@@ -22,6 +22,7 @@ from net.route_messages import (
 )
 from net.rule_messages import GOTO, LOOKUP, NOP, Rule
 from net.tunnel_messages import Link
+from net.wireguard_plan import remote_address, routes_of
 
 # Outer Ethernet-less: IP, UDP and VXLAN headers, and the inner Ethernet header (RFC 7348, section 5).
 TUNNEL_OVERHEAD_BYTES, TUNNEL_OVERHEAD_IPV6_BYTES = 50, 70
@@ -65,8 +66,8 @@ def _families(ipv6_prefix: str) -> list[_Family]:
     return families
 
 
-def overlay_of(desired: DesiredNetwork, device: int) -> Overlay:
-    """What the VXLAN device number `device` needs."""
+def overlay_of(desired: DesiredNetwork, device: int, wireguard: int = 0) -> Overlay:
+    """What the VXLAN device number `device` needs; `wireguard`: the device below it, where hosts encrypt."""
     overlay = Overlay(addresses={Address(GATEWAY_ADDRESS, SCOPE_LINK, device)})
     others = [host for host in desired.hosts if host.node_id != desired.local.node_id]
     for family in _families(desired.config.ipv6_prefix):
@@ -74,7 +75,8 @@ def overlay_of(desired: DesiredNetwork, device: int) -> Overlay:
         source = family.address(desired.local.tunnel_address)
         for host in others:
             _add_host(overlay, host, source, family, device)
-    overlay.forwardings = {Forwarding(device, host.tunnel_mac, host.address) for host in others}
+    overlay.forwardings = {Forwarding(device, host.tunnel_mac, remote_address(desired, host)) for host in others}
+    overlay.routes |= routes_of(desired, wireguard)
     return overlay
 
 
@@ -116,13 +118,15 @@ def tunnel_differences(
     anew = []
     if link.kind != "vxlan":
         anew.append(f"it is of kind {link.kind or 'unknown'}")
-    elif (link.vxlan_id, link.vxlan_port, link.vxlan_local) != (vxlan_id, port, local):
+    elif (link.vxlan_id, link.vxlan_port) != (vxlan_id, port) or not may_change_local(link.vxlan_local, local):
         anew.append(f"it has id {link.vxlan_id}, port {link.vxlan_port}, local address {link.vxlan_local}")
     elif link.vxlan_learning:
         anew.append("it learns addresses")
     set_only = []
     if not link.up:
         set_only.append("it is down")
+    if not anew and link.vxlan_local != local:
+        set_only.append(f"its local address is {link.vxlan_local or 'any'}")
     if link.mac != mac:
         set_only.append(f"its MAC is {link.mac}")
     if link.mtu_bytes != mtu:
@@ -131,6 +135,11 @@ def tunnel_differences(
         if link.settings.get(number) != value:
             set_only.append(f"IPv4 setting {number} is {link.settings.get(number)}")
     return anew, set_only
+
+
+def may_change_local(present: str, wanted: str) -> bool:
+    """A device stays with one family for good; of one whose address is empty (any) it is not known which."""
+    return not present or not wanted or (":" in present) == (":" in wanted)
 
 
 def replacing(desired: set[K], observed: Iterable[K]) -> tuple[list[K], list[K]]:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from net.netlink import CREATE, EXCLUSIVE, Answer, Request
 from net.pyroute2_messages import attributes, decode, encode, ifinfmsg, rtnl
 
+ANY = ("0.0.0.0", "::")  # noqa: S104  # by whether it is IPv6
 _UP = 1
 
 
@@ -45,6 +46,15 @@ def new_vxlan(name: str, vxlan_id: int, port: int, local: str, mac: str, mtu_byt
     )
     asked = f"make VXLAN device {name} (id {vxlan_id}, UDP port {port})"
     return Request(rtnl.RTM_NEWLINK, CREATE | EXCLUSIVE, body, asked)
+
+
+def set_vxlan_local(number: int, name: str, vxlan_id: int, local: str, *, ipv6: bool) -> Request:
+    """Changes a device's own address while it works; empty: any of the host's, of the family that it was made for."""
+    pair = ("IFLA_VXLAN_LOCAL6" if ipv6 else "IFLA_VXLAN_LOCAL", local or ANY[ipv6])
+    data = attributes(("IFLA_VXLAN_ID", vxlan_id), pair)
+    information = attributes(("IFLA_INFO_KIND", "vxlan"), ("IFLA_INFO_DATA", data))
+    body = encode(ifinfmsg, [("IFLA_LINKINFO", information)], index=number)
+    return Request(rtnl.RTM_NEWLINK, 0, body, f"set the local address of {name} to {local or 'any'}")
 
 
 def read_link(answer: Answer) -> Link:

@@ -87,10 +87,8 @@ def remote_address(desired: DesiredNetwork, host: Host) -> str:
 
 
 def tunnel_source(desired: DesiredNetwork) -> str:
-    """The VXLAN device's own address. While WireGuard is there, the route decides: it may be either."""
-    if not desired.config.encryption.epochs:
-        return desired.local.address
-    return "::" if ":" in desired.local.address else "0.0.0.0"  # noqa: S104  # nothing is bound to it
+    """The VXLAN device's own address; empty while WireGuard is there: it may be either, as the route says."""
+    return "" if desired.config.encryption.epochs else desired.local.address
 
 
 def accepts_clear(encryption: Encryption) -> bool:
@@ -115,7 +113,7 @@ def _device(desired: DesiredNetwork, epoch: int, prefix: str) -> Device:
     return device
 
 
-def routes_of(desired: DesiredNetwork, device: int, up: bool) -> set[Route]:
+def routes_of(desired: DesiredNetwork, device: int) -> set[Route]:
     """The way to the inner addresses; `device`: the number of the one that is sent by, 0 where it is not there.
 
     Two halves lead into the device and the whole leads nowhere: what the device does not take, because it has
@@ -126,7 +124,7 @@ def routes_of(desired: DesiredNetwork, device: int, up: bool) -> set[Route]:
     ipv6 = ":" in desired.local.address
     pool, halves = (INNER_POOL_IPV6, INNER_HALVES_IPV6) if ipv6 else (INNER_POOL, INNER_HALVES)
     routes = {Route(TABLE_MAIN, pool, ROUTE_UNREACHABLE, "", 0, "")}
-    if device and up:
+    if device:
         source = inner_address(desired.local)
         routes |= {Route(TABLE_MAIN, half, ROUTE_UNICAST, "", device, source) for half in halves}
     return routes
