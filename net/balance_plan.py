@@ -24,7 +24,7 @@ PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
 class Draw:
     """What a chain does that draws one of a service's slots."""
 
-    what: str  # what leads to the chain: "vip", "published" or "published_at"
+    what: str  # what leads to the chain: "vip", "published", "published_at" or "published_at_ipv6"
     kind: str  # of slots_plan
     count: int
     vip: str = ""  # whose chain it is; empty: any service's with as many slots
@@ -96,7 +96,9 @@ def _key(port: Port) -> tuple[bytes, str]:
     if port.protocol not in PROTOCOLS:
         raise ValueError(f"published port {port.published}: protocol {port.protocol!r} is not tcp, udp or sctp")
     key = struct.pack(">B3x", PROTOCOLS[port.protocol]) + _port(port.published)
-    return (packed(port.address) + key, "_at") if port.address else (key, "")
+    if not port.address:
+        return key, ""
+    return packed(port.address) + key, "_at_ipv6" if ":" in port.address else "_at"
 
 
 def _port(number: int) -> bytes:

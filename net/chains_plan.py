@@ -2,18 +2,19 @@
 
 A packet's way: `forged` drops what is forged, `way_in` remembers by which host a connection from outside came in,
 `prerouting`/`output` choose a backend (destination NAT), `forward` decides who may talk to whom,
-`postrouting` hides sources where the answer could not find its way back.
+`postrouting` hides sources where the answer could not find its way back. Each begins by sending IPv6 to a chain of the
+same name with `_ipv6`, which the same functions make.
 """
 
 from __future__ import annotations
 
 import struct
-from functools import lru_cache
+from collections.abc import Callable
 
 from net import nft_expressions as nft
 from net.addresses import GATEWAY_ADDRESS, PEER_DNS_ADDRESS
-from net.balance_plan import Draw
 from net.model import Host, NetworkConfig
+from net.nft_family import NFPROTO_IPV6, Family, families
 from net.route_messages import pack_address
 from net.ruleset import (
     FORWARD,
@@ -22,6 +23,7 @@ from net.ruleset import (
     POSTROUTING,
     PREROUTING,
     TYPE_ADDRESS,
+    TYPE_ADDRESS_IPV6,
     TYPE_MAC,
     TYPE_MARK,
     TYPE_PORT,
@@ -32,7 +34,6 @@ from net.ruleset import (
     SetShape,
     concatenation,
 )
-from net.slots_plan import HASH, TURN
 
 # Which bits of marks are ours: the ordinal of the host that a connection came in by.
 MARK_SHIFT_BITS = 12
@@ -58,9 +59,11 @@ FIXED_SETS: dict[str, SetShape] = {
     "backends": SetShape(concatenation(TYPE_ADDRESS, TYPE_MARK), 8, TYPE_ADDRESS, 4),
     **_port_sets("", _PORT_KEY, 8),
     **_port_sets("_at", concatenation(TYPE_ADDRESS, TYPE_PROTOCOL, TYPE_PORT), 12),
+    **_port_sets("_at_ipv6", concatenation(TYPE_ADDRESS_IPV6, TYPE_PROTOCOL, TYPE_PORT), 24),
     "host_marks": SetShape(TYPE_MAC, 6, TYPE_MARK, 4),
     "tunnels": SetShape(TYPE_ADDRESS, 4),
     "underlays": SetShape(TYPE_ADDRESS, 4),
+    "underlays_ipv6": SetShape(TYPE_ADDRESS_IPV6, 16),
     "dns_peers": SetShape(TYPE_MARK, 4, TYPE_ADDRESS, 4),
     "hairpins": SetShape(concatenation(TYPE_ADDRESS, TYPE_ADDRESS), 8),
     "confined": SetShape(TYPE_ADDRESS, 4),
@@ -81,7 +84,8 @@ def fixed_chains(config: NetworkConfig, local: Host, tunnel: str, veths: str, dn
 
     `tunnel` is the name of the VXLAN device, `veths` the pattern of the tasks' interfaces.
     """
-    return {
+    both = families(config, local)
+    chains = {
         "refuse": Chain(
             (
                 rule(
@@ -90,108 +94,72 @@ def fixed_chains(config: NetworkConfig, local: Host, tunnel: str, veths: str, dn
                     nft.compare(_TCP),
                     nft.reject_by_reset(),
                 ),
-                rule("refuse the rest at once", nft.reject_by_icmp(nft.ICMP_PORT_UNREACHABLE)),
+                rule("refuse the rest at once", nft.reject_by_icmp(nft.PORT_UNREACHABLE)),
             )
         ),
-        "not_allowed": Chain(
-            (rule("not in a common network", nft.reject_by_icmp(nft.ICMP_ADMINISTRATIVELY_PROHIBITED)),)
-        ),
-        "stranger": Chain((*_trusted(config), rule("anyone else", nft.verdict(nft.GOTO, "not_allowed")))),
-        "forged": Chain(_raw(tunnel, veths), Hook("filter", PREROUTING, -300)),
-        "way_in": Chain(_mark(config, tunnel, veths), Hook("filter", PREROUTING, -150)),
-        "this_host": Chain(_this_host()),
-        "prerouting": Chain(_prerouting(dns_peer_count), Hook("nat", PREROUTING, -100)),
-        "output": Chain(_output(), Hook("nat", OUTPUT, -100)),
-        "input": Chain(_input(), Hook("filter", INPUT, 0)),
-        "forward": Chain(_forward(config, tunnel), Hook("filter", FORWARD, 0)),
-        "local_output": Chain(
-            (_vip_without_backends(config),),
-            Hook("filter", OUTPUT, 0),
-        ),
+        "not_allowed": Chain((rule("not in a common network", nft.reject_by_icmp(nft.ADMINISTRATIVELY_PROHIBITED)),)),
         "way_out": Chain((_unmark(tunnel),), Hook("filter", POSTROUTING, -150)),
-        "postrouting": Chain(_postrouting(config, local, tunnel), Hook("nat", POSTROUTING, 100)),
     }
+    parts: dict[str, tuple[Hook | None, Callable[[Family], tuple[Rule, ...]]]] = {
+        "stranger": (None, _stranger),
+        "this_host": (None, _this_host),
+        "forged": (Hook("filter", PREROUTING, -300), lambda family: _raw(family, tunnel, veths)),
+        "way_in": (Hook("filter", PREROUTING, -150), lambda family: _mark(family, tunnel, veths)),
+        "prerouting": (Hook("nat", PREROUTING, -100), lambda family: _prerouting(family, dns_peer_count)),
+        "output": (Hook("nat", OUTPUT, -100), _output),
+        "input": (Hook("filter", INPUT, 0), _input),
+        "forward": (Hook("filter", FORWARD, 0), lambda family: _forward(family, tunnel)),
+        "local_output": (Hook("filter", OUTPUT, 0), lambda family: (_vip_without_backends(family),)),
+        "postrouting": (Hook("nat", POSTROUTING, 100), lambda family: _postrouting(family, tunnel)),
+    }
+    for name, (hook, rules) in parts.items():
+        for family in both:
+            first = (_to_ipv6(name, both),) if hook is not None and not family.is_ipv6 else ()
+            chains[name + family.suffix] = Chain((*first, *rules(family)), None if family.is_ipv6 else hook)
+    return chains
 
 
-@lru_cache(maxsize=4096)
-def balance_chain(draw: Draw) -> Chain:
-    """Draws one of a service's slots and sends the connection to its backend.
-
-    Chains of one service know its VIP, so that what leads to them need not change with the number of slots.
-    """
-    if draw.what == "vip":
-        expressions = nft.destination(nft.WORD_0) + _number(draw, nft.WORD_1, nft.WORD_2)
-        expressions += nft.lookup("backends", nft.FIRST, nft.FIRST) + nft.destination_nat(nft.FIRST)
-        return Chain((rule(f"one of {draw.count} slots", expressions),))
-    at = draw.what.removeprefix("published")
-    expressions = _port_key(at=bool(at)) + nft.lookup(f"published_targets{at}", nft.FIRST, nft.SECOND)
-    expressions += nft.load(pack_address(draw.vip), nft.WORD_0) + _number(draw, nft.WORD_1, nft.WORD_2)
-    expressions += nft.lookup("backends", nft.FIRST, nft.FIRST) + nft.destination_nat(nft.FIRST, nft.SECOND)
-    return Chain((rule(f"one of {draw.count} slots of {draw.vip} and its port", expressions),))
+def _to_ipv6(name: str, both: tuple[Family, ...]) -> Rule:
+    """A hook's chain sees packets of both families."""
+    is_ipv6 = nft.meta(nft.META_NFPROTO) + nft.compare(bytes([NFPROTO_IPV6]))
+    if len(both) == 1:
+        return rule("IPv6 is not ours", is_ipv6, nft.verdict(nft.ACCEPT))
+    return rule("IPv6", is_ipv6, nft.verdict(nft.GOTO, f"{name}_ipv6"))
 
 
-def _number(draw: Draw, register: int, spare: int) -> bytes:
-    """Loads a slot's number; what is in `spare` may be lost."""
-    if draw.kind == TURN:
-        return nft.next_number(draw.count, register)
-    if draw.kind == HASH:
-        return nft.source(spare) + nft.hashed_number(draw.count, spare, 4, register)
-    return nft.random_number(draw.count, register)
+def port_key(family: Family, *, at: bool = False) -> tuple[bytes, int]:
+    """(what loads protocol and port asked for, and before them with `at` the address; the register after them)."""
+    if not at:
+        return nft.meta(nft.META_L4PROTO, nft.WORD_0) + nft.destination_port(nft.WORD_1), nft.WORD_2
+    word = nft.WORD_0 + family.address_bytes // 4
+    key = family.destination(nft.FIRST) + nft.meta(nft.META_L4PROTO, word) + nft.destination_port(word + 1)
+    return key, word + 2
 
 
-def group_chain(ordinals: tuple[int, ...]) -> Chain:
-    """Lets in what shares a network with the destination; everyone else is a stranger."""
-    members = (
-        rule(
-            f"members of network {ordinal}",
-            nft.source(),
-            nft.lookup(f"net_{ordinal}"),
-            nft.verdict(nft.ACCEPT),
-        )
-        for ordinal in ordinals
-    )
-    return Chain((*members, rule("not a member", nft.verdict(nft.GOTO, "stranger"))))
+def at_suffix(family: Family) -> str:
+    """What the names of sets end in that hold ports published at one address."""
+    return f"_at{family.suffix}"
 
 
-def _port_key(*, at: bool = False) -> bytes:
-    """Protocol and port asked for; with `at`, the address before them."""
-    if at:
-        return nft.destination(nft.WORD_0) + nft.meta(nft.META_L4PROTO, nft.WORD_1) + nft.destination_port(nft.WORD_2)
-    return nft.meta(nft.META_L4PROTO, nft.WORD_0) + nft.destination_port(nft.WORD_1)
+def _asked_outside(family: Family) -> bytes:
+    """A connection that was redirected and did not ask for a VIP."""
+    redirected = nft.connection_has(nft.CT_STATUS, nft.STATUS_DNAT)
+    return redirected + family.original_destination() + nft.within(family.vip_pool, outside=True)
 
 
-def _to(address: str) -> bytes:
-    return nft.destination() + nft.compare(pack_address(address))
-
-
-def _to_pool(cidr: str, *, outside: bool = False) -> bytes:
-    return nft.destination() + nft.within(cidr, outside=outside)
-
-
-def _from_pool(cidr: str, *, outside: bool = False) -> bytes:
-    return nft.source() + nft.within(cidr, outside=outside)
-
-
-def _asked_outside(cidr: str) -> bytes:
-    """A connection that was redirected and did not ask for an address of `cidr`."""
+def _stranger(family: Family) -> tuple[Rule, ...]:
+    accept = nft.verdict(nft.ACCEPT)
     return (
-        nft.connection_has(nft.CT_STATUS, nft.STATUS_DNAT) + nft.original_destination() + nft.within(cidr, outside=True)
+        rule("hosts themselves", family.our_source(), nft.lookup("tunnels"), accept),
+        *(rule(f"trusted {cidr}", family.from_pool(cidr), accept) for cidr in family.trusted),
+        rule("anyone else", nft.verdict(nft.GOTO, "not_allowed")),
     )
 
 
-def _trusted(config: NetworkConfig) -> tuple[Rule, ...]:
-    hosts = rule("hosts themselves", nft.source(), nft.lookup("tunnels"), nft.verdict(nft.ACCEPT))
-    return (
-        hosts,
-        *(rule(f"trusted {cidr}", _from_pool(cidr), nft.verdict(nft.ACCEPT)) for cidr in config.trusted_cidrs),
-    )
-
-
-def _raw(tunnel: str, veths: str) -> tuple[Rule, ...]:
+def _raw(family: Family, tunnel: str, veths: str) -> tuple[Rule, ...]:
     drop = nft.verdict(nft.DROP)
-    loopback = _to_pool("127.0.0.0/8")
-    elsewhere = nft.from_interface(veths, unequal=True) + nft.from_interface("lo", unequal=True) + _to(GATEWAY_ADDRESS)
-    return (
+    loopback = family.to_pool(family.loopback)
+    rules = (
         # Publishing on 127.0.0.1 needs route_localnet on these devices; this keeps its services shut.
         rule("tasks do not reach the host's loopback", nft.from_interface(veths), loopback, drop),
         rule("nor do other hosts", nft.from_interface(tunnel), loopback, drop),
@@ -202,17 +170,20 @@ def _raw(tunnel: str, veths: str) -> tuple[Rule, ...]:
             nft.compare(bytes(4)),
             drop,
         ),
-        rule("the gateway is for tasks and this host", elsewhere, drop),
     )
+    if family.is_ipv6:
+        return rules
+    elsewhere = nft.from_interface(veths, unequal=True) + nft.from_interface("lo", unequal=True)
+    return (*rules, rule("the gateway is for tasks and this host", elsewhere, family.to(GATEWAY_ADDRESS), drop))
 
 
-def _mark(config: NetworkConfig, tunnel: str, veths: str) -> tuple[Rule, ...]:
+def _mark(family: Family, tunnel: str, veths: str) -> tuple[Rule, ...]:
     return (
         rule(
             "remember which host a connection from outside came in by",
             nft.from_interface(tunnel),
             nft.connection_has(nft.CT_STATE, nft.STATE_NEW),
-            _from_pool(config.host_pool, outside=True),
+            family.from_pool(family.host_pool, outside=True),
             nft.ethernet_source(),
             nft.lookup("host_marks", nft.FIRST, nft.FIRST),
             nft.set_connection_mark(),
@@ -232,24 +203,25 @@ def _unmark(tunnel: str) -> Rule:
     return rule("the outer packet goes its own way", nft.to_interface(tunnel), nft.load(bytes(4)), nft.set_mark())
 
 
-def _balance() -> tuple[Rule, ...]:
+def _balance(family: Family) -> tuple[Rule, ...]:
     return (
-        rule("virtual addresses", nft.destination(), nft.lookup("vips", nft.FIRST, nft.VERDICT)),
+        rule("virtual addresses", family.our_destination(), nft.lookup("vips", nft.FIRST, nft.VERDICT)),
         rule(
             "published ports",
             nft.fib_destination_type(),
             nft.compare(struct.pack("=I", nft.TYPE_LOCAL)),
-            nft.verdict(nft.GOTO, "this_host"),
+            nft.verdict(nft.GOTO, f"this_host{family.suffix}"),
         ),
     )
 
 
-def _this_host() -> tuple[Rule, ...]:
+def _this_host(family: Family) -> tuple[Rule, ...]:
     """What is published at the address asked for comes before what is published at all."""
     rules = []
-    for at, where in (("_at", "of one address"), ("", "of every address")):
-        key = _port_key(at=bool(at))
-        straight = nft.lookup(f"straight{at}", nft.FIRST, nft.FIRST) + nft.destination_nat(nft.WORD_0, nft.WORD_1)
+    for at, where in ((at_suffix(family), "of one address"), ("", "of every address")):
+        key, _ = port_key(family, at=bool(at))
+        address = family.bits_register
+        straight = nft.lookup(f"straight{at}", nft.FIRST, address) + family.redirect(address + 1)
         rules += [
             rule(f"ports {where} that lead to a task here", key, straight),
             rule(f"ports {where}", key, nft.lookup(f"published{at}", nft.FIRST, nft.VERDICT)),
@@ -257,135 +229,122 @@ def _this_host() -> tuple[Rule, ...]:
     return tuple(rules)
 
 
-def _prerouting(dns_peer_count: int) -> tuple[Rule, ...]:
-    gateway = rule("name server of this host", _to(GATEWAY_ADDRESS), nft.verdict(nft.ACCEPT))
-    if not dns_peer_count:
-        return (gateway, *_balance())
-    peers = rule(
-        "name servers of other hosts",
-        _to(PEER_DNS_ADDRESS),
-        nft.random_number(dns_peer_count, nft.WORD_0),
-        nft.lookup("dns_peers", nft.FIRST, nft.FIRST),
-        nft.destination_nat(nft.FIRST),
+def _name_server(family: Family) -> tuple[Rule, ...]:
+    """Name servers have IPv4 addresses only."""
+    if family.is_ipv6:
+        return ()
+    return (rule("name server of this host", family.to(GATEWAY_ADDRESS), nft.verdict(nft.ACCEPT)),)
+
+
+def _prerouting(family: Family, dns_peer_count: int) -> tuple[Rule, ...]:
+    rules = _name_server(family)
+    if dns_peer_count and not family.is_ipv6:
+        peers = rule(
+            "name servers of other hosts",
+            family.to(PEER_DNS_ADDRESS),
+            nft.random_number(dns_peer_count, nft.WORD_0),
+            nft.lookup("dns_peers", nft.FIRST, family.bits_register),
+            family.redirect(),
+        )
+        rules = (*rules, peers)
+    return (*rules, *_balance(family))
+
+
+def _output(family: Family) -> tuple[Rule, ...]:
+    if family.is_ipv6:
+        return _balance(family)
+    not_first = family.destination() + nft.compare(bytes([127, 0, 0, 1]), unequal=True)
+    loopback = rule(
+        "of the loopback only 127.0.0.1 publishes (127.0.0.53 is a resolver)",
+        family.to_pool(family.loopback),
+        not_first,
+        nft.verdict(nft.ACCEPT),
     )
-    return (gateway, peers, *_balance())
+    return (*_name_server(family), loopback, *_balance(family))
 
 
-def _output() -> tuple[Rule, ...]:
-    not_first = nft.destination() + nft.compare(pack_address("127.0.0.1"), unequal=True)
+def _input(family: Family) -> tuple[Rule, ...]:
+    new = nft.connection_has(nft.CT_STATE, nft.STATE_NEW)
+    refuse = nft.verdict(nft.GOTO, "refuse")
+    of_one, of_every = port_key(family, at=True)[0], port_key(family)[0]
+    one = nft.lookup(f"refused{at_suffix(family)}")
     return (
-        rule("name server of this host", _to(GATEWAY_ADDRESS), nft.verdict(nft.ACCEPT)),
-        rule(
-            "of the loopback only 127.0.0.1 publishes (127.0.0.53 is a resolver)",
-            _to_pool("127.0.0.0/8"),
-            not_first,
-            nft.verdict(nft.ACCEPT),
-        ),
-        *_balance(),
+        *_name_server(family),
+        rule("published ports without a ready backend", new, of_every, nft.lookup("refused"), refuse),
+        rule("published ports of one address without a ready backend", new, of_one, one, refuse),
     )
 
 
-def _input() -> tuple[Rule, ...]:
-    return (
-        rule("name server of this host", _to(GATEWAY_ADDRESS), nft.verdict(nft.ACCEPT)),
-        rule(
-            "published ports without a ready backend",
-            nft.connection_has(nft.CT_STATE, nft.STATE_NEW),
-            _port_key(),
-            nft.lookup("refused"),
-            nft.verdict(nft.GOTO, "refuse"),
-        ),
-        rule(
-            "published ports of one address without a ready backend",
-            nft.connection_has(nft.CT_STATE, nft.STATE_NEW),
-            _port_key(at=True),
-            nft.lookup("refused_at"),
-            nft.verdict(nft.GOTO, "refuse"),
-        ),
-    )
-
-
-def _vip_without_backends(config: NetworkConfig) -> Rule:
+def _vip_without_backends(family: Family) -> Rule:
     return rule(
         "virtual addresses without a ready backend",
-        _to_pool(config.vip_pool),
+        family.to_pool(family.vip_pool),
         nft.verdict(nft.GOTO, "refuse"),
     )
 
 
-def _forward(config: NetworkConfig, tunnel: str) -> tuple[Rule, ...]:
-    accept, stranger = nft.verdict(nft.ACCEPT), nft.verdict(nft.GOTO, "stranger")
+def _forward(family: Family, tunnel: str) -> tuple[Rule, ...]:
+    accept, stranger = nft.verdict(nft.ACCEPT), nft.verdict(nft.GOTO, f"stranger{family.suffix}")
     invalid = nft.connection_has(nft.CT_STATE, nft.STATE_INVALID) + nft.verdict(nft.DROP)
     known = nft.connection_has(nft.CT_STATE, nft.STATE_ESTABLISHED | nft.STATE_RELATED)
+    to_tasks, from_tasks = family.to_pool(family.host_pool), family.from_pool(family.host_pool)
+    refuse = nft.verdict(nft.GOTO, "refuse")
+    no_server = () if family.is_ipv6 else (rule("no other name server", family.to(PEER_DNS_ADDRESS), refuse),)
     return (
         rule("what was allowed goes on", known, accept),
-        rule("out of any connection, from tasks", _from_pool(config.host_pool), invalid),
-        rule("out of any connection, to tasks", _to_pool(config.host_pool), invalid),
-        _vip_without_backends(config),
-        rule("no other name server", _to(PEER_DNS_ADDRESS), nft.verdict(nft.GOTO, "refuse")),
-        rule(
-            "published ports are open to all",
-            _to_pool(config.host_pool),
-            _asked_outside(config.vip_pool),
-            accept,
-        ),
-        rule(
-            "to other hosts: theirs to check",
-            nft.to_interface(tunnel),
-            _from_pool(config.host_pool),
-            accept,
-        ),
+        rule("out of any connection, from tasks", from_tasks, invalid),
+        rule("out of any connection, to tasks", to_tasks, invalid),
+        _vip_without_backends(family),
+        *no_server,
+        rule("published ports are open to all", to_tasks, _asked_outside(family), accept),
+        rule("to other hosts: theirs to check", nft.to_interface(tunnel), from_tasks, accept),
         rule("to other hosts, from outside", nft.to_interface(tunnel), stranger),
         rule(
             "from outside, checked by the host it came in by",
             nft.from_interface(tunnel),
-            _from_pool(config.host_pool, outside=True),
+            family.from_pool(family.host_pool, outside=True),
             accept,
         ),
-        rule("tasks of this host", nft.destination(), nft.lookup("tasks", nft.FIRST, nft.VERDICT)),
-        rule("no such task", _to_pool(config.host_pool), stranger),
+        rule("tasks of this host", family.our_destination(), nft.lookup("tasks", nft.FIRST, nft.VERDICT)),
+        rule("no such task", to_tasks, stranger),
         rule(
             "tasks of internal networks stay inside",
-            nft.source(),
+            family.our_source(),
             nft.lookup("confined"),
             nft.verdict(nft.GOTO, "not_allowed"),
         ),
     )
 
 
-def _postrouting(config: NetworkConfig, local: Host, tunnel: str) -> tuple[Rule, ...]:
-    as_tunnel = nft.source_nat(pack_address(local.tunnel_address))
-    to_tasks = _to_pool(config.host_pool)
+def _postrouting(family: Family, tunnel: str) -> tuple[Rule, ...]:
+    as_tunnel, to_tasks = family.as_tunnel(), family.to_pool(family.host_pool)
+    itself = family.of_ours() + family.last_source(nft.WORD_0) + family.last_destination(nft.WORD_1)
+    no_server = b""
+    if not family.is_ipv6:
+        no_server = family.original_destination() + nft.compare(pack_address(PEER_DNS_ADDRESS), unequal=True)
     return (
-        rule(
-            "a task that reaches itself",
-            nft.source(nft.WORD_0),
-            nft.destination(nft.WORD_1),
-            nft.lookup("hairpins"),
-            as_tunnel,
-        ),
-        rule("from the host's loopback", _from_pool("127.0.0.0/8"), to_tasks, as_tunnel),
+        rule("a task that reaches itself", itself, nft.lookup("hairpins"), as_tunnel),
+        rule("from the host's loopback", family.from_pool(family.loopback), to_tasks, as_tunnel),
         rule(
             "tasks that use a published port",
-            _from_pool(config.host_pool),
+            family.from_pool(family.host_pool),
             to_tasks,
-            _asked_outside(config.vip_pool),
-            nft.original_destination(),
-            nft.compare(pack_address(PEER_DNS_ADDRESS), unequal=True),
+            _asked_outside(family),
+            no_server,
             as_tunnel,
         ),
         rule(
             "hosts that use a published port of another",
             nft.to_interface(tunnel),
-            nft.source(),
-            nft.lookup("underlays"),
+            family.source(),
+            nft.lookup(f"underlays{family.suffix}"),
             as_tunnel,
         ),
         rule(
             "tasks on their way out",
-            _from_pool(local.block),
-            _to_pool(config.host_pool, outside=True),
-            _to_pool(config.vip_pool, outside=True),
+            family.from_pool(family.block),
+            family.to_pool(family.host_pool, outside=True),
+            family.to_pool(family.vip_pool, outside=True),
             nft.to_interface(tunnel, unequal=True),
             nft.masquerade(),
         ),

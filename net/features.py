@@ -12,13 +12,15 @@ from net import link_messages as links
 from net import tunnel_messages as tunnels
 from net.addresses import GATEWAY_MAC
 from net.balance_plan import Draw
-from net.chains_plan import FIXED_SETS, balance_chain, fixed_chains
+from net.chains_plan import FIXED_SETS, fixed_chains
 from net.connections import Connections
 from net.errors import NetworkError
 from net.model import Host, NetworkConfig
 from net.netlink import PROTOCOL_ROUTE, Netlink
+from net.nft_family import families
 from net.nftables import Nftables
 from net.ruleset import Chain, ObservedRuleset, Ruleset, repair
+from net.service_chains import balance_chain
 from net.slots_plan import HASH, RANDOM, TURN
 
 _CLONE_NEWNET = 0x40000000
@@ -71,7 +73,7 @@ def _nftables() -> None:
     config = NetworkConfig("198.18.0.0/16", "198.19.0.0/16")
     host = Host("probe", "probe", "192.0.2.1", "198.18.0.0/24", "198.18.0.1", GATEWAY_MAC, 1)
     draws = [Draw("vip", kind, 1) for kind in (RANDOM, TURN, HASH)] + [Draw("published", RANDOM, 1, "198.19.0.1")]
-    chains: dict[str, Chain] = {draw.chain: balance_chain(draw) for draw in draws}
+    chains: dict[str, Chain] = {draw.chain: balance_chain(draw, families(config, host)) for draw in draws}
     chains.update(fixed_chains(config, host, "fwprobe0", "fwt*", 1))
     nftables = Nftables("fairway_probe")
     try:

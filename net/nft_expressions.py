@@ -9,20 +9,22 @@ from __future__ import annotations
 import struct
 
 from net.netlink import attribute, nest, text, u8, u32_network
+from net.route_messages import pack_address
 
-# Registers: the verdict, the first two of 16 bytes, and the four words of 32 bits of the first.
-VERDICT, FIRST, SECOND = 0, 1, 2
-WORD_0, WORD_1, WORD_2, WORD_3 = 8, 9, 10, 11
+# Registers: the verdict, the first three of 16 bytes, and the first words of 32 bits of all: four make a register.
+VERDICT, FIRST, SECOND, THIRD = 0, 1, 2, 3
+WORD_0, WORD_1, WORD_2, WORD_3, WORD_4 = 8, 9, 10, 11, 12
 
 LINK_LAYER, NETWORK, TRANSPORT = 0, 1, 2
-META_MARK, META_IIFNAME, META_OIFNAME, META_L4PROTO = 3, 6, 7, 16
-CT_STATE, CT_STATUS, CT_MARK, CT_DESTINATION_IP = 0, 2, 3, 20
+META_MARK, META_IIFNAME, META_OIFNAME, META_NFPROTO, META_L4PROTO = 3, 6, 7, 15, 16
+CT_STATE, CT_STATUS, CT_MARK, CT_DESTINATION_IP, CT_DESTINATION_IPV6 = 0, 2, 3, 20, 22
 STATE_INVALID, STATE_ESTABLISHED, STATE_RELATED, STATE_NEW = 1, 2, 4, 8
 STATUS_DNAT = 1 << 5
 DROP, ACCEPT, JUMP, GOTO, RETURN = 0, 1, -3, -4, -5
 TYPE_LOCAL = 2
 _HASH_SEED = 0x66776C62
-ICMP_PORT_UNREACHABLE, ICMP_ADMINISTRATIVELY_PROHIBITED = 3, 13
+# In nftables' own numbers, which it turns into those of ICMP and of ICMPv6.
+PORT_UNREACHABLE, ADMINISTRATIVELY_PROHIBITED = 1, 3
 
 
 def expression(name: str, *parts: bytes) -> bytes:
@@ -45,14 +47,6 @@ def payload(register: int, base: int, offset: int, length: int) -> bytes:
         u32_network(3, offset),
         u32_network(4, length),
     )
-
-
-def source(register: int = FIRST) -> bytes:
-    return payload(register, NETWORK, 12, 4)
-
-
-def destination(register: int = FIRST) -> bytes:
-    return payload(register, NETWORK, 16, 4)
 
 
 def destination_port(register: int) -> bytes:
@@ -90,8 +84,9 @@ def connection(key: int, register: int = FIRST) -> bytes:
     return expression("ct", u32_network(1, register), u32_network(2, key))
 
 
-def original_destination(register: int = FIRST) -> bytes:
-    return expression("ct", u32_network(1, register), u32_network(2, CT_DESTINATION_IP), u8(3, 0))
+def of_original(key: int, register: int = FIRST) -> bytes:
+    """Of a connection as it was asked for, before it was redirected."""
+    return expression("ct", u32_network(1, register), u32_network(2, key), u8(3, 0))
 
 
 def set_connection_mark(register: int = FIRST) -> bytes:
@@ -148,15 +143,15 @@ def load(data: bytes, register: int = FIRST) -> bytes:
     return expression("immediate", u32_network(1, register), value(2, data))
 
 
-def destination_nat(address_register: int, port_register: int | None = None) -> bytes:
-    parts = [u32_network(1, 1), u32_network(2, 2), u32_network(3, address_register)]
+def destination_nat(address_register: int, port_register: int | None = None, *, family: int) -> bytes:
+    parts = [u32_network(1, 1), u32_network(2, family), u32_network(3, address_register)]
     if port_register is not None:
         parts.append(u32_network(5, port_register))
     return expression("nat", *parts)
 
 
-def source_nat(address: bytes) -> bytes:
-    return load(address) + expression("nat", u32_network(1, 0), u32_network(2, 2), u32_network(3, FIRST))
+def source_nat(address: bytes, *, family: int) -> bytes:
+    return load(address) + expression("nat", u32_network(1, 0), u32_network(2, family), u32_network(3, FIRST))
 
 
 def masquerade() -> bytes:
@@ -168,7 +163,7 @@ def reject_by_reset() -> bytes:
 
 
 def reject_by_icmp(code: int) -> bytes:
-    return expression("reject", u32_network(1, 0), u8(2, code))
+    return expression("reject", u32_network(1, 2), u8(2, code))
 
 
 def fib_source_interface(register: int = FIRST) -> bytes:
@@ -183,9 +178,12 @@ def fib_destination_type(register: int = FIRST) -> bytes:
 def within(cidr: str, register: int = FIRST, *, outside: bool = False) -> bytes:
     """Compares the address in a register with a CIDR; a prefix of whole bytes would do without a mask."""
     address, length = cidr.split("/")
-    bits = ((0xFFFFFFFF << (32 - int(length))) & 0xFFFFFFFF).to_bytes(4, "big")
-    network = bytes(int(part) & byte for part, byte in zip(address.split("."), bits, strict=True))
-    return mask(bits, register) + compare(network, unequal=outside, register=register)
+    packed = pack_address(address)
+    size = 8 * len(packed)
+    bits = (1 << size) - (1 << (size - int(length)))
+    network = int.from_bytes(packed) & bits
+    comparison = compare(network.to_bytes(len(packed)), unequal=outside, register=register)
+    return mask(bits.to_bytes(len(packed)), register) + comparison
 
 
 def from_interface(name: str, *, unequal: bool = False) -> bytes:

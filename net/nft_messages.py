@@ -24,7 +24,7 @@ from net.nft_expressions import GOTO, value, verdict_data
 from net.pyroute2_messages import NFNL_SUBSYS_NFTABLES, nft
 from net.ruleset import Data, Rule
 
-FAMILY_IPV4: int = nft.NFPROTO_IPV4
+FAMILY: int = nft.NFPROTO_INET  # of the table: IPv4 and IPv6 in one
 
 _SUBSYSTEM = NFNL_SUBSYS_NFTABLES << 8
 _HEADER = struct.Struct(">BBH")
@@ -35,7 +35,7 @@ END = Request(0x11, 0, _HEADER.pack(0, 0, NFNL_SUBSYS_NFTABLES), "commit an nfta
 
 
 def _request(kind: int, flags: int, body: bytes, asked: str) -> Request:
-    return Request(_SUBSYSTEM | kind, flags, _HEADER.pack(FAMILY_IPV4, 0, 0) + body, asked)
+    return Request(_SUBSYSTEM | kind, flags, _HEADER.pack(FAMILY, 0, 0) + body, asked)
 
 
 def flush_chain(table: str, name: str) -> Request:
@@ -94,7 +94,7 @@ def read_generation(answer: Answer) -> int:
 
 def read_chain(answer: Answer, table: str) -> str | None:
     found = attribute_map(answer.body, 4)
-    if answer.body[0] != FAMILY_IPV4 or _string(found, 1) != table:
+    if answer.body[0] != FAMILY or _string(found, 1) != table:
         return None
     return _string(found, 3)
 
@@ -102,13 +102,13 @@ def read_chain(answer: Answer, table: str) -> str | None:
 def read_set(answer: Answer, table: str) -> str | None:
     """The name of a set; anonymous ones are none of ours."""
     found = attribute_map(answer.body, 4)
-    return _string(found, 2) if answer.body[0] == FAMILY_IPV4 and _string(found, 1) == table else None
+    return _string(found, 2) if answer.body[0] == FAMILY and _string(found, 1) == table else None
 
 
 def read_rule(answer: Answer, table: str) -> tuple[str, str] | None:
     """The chain and the tagged comment ("" without one) of a rule."""
     found = attribute_map(answer.body, 4)
-    if answer.body[0] != FAMILY_IPV4 or _string(found, 1) != table:
+    if answer.body[0] != FAMILY or _string(found, 1) != table:
         return None
     user_data = found.get(7, b"")
     comment = ""

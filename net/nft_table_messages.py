@@ -15,19 +15,19 @@ _VERDICT_TYPE = 0xFFFFFF00
 
 
 def _request(kind: int, flags: int, of: type[Any], pairs: list[tuple[str, Any]], asked: str) -> Request:
-    return Request(_SUBSYSTEM | kind, flags, encode(of, pairs, nfgen_family=nft.NFPROTO_IPV4), asked)
+    return Request(_SUBSYSTEM | kind, flags, encode(of, pairs, nfgen_family=nft.NFPROTO_INET), asked)
 
 
 @lru_cache(maxsize=8)
 def new_table(table: str) -> Request:
     """Part of every transaction, hence remembered."""
     pairs = [("NFTA_TABLE_NAME", table)]
-    return _request(nft.NFT_MSG_NEWTABLE, CREATE, nft.nft_table_msg, pairs, f"make nftables table ip {table}")
+    return _request(nft.NFT_MSG_NEWTABLE, CREATE, nft.nft_table_msg, pairs, f"make nftables table inet {table}")
 
 
 def delete_table(table: str) -> Request:
     pairs = [("NFTA_TABLE_NAME", table)]
-    return _request(nft.NFT_MSG_DELTABLE, 0, nft.nft_table_msg, pairs, f"remove nftables table ip {table}")
+    return _request(nft.NFT_MSG_DELTABLE, 0, nft.nft_table_msg, pairs, f"remove nftables table inet {table}")
 
 
 def new_chain(table: str, name: str, chain: Chain) -> Request:

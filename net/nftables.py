@@ -9,7 +9,7 @@ from net.ruleset import Data, ObservedRuleset, RulesetChange
 
 
 class Nftables:
-    """One table of family `ip`; not safe for several threads at once."""
+    """One table of family `inet`; not safe for several threads at once."""
 
     def __init__(self, table: str) -> None:
         self.table = table

@@ -16,6 +16,7 @@ Elements: TypeAlias = Mapping[bytes, Data]
 
 # nftables' numbers of the fields that keys and data consist of.
 TYPE_ADDRESS: int = nft.DATA_TYPE_IPADDR
+TYPE_ADDRESS_IPV6: int = nft.DATA_TYPE_IP6ADDR
 TYPE_MAC: int = nft.DATA_TYPE_ETHERADDR
 TYPE_PROTOCOL: int = nft.DATA_TYPE_INET_PROTOCOL
 TYPE_PORT: int = nft.DATA_TYPE_INET_SERVICE

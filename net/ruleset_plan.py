@@ -15,15 +15,15 @@ from net.balance_plan import Draw, ServiceElements, ServiceRules, packed, servic
 from net.chains_plan import (
     DNS_PEERS_MAX,
     FIXED_SETS,
-    balance_chain,
     fixed_chains,
-    group_chain,
     host_mark,
 )
 from net.desired_changes import Change, DesiredIndex
 from net.model import DesiredNetwork, Host
+from net.nft_family import NFPROTO_IPV4, NFPROTO_IPV6, Family, families
 from net.route_messages import pack_mac
 from net.ruleset import TYPE_ADDRESS, Chain, Data, Ruleset, RulesetChange, SetShape, changed_elements
+from net.service_chains import balance_chain, group_chains
 
 _NETWORK_SET = SetShape(TYPE_ADDRESS, 4)
 _NOTHING = ServiceRules()
@@ -38,15 +38,18 @@ class RulesetPlan:
         self._veths = veths
         self._services: dict[str, ServiceRules] = {}
         self._place = ("", "")  # of this host: node and zone
+        self._families: tuple[Family, ...] = ()
         self._members: dict[str, dict[bytes, int]] = defaultdict(dict)  # network id -> address -> count
 
     def advance(self, desired: DesiredNetwork, index: DesiredIndex, change: Change) -> RulesetChange:
         """`index` is already at `desired`; `change` is what that changed."""
         steps = _Steps(self.ruleset)
-        self._advance_services(desired.local, index, change, steps)
+        both = families(desired.config, desired.local) if change.settings else self._families
+        anew, self._families = both != self._families, both
+        self._advance_services(desired.local, index, change, steps, anew)
         if change.hosts or change.settings:
             _advance_hosts(desired, steps)
-        self._advance_members(index, change, steps)
+        self._advance_members(index, change, steps, anew)
         if change.hosts or change.settings:
             peers = len(dns_peers(desired))
             fixed = fixed_chains(desired.config, desired.local, self._tunnel, self._veths, peers)
@@ -54,9 +57,10 @@ class RulesetPlan:
                 steps.chain(name, chain)
         return steps.finish()
 
-    def _advance_services(self, local: Host, index: DesiredIndex, change: Change, steps: _Steps) -> None:
+    def _advance_services(self, local: Host, index: DesiredIndex, change: Change, steps: _Steps, anew: bool) -> None:
+        """`anew`: the families are others than before."""
         services = change.services
-        if (local.node_id, local.zone) != self._place:
+        if anew or (local.node_id, local.zone) != self._place:
             self._place = (local.node_id, local.zone)
             services = services | index.frontends.keys()
         removed: ServiceElements = {}
@@ -75,13 +79,13 @@ class RulesetPlan:
             draws |= new.draws
             left |= old.draws
         for draw in draws:
-            steps.chain(draw.chain, balance_chain(draw))
+            steps.chain(draw.chain, balance_chain(draw, self._families))
         # A port or VIP may pass from one service to another within one change.
         steps.elements(removed, added)
         # Chains for any service stay once they are there: there are few and they depend on nothing.
         steps.remove_chains({draw.chain for draw in left if draw.vip} - {draw.chain for draw in draws})
 
-    def _advance_members(self, index: DesiredIndex, change: Change, steps: _Steps) -> None:
+    def _advance_members(self, index: DesiredIndex, change: Change, steps: _Steps, anew: bool) -> None:
         touched: set[str] = set()
         for networks, address, step in change.memberships:
             for network_id in networks:
@@ -91,7 +95,7 @@ class RulesetPlan:
                 members[key] = members.get(key, 0) + step
                 if members[key] <= 0:
                     del members[key]
-        if change.tasks or change.networks:
+        if change.tasks or change.networks or anew:
             touched = self._advance_tasks(index, steps, touched)
         for network_id in touched:
             network = index.networks.get(network_id)
@@ -111,8 +115,11 @@ class RulesetPlan:
             known = [index.networks[each] for each in task.networks if each in index.networks]
             ordinals = tuple(sorted(network.ordinal for network in known))
             name = group_name(ordinals)
-            groups.add(name)
-            steps.chain(name, group_chain(ordinals))
+            by_ipv6 = tuple(sorted(network.ordinal for network in known if not network.ipv6_disabled))
+            open_to = {NFPROTO_IPV4: ordinals, NFPROTO_IPV6: by_ipv6}
+            for chain_name, chain in group_chains(name, self._families, open_to).items():
+                groups.add(chain_name)
+                steps.chain(chain_name, chain)
             hairpins[key + key] = None
             tasks[key] = name
             if known and all(network.internal for network in known):
@@ -149,7 +156,8 @@ def _advance_hosts(desired: DesiredNetwork, steps: _Steps) -> None:
     wanted: dict[str, dict[bytes, Data]] = {
         "host_marks": {pack_mac(host.tunnel_mac): struct.pack("=I", host_mark(host.ordinal)) for host in others},
         "tunnels": {packed(host.tunnel_address): None for host in everyone},
-        "underlays": {packed(host.address): None for host in everyone},
+        "underlays": {packed(host.address): None for host in everyone if ":" not in host.address},
+        "underlays_ipv6": {packed(host.address): None for host in everyone if ":" in host.address},
         "dns_peers": {
             struct.pack("=I", number): packed(host.tunnel_address) for number, host in enumerate(dns_peers(desired))
         },

@@ -225,8 +225,8 @@ def test_a_task_does_not_reach_the_loopback_of_its_host(world: World) -> None:
     "damage",
     [
         "nft flush ruleset",
-        "nft flush chain ip fairway_fw prerouting",
-        "nft delete element ip fairway_fw vips '{ 10.120.0.1 }'",
+        "nft flush chain inet fairway_fw prerouting",
+        "nft delete element inet fairway_fw vips '{ 10.120.0.1 }'",
         "ip link del fwx0",
         "ip route flush proto 77",
         "ip neigh flush dev fwx0 nud permanent",
@@ -260,6 +260,6 @@ def test_the_tables_of_others_are_left_alone(world: World) -> None:
     host = world.hosts[0]
     host.shell("nft add table ip others && nft add chain ip others mine")
     before = host.call("drift_count")
-    host.shell("nft delete table ip fairway_fw")
+    host.shell("nft delete table inet fairway_fw")
     wait_until(lambda: host.call("check") is not None and host.call("drift_count") > before, "repair")
     assert "chain mine" in host.shell("nft list table ip others")

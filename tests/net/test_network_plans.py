@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from dataclasses import replace
 
@@ -136,12 +137,25 @@ def test_one_change_among_ten_thousand_endpoints_is_small_and_quick() -> None:
 
 
 def test_hosts_become_one_route_neighbour_and_fdb_entry_each() -> None:
-    desired = DesiredNetwork(CONFIG, HOSTS[0], HOSTS[:2])
+    config = replace(CONFIG, ipv6_prefix="")
+    desired = DesiredNetwork(config, HOSTS[0], HOSTS[:2])
     before, after = overlay_of(desired, 7), overlay_of(replace(desired, hosts=HOSTS), 7)
     assert len(after.neighbours - before.neighbours) == 1
     assert len(after.forwardings - before.forwardings) == 1
     assert {route.destination for route in after.routes - before.routes} == {"10.112.3.0/24", "0.0.0.0/0"}
     assert len(after.rules - before.rules) == 1
+
+
+def test_ipv6_adds_the_same_of_its_own_and_no_second_fdb_entry() -> None:
+    desired = DesiredNetwork(CONFIG, HOSTS[0], HOSTS[:2])
+    before, after = overlay_of(desired, 7), overlay_of(replace(desired, hosts=HOSTS), 7)
+    neighbours = {each.address for each in after.neighbours - before.neighbours}
+    assert neighbours == {"10.112.3.1", "fd00:f00d::a70:301"}
+    assert len(after.forwardings - before.forwardings) == 1
+    routes = {route.destination: route for route in after.routes - before.routes if ":" in route.destination}
+    assert set(routes) == {"fd00:f00d::a70:300/120", "::/0"}
+    assert routes["fd00:f00d::a70:300/120"].source == "fd00:f00d::a70:101"
+    assert {rule.family for rule in after.rules - before.rules} == {socket.AF_INET, socket.AF_INET6}
 
 
 def test_what_is_replaced_under_its_key_is_not_removed_first() -> None:
@@ -154,10 +168,17 @@ def test_what_is_replaced_under_its_key_is_not_removed_first() -> None:
 
 
 @pytest.mark.parametrize(
-    ("configured", "underlay", "mtu"), [(0, 1500, 1450), (1300, 1500, 1300), (0, 600, 576), (0, 9000, 8950)]
+    ("configured", "underlay", "address", "mtu"),
+    [
+        (0, 1500, "192.0.2.1", 1450),
+        (1300, 1500, "192.0.2.1", 1300),
+        (0, 600, "192.0.2.1", 576),
+        (0, 9000, "192.0.2.1", 8950),
+        (0, 1500, "2001:db8::1", 1430),
+    ],
 )
-def test_the_mtu_leaves_room_for_the_tunnel(configured: int, underlay: int, mtu: int) -> None:
-    assert mtu_bytes(configured, underlay, "192.0.2.1") == mtu
+def test_the_mtu_leaves_room_for_the_tunnel(configured: int, underlay: int, address: str, mtu: int) -> None:
+    assert mtu_bytes(configured, underlay, address) == mtu
 
 
 def test_dns_peers_are_the_next_in_the_ring() -> None:
