@@ -12,6 +12,13 @@ from net.probe_socket import PROBE_PORT
 from proto import objects_pb2 as objects
 from proto.host_pb2 import HostItem
 
+POLICIES: dict[int, str] = {
+    objects.BALANCE_POLICY_RANDOM: "random",
+    objects.BALANCE_POLICY_ROUND_ROBIN: "round-robin",
+    objects.BALANCE_POLICY_WEIGHTED: "weighted",
+    objects.BALANCE_POLICY_SOURCE_HASH: "source-hash",
+    objects.BALANCE_POLICY_LEAST_LOADED: "least-loaded",
+}
 LIVE = (
     objects.TASK_STATE_ASSIGNED,
     objects.TASK_STATE_PREPARING,
@@ -109,6 +116,7 @@ def _host(node: objects.Node) -> model.Host:
         tunnel_address=node.network.tunnel_address,
         tunnel_mac=node.network.tunnel_mac,
         ordinal=node.network.ordinal,
+        zone=node.meta.labels.get("zone", ""),
         keys=tuple((key.epoch, key.public_key) for key in node.network.keys),
     )
 
@@ -121,7 +129,14 @@ def _frontend(frontend: objects.Frontend) -> model.Frontend:
         tenant=frontend.tenant,
         vip=frontend.vip,
         ports=tuple(
-            model.Port(protocol=port.protocol, target=port.target, published=port.published, name=port.name)
+            model.Port(
+                protocol=port.protocol,
+                target=port.target,
+                published=port.published,
+                name=port.name,
+                address=port.host_ip,
+                host_mode=port.mode == objects.PortSpec.MODE_HOST,
+            )
             for port in frontend.ports
         ),
         networks=tuple(frontend.networks),
@@ -130,7 +145,13 @@ def _frontend(frontend: objects.Frontend) -> model.Frontend:
             for network_id, names in sorted(frontend.network_aliases.items())
             for name in names.values
         ),
+        balance=_balance(frontend.balance),
     )
+
+
+def _balance(balance: objects.Balance) -> model.Balance:
+    # A policy of a later version is balanced at random by this one.
+    return model.Balance(policy=POLICIES.get(balance.policy, "random"), local_first=balance.local_first)
 
 
 def _endpoint(endpoint: objects.Endpoint) -> model.Endpoint:
@@ -142,6 +163,8 @@ def _endpoint(endpoint: objects.Endpoint) -> model.Endpoint:
         address=endpoint.address,
         ready=endpoint.ready,
         networks=tuple(endpoint.networks),
+        weight=endpoint.weight or 1,
+        zone=endpoint.zone,
     )
 
 

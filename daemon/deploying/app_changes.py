@@ -15,8 +15,8 @@ _URL_WITH_PASSWORD = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s]*:[^/\s]*@", re.IGNO
 
 
 def spec_changes(before: objects.ServiceSpec, after: objects.ServiceSpec) -> list[str]:
-    """Reasons why tasks must be replaced; empty where only the number of replicas differs."""
-    if _without_replicas(before) == _without_replicas(after):
+    """Reasons why tasks must be replaced; empty where only what tasks do not see differs."""
+    if _as_tasks_see(before) == _as_tasks_see(after):
         return []
     old, new = before.container, after.container
     reasons = []
@@ -56,10 +56,31 @@ def _has_password(value: str) -> bool:
     return "://" in value and _URL_WITH_PASSWORD.search(value) is not None
 
 
-def _without_replicas(spec: objects.ServiceSpec) -> objects.ServiceSpec:
+def balancing_changes(before: objects.ServiceSpec, after: objects.ServiceSpec) -> list[str]:
+    """Reasons why connections go elsewhere from now on, for which no task is replaced."""
+    reasons = []
+    if before.balance != after.balance:
+        old, new = (_balance(spec.balance) for spec in (before, after))
+        reasons.append(f"balancing {old} -> {new}" if old != new else "weights of balancing changed")
+    if before.endpoint_mode != after.endpoint_mode:
+        reasons.append(f"endpoint mode {_endpoint_mode(before)} -> {_endpoint_mode(after)}")
+    return reasons + _set_changes("floating address", before.floating_addresses, after.floating_addresses)
+
+
+def _balance(balance: objects.Balance) -> str:
+    policy = objects.BalancePolicy.Name(balance.policy).removeprefix("BALANCE_POLICY_").lower().replace("_", "-")
+    return policy + (", local first" if balance.local_first else "")
+
+
+def _endpoint_mode(spec: objects.ServiceSpec) -> str:
+    return objects.EndpointMode.Name(spec.endpoint_mode).removeprefix("ENDPOINT_MODE_").lower()
+
+
+def _as_tasks_see(spec: objects.ServiceSpec) -> objects.ServiceSpec:
     copy = objects.ServiceSpec()
     copy.CopyFrom(spec)
-    copy.ClearField("replicas")
+    for name in ("replicas", "balance", "endpoint_mode", "floating_addresses"):
+        copy.ClearField(name)
     return copy
 
 
@@ -144,7 +165,9 @@ def _mount(mount: objects.Mount) -> str:
 
 
 def _port(port: objects.PortSpec) -> str:
-    published = f"{port.published} to " if port.published else ""
+    where = f" at {port.host_ip}" if port.host_ip else ""
+    where += " of the task's host" if port.mode == objects.PortSpec.MODE_HOST else ""
+    published = f"{port.published}{where} to " if port.published else ""
     return f"{published}{port.target}/{port.protocol}"
 
 

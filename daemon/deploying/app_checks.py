@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from daemon.deploying.exposure_checks import balance_problems, check_ports_between, floating_problems, port_problems
 from daemon.errors import Refused
 from daemon.orchestration import constraints
 from daemon.orchestration.task_states import named_volumes
@@ -35,20 +36,12 @@ def check_app(app: control.AppSpec) -> None:
         for name in names:
             if _INNER_NAME.fullmatch(name) is None:
                 raise Refused(f"{name!r} cannot be the name of a {what}: use letters, digits, '.', '_' and '-'")
-    published: dict[tuple[str, int], str] = {}
     for name in sorted(app.services):
         if _APP_NAME.fullmatch(name) is None:
             raise Refused(f"{name!r} cannot be the name of a service: {_NAME_RULE}")
         for problem in _problems(app, name, app.services[name]):
             raise Refused(f"service {name}: {problem}")
-        for port in app.services[name].ports:
-            if port.published:
-                other = published.setdefault((port.protocol, port.published), name)
-                if other != name:
-                    raise Refused(
-                        f"services {other} and {name} both publish port {port.published}/{port.protocol}; "
-                        "a published port belongs to one service"
-                    )
+    check_ports_between(app)
     _check_cycles(app)
 
 
@@ -80,23 +73,10 @@ def _problems(app: control.AppSpec, name: str, spec: objects.ServiceSpec) -> Ite
             yield "it depends on itself"
         if dependency.service not in app.services:
             yield f"it depends on service {dependency.service}, which is not in the app"
-    yield from _port_problems(spec)
+    yield from port_problems(spec)
+    yield from balance_problems(spec.balance)
+    yield from floating_problems(spec)
     yield from _resource_problems(spec.resources)
-
-
-def _port_problems(spec: objects.ServiceSpec) -> Iterator[str]:
-    seen: set[tuple[str, int]] = set()
-    for port in spec.ports:
-        if port.protocol not in ("tcp", "udp"):
-            yield f"port {port.target} has the protocol {port.protocol!r}; use tcp or udp"
-        if not 0 < port.target < 65_536 or port.published >= 65_536:
-            yield f"port {port.published}:{port.target} is outside of 1 to 65535"
-        if port.published:
-            if (port.protocol, port.published) in seen:
-                yield f"port {port.published}/{port.protocol} is published twice"
-            seen.add((port.protocol, port.published))
-            if not spec.networks:
-                yield f"port {port.published}/{port.protocol} is published, but the service has no network"
 
 
 def _resource_problems(resources: objects.Resources) -> Iterator[str]:

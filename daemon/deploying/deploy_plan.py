@@ -1,8 +1,8 @@
 """A deploy: from the app as it is asked for and the store to what changes, in words and as a transaction. Pure.
 
 Services that do not differ are left untouched. A change that needs new tasks counts the service's generation
-up; the number of replicas and labels do not. Services that are no longer in the file are marked as being
-removed; the orchestrator stops their tasks and deletes them. Volumes outlive what used them.
+up; the number of replicas, labels, balancing and floating addresses do not. Services that are no longer in the file
+are marked as being removed; the orchestrator stops their tasks and deletes them. Volumes outlive what used them.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from daemon.deploying.app_changes import map_changes, spec_changes
+from daemon.deploying.app_changes import balancing_changes, map_changes, spec_changes
 from daemon.deploying.app_checks import check_app
 from daemon.deploying.app_warnings import warnings_of
+from daemon.deploying.exposure_checks import check_floating
 from daemon.deploying.node_changes_plan import plan_remove_node, plan_update_node
 from daemon.deploying.port_leases_plan import PortLeases
 from daemon.deploying.service_changes_plan import (
@@ -50,6 +51,7 @@ def plan_deploy(
     Raises Refused: INVALID for what the spec says, CONFLICT for a port that another app publishes, EXHAUSTED
     where an address pool is, NOT_POSSIBLE while the app's volumes are being removed."""
     check_app(app)
+    check_floating(store, app, app.tenant or DEFAULT_TENANT)
     deploy = _Deploy(store, app, new_id)
     deploy.tenant_and_app()
     deploy.networks()
@@ -180,7 +182,8 @@ class _Deploy:
         if reasons or before.removing:
             after.generation += 1
             replaced = min(before.spec.replicas, spec.replicas)
-        label_reasons = map_changes("label", before.meta.labels, after.meta.labels)
+        quiet_reasons = map_changes("label", before.meta.labels, after.meta.labels)
+        quiet_reasons += balancing_changes(before.spec, spec)
         self._lease_vip(after)
         self.ports.want(after)
         change = self.reply.changes.add(
@@ -189,12 +192,12 @@ class _Deploy:
             replicas_before=before.spec.replicas,
             replicas_after=spec.replicas,
             tasks_replaced=replaced,
-            reasons=[*reasons, *label_reasons],
+            reasons=[*reasons, *quiet_reasons],
         )
         if before.removing:
             change.action = Change.CREATE
             change.reasons[:] = ["it was being removed"]
-        elif reasons or label_reasons:
+        elif reasons or quiet_reasons:
             change.action = Change.UPDATE
         elif before.spec.replicas != spec.replicas:
             change.action = Change.SCALE
@@ -214,10 +217,11 @@ class _Deploy:
         return ""
 
     def _lease_vip(self, service: objects.Service) -> None:
-        if service.spec.networks and not service.vip:
+        wanted = bool(service.spec.networks) and service.spec.endpoint_mode == objects.ENDPOINT_MODE_VIP
+        if wanted and not service.vip:
             lease, service.vip = self.leases.vip(service.meta.id)
             self.builder.create(lease)
-        elif not service.spec.networks and service.vip:
+        elif not wanted and service.vip:
             lease_before = self.store.table(objects.Lease).unique("name", f"vip/{service.vip}")
             if lease_before is not None:
                 self.builder.delete(lease_before)

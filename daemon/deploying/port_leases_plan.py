@@ -1,11 +1,16 @@
-"""Published ports of the services of one deploy: each belongs to one service of the cluster. Pure."""
+"""Published ports of the services of one deploy: each belongs to one service of the cluster. Pure.
+
+A port that is published at one address of hosts, or of host mode, has a lease of its own name; which of them clash
+with others is decided here, before the transaction.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Set
 
 from daemon.errors import Kind, Refused
-from daemon.orchestration.leases import LeasePool, leases_held_by, port_lease_name
+from daemon.orchestration.host_ports import HostPort, clash, host_port, port_text
+from daemon.orchestration.leases import LeasePool, PortLease, leases_held_by, port_of_lease
 from proto import objects_pb2 as objects
 from raft.store import Store
 from raft.transaction import TransactionBuilder
@@ -18,7 +23,7 @@ class PortLeases:
     def __init__(self, store: Store, leases: LeasePool) -> None:
         self._store = store
         self._leases = leases
-        self._wanted: dict[str, tuple[objects.Service, objects.PortSpec]] = {}  # by lease name
+        self._wanted: dict[str, tuple[objects.Service, PortLease]] = {}  # by lease name
         self._services: list[objects.Service] = []
 
     def want(self, service: objects.Service) -> None:
@@ -26,7 +31,9 @@ class PortLeases:
         self._services.append(service)
         for port in service.spec.ports:
             if port.published:
-                self._wanted[port_lease_name(port.protocol, port.published)] = (service, port)
+                straight_to = service.meta.id if port.mode == objects.PortSpec.MODE_HOST else ""
+                lease = PortLease(host_port(port), straight_to)
+                self._wanted[lease.name] = (service, lease)
 
     def settle(self, builder: TransactionBuilder, leaving: Set[str]) -> None:
         """Adds the changes of leases. `leaving`: ids of services that are removed by this deploy.
@@ -34,15 +41,18 @@ class PortLeases:
         Raises Refused (CONFLICT), naming the service that holds a port."""
         deployed = {service.meta.id for service in self._services}
         table = self._store.table(objects.Lease)
-        for name, (service, port) in sorted(self._wanted.items()):
+        held = self._held_by_others(deployed, leaving) if self._wanted else {}
+        for name, (service, wanted) in sorted(self._wanted.items()):
+            for holder_id, other in held.get(wanted.port[:2], ()):
+                both_host = wanted.service_id and other.service_id
+                if not both_host and clash(wanted.port, other.port):
+                    raise self._taken(service, wanted.port, holder_id)
             before = table.unique("name", name)
             if before is None:
-                lease = self._leases.published_port(port.protocol, port.published, service.meta.id)
+                lease = self._leases.published_port(wanted, service.meta.id)
                 assert lease is not None  # a port is wanted once per deploy, and nobody holds it
                 builder.create(lease)
             elif before.holder_id != service.meta.id:
-                if before.holder_id not in deployed and not self._lets_go(before.holder_id, leaving):
-                    raise self._taken(service, port, before.holder_id)
                 passed = objects.Lease()
                 passed.CopyFrom(before)
                 passed.holder_id = service.meta.id
@@ -52,15 +62,28 @@ class PortLeases:
                 if lease.kind == objects.Lease.KIND_PUBLISHED_PORT and lease.meta.name not in self._wanted:
                     builder.delete(lease)
 
+    def _held_by_others(
+        self, deployed: Set[str], leaving: Set[str]
+    ) -> dict[tuple[str, int], list[tuple[str, PortLease]]]:
+        """(holder, lease) of services that go on as they are, by protocol and number."""
+        wanted = {lease.port[:2] for _, lease in self._wanted.values()}
+        held: dict[tuple[str, int], list[tuple[str, PortLease]]] = {}
+        for lease in self._store.table(objects.Lease).by("kind", objects.Lease.KIND_PUBLISHED_PORT):
+            port = port_of_lease(lease.meta.name)
+            if port.port[:2] not in wanted or lease.holder_id in deployed or self._lets_go(lease.holder_id, leaving):
+                continue
+            held.setdefault(port.port[:2], []).append((lease.holder_id, port))
+        return held
+
     def _lets_go(self, holder_id: str, leaving: Set[str]) -> bool:
         holder = self._store.get(objects.Service, holder_id)
         return holder is None or holder.removing or holder_id in leaving
 
-    def _taken(self, service: objects.Service, port: objects.PortSpec, holder_id: str) -> Refused:
+    def _taken(self, service: objects.Service, port: HostPort, holder_id: str) -> Refused:
         holder = self._store.get(objects.Service, holder_id)
         name = f"{holder.app}/{holder.meta.name}" if holder is not None else "another service"
         return Refused(
-            f"service {service.meta.name} cannot publish port {port.published}/{port.protocol}: it is published by "
+            f"service {service.meta.name} cannot publish port {port_text(port)}: it is published by "
             f"service {name} already; choose another port, or remove that service first",
             Kind.CONFLICT,
         )

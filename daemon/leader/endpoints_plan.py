@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from daemon.orchestration import constraints
+from daemon.orchestration.scheduler_filters import ZONE_LABEL
 from proto import objects_pb2 as objects
 from raft.store import Store
 
@@ -29,12 +31,30 @@ def endpoint_of(store: Store, task: objects.Task) -> objects.Endpoint | None:
         address=task.address,
         ready=task.status.ready and task.desired == objects.DESIRED_STATE_RUNNING,
         networks=task.networks,
+        weight=weight_of(store, task, node),
+        zone=node.meta.labels.get(ZONE_LABEL, ""),
     )
 
 
+def weight_of(store: Store, task: objects.Task, node: objects.Node) -> int:
+    """The task's share where its service is balanced by weights, 0 where it is not."""
+    service = store.get(objects.Service, task.service_id)
+    if service is None or not service.spec.HasField("balance"):
+        return 0
+    balance = service.spec.balance
+    if balance.policy == objects.BALANCE_POLICY_LEAST_LOADED:
+        return task.status.balance_weight
+    if balance.policy != objects.BALANCE_POLICY_WEIGHTED:
+        return 0
+    for each in balance.weights:
+        if constraints.parse(each.constraint).allows(node):
+            return each.weight
+    return 1
+
+
 def frontend_of(store: Store, service: objects.Service) -> objects.Frontend | None:
-    """The service's frontend; None where it has no address or is being removed."""
-    if service.removing or not service.vip:
+    """The service's frontend; None where it has no network or is being removed."""
+    if service.removing or not service.spec.networks:
         return None
     networks = []
     aliases: dict[str, objects.StringList] = {}
@@ -52,6 +72,7 @@ def frontend_of(store: Store, service: objects.Service) -> objects.Frontend | No
         tenant=service.meta.tenant,
         vip=service.vip,
         ports=service.spec.ports,
+        balance=service.spec.balance if service.spec.HasField("balance") else None,
         networks=networks,
         network_aliases=aliases,
     )

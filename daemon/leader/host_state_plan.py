@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from typing import cast
 
 from daemon.leader.endpoints_plan import endpoint_of, endpoints_on, frontend_of
+from daemon.orchestration.leases import FLOATING_PREFIX
+from daemon.orchestration.scheduler_filters import ZONE_LABEL
 from daemon.orchestration.task_states import gone
 from proto import objects_pb2 as objects
 from proto.host_pb2 import HostItem, HostState
@@ -87,8 +89,7 @@ class HostStates:
             case "tasks":
                 return {f"endpoint/{identifier}": _endpoint_item(store, identifier)}
             case "services":
-                service = store.get(objects.Service, identifier)
-                return {f"frontend/{identifier}": _frontend_item(store, service)}
+                return self._common_of_service(change)
             case "networks":
                 network = store.get(objects.Network, identifier)
                 items: dict[str, HostItem | None] = {f"network/{identifier}": _network_item(network)}
@@ -102,15 +103,27 @@ class HostStates:
                 return {key: HostItem(key=key, image=image) if image is not None else None}
             case "nodes":
                 return self._common_of_node(change)
+            case "leases":
+                lease = store.get(objects.Lease, identifier)
+                return _floating_items(identifier, lease)
             case "clusters":
                 cluster = store.get(objects.Cluster, identifier)
                 return {f"cluster/{identifier}": _cluster_item(cluster)}
         return {}
 
+    def _common_of_service(self, change: Change) -> dict[str, HostItem | None]:
+        service = self._store.get(objects.Service, change.id)
+        items: dict[str, HostItem | None] = {f"frontend/{change.id}": _frontend_item(self._store, service)}
+        before, after = cast(objects.Service | None, change.before), cast(objects.Service | None, change.after)
+        if before is not None and after is not None and before.spec.balance != after.spec.balance:
+            for task in self._store.table(objects.Task).by("service", change.id):
+                items[f"endpoint/{task.meta.id}"] = _endpoint_item(self._store, task.meta.id)
+        return items
+
     def _common_of_node(self, change: Change) -> dict[str, HostItem | None]:
         items: dict[str, HostItem | None] = {f"node/{change.id}": _node_item(self._store.get(objects.Node, change.id))}
         before, after = cast(objects.Node | None, change.before), cast(objects.Node | None, change.after)
-        if before is None or after is None or before.state != after.state:
+        if before is None or after is None or _as_endpoints_see(before) != _as_endpoints_see(after):
             for task_id, _ in endpoints_on(self._store, change.id):
                 items[f"endpoint/{task_id}"] = _endpoint_item(self._store, task_id)
         return items
@@ -165,6 +178,8 @@ def _all_common(store: Store) -> Iterator[tuple[str, HostItem]]:
     items += [_endpoint_item(store, task.meta.id) for task in store.table(objects.Task)]
     items += [_network_item(network) for network in store.table(objects.Network)]
     items += [HostItem(key=f"image/{image.meta.id}", image=image) for image in store.table(objects.Image)]
+    for lease in store.table(objects.Lease).by("kind", objects.Lease.KIND_FLOATING_ADDRESS):
+        items += _floating_items(lease.meta.id, lease).values()
     for item in items:
         if item is not None:
             yield item.key, item
@@ -182,10 +197,11 @@ def _node_item(node: objects.Node | None) -> HostItem | None:
     """Where the node is and what it is called. Not its state: that changes often and hosts do not need it."""
     if node is None:
         return None
+    zone = {ZONE_LABEL: node.meta.labels[ZONE_LABEL]} if ZONE_LABEL in node.meta.labels else {}
     return HostItem(
         key=f"node/{node.meta.id}",
         node=objects.Node(
-            meta=objects.Meta(id=node.meta.id, name=node.meta.name, tenant=node.meta.tenant),
+            meta=objects.Meta(id=node.meta.id, name=node.meta.name, tenant=node.meta.tenant, labels=zone),
             role=node.role,
             address=node.address,
             api_port=node.api_port,
@@ -194,6 +210,17 @@ def _node_item(node: objects.Node | None) -> HostItem | None:
             voter=node.voter,
         ),
     )
+
+
+def _as_endpoints_see(node: objects.Node) -> tuple[object, ...]:
+    """All that the endpoints on it depend on: whether it is there, and what weights and zones are told by."""
+    return (node.state, node.role, node.meta.name, dict(node.meta.labels), node.description.architecture)
+
+
+def _floating_items(identifier: str, lease: objects.Lease | None) -> dict[str, HostItem | None]:
+    if not identifier.startswith(FLOATING_PREFIX):
+        return {}
+    return {identifier: HostItem(key=identifier, floating=lease) if lease is not None else None}
 
 
 def _frontend_item(store: Store, service: objects.Service | None) -> HostItem | None:

@@ -73,6 +73,7 @@ def merge_status(known: objects.TaskStatus, reported: objects.TaskStatus, now_un
     if merged.state in ENDED_STATES and not merged.finished_unix_ms:
         merged.finished_unix_ms = now_unix_ms
     merged.reported_unix_ms = known.reported_unix_ms
+    merged.balance_weight = known.balance_weight  # the leader's own
     if merged != known:
         merged.reported_unix_ms = now_unix_ms
         known.CopyFrom(merged)

@@ -11,12 +11,15 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from daemon.errors import Kind, Refused
+from daemon.orchestration.host_ports import HostPort
 from proto import objects_pb2 as objects
 from raft.store import Store
 
 ORDINAL_MAX = 65_535  # of nodes (it is a connection mark) and of networks
+FLOATING_PREFIX = "floating/"  # begins the names of their leases
 RESERVED_ADDRESSES = 3  # of a host's block: network, tunnel (first host address), broadcast
 
 
@@ -83,9 +86,13 @@ class LeasePool:
             )
         return found
 
-    def published_port(self, protocol: str, port: int, service_id: str) -> objects.Lease | None:
-        """A lease of a port on every host; None where another service holds it."""
-        return self._take(port_lease_name(protocol, port), objects.Lease.KIND_PUBLISHED_PORT, service_id)
+    def published_port(self, port: PortLease, service_id: str) -> objects.Lease | None:
+        """None where another service holds just this one; see daemon/deploying/port_leases_plan.py for what clashes."""
+        return self._take(port.name, objects.Lease.KIND_PUBLISHED_PORT, service_id)
+
+    def floating_address(self, address: str, node_id: str) -> objects.Lease | None:
+        """A lease of an outside address for a node; None where one holds it."""
+        return self._take(FLOATING_PREFIX + address, objects.Lease.KIND_FLOATING_ADDRESS, node_id)
 
     def _settings(self) -> objects.NetworkSettings:
         if self._cluster is None:
@@ -154,8 +161,26 @@ def lease_id(name: str) -> str:
     return name
 
 
-def port_lease_name(protocol: str, port: int) -> str:
-    return f"port/{protocol}/{port}"
+@dataclass(frozen=True)
+class PortLease:
+    """A published port; `service_id` where it is of host mode, which each service has for itself."""
+
+    port: HostPort
+    service_id: str = ""
+
+    @property
+    def name(self) -> str:
+        """ "port/tcp/8080", "port/tcp/8080/at/192.0.2.1", "port/tcp/8080/host/SERVICE" """
+        protocol, number, address = self.port
+        name = f"port/{protocol}/{number}" + (f"/at/{address}" if address else "")
+        return name + (f"/host/{self.service_id}" if self.service_id else "")
+
+
+def port_of_lease(name: str) -> PortLease:
+    """The reverse of `PortLease.name`."""
+    _, protocol, number, *rest = name.split("/")
+    said = dict(zip(rest[::2], rest[1::2], strict=True))
+    return PortLease((protocol, int(number), said.get("at", "")), said.get("host", ""))
 
 
 def task_addresses(node: objects.Node) -> int:

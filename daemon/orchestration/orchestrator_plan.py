@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from daemon.orchestration.draft import Draft
 from daemon.orchestration.drain_plan import stop_tied_tasks
+from daemon.orchestration.floating_plan import place_floating_addresses
 from daemon.orchestration.placement_plan import place_pending, resolve_image
 from daemon.orchestration.removal_plan import remove_empty_apps, remove_orphans, remove_service, remove_unused_networks
 from daemon.orchestration.rollout_plan import plan_service
@@ -44,4 +45,5 @@ def plan(store: Store, now_unix_ms: int, new_id: Callable[[], str]) -> Plan:
     remove_empty_apps(draft)
     remove_unused_networks(draft)
     place_pending(draft, nodes)
+    place_floating_addresses(draft, nodes)
     return Plan(draft.builder(), draft.wake_at_unix_ms, draft.full)

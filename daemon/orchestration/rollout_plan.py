@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 
 from daemon.orchestration import restart_plan
 from daemon.orchestration.draft import Draft
+from daemon.orchestration.host_ports import clash, host_ports
+from daemon.orchestration.scheduler_filters import PORT_TAKEN
 from daemon.orchestration.task_plan import create_task, forget_tasks, lose_tasks_of_lost_hosts, stop_task
 from daemon.orchestration.task_states import (
     age_key,
@@ -155,8 +157,9 @@ def _finish_surge(
             return list(older)
     stay = []
     for task in older:
-        # What serves nobody may hold what the new task needs; a volume must be let go of first.
-        in_the_way = not assigned(newest) and (not serving(task) or _stops_first(slots, task))
+        # What serves nobody may hold what the new task needs; a volume or a port must be let go of first.
+        holds = _stops_first(slots, task) or _holds_port(task, newest, nodes)
+        in_the_way = not assigned(newest) and (not serving(task) or holds)
         if in_the_way or not assigned(task):
             stop_task(draft, task, _why_replaced(task, newest, nodes))
         else:
@@ -222,6 +225,13 @@ def _stops_first(slots: Slots, old: objects.Task) -> bool:
     """The old task keeps data and must end before the new one starts. Not while the new image is unknown:
     then the new one could not start anyway."""
     return bool(named_volumes(old.spec)) and bool(slots.service.image_digest)
+
+
+def _holds_port(old: objects.Task, newest: objects.Task, nodes: Mapping[str, objects.Node]) -> bool:
+    """No host has the port free that both publish in mode host, and the old one's would take the new task."""
+    if PORT_TAKEN not in newest.status.message or _draining(old, nodes):
+        return False
+    return any(clash(one, other) for one in host_ports(old.spec) for other in host_ports(newest.spec))
 
 
 def _why_replaced(task: objects.Task, newest: objects.Task, nodes: Mapping[str, objects.Node]) -> str:

@@ -11,11 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from daemon.orchestration import constraints
+from daemon.orchestration.host_ports import HostPort, clash, port_text
 from daemon.orchestration.leases import task_addresses
 from daemon.orchestration.quantities import bytes_text, cpu_text, names_text
 from proto import objects_pb2 as objects
 
 ZONE_LABEL = "zone"
+PORT_TAKEN = "taken by another task"
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Room:
     addresses_taken: int = 0  # of tasks that are not gone yet, ended ones too
     by_service: dict[str, int] = field(default_factory=dict)  # wanted tasks only: what spreading looks at
     failures: dict[str, int] = field(default_factory=dict)  # by service: its tasks that failed here lately
+    ports_taken: list[HostPort] = field(default_factory=list)  # of host mode, by tasks that have not ended
 
     def __post_init__(self) -> None:
         # Read once: a field of a message costs far more than an attribute, and every task asks every host.
@@ -58,8 +61,12 @@ class Room:
         self.memory_reserved_bytes += resources.memory_reserved_bytes
         self.task_count += 1
 
-    def refusal(self, resources: objects.Resources) -> Refusal | None:
-        """Why a task that reserves `resources` does not fit now; None where it does."""
+    def refusal(self, resources: objects.Resources, ports: Sequence[HostPort] = ()) -> Refusal | None:
+        """Why a task that reserves `resources` and publishes `ports` on its host does not fit now; None: it does."""
+        for port in ports:
+            if any(clash(port, taken) for taken in self.ports_taken):
+                words = f"port {port_text(port)} {PORT_TAKEN}"
+                return Refusal(words, f"has {words}", f"have {words}")
         asked = resources.memory_reserved_bytes
         free = self.memory_bytes - self.memory_reserved_bytes
         if asked and asked > free:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from daemon.errors import Refused
 from daemon.orchestration import constraints
+from daemon.orchestration.host_ports import HostPort, host_ports
 from daemon.orchestration.quantities import names_text
 from daemon.orchestration.scheduler_filters import Refusal, Room, explain, fixed_refusal
 from daemon.orchestration.task_states import assigned, ended, gone, wanted
@@ -49,6 +50,7 @@ class Scheduler:
         }
         self._zone_counts: dict[str, dict[str, int]] = {}
         self._fixed: dict[tuple[str, int, str], tuple[list[Room], list[tuple[objects.Node, Refusal]]]] = {}
+        self._ports: dict[tuple[str, int], tuple[HostPort, ...]] = {}
         for task in tasks:
             self._count(task)
 
@@ -64,11 +66,11 @@ class Scheduler:
         if tied is not None:
             allowed = [room for room in allowed if room is tied]
             refused = [(node, refusal) for node, refusal in refused if node.meta.id == tied.node.meta.id]
-        resources = candidate.task.spec.resources
+        resources, ports = candidate.task.spec.resources, self._ports_of(candidate.task)
         fitting = []
         refused = list(refused)
         for room in allowed:
-            refusal = room.refusal(resources)
+            refusal = room.refusal(resources, ports)
             if refusal is None:
                 fitting.append(room)
             else:
@@ -96,11 +98,20 @@ class Scheduler:
     def _add(self, room: Room, task: objects.Task) -> None:
         room.add(task.spec.resources)
         room.addresses_taken += 1
+        room.ports_taken += self._ports_of(task)
         if wanted(task):
             room.by_service[task.service_id] = room.by_service.get(task.service_id, 0) + 1
             zones = self._zone_counts.setdefault(task.service_id, {})
             zone = room.zone
             zones[zone] = zones.get(zone, 0) + 1
+
+    def _ports_of(self, task: objects.Task) -> tuple[HostPort, ...]:
+        """Read once a version of a service: every task is counted in every pass."""
+        key = (task.service_id, task.generation)
+        known = self._ports.get(key)
+        if known is None:
+            known = self._ports[key] = host_ports(task.spec)
+        return known
 
     def _fixed_filter(self, candidate: Candidate) -> tuple[list[Room], list[tuple[objects.Node, Refusal]]]:
         task = candidate.task

@@ -7,7 +7,7 @@ import ipaddress
 import pytest
 
 from daemon.errors import Kind, Refused
-from daemon.orchestration.leases import LeasePool, allocate_host_block, allocate_node_ordinal
+from daemon.orchestration.leases import LeasePool, PortLease, allocate_host_block, allocate_node_ordinal, port_of_lease
 from proto import objects_pb2 as objects
 from raft.store import Store
 from raft.transaction import TransactionBuilder
@@ -58,11 +58,26 @@ def test_what_the_store_holds_is_not_handed_out_again() -> None:
     first, address = LeasePool(model.store).vip("service")
     keep(model.store, first)
     assert LeasePool(model.store).vip("service")[1] != address
-    port = LeasePool(model.store).published_port("tcp", 80, "a")
+    wanted = PortLease(("tcp", 80, ""))
+    port = LeasePool(model.store).published_port(wanted, "a")
     assert port is not None
     keep(model.store, port)
-    assert LeasePool(model.store).published_port("tcp", 80, "b") is None
-    assert LeasePool(model.store).published_port("udp", 80, "b") is not None
+    assert LeasePool(model.store).published_port(wanted, "b") is None
+    assert LeasePool(model.store).published_port(PortLease(("udp", 80, "")), "b") is not None
+
+
+@pytest.mark.parametrize(
+    ("lease", "name"),
+    [
+        (PortLease(("tcp", 80, "")), "port/tcp/80"),
+        (PortLease(("udp", 53, "2001:db8::1")), "port/udp/53/at/2001:db8::1"),
+        (PortLease(("tcp", 80, ""), "s1"), "port/tcp/80/host/s1"),
+        (PortLease(("tcp", 80, "192.0.2.1"), "s1"), "port/tcp/80/at/192.0.2.1/host/s1"),
+    ],
+)
+def test_the_name_of_a_port_says_which_it_is(lease: PortLease, name: str) -> None:
+    assert lease.name == name
+    assert port_of_lease(name) == lease
 
 
 def test_a_freed_address_is_seldom_the_next_one() -> None:
