@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from pathlib import Path
 
 from net.addresses import tunnel_interface
@@ -19,6 +20,8 @@ from net.nftables import Nftables
 from net.overlay import OverlayDevice
 from net.ruleset import RulesetChange, repair
 from net.ruleset_plan import RulesetPlan
+from net.wireguard import WireGuard
+from net.wireguard_keys import WireGuardKeys
 
 log = logging.getLogger(__name__)
 
@@ -26,10 +29,11 @@ log = logging.getLogger(__name__)
 class Kernel:
     """Overlay, ruleset and connections; the interfaces of tasks are apart (`net/task_interfaces.py`)."""
 
-    def __init__(self, prefix: str, state_file: Path) -> None:
+    def __init__(self, prefix: str, state_file: Path, run_folder: Path = Path("/run/fairway")) -> None:
         self._forwarding = Forwarding(state_file)
         tunnel = tunnel_interface(prefix)
         self.overlay = OverlayDevice(tunnel)
+        self.wireguard = WireGuard(prefix, WireGuardKeys(state_file.parent / "identity/wireguard"), run_folder)
         self._nftables = Nftables(f"fairway_{prefix}")
         self._connections = Connections()
         self._plan = RulesetPlan(tunnel, f"{prefix}t*")
@@ -38,6 +42,7 @@ class Kernel:
 
     def close(self) -> None:
         self.overlay.close()
+        self.wireguard.close()
         self._nftables.close()
         self._connections.close()
 
@@ -53,7 +58,7 @@ class Kernel:
         if change.hosts or change.settings or not self._overlay_known:
             self._overlay_known = False
             self._forwarding.turn_on(ipv6=bool(desired.config.ipv6_prefix))
-            self.overlay.apply(desired, compare=change.settings)
+            self._apply_overlay(desired, compare=change.settings)
             self._overlay_known = True
         self._apply_ruleset(steps, generation)
         if change.withdrawn or change.gone:
@@ -65,7 +70,7 @@ class Kernel:
         found: list[str] = []
         off = self._forwarding.turn_on(ipv6=bool(desired.config.ipv6_prefix))
         found += of_kind(FORWARDING, (f"{family} forwarding was off" for family in off))
-        found += self.overlay.apply(desired, compare=True)
+        found += self._apply_overlay(desired, compare=True)
         self._overlay_known = True
         if self._nftables.generation() != self._generation:
             found += of_kind(NFTABLES, self._repair_ruleset().describe())
@@ -82,7 +87,17 @@ class Kernel:
         self._overlay_known = False
         self._nftables.remove()
         self.overlay.remove()
+        self.wireguard.remove()
         self._forwarding.restore()
+
+    def _apply_overlay(self, desired: DesiredNetwork, *, compare: bool) -> list[str]:
+        """What is sent by is there before the overlay uses it, and what it used goes after that."""
+        mtu_bytes = partial(self.overlay.underlay_mtu_bytes, desired.local.address)
+        found: list[str] = [*self.wireguard.prepare(desired, mtu_bytes, compare=compare)]
+        self.overlay.wireguard = self.wireguard.number(desired.config.encryption.sending)
+        found += self.overlay.apply(desired, compare=compare)
+        self.wireguard.retire(desired)
+        return found
 
     def _apply_ruleset(self, steps: RulesetChange, before: int) -> None:
         if before < 0:
