@@ -36,7 +36,7 @@ class Kernel:
         self.wireguard = WireGuard(prefix, WireGuardKeys(state_file.parent / "identity/wireguard"), run_folder)
         self._nftables = Nftables(f"fairway_{prefix}")
         self._connections = Connections()
-        self._plan = RulesetPlan(tunnel, f"{prefix}t*")
+        self._plan = RulesetPlan(tunnel, f"{prefix}t*", f"{prefix}w*")
         self._generation = -1  # of nftables after our last transaction; -1: compare with the kernel first
         self._overlay_known = False
 

@@ -11,6 +11,7 @@ import struct
 from collections import defaultdict
 from collections.abc import Iterable
 
+from net import encrypted_only
 from net.balance_plan import Draw, ServiceElements, ServiceRules, packed, service_rules
 from net.chains_plan import (
     DNS_PEERS_MAX,
@@ -32,10 +33,11 @@ _NOTHING = ServiceRules()
 class RulesetPlan:
     """The desired table; `advance` moves it on and tells the difference."""
 
-    def __init__(self, tunnel: str, veths: str) -> None:
+    def __init__(self, tunnel: str, veths: str, wireguard: str = "fww*") -> None:
         self.ruleset = Ruleset(sets=dict(FIXED_SETS), elements={name: {} for name in FIXED_SETS})
         self._tunnel = tunnel
         self._veths = veths
+        self._wireguard = wireguard
         self._services: dict[str, ServiceRules] = {}
         self._place = ("", "")  # of this host: node and zone
         self._families: tuple[Family, ...] = ()
@@ -53,6 +55,7 @@ class RulesetPlan:
         if change.hosts or change.settings:
             peers = len(dns_peers(desired))
             fixed = fixed_chains(desired.config, desired.local, self._tunnel, self._veths, peers)
+            fixed[encrypted_only.CHAIN] = encrypted_only.encrypted_only(desired.config, self._wireguard)
             for name, chain in fixed.items():
                 steps.chain(name, chain)
         return steps.finish()
