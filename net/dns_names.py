@@ -1,8 +1,12 @@
 """Which name means what to whom; pure, and as incremental as the balancers.
 
 Names of an asker's own app: SERVICE, an alias, SLOT.SERVICE and SERVICE.SLOT (one task), tasks.SERVICE (all
-ready tasks); of another app the same with .APP behind them; all of them also below the cluster's domain.
-An asker sees what shares a network with it; hosts see everything.
+ready tasks), and _PORT._PROTOCOL before each of them (SRV); of another app the same with .APP behind them; all
+of them also below the cluster's domain. An asker sees what shares a network with it, aliases only in their
+network; hosts see everything.
+
+What exists without having data, such as an app's name, is FOUND without places: nothing below it may be
+denied with it (RFC 8020).
 """
 
 from __future__ import annotations
@@ -10,18 +14,20 @@ from __future__ import annotations
 import enum
 import ipaddress
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from net.addresses import GATEWAY_ADDRESS
+from net import dns_zones as zones
+from net.addresses import GATEWAY_ADDRESS, ipv6_of
 from net.desired_changes import Change, DesiredIndex
-from net.model import DesiredNetwork, Endpoint, Frontend
+from net.dns_message import TYPE_A, TYPE_AAAA, TYPE_ANY, TYPE_SRV
+from net.model import DesiredNetwork, Endpoint, Frontend, Port
 
-ADDRESSES_PER_ANSWER_MAX = 24  # fits 512 bytes
+_HOST_KINDS = frozenset({TYPE_A, TYPE_AAAA, TYPE_SRV, TYPE_ANY, 64, 65})  # 64, 65: SVCB, HTTPS
 
 
 class Outcome(enum.Enum):
-    FOUND = "found"  # addresses may still be none: the name exists, nothing stands behind it
+    FOUND = "found"  # the name exists; there may be nothing behind it, or not of the type asked for
     MISSING = "missing"  # a name of ours that nobody has
     FOREIGN = "foreign"  # for the upstream servers
     UNKNOWN_ASKER = "unknown asker"  # a task that is not known here (yet): ask again
@@ -29,16 +35,33 @@ class Outcome(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Resolution:
-    outcome: Outcome
-    addresses: tuple[str, ...] = ()
-    name: str = ""  # the answer to a reverse look-up
+class Asker:
+    """Everything about an asker that its answers depend on."""
+
+    networks: frozenset[str] | None  # None: a host, which sees all
+    apps: tuple[str, ...] = ()
+    servers: tuple[str, ...] = ()  # upstream; empty: the host's
 
 
 @dataclass(frozen=True, slots=True)
-class _Asker:
-    networks: frozenset[str] | None  # None: a host, which sees all
-    apps: frozenset[str]
+class Place:
+    """A service's virtual address, or a task."""
+
+    name: str  # complete
+    address: str
+    address_ipv6: str  # empty: none within the networks that it shares with the asker
+    task: bool
+    ports: tuple[Port, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    outcome: Outcome
+    places: tuple[Place, ...] = ()
+    services: tuple[tuple[Place, int], ...] = ()  # (place, port) of an SRV name
+    pointer: str = ""  # the answer to a reverse look-up
+    zone: str = ""  # what the authority of a negative answer is for
+    ours_if_unanswered: bool = False  # FOREIGN, but below a name of ours: does not exist if nobody knows it
 
 
 class NameIndex:
@@ -47,149 +70,240 @@ class NameIndex:
     def __init__(self) -> None:
         self._index = DesiredIndex()
         self._domain = ""
-        self._pools: tuple[ipaddress.IPv4Network, ...] = ()
+        self._ipv6_prefix = ""
+        self._pools: tuple[zones.Pool, ...] = ()
         self._hosts: set[str] = {GATEWAY_ADDRESS}
-        self._names: dict[tuple[str, str], set[str]] = defaultdict(set)  # (app, name) -> service ids
+        # (app, name) -> service id -> networks that the name holds in; None: all of the service's
+        self._names: dict[tuple[str, str], dict[str, frozenset[str] | None]] = defaultdict(dict)
         self._apps: dict[str, set[str]] = defaultdict(set)  # app -> service ids
         self._named: dict[str, list[tuple[str, str]]] = {}
+        self._by_vip: dict[str, str] = {}  # -> service id
+        self._vips: dict[str, str] = {}
         self._by_address: dict[str, Endpoint] = {}
         self._addresses: dict[str, list[str]] = {}
-        self._local: dict[str, tuple[str, ...]] = {}
+        self._local: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {}  # address -> networks, servers
 
     def advance(self, desired: DesiredNetwork, index: DesiredIndex, change: Change) -> None:
         """`index` is already at `desired`; `change` is what that changed."""
         self._index = index
         self._domain = desired.config.dns_domain.strip(".").lower()
+        self._ipv6_prefix = desired.config.ipv6_prefix
         if change.settings or change.hosts:
-            pools = (desired.config.host_pool, desired.config.vip_pool)
-            self._pools = tuple(ipaddress.IPv4Network(pool) for pool in pools)
+            pools = (desired.config.host_pool, desired.config.vip_pool, desired.config.ipv6_prefix)
+            self._pools = tuple(ipaddress.ip_network(pool) for pool in pools if pool)
             hosts = (desired.local, *desired.hosts)
             self._hosts = {GATEWAY_ADDRESS}
             self._hosts.update(host.tunnel_address for host in hosts)
             self._hosts.update(host.address for host in hosts)
         if change.tasks:
-            self._local = {task.address: task.networks for task in index.tasks.values()}
+            self._local = {task.address: (task.networks, task.dns_servers) for task in index.tasks.values()}
         for service_id in change.services:
             self._forget(service_id)
         for service_id in change.services:
             self._learn(service_id)
 
-    def resolve(self, name: str, asker_address: str, turn: int = 0) -> Resolution:
-        """The addresses of a name; `turn` rotates them, so that askers spread."""
-        asker = self._asker(asker_address)
-        if asker is None:
-            inside = self._in_pools(asker_address)
-            if not inside:
-                return Resolution(Outcome.REFUSED)
-        relative, own = self._relative(name)
-        if asker is None:
-            own = own or "." not in relative
-            return Resolution(Outcome.UNKNOWN_ASKER if own else Outcome.FOREIGN)
-        found = self._find(relative, asker)
-        if found is not None:
-            return Resolution(Outcome.FOUND, _rotated(found, turn))
-        last = relative.rsplit(".", 1)[-1]
-        if own or "." not in relative or self._visible(self._apps.get(last, ()), asker):
-            return Resolution(Outcome.MISSING)
-        return Resolution(Outcome.FOREIGN)
-
-    def reverse(self, name: str, asker_address: str) -> Resolution:
-        """The name of a task from `D.C.B.A.in-addr.arpa`."""
-        labels = name.removesuffix(".in-addr.arpa").split(".")
-        address = ".".join(reversed(labels))
-        asker = self._asker(asker_address)
-        if len(labels) != 4 or not self._in_pools(address):
-            refused = asker is None and not self._in_pools(asker_address)
-            return Resolution(Outcome.REFUSED if refused else Outcome.FOREIGN)
-        if asker is None:
-            return Resolution(Outcome.UNKNOWN_ASKER)
+    def asker(self, address: str) -> Asker | Outcome:
+        """Who asks from an IPv4 address; UNKNOWN_ASKER or REFUSED where that cannot be said or is nobody of ours."""
+        if address in self._hosts or address.startswith("127."):
+            return Asker(None)
         endpoint = self._by_address.get(address)
-        if endpoint is None or not _shares(endpoint.networks, asker):
+        networks, servers = self._local.get(address, ((), ()))
+        networks = networks or (endpoint.networks if endpoint else ())
+        if not networks:
+            inside = any(ipaddress.ip_address(address) in pool for pool in self._pools)
+            return Outcome.UNKNOWN_ASKER if inside else Outcome.REFUSED
+        known = (self._index.networks.get(each) for each in networks)
+        apps = {each.app.lower() for each in known if each is not None}
+        frontend = self._index.frontends.get(endpoint.service_id) if endpoint else None
+        if frontend is not None:
+            apps = {frontend.app.lower()}
+        return Asker(frozenset(networks), tuple(sorted(apps)), servers)
+
+    def resolve(self, name: str, kind: int, asker: Asker | Outcome) -> Resolution:
+        """What a lower-case name without a dot at its end means; `kind` only decides what is asked of others."""
+        if asker is Outcome.REFUSED:
+            return Resolution(Outcome.REFUSED)
+        if (addresses := zones.own_addresses(name)) is not None:
+            return Resolution(Outcome.FOUND, (Place(name, addresses[0], addresses[1], False),), zone="localhost")
+        if zones.never_exists(name):
             return Resolution(Outcome.MISSING)
-        frontend = self._index.frontends.get(endpoint.service_id)
-        app = f".{frontend.app}" if frontend else ""
-        return Resolution(Outcome.FOUND, name=f"{endpoint.task_name}{app}.{self._domain}")
+        if name.endswith(".arpa"):
+            return self._reverse(name, asker)
+        relative, own = self._relative(name)
+        zone = self._domain if own else ""
+        last = relative.rpartition(".")[2]
+        single = "." not in relative and relative != "" and kind in _HOST_KINDS
+        if not isinstance(asker, Asker):
+            unclear = own or single or last in self._apps
+            return Resolution(Outcome.UNKNOWN_ASKER if unclear else Outcome.FOREIGN)
+        if own and not relative:
+            return Resolution(Outcome.FOUND, zone=zone)
+        found = self._find(relative, asker, zone)
+        if found is not None:
+            return found
+        if own or single:
+            return Resolution(Outcome.MISSING, zone=zone)
+        return Resolution(Outcome.FOREIGN, ours_if_unanswered=any(self._visible_of_app(last, asker)))
+
+    def _reverse(self, name: str, asker: Asker | Outcome) -> Resolution:
+        """The name of a task or service from its address's reverse name."""
+        asked = zones.read_reverse(name)
+        pool = next((pool for pool in self._pools if asked is not None and asked.within(pool)), None)
+        if asked is None or pool is None:
+            return Resolution(Outcome.FOREIGN)
+        if not isinstance(asker, Asker):
+            return Resolution(Outcome.UNKNOWN_ASKER)
+        zone = zones.reverse_zone(name, pool)
+        if not asked.whole:
+            return Resolution(Outcome.FOUND, zone=zone)
+        address = str(ipaddress.IPv4Address(int(asked.first) & 0xFFFFFFFF))
+        networks: Iterable[str] = ()
+        frontend, first = None, ""
+        if (endpoint := self._by_address.get(address)) is not None:
+            frontend = self._index.frontends.get(endpoint.service_id)
+            networks, first = endpoint.networks, endpoint.task_name
+        elif (service_id := self._by_vip.get(address)) is not None:
+            frontend = self._index.frontends[service_id]
+            networks, first = frontend.networks, frontend.service
+        if frontend is None or not _shares(networks, asker):
+            return Resolution(Outcome.MISSING, zone=zone)
+        if asked.first.version == 6 and not self._ipv6(address, networks, asker):
+            return Resolution(Outcome.MISSING, zone=zone)
+        return Resolution(Outcome.FOUND, pointer=self._complete(first, frontend), zone=zone)
 
     def _relative(self, name: str) -> tuple[str, bool]:
         """The name without the cluster's domain, and whether it was below that."""
-        name = name.rstrip(".").lower()
         if self._domain and (name == self._domain or name.endswith("." + self._domain)):
             return name[: -len(self._domain)].rstrip("."), True
         return name, False
 
-    def _find(self, name: str, asker: _Asker) -> list[str] | None:
-        """Addresses of a relative name: of the asker's own apps first, then with an app at its end."""
-        for app in sorted(asker.apps):
-            found = self._find_in_app(name, app, asker)
-            if found is not None:
+    def _find(self, name: str, asker: Asker, zone: str) -> Resolution | None:
+        """A relative name: of the asker's own apps first, then with an app at its end."""
+        for app in asker.apps:
+            if (found := self._find_in_app(name, app, asker, zone)) is not None:
                 return found
         head, _, app = name.rpartition(".")
-        return self._find_in_app(head, app, asker) if head else None
+        if head:
+            return self._find_in_app(head, app, asker, zone)
+        if any(self._visible_of_app(app, asker)):
+            return Resolution(Outcome.FOUND, zone=zone)  # SERVICE.APP is below it
+        return None
 
-    def _find_in_app(self, name: str, app: str, asker: _Asker) -> list[str] | None:
-        services = self._visible(self._names.get((app, name), ()), asker)
-        if services:
-            return [address for each in services for address in self._of_service(each, asker)]
+    def _find_in_app(self, name: str, app: str, asker: Asker, zone: str) -> Resolution | None:
+        places = self._places(name, app, asker)
+        if places is not None:
+            return Resolution(Outcome.FOUND, tuple(places), zone=zone)
         first, _, rest = name.partition(".")
-        if first == "tasks" and rest:
-            services = self._visible(self._names.get((app, rest), ()), asker)
-            if services:
-                return [address for each in services for address in self._ready(each, asker)]
-        for service, slot in ((rest, first), (name.rpartition(".")[0], name.rpartition(".")[2])):
-            if service and slot.isdecimal():
-                for each in self._visible(self._names.get((app, service), ()), asker):
-                    found = self._of_task(each, slot, asker)
-                    if found:
+        if first[:1] == "_":
+            return self._find_service(first, rest, app, asker, zone)
+        if name.isdecimal() and any(self._visible_of_app(app, asker)):
+            return Resolution(Outcome.FOUND, zone=zone)  # SERVICE.SLOT is below it
+        head, _, slot = name.rpartition(".")
+        below = rest if first.isdecimal() or first == "tasks" else head if slot.isdecimal() else ""
+        if below and self._visible(app, below, asker):
+            return Resolution(Outcome.MISSING, zone=zone)  # a slot that the service does not have
+        return None
+
+    def _find_service(self, first: str, rest: str, app: str, asker: Asker, zone: str) -> Resolution | None:
+        """`_PORT._PROTOCOL.NAME` (RFC 2782); PORT is a port's name or its number in the container."""
+        protocol, _, name = rest.partition(".")
+        if protocol[:1] != "_":  # _PROTOCOL.NAME is no service, but has some below it
+            places = self._places(rest, app, asker) if rest else None
+            return None if places is None else Resolution(Outcome.FOUND, zone=zone)
+        places = self._places(name, app, asker) if name else None
+        if places is None:
+            return None
+        found = tuple(
+            (place, port.target)
+            for place in places
+            for port in place.ports
+            if port.protocol == protocol[1:] and first[1:] in (port.name.lower(), str(port.target))
+        )
+        # Where no task is ready there is nothing to look at, and the name may well exist.
+        return Resolution(Outcome.FOUND if found or not places else Outcome.MISSING, services=found, zone=zone)
+
+    def _places(self, name: str, app: str, asker: Asker) -> list[Place] | None:
+        """What stands behind a name of an app; None where there is no such name."""
+        if services := self._visible(app, name, asker):
+            return [place for each in services for place in self._of_service(each, asker)]
+        first, _, rest = name.partition(".")
+        if not rest:
+            return None
+        if first == "tasks" and (services := self._visible(app, rest, asker)):
+            return [place for each in services for place in self._ready(each, asker)]
+        head, _, last = name.rpartition(".")
+        for service, slot in ((rest, first), (head, last)):
+            if slot.isdecimal():
+                for each in self._visible(app, service, asker):
+                    if found := self._of_task(each, slot, asker):
                         return found
         return None
 
-    def _visible(self, service_ids: Iterable[str], asker: _Asker) -> list[Frontend]:
-        frontends = (self._index.frontends.get(each) for each in sorted(service_ids))
-        return [each for each in frontends if each is not None and _shares(each.networks, asker)]
+    def _visible(self, app: str, name: str, asker: Asker) -> list[Frontend]:
+        named = self._names.get((app, name))
+        if not named:
+            return []
+        found = []
+        for service_id in sorted(named):
+            frontend, within = self._index.frontends.get(service_id), named[service_id]
+            if frontend is not None and _shares(frontend.networks if within is None else within, asker):
+                found.append(frontend)
+        return found
 
-    def _of_service(self, frontend: Frontend, asker: _Asker) -> list[str]:
-        return [frontend.vip] if frontend.vip else self._ready(frontend, asker)
+    def _visible_of_app(self, app: str, asker: Asker) -> Iterator[bool]:
+        for service_id in self._apps.get(app, ()):
+            frontend = self._index.frontends.get(service_id)
+            yield frontend is not None and _shares(frontend.networks, asker)
 
-    def _ready(self, frontend: Frontend, asker: _Asker) -> list[str]:
+    def _of_service(self, frontend: Frontend, asker: Asker) -> list[Place]:
+        if not frontend.vip:
+            return self._ready(frontend, asker)
+        ipv6 = self._ipv6(frontend.vip, frontend.networks, asker)
+        return [Place(self._complete(frontend.service, frontend), frontend.vip, ipv6, False, frontend.ports)]
+
+    def _ready(self, frontend: Frontend, asker: Asker) -> list[Place]:
         endpoints = self._index.endpoints_of(frontend.service_id)
-        return sorted(each.address for each in endpoints if each.ready and _shares(each.networks, asker))
+        found = [each for each in endpoints if each.ready and _shares(each.networks, asker)]
+        return [self._of_endpoint(each, frontend, asker) for each in sorted(found, key=lambda each: each.address)]
 
-    def _of_task(self, frontend: Frontend, slot: str, asker: _Asker) -> list[str]:
-        """A task's address whether it is ready or not; while one replaces another, the ready one first."""
+    def _of_task(self, frontend: Frontend, slot: str, asker: Asker) -> list[Place]:
+        """A task whether it is ready or not; while one replaces another, the ready one."""
         name = f"{frontend.service}.{slot}".lower()
         found = [
             each
             for each in self._index.endpoints_of(frontend.service_id)
             if each.task_name.lower() == name and _shares(each.networks, asker)
         ]
-        ready = [each.address for each in found if each.ready]
-        return ready or [each.address for each in found]
+        ready = [each for each in found if each.ready]
+        return [self._of_endpoint(each, frontend, asker) for each in ready or found]
 
-    def _asker(self, address: str) -> _Asker | None:
-        if address in self._hosts or address.startswith("127."):
-            return _Asker(None, frozenset())
-        endpoint = self._by_address.get(address)
-        networks = self._local.get(address) or (endpoint.networks if endpoint else None)
-        if networks is None:
-            return None
-        known = (self._index.networks.get(each) for each in networks)
-        apps = {each.app.lower() for each in known if each is not None}
-        frontend = self._index.frontends.get(endpoint.service_id) if endpoint else None
-        if frontend is not None:
-            apps = {frontend.app.lower()}
-        return _Asker(frozenset(networks), frozenset(apps))
+    def _of_endpoint(self, endpoint: Endpoint, frontend: Frontend, asker: Asker) -> Place:
+        ipv6 = self._ipv6(endpoint.address, endpoint.networks, asker)
+        return Place(self._complete(endpoint.task_name, frontend), endpoint.address, ipv6, True, frontend.ports)
 
-    def _in_pools(self, address: str) -> bool:
-        try:
-            parsed = ipaddress.IPv4Address(address)
-        except ValueError:
-            return False
-        return any(parsed in pool for pool in self._pools)
+    def _ipv6(self, address: str, networks: Iterable[str], asker: Asker) -> str:
+        """The IPv6 address beside an IPv4 one, where a network that is shared with the asker has IPv6."""
+        if not self._ipv6_prefix:
+            return ""
+        for each in networks:
+            network = self._index.networks.get(each)
+            if network is not None and not network.ipv6_disabled and _shares((each,), asker):
+                return ipv6_of(self._ipv6_prefix, address)
+        return ""
+
+    def _complete(self, name: str, frontend: Frontend) -> str:
+        return f"{name}.{frontend.app}.{self._domain}".rstrip(".").lower()
 
     def _forget(self, service_id: str) -> None:
         for key in self._named.pop(service_id, ()):
-            _drop(self._names, key, service_id)
-            _drop(self._apps, key[0], service_id)
+            self._names[key].pop(service_id, None)
+            if not self._names[key]:
+                del self._names[key]
+            self._apps[key[0]].discard(service_id)
+            if not self._apps[key[0]]:
+                del self._apps[key[0]]
+        if self._by_vip.get(vip := self._vips.pop(service_id, "")) == service_id:
+            del self._by_vip[vip]
         for address in self._addresses.pop(service_id, ()):
             self._by_address.pop(address, None)
 
@@ -203,27 +317,18 @@ class NameIndex:
         if frontend is None:
             return
         app = frontend.app.lower()
-        names = {frontend.service.lower(), *(alias.rstrip(".").lower() for _, alias in frontend.aliases)}
+        names: dict[str, frozenset[str] | None] = {}
+        for network_id, alias in frontend.aliases:
+            alias = alias.rstrip(".").lower()
+            names[alias] = (names.get(alias) or frozenset()) | {network_id}
+        names[frontend.service.lower()] = None
         self._named[service_id] = [(app, name) for name in names]
         self._apps[app].add(service_id)
-        for name in names:
-            self._names[app, name].add(service_id)
+        if frontend.vip:
+            self._vips[service_id], self._by_vip[frontend.vip] = frontend.vip, service_id
+        for name, within in names.items():
+            self._names[app, name][service_id] = within
 
 
-def _shares(networks: Iterable[str], asker: _Asker) -> bool:
+def _shares(networks: Iterable[str], asker: Asker) -> bool:
     return asker.networks is None or not asker.networks.isdisjoint(networks)
-
-
-def _drop(index: dict[tuple[str, str], set[str]] | dict[str, set[str]], key: object, service_id: str) -> None:
-    members = index.get(key)  # type: ignore[call-overload]
-    if members is not None:
-        members.discard(service_id)
-        if not members:
-            del index[key]  # type: ignore[arg-type]
-
-
-def _rotated(addresses: list[str], turn: int) -> tuple[str, ...]:
-    if not addresses:
-        return ()
-    start = turn % len(addresses)
-    return tuple((addresses[start:] + addresses[:start])[:ADDRESSES_PER_ANSWER_MAX])

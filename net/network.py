@@ -11,12 +11,14 @@ from pathlib import Path
 
 import trio
 
-from net.addresses import GATEWAY_ADDRESS, PEER_DNS_ADDRESS
+from net import path_attempts
+from net.addresses import GATEWAY_ADDRESS
 from net.desired_changes import Change, DesiredIndex
 from net.differences import counted
-from net.dns_names import NameIndex
+from net.dns_answers import Answers
+from net.dns_resolv_conf import read_resolv_conf, search_domains, write_resolv_conf
 from net.dns_server import NameServer
-from net.dns_upstream import Upstream, read_resolv_conf, search_domains
+from net.dns_upstream import Upstream
 from net.errors import NetworkError
 from net.kernel import Kernel
 from net.model import Counters, DesiredNetwork
@@ -39,7 +41,6 @@ CHECK_AFTER_CHANGE_REST_SECONDS_MAX = 1.0
 CHECK_BACK_OFF_SECONDS_MAX = 60.0
 FIRST_APPLY_SECONDS_MAX = 30.0
 DRIFT_WORDS_MAX = 20
-SEARCH_DOMAINS_MAX = 6
 _PREFIX_LENGTH_MAX = 6
 _STATE_FILE = "network.json"
 
@@ -64,9 +65,10 @@ class Network:
             )
         self.counters = Counters()
         self._state_file = state_folder / _STATE_FILE
+        self._run_folder = run_folder
         self._prefix = interface_prefix
         self._index = DesiredIndex()
-        self._names = NameIndex()
+        self._names = Answers()
         self._upstream = Upstream(self.counters, upstream_servers)
         self.probes = ProbeSocket(self._addresses_of_hosts)
         self._observer = PathObserver(interface_prefix, run_folder, self.counters, self.probe, self._differences)
@@ -92,6 +94,7 @@ class Network:
         """Serves names and keeps the kernel as it was applied, until cancelled."""
         server = NameServer(self._names, self._upstream, self.counters)
         async with trio.open_nursery() as nursery:
+            await nursery.start(self._upstream.run)
             nursery.start_soon(self._serve_at_gateway, server)
             nursery.start_soon(self._slow_checks.run)
             nursery.start_soon(self._serve_at_tunnel, server)
@@ -138,6 +141,11 @@ class Network:
         around = self._surroundings()
         return await self._tasks.with_one(task_id, lambda tasks: tasks.create(task_id, address, around))
 
+    def encryption(self) -> tuple[dict[int, bytes], str]:
+        """(public keys by epoch of the devices that receive, why one that is wanted does not, in words)."""
+        wireguard = self._kernel.wireguard if self._kernel is not None else None
+        return (wireguard.public_keys(), wireguard.problem) if wireguard is not None else ({}, "")
+
     async def delete_task_network(self, task_id: str) -> None:
         """Takes a task's namespace file and interface away. Repeatable."""
         await self._tasks.with_one(task_id, lambda tasks: tasks.delete(task_id))
@@ -146,23 +154,12 @@ class Network:
         """Task id -> address of what is there, as the kernel says; "" where the interface is lost."""
         return await self._tasks.with_all(lambda tasks: tasks.addresses())
 
-    def resolv_conf(self, app: str) -> str:
-        """The content of /etc/resolv.conf of a task of `app`."""
-        domains = []
-        if self._index.desired is not None:
-            domain = self._index.desired.config.dns_domain.strip(".")
-            domains = [f"{app}.{domain}".lower(), domain] if domain else []
-        if self._upstream.follows_host:
-            domains += search_domains(read_resolv_conf(Path("/etc/resolv.conf")))
-        lines = [
-            "# Written by fairwayd: this host's name server, then those of other hosts.",
-            f"nameserver {GATEWAY_ADDRESS}",
-            f"nameserver {PEER_DNS_ADDRESS}",
-        ]
-        if domains:
-            lines.append("search " + " ".join(domains[:SEARCH_DOMAINS_MAX]))
-        lines.append("options ndots:1 timeout:2 attempts:2")
-        return "\n".join(lines) + "\n"
+    def resolv_conf(self, app: str, search: Sequence[str] = (), options: Sequence[str] = ()) -> str:
+        """The content of /etc/resolv.conf of a task of `app`: see `write_resolv_conf`."""
+        domain = "" if self._index.desired is None else self._index.desired.config.dns_domain.strip(".")
+        follows_host = self._upstream.follows_host and not search
+        host_search = search_domains(read_resolv_conf()) if follows_host else ()
+        return write_resolv_conf(app, domain, host_search, search, options)
 
     async def check(self) -> list[str]:
         """Compares the kernel with what was applied and repairs it; returns the differences, in words."""
@@ -217,10 +214,12 @@ class Network:
         """Of the overlay and of tasks' interfaces; 0 before the first `apply`."""
         return self._kernel.overlay.mtu_bytes if self._kernel is not None else 0
 
-    @property
-    def names_silent(self) -> bool:
-        """Whether this host's name server does not answer this host's own questions."""
-        return self._slow_checks.dns.silent
+    async def names_answer(self) -> bool:
+        """Whether this host's name server answers this host's own question now."""
+        desired = self._index.desired
+        if desired is None or not desired.config.dns_domain:
+            return True
+        return bool((await path_attempts.resolve(None, desired.config.dns_domain)).code)
 
     def upstream_servers(self) -> tuple[str, ...]:
         """The name servers that names from outside are asked of."""
@@ -329,7 +328,7 @@ class Network:
 
     def _open_kernel(self) -> Kernel:
         if self._kernel is None:
-            self._kernel = Kernel(self._prefix, self._state_file)
+            self._kernel = Kernel(self._prefix, self._state_file, self._run_folder)
         return self._kernel
 
 
