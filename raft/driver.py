@@ -392,7 +392,8 @@ class Driver:
                 f"log entry {index} has format {transaction.format}, this software knows "
                 f"{TRANSACTION_FORMAT}: start the newer software"
             )
-        require(self._settings.feature_level, transaction.feature_level)
+        if "stop-at-newer-level" in self._rules:
+            require(self._settings.feature_level, transaction.feature_level)
         if "remember-requests" not in self._rules:
             transaction.request_id = ""
         repeated = self.store.remembers(transaction.request_id)

@@ -27,6 +27,7 @@ RULES: Final[dict[str, str]] = {
     "vote-of-its-log": "who lost its log has no vote and confirms nothing until it lost its vote too",
     "commit-within-log": "a log that lost committed entries is not used",
     "total-apply": "a command that makes no sense is an answer, not an end",
+    "stop-at-newer-level": "what a build does not know it does not apply: its part in consensus stops before it",
     "remember-requests": "a request that comes again has no second effect",
     "confirm-reads": "a current read waits until a majority has confirmed the leader",
     "count-own-disk": "a leader calls committed only what its own disk holds, though it sends entries before",

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import logging
+import os
 import random
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 
 from raft.rules import ALL_RULES, RULES, Rules, all_but
+from raft.simulation.many import quiet, results
 from raft.simulation.plan import CLASSES, Plan, plan_of
 from raft.simulation.run import Result, run
 from raft.simulation.shrink import shrink
+from raft.simulation.tally import missing, table
 
 PROGRESS_SECONDS = 30.0
 SHOWN_MAX = 5
@@ -21,8 +24,7 @@ SHOWN_MAX = 5
 def main(arguments: list[str] | None = None) -> int:
     """Exit status 1 where a promise was broken."""
     options = _parser().parse_args(arguments)
-    for name in ("raft", "pysyncobj"):
-        logging.getLogger(name).setLevel(logging.CRITICAL + 1)  # faults are what the simulator is made of
+    quiet()
     rules = all_but(options.guard_off) if options.guard_off else ALL_RULES
     if options.show or options.without or options.only is not None:
         return _one_by_one(options, rules)
@@ -37,6 +39,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--seeds", type=_seeds, default=None, metavar="A..B", help="from A to B, or one; else random ones"
+    )
+    parser.add_argument(
+        "--jobs", type=int, default=len(os.sched_getaffinity(0)), metavar="N", help="processes (%(default)s)"
     )
     parser.add_argument("--minutes", type=float, default=None, metavar="N", help="end after so long")
     parser.add_argument(
@@ -87,23 +92,29 @@ def _chosen(options: argparse.Namespace) -> Iterator[int]:
 def _many(options: argparse.Namespace, rules: Rules) -> int:
     began = told = time.monotonic()
     runs, operations, failed = 0, 0, []
-    for seed in _chosen(options):
+    counts: Counter[str] = Counter()
+    found = results(_chosen(options), rules, max(options.jobs, 1))
+    for seed, result in found:
         now = time.monotonic()
         if options.minutes is not None and now - began > options.minutes * 60:
             break
         if now - told > PROGRESS_SECONDS:
             told = now
             print(f"{runs} seeds to {seed}, {runs / (now - began):.1f} a second", file=sys.stderr)
-        result = run(plan_of(seed), rules)
         runs += 1
         operations += result.operations
+        counts.update(result.counts)
         if result.violation:
             failed.append(seed)
             if len(failed) <= SHOWN_MAX:
                 _explain(seed, result, rules, options.guard_off)
             if options.guard_off:
                 break
+    found.close()
     took = time.monotonic() - began
+    print(table(counts))
+    if never := missing(counts):
+        print(f"never happened in {runs} seeds: {', '.join(never)}")
     verdict = f"{len(failed)} broke a promise: {failed[:50]}" if failed else "no promise was broken"
     print(f"{runs} seeds in {took:.0f} s, {operations} operations of clients: {verdict}")
     return 1 if failed else 0

@@ -8,6 +8,7 @@ from proto import objects_pb2 as objects
 from proto.store_pb2 import Transaction, TransactionResult
 from raft.driver import Driver, Turn
 from raft.entry import TRANSACTION
+from raft.features import level_of
 from raft.messages import Vote
 from raft.settings import Peer
 from raft.simulation.clients import Attempt, Probe
@@ -71,6 +72,8 @@ class Checks:
         if index < member.applied_seen:
             raise Violation(f"{member.name} went back from applied entry {member.applied_seen} to {index}")
         member.applied_seen = index
+        if (used := level_of(driver.store)) > member.settings.feature_level:
+            raise Violation(f"{member.name} goes on at feature level {used} with a build that does not know it")
         self._replay()
         wanted = self._digests.get(index)
         if wanted is None:

@@ -24,7 +24,9 @@ from raft.transaction import TransactionBuilder
 REGISTERS = ("r1", "r2", "r3")
 PATIENCE_SECONDS = 1.0
 THINK_SECONDS = 0.08
+GIVES_UP_SHARE = 0.03  # of the attempts that were in vain
 LARGE_CHARACTERS = 6000
+POISON = bytes([TRANSACTION]) + b"\xff"  # how a command begins that nobody can read
 
 
 class Hosts(Protocol):
@@ -111,7 +113,7 @@ class Client:
             command = transaction_command(builder.build(request_id, self.name, 1))
             poison = dice.random() < self.plan.poison_share
             if poison:
-                command = bytes([TRANSACTION]) + b"\xff" * dice.randint(1, 9)
+                command = POISON + b"\xff" * dice.randint(0, 8)
         expected = known if kind == "compare-and-set" else None
         self.task = Task(self, request_id, kind, register, value, expected, command, self.events.now, poison=poison)
         self.tasks.append(self.task)
@@ -168,8 +170,14 @@ class Client:
             self.events.after(self.dice.uniform(0.01, 0.1), self._try_again, task, attempts)
 
     def _try_again(self, task: Task, attempts: int) -> None:
-        if task is self.task and attempts == self._attempts:
-            self._try(task)
+        if task is not self.task or attempts != self._attempts:
+            return
+        if self.active and self.dice.random() < GIVES_UP_SHARE:
+            # What it wanted may happen even so, at any time from now on.
+            self.task = None
+            self.events.after(self.dice.expovariate(1 / THINK_SECONDS), self.begin)
+            return
+        self._try(task)
 
 
 def register_of(driver: Driver, register: str) -> tuple[str | None, int]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from dataclasses import replace
 
 from raft.driver import Driver, Outbox, Turn
 from raft.errors import DiskFull, MemberFault
+from raft.features import FEATURE_LEVEL, LevelUnknown
 from raft.messages import Append, Message, Vote, VoteRequest
 from raft.requests import Request
 from raft.rules import ALL_RULES, Rules
@@ -25,6 +27,8 @@ TURN_SECONDS = (0.0003, 0.0015)  # how long a turn takes
 RESTART_SECONDS = 0.3  # after an error that a restart may cure
 RECONNECT_SECONDS = (0.005, 0.2)
 STRANGER = "zz"
+NEWER_LEVEL = FEATURE_LEVEL + 1  # what the newest build of a simulated cluster knows
+UPGRADE_SHARE = 0.5
 
 
 class Cluster:
@@ -33,6 +37,7 @@ class Cluster:
     def __init__(self, plan: Plan, rules: Rules = ALL_RULES, show: bool = False) -> None:
         self.plan, self.events, self.trace = plan, Events(), show
         self.dice = random.Random(f"cluster {plan.seed}")
+        self.calm = False  # the storm is over
         self.counts: Counter[str] = Counter()  # how often what happened
         self.network = Network(
             self.events,
@@ -50,7 +55,8 @@ class Cluster:
 
     def _member(self, name: str, rules: Rules) -> SimulatedMember:
         plan = self.plan
-        settings = RaftSettings(NOWHERE, name, "", 1, **plan.settings)  # type: ignore[arg-type]
+        level = FEATURE_LEVEL if name in plan.older else NEWER_LEVEL
+        settings = RaftSettings(NOWHERE, name, "", 1, feature_level=level, **plan.settings)  # type: ignore[arg-type]
         content = formed(plan.voters, name) if plan.names.index(name) < plan.voters else formed(0)
         dice = random.Random(f"member {name} {plan.seed}")
         disk = FileDisk(content, dice) if plan.real_files else Disk(content)
@@ -76,6 +82,9 @@ class Cluster:
             driver = member.start(self.events.now)
         except PowerCut:
             self._cut_in_write(member, RESTART_SECONDS)
+            return
+        except LevelUnknown as fault:
+            self._too_old(member, fault)
             return
         except MemberFault as fault:
             raise Violation(f"{member.name} does not start: {fault}") from fault
@@ -112,6 +121,19 @@ class Cluster:
                 self._answer(member, ticket, outcome, (None, 0))
         member.disk.lose_power()
         self._down(member, seconds)
+
+    def _too_old(self, member: SimulatedMember, fault: LevelUnknown) -> None:
+        """Its daemon waits for the newer software, which a person installs; often it is started again before."""
+        if member.settings.feature_level >= NEWER_LEVEL:
+            raise Violation(f"{member.name} stops: {fault}") from fault
+        self.counts["stops of older builds"] += 1
+        if self.calm or self.dice.random() < UPGRADE_SHARE:
+            self.upgrade(member)
+        self.stop(member, RESTART_SECONDS, str(fault))
+
+    def upgrade(self, member: SimulatedMember) -> None:
+        """The next start is that of the newer software."""
+        member.settings = replace(member.settings, feature_level=NEWER_LEVEL)
 
     def lose_disk(self, member: SimulatedMember, seconds: float) -> bool:
         """The host comes back with its name and an empty disk; not where that would be one disk too many."""
@@ -170,6 +192,9 @@ class Cluster:
         except PowerCut:
             self._cut_in_write(member, member.dark_seconds)
             return
+        except LevelUnknown as fault:
+            self._too_old(member, fault)
+            return
         except (DiskFull, MemberFault) as fault:
             if not member.disk.broken:
                 raise Violation(f"{member.name} stops: {fault}") from fault
@@ -180,12 +205,18 @@ class Cluster:
             raise
         except Exception as error:
             raise Violation(f"{member.name} fails with {error!r}") from error
-        self.checks.after_turn(member, driver, turn)
+        if turn is not None:
+            self.checks.after_turn(member, driver, turn)
+        else:
+            turn = Turn()
         self.counts["snapshots installed"] += turn.restored
         took = self.dice.uniform(*TURN_SECONDS)
         if member.slow_until > now and member.disk.writes > writes:
             took += member.slow_seconds
             self.counts["slow writes"] += 1
+        if member.sluggish_until > now:
+            took += member.sluggish_seconds
+            self.counts["slow turns"] += 1
         member.busy_until = now + took
         member.turn_at = NEVER
         if self.trace:
@@ -195,7 +226,9 @@ class Cluster:
             self.events.at(member.busy_until, self._release, member, member.life, turn, answers)
         self.schedule(member)
 
-    def _run_turn(self, member: SimulatedMember, driver: Driver, local: float) -> Turn:
+    def _run_turn(self, member: SimulatedMember, driver: Driver, local: float) -> Turn | None:
+        """None where what arrived asks for nothing, as in raft/worker.py."""
+        messages_only = not (member.ways or member.requests)
         for other, up in member.ways:
             driver.connected(other, up)
         inbox, requests = member.inbox, member.requests
@@ -207,6 +240,8 @@ class Cluster:
                 driver.deliver(sender, message, local)
         for request in requests:
             driver.request(request)
+        if messages_only and inbox and driver.idle(local):
+            return None
         return self._turn_and_send(member, driver, local)
 
     def _turn_and_send(self, member: SimulatedMember, driver: Driver, local: float) -> Turn:

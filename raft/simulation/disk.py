@@ -45,6 +45,7 @@ class Disk:
     kept: bool = False  # whether the commit that was hit got to the disk
     broken: bool = False  # an error was reported: the member may stop
     writes: int = 0
+    torn: int = 0  # cuts that left some sectors of a write old and some new
     cut_at: str = ""  # the statement that the power went at
     _connection: sqlite3.Connection = field(init=False)
 

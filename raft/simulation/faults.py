@@ -8,12 +8,13 @@ from proto import objects_pb2 as objects
 from raft.driver import Driver
 from raft.entry import transaction_command
 from raft.errors import MemberFault
+from raft.features import level_of
 from raft.messages import AppendReply, StaleTerm, Vote, VoteRequest
 from raft.requests import AddVoter, Follow, HandOver, Propose, ReadBarrier, RemoveVoter
 from raft.settings import Peer
 from raft.simulation.checks import Violation
 from raft.simulation.clients import Probe
-from raft.simulation.cluster import Cluster
+from raft.simulation.cluster import NEWER_LEVEL, Cluster
 from raft.simulation.member import SimulatedMember
 from raft.simulation.plan import Fault
 from raft.transaction import TransactionBuilder
@@ -27,6 +28,7 @@ STATEMENTS_OF_WRITE = 8  # few writes of a leader have more
 FOLLOW_AFTER_SECONDS = 0.5
 REPAIR_SECONDS = (0.3, 3.0)
 REPAIR_AGAIN_SECONDS = 0.5
+LEVEL_AGAIN_SECONDS = 0.5
 FOLLOW_SHARE = 0.4  # of the changes that concern a member without a vote
 
 
@@ -43,19 +45,24 @@ class Faults:
         if self._plan.voters == 1:
             for name in self._plan.names:
                 self._events.after(FOLLOW_AFTER_SECONDS, self._follow, name)
+        if self._plan.older:
+            self._events.at(self._plan.newer_at, self._use_newer_level, 0)
         if self._plan.strangers:
             self._events.after(STRANGER_SECONDS, self._stranger)
 
     def end(self) -> None:
         """Fine weather: ways open, disks work, clocks go right, hosts start."""
-        self._over = True
+        self._over = self._cluster.calm = True
         cluster = self._cluster
         cluster.note("the faults are over")
         cluster.network.heal()
         for member in cluster.members.values():
             member.disk.full = member.disk.error_next = False
             member.disk.cut_in_statements = 0
-            member.slow_until, member.cut_in_send = 0.0, -1
+            member.slow_until = member.sluggish_until = 0.0
+            member.cut_in_send = -1
+            if member.driver is None:
+                cluster.upgrade(member)
             member.clock.calm(self._events.now)
             cluster.start(member)
         for member in cluster.members.values():
@@ -112,6 +119,9 @@ class Faults:
                 self._rot(member, fault)
             case "pause":
                 member.busy_until = max(member.busy_until, self._events.now + fault.seconds)
+            case "slow-member":
+                member.sluggish_until = self._events.now + fault.seconds
+                member.sluggish_seconds = fault.number / 1000
             case "clock-jump":
                 member.clock.jump(fault.seconds)
                 member.turn_at = float("inf")
@@ -255,6 +265,18 @@ class Faults:
         leader = self._cluster.leader()
         if leader is not None and not self._over:
             self._cluster.ask(leader.name, request)
+
+    def _use_newer_level(self, times: int) -> None:
+        """The cluster's level is raised though some members do not know it, and asked for again until it is."""
+        leader = self._cluster.leader()
+        if self._over or (leader is not None and leader.driver is not None and level_of(leader.driver.store) > 1):
+            return
+        if leader is not None:
+            cluster = objects.Cluster(meta=objects.Meta(id="cluster", name="cluster"), feature_level=NEWER_LEVEL)
+            request_id = f"level-{times}"
+            command = transaction_command(TransactionBuilder().put(cluster).build(request_id, "operator", 1))
+            self._cluster.ask(leader.name, Propose(request_id, command))
+        self._events.after(LEVEL_AGAIN_SECONDS, self._use_newer_level, times + 1)
 
     # ---- a stranger ---------------------------------------------------------------------------
 

@@ -55,6 +55,7 @@ class FileDisk(Disk):
     def _cut(self, sql: str) -> None:
         if sql != "commit":
             return
+        self.torn += 1
         before, log_before = self._files()
         self._connection.execute(sql)
         after, log_after = self._files()

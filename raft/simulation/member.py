@@ -35,6 +35,8 @@ class SimulatedMember:
     turn_at: float = NEVER
     slow_until: float = 0.0  # of its disk
     slow_seconds: float = 0.0
+    sluggish_until: float = 0.0  # the whole of it: every turn takes longer
+    sluggish_seconds: float = 0.0
     sent_early: int = 0  # messages of this turn that left before its write
     cut_in_send: int = -1  # the power goes after so many messages of a turn; -1: not
     dark_seconds: float = 0.5  # how long it stays down after a cut in a write

@@ -12,13 +12,15 @@ from dataclasses import dataclass, replace
 
 CLASSES = (
     "loss", "delay", "repetition", "disorder", "corruption", "drift", "large", "poison", "stranger",  # all the time
+    "versions",  # one moment: the cluster begins to use what older builds do not know
     "partition", "one-way", "flapping", "break", "power-cut", "cut-in-write", "cut-in-send", "blackout", "restart",
     "disk-full", "disk-error", "disk-slow", "disk-lost", "rot",
-    "pause", "clock-jump", "membership", "hand-over", "echo", "comeback",
+    "pause", "slow-member", "clock-jump", "membership", "hand-over", "echo", "comeback",
 )  # fmt: skip
+FAULTS = tuple(name for name in CLASSES[CLASSES.index("partition") :])  # those that happen at a moment
 STORM_SECONDS = (5.0, 10.0)
 FAULTS_MAX = 24
-REAL_FILE_EVERY = 97  # one seed in so many keeps its state in real SQLite files, torn by power cuts
+REAL_FILE_EVERY = 50  # one seed in so many keeps its state in real SQLite files, torn by power cuts
 CODEC_EVERY = 8  # one seed in so many sends its messages as bytes
 
 
@@ -66,6 +68,8 @@ class Plan:
     strangers: bool
     storm_seconds: float
     clients: int
+    older: str  # members whose build knows less than the cluster will use ...
+    newer_at: float  # ... from this moment on
     classes: frozenset[str]
     faults: tuple[Fault, ...]
     real_files: bool = False
@@ -108,6 +112,8 @@ def plan_of(seed: int, without: Collection[str] = (), only: Collection[int] | No
     storm = dice.uniform(*STORM_SECONDS)
     drift = {name: dice.uniform(0.85, 1.2) for name in names}
     clients = dice.choice((2, 3, 5))
+    older = "".join(dice.sample(names, dice.randint(1, (members + 1) // 2)))
+    newer_at = dice.uniform(0.5, storm)
     kinds = [name for name in CLASSES if name in drawn and name in _DRAW]
     count = dice.randint(3, FAULTS_MAX) if kinds else 0
     faults = sorted(
@@ -127,6 +133,8 @@ def plan_of(seed: int, without: Collection[str] = (), only: Collection[int] | No
         "stranger" in classes,
         storm,
         clients,
+        older if "versions" in classes else "",
+        newer_at,
         classes,
         tuple(
             fault
@@ -188,6 +196,7 @@ _DRAW: dict[str, _Draw] = {
     "disk-lost": _of_member("disk-lost", (0.05, 1.0)),
     "rot": _of_member("rot", (0.05, 0.5)),
     "pause": _of_member("pause", (0.05, 3.0)),
+    "slow-member": _of_member("slow-member", (0.3, 3.0), (5, 80)),
     "clock-jump": _of_member("clock-jump", (0.1, 5.0)),
     "membership": _of_member("membership"),
     "hand-over": _of_member("hand-over"),

@@ -10,7 +10,7 @@ from raft.entry import MEMBERSHIP
 from raft.messages import VoteRequest
 from raft.rules import ALL_RULES, Rules
 from raft.simulation.checks import Violation
-from raft.simulation.clients import LARGE_CHARACTERS, Client
+from raft.simulation.clients import LARGE_CHARACTERS, POISON, REGISTERS, Client
 from raft.simulation.cluster import Cluster
 from raft.simulation.faults import Faults
 from raft.simulation.linearizable import Operation, TooComplex, explain
@@ -57,7 +57,15 @@ def run(plan: Plan, rules: Rules = ALL_RULES, show: bool = False) -> Result:
     counts["entries committed"] = len(committed) - 1
     counts["large entries committed"] = sum(len(command) > LARGE_CHARACTERS for command in committed)
     counts["changes of the voters committed"] = sum(command[0] == MEMBERSHIP for command in committed) - 1
+    counts["commands that make no sense committed"] = sum(command.startswith(POISON) for command in committed)
+    counts["power cuts that tore files"] = sum(member.disk.torn for member in cluster.members.values())
     counts["runs with clocks that drift"] = "drift" in plan.classes
+    tasks = [task for client in story.clients for task in client.tasks]
+    counts["operations acknowledged"] = sum(task.succeeded is not None for task in tasks)
+    counts["operations without outcome"] = sum(task.succeeded is None for task in tasks)
+    counts["current reads"] = sum(task.kind == "read" and task.succeeded is True for task in tasks)
+    counts["histories judged"] = len(REGISTERS) - undecided if not violation else 0
+    counts["histories too complex to judge"] = undecided
     return Result(violation, len(story.operations()), len(checks.committed), len(checks.leaders), counts, undecided)
 
 

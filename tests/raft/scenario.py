@@ -3,6 +3,7 @@
     rule NAME                     the guard rule that this is about; without it the scenario must fail
     member a of a b c             a's disk holds a log of two entries, the second makes these the voters in term 1
     newcomer a                    a's disk is empty
+    build level N                 the feature level that the member's software knows (raft/features.py)
     disk term=3 voted=b log=1,3   its term, its vote, and the terms of further entries (index 3 and on), all committed
                                   up to commit=N
     disk loses log after N        and nothing else
@@ -17,11 +18,11 @@
     expect sent b: MESSAGE        in the turn before; of a message only what is written is compared
     expect not sent b: KIND       nothing of that kind
     expect answer WHAT            ok, conflict, invalid, none, or the name of the refusal
-    expect refused TEXT           instead of a start: the fault whose text contains this
+    expect refused TEXT           instead of a start or a turn: the fault whose text contains this
 
 A MESSAGE is its kind and fields: "append term=2 previous=3/1 commit=3 entries=2,2", where a pair is index/term and
-entries are their terms. "snapshot term=5 at=9/5 piece=2/3" is a piece of a snapshot that the runner makes, "damaged"
-flips a bit of it.
+entries are their terms ("level=2": that feature level is needed to apply them). "snapshot term=5 at=9/5 piece=2/3" is
+a piece of a snapshot that the runner makes, "damaged" flips a bit of it.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from raft import messages
 from raft.driver import Driver, Outbox, Turn
 from raft.entry import TRANSACTION, Entry, transaction_command
 from raft.errors import MemberFault
+from raft.features import LevelUnknown
 from raft.journal import Journal
 from raft.messages import Message
 from raft.requests import Follow, Propose, ReadBarrier, Request
@@ -97,6 +99,8 @@ class Replay:
                 with_log.deserialize(formed(0))
                 form(with_log, len(members), name)
                 self.disk = Disk(with_log.serialize())
+            case ["build", "level", known]:
+                self.settings = replace(self.settings, feature_level=int(known))
             case ["newcomer", name]:
                 self.settings = replace(self.settings, node_id=name)
             case ["disk", "is", "lost"]:
@@ -162,6 +166,9 @@ class Replay:
             self.turn = self.driver.turn(self.now, outbox.extend)
         except PowerCut:
             self.driver, self.turn.outbox = None, outbox
+            return
+        except LevelUnknown as fault:
+            self.driver, self.refused = None, str(fault)
             return
         answers = self.turn.answers
         # A turn may leave work for the next one at once: committed entries are applied a turn later.
@@ -276,7 +283,7 @@ def _message(words: list[str], sender: str) -> Message:
         previous_index, previous_term = given.pop("previous").split("/")
         terms = [int(one) for one in given.pop("entries", "").split(",") if one]
         values |= {"previous_index": int(previous_index), "previous_term": int(previous_term)}
-        values["entries"] = tuple(_entries(int(previous_index) + 1, terms))
+        values["entries"] = tuple(_entries(int(previous_index) + 1, terms, int(given.pop("level", 1))))
     elif kind == "vote-request":
         last_index, last_term = given.pop("last").split("/")
         values |= {"last_log_index": int(last_index), "last_log_term": int(last_term)}
@@ -308,15 +315,16 @@ def _piece(term: int, given: dict[str, str], damaged: bool) -> Message:
     return messages.SnapshotChunk(term, index, last_term, merged.offset_bytes, data, merged.sha256, 1)
 
 
-def _entries(first: int, terms: list[int]) -> list[Entry]:
+def _entries(first: int, terms: list[int], level: int = 1) -> list[Entry]:
     return [
-        (_write(f"e{first + i}", str(term), f"e{first + i}.{term}"), first + i, term) for i, term in enumerate(terms)
+        (_write(f"e{first + i}", str(term), f"e{first + i}.{term}", level), first + i, term)
+        for i, term in enumerate(terms)
     ]
 
 
-def _write(identifier: str, value: str, request_id: str) -> bytes:
+def _write(identifier: str, value: str, request_id: str, level: int = 1) -> bytes:
     wanted = objects.Tenant(meta=objects.Meta(id=identifier, name=identifier), description=value)
-    return transaction_command(TransactionBuilder().put(wanted).build(request_id, "scenario", 1))
+    return transaction_command(TransactionBuilder().put(wanted).needs(level).build(request_id, "scenario", 1))
 
 
 def _fits(message: Message, words: list[str]) -> bool:

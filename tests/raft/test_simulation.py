@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import random
 import sys
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
 
-from raft.rules import RULES, all_but
+from raft.rules import ALL_RULES, RULES, all_but
 from raft.simulation.__main__ import main
-from raft.simulation.plan import CLASSES, Plan, plan_of, positions_of
+from raft.simulation.many import results
+from raft.simulation.plan import CLASSES, REAL_FILE_EVERY, Plan, plan_of, positions_of
 from raft.simulation.run import run
 from raft.simulation.shrink import shrink
+from raft.simulation.tally import NAMES, missing
 
 FRESH_SEEDS = 200
 FRESH_GROUPS = 8  # so that a failure is seen early and a part can be run alone
@@ -43,12 +47,40 @@ def quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
+@pytest.fixture(scope="module")
+def counts() -> Counter[str]:
+    """What happened in all fresh seeds together."""
+    return Counter()
+
+
 @pytest.mark.parametrize("group", range(FRESH_GROUPS))
-def test_fresh_seeds_break_no_promise(group: int) -> None:
+def test_fresh_seeds_break_no_promise(group: int, counts: Counter[str]) -> None:
     seeds = [random.SystemRandom().randrange(10**9) for _ in range(FRESH_SEEDS // FRESH_GROUPS)]
     sys.stdout.write(f"group {group}, seeds: {' '.join(map(str, seeds))}\n")
-    failed = {seed: result.violation for seed in seeds if (result := run(plan_of(seed))).violation}
+    failed: dict[int, str] = {}
+    for seed in seeds:
+        result = run(plan_of(seed))
+        counts.update(result.counts)
+        if result.violation:
+            failed[seed] = result.violation
     assert not failed, "\n".join(f"./run sim --seeds {seed} --show: {failed[seed]}" for seed in failed)
+
+
+def test_every_fault_really_happens(counts: Counter[str]) -> None:
+    if not counts:
+        pytest.skip("the fresh seeds did not run")
+    assert set(counts) <= NAMES
+    # These are seldom: one seed in REAL_FILE_EVERY has files, and a write is short.
+    assert set(missing(counts)) <= {name for name in NAMES if name.startswith("power cuts")}
+
+
+def test_several_processes_give_the_results_of_one_in_order() -> None:
+    alone = list(results(iter(range(1, 12)), ALL_RULES, 1))
+    assert list(results(iter(range(1, 12)), ALL_RULES, 2)) == alone
+    assert [seed for seed, _ in alone] == list(range(1, 12))
+    endless = results(itertools.count(1), ALL_RULES, 2)
+    assert next(endless)[0] == 1
+    endless.close()
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -64,16 +96,21 @@ def test_a_violation_is_found_when_a_guard_rule_is_off(rule: str) -> None:
 
 
 def test_the_same_seed_gives_the_same_run() -> None:
-    for seed in (3, 8, 97):
+    for seed in (3, 8, REAL_FILE_EVERY):
         assert run(plan_of(seed)) == run(plan_of(seed))
 
 
 def test_state_in_real_files_survives_torn_writes() -> None:
-    seeds = [seed for seed in range(97, 97 * 40, 97) if {"cut-in-write", "power-cut"} & plan_of(seed).classes][:8]
+    every = range(REAL_FILE_EVERY, REAL_FILE_EVERY * 40, REAL_FILE_EVERY)
+    seeds = [seed for seed in every if "cut-in-write" in plan_of(seed).classes][:8]
+    torn = 0
     for seed in seeds:
         plan = plan_of(seed)
         assert plan.real_files
-        assert not run(plan).violation, f"./run sim --seeds {seed}"
+        result = run(plan)
+        assert not result.violation, f"./run sim --seeds {seed}"
+        torn += result.counts["power cuts that tore files"]
+    assert torn
 
 
 def test_a_seed_fixes_the_plan_and_taking_faults_away_leaves_the_rest() -> None:
