@@ -116,3 +116,8 @@ def task_interface(prefix: str, task_id: str) -> str:
 
 def tunnel_interface(prefix: str) -> str:
     return f"{prefix}x0"
+
+
+def wireguard_interfaces(prefix: str) -> tuple[str, str]:
+    """The devices of even and of odd epochs."""
+    return f"{prefix}w0", f"{prefix}w1"

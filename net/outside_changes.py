@@ -13,7 +13,7 @@ from typing import Any
 
 import trio
 
-from net.addresses import tunnel_interface
+from net.addresses import tunnel_interface, wireguard_interfaces
 from net.errors import KernelRefused
 from net.netlink import own_ports
 from net.outside_changes_plan import Ours, concerns, may_concern
@@ -70,10 +70,8 @@ class OutsideChanges:
 
     def _read(self) -> bool:
         """Empties the socket; after the first message that counts the others need no decoding."""
-        number = 0
-        with contextlib.suppress(OSError):  # just deleted
-            number = socket.if_nametoindex(tunnel_interface(self._prefix))
-        ours = Ours(self._prefix, number, own_ports)
+        wireguard = tuple(number for name in wireguard_interfaces(self._prefix) if (number := _number(name)))
+        ours = Ours(self._prefix, _number(tunnel_interface(self._prefix)), own_ports, wireguard)
         events = _Events(ours)
         changed = False
         for _ in range(_DATAGRAMS_MAX):
@@ -88,3 +86,10 @@ class OutsideChanges:
                 continue
             changed = changed or any(concerns(message, ours) for message in events.parse(data))
         return changed
+
+
+def _number(name: str) -> int:
+    """0 where there is no such device, for instance because it was just deleted."""
+    with contextlib.suppress(OSError):
+        return socket.if_nametoindex(name)
+    return 0

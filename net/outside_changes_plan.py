@@ -8,7 +8,7 @@ from collections.abc import Container
 from dataclasses import dataclass
 from typing import Any
 
-from net.addresses import tunnel_interface
+from net.addresses import tunnel_interface, wireguard_interfaces
 from net.pyroute2_messages import rtnl
 from net.route_messages import PROTOCOL
 
@@ -25,10 +25,15 @@ class Ours:
     prefix: str
     tunnel_number: int
     ports: Container[int]  # of this process's netlink sockets: what they asked for is no news
+    wireguard_numbers: tuple[int, ...] = ()  # of the devices below the tunnel that are there now
 
     @property
-    def tunnel(self) -> str:
-        return tunnel_interface(self.prefix)
+    def names(self) -> tuple[str, ...]:
+        """Of the tunnel and of what its packets go into."""
+        return tunnel_interface(self.prefix), *wireguard_interfaces(self.prefix)
+
+    def has(self, number: int) -> bool:
+        return number == self.tunnel_number or number in self.wireguard_numbers
 
 
 def may_concern(kind: int, data: bytes, offset: int, ours: Ours) -> bool:
@@ -40,14 +45,14 @@ def may_concern(kind: int, data: bytes, offset: int, ours: Ours) -> bool:
         return False
     if kind == rtnl.RTM_NEWLINK:  # each start of a task brings some: only a tunnel that went down is news
         number, flags = struct.unpack_from("=iI", data, offset + 20)
-        return bool(number == ours.tunnel_number and not flags & _UP)
+        return ours.has(number) and not flags & _UP
     if kind in _LINKS or kind in _RULES:
         return True
     if kind in _ROUTES:
         return data[offset + 16] == socket.AF_INET and data[offset + 21] == PROTOCOL
     # Addresses and neighbours both have their device's number here.
     (device,) = struct.unpack_from("=i", data, offset + 20)
-    return bool(device == ours.tunnel_number)
+    return ours.has(device)
 
 
 def concerns(message: Any, ours: Ours) -> bool:
@@ -59,6 +64,6 @@ def concerns(message: Any, ours: Ours) -> bool:
         return True
     name = message.get_attr("IFLA_IFNAME") or ""
     if kind == rtnl.RTM_DELLINK:
-        return name == ours.tunnel or name.startswith(f"{ours.prefix}t")
+        return name in ours.names or name.startswith(f"{ours.prefix}t")
     # It does not say by whom: what we set and mere changes of the carrier look the same, but are never a "down".
-    return name == ours.tunnel and not message["flags"] & _UP
+    return name in ours.names and not message["flags"] & _UP

@@ -18,6 +18,7 @@ from net import ipv6_support
 from net import link_messages as links
 from net import tunnel_messages as tunnels
 from net.address_messages import SCOPE_GLOBAL, Address
+from net.addresses import wireguard_interfaces
 from net.differences import DEVICE, Difference
 from net.errors import KernelRefused, NetworkError
 from net.model import DesiredNetwork
@@ -121,7 +122,7 @@ class WireGuard:
         """Takes away what is not wanted any more, keys included; after nothing is sent by it."""
         epochs = desired.config.encryption.epochs
         wanted = {device_name(self._prefix, epoch) for epoch in epochs}
-        for name in {device_name(self._prefix, parity) for parity in (0, 1)} - wanted:
+        for name in set(wireguard_interfaces(self._prefix)) - wanted:
             if name in self._known or not self._looked_for_left:
                 self._remove(name)
         self._looked_for_left = True
@@ -129,8 +130,8 @@ class WireGuard:
 
     def remove(self) -> None:
         """All devices and keys: this host leaves its cluster."""
-        for parity in (0, 1):
-            self._remove(device_name(self._prefix, parity))
+        for name in wireguard_interfaces(self._prefix):
+            self._remove(name)
         self._keys.keep_only(())
         self.problem = ""
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple
 
+from net.addresses import wireguard_interfaces
 from net.model import DesiredNetwork, Encryption, Host
 from net.route_messages import ROUTE_UNICAST, ROUTE_UNREACHABLE, TABLE_MAIN, Route
 
@@ -60,7 +61,7 @@ class PeerChange(NamedTuple):
 
 
 def device_name(prefix: str, epoch: int) -> str:
-    return f"{prefix}w{epoch % 2}"
+    return wireguard_interfaces(prefix)[epoch % 2]
 
 
 def device_port(encryption: Encryption, epoch: int) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import ctypes
 import logging
+import os
 import pickle
 import sys
 import traceback
@@ -30,7 +31,7 @@ async def main(folder: Path, upstream: list[str]) -> None:
     again = True
     while again:
         async with trio.open_nursery() as nursery:
-            network = Network(folder / "state", folder / "run", upstream_servers=upstream)
+            network = Network(folder / "state", folder / "run", os.environ["FAIRWAY_TEST_PREFIX"], upstream)
             await nursery.start(network.run)
             answer((True, "running"))
             again = await serve(network)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import os
 import pickle
 import socket
 import subprocess
@@ -15,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from net.addresses import tunnel_mac
+from net.addresses import ipv6_of, tunnel_mac
 from net.model import (
     DesiredNetwork,
     Endpoint,
@@ -32,6 +33,16 @@ ROOT = Path(__file__).resolve().parents[2]
 CONFIG = NetworkConfig("10.112.0.0/13", "10.120.0.0/16", dns_domain="fairway.internal", ipv6_prefix="fd00:f00d::/96")
 CLIENT = "198.51.100.50"
 DEADLINE_SECONDS = 15.0
+
+
+def ipv6(address: str) -> str:
+    """Of an address of ours."""
+    return ipv6_of(CONFIG.ipv6_prefix, address)
+
+
+def underlay_ipv6(address: str) -> str:
+    """Of a host or client on the underlay, beside its IPv4 address."""
+    return f"2001:db8:51::{address.rsplit('.', 1)[1]}"
 
 
 def wait_until(condition: Callable[[], Any], what: str) -> Any:
@@ -90,14 +101,20 @@ ENDPOINTS = (
 
 
 class HostProcess:
-    def __init__(self, folder: Path, upstream: list[str]) -> None:
+    def __init__(self, folder: Path, upstream: list[str], prefix: str = "fw") -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.net.host_process", str(folder), *upstream],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             cwd=ROOT,
+            env={
+                **os.environ,
+                "FAIRWAY_TEST_PREFIX": prefix,
+                "PATH": os.environ.get("FAIRWAY_TEST_HOST_PATH", os.environ["PATH"]),
+            },
         )
+        self.prefix = prefix
         self.namespace = Path(f"/proc/{self.process.pid}/ns/net")
         self._receive()
 
@@ -153,14 +170,22 @@ def shell(namespace: Path, command: str) -> str:
     return done.stdout
 
 
+def plain(address: str) -> str:
+    """An IPv4 address that a socket for both families shows, as such."""
+    return address.removeprefix("::ffff:")
+
+
 class Server:
     """Answers every TCP connection on `port` and datagram on the next with its name and the asker's address."""
 
     def __init__(self, namespace: Path, name: str, port: int = 80) -> None:
         self.name = name
-        self._listener = within_namespace(namespace, lambda: socket.create_server(("0.0.0.0", port)))
-        self._datagrams = within_namespace(namespace, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
-        self._datagrams.bind(("0.0.0.0", port + 1))
+        self._listener = within_namespace(
+            namespace, lambda: socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True)
+        )
+        self._datagrams = within_namespace(namespace, lambda: socket.socket(socket.AF_INET6, socket.SOCK_DGRAM))
+        self._datagrams.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        self._datagrams.bind(("::", port + 1))
         self._open: list[socket.socket] = []
         self._threads = [
             threading.Thread(target=self._accept, daemon=True),
@@ -182,7 +207,7 @@ class Server:
 
     def _serve(self, connection: socket.socket, peer: str) -> None:
         with connection, contextlib.suppress(OSError):
-            connection.sendall(f"{self.name} {peer}\n".encode())
+            connection.sendall(f"{self.name} {plain(peer)}\n".encode())
             while data := connection.recv(4096):
                 connection.sendall(data)
 
@@ -192,7 +217,7 @@ class Server:
                 data, peer = self._datagrams.recvfrom(4096)
                 if not data:
                     return
-                self._datagrams.sendto(f"{self.name} {peer[0]}\n".encode(), peer)
+                self._datagrams.sendto(f"{self.name} {plain(peer[0])}\n".encode(), peer)
             except OSError:
                 return
 
@@ -217,9 +242,10 @@ def ask(namespace: Path, address: str, port: int = 80) -> tuple[str, str]:
         return name, peer
 
 
-def ask_by_udp(namespace: Path, address: str, port: int) -> tuple[str, str]:
-    with within_namespace(namespace, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as datagrams:
-        datagrams.settimeout(3)
+def ask_by_udp(namespace: Path, address: str, port: int, timeout: float = 3.0) -> tuple[str, str]:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with within_namespace(namespace, lambda: socket.socket(family, socket.SOCK_DGRAM)) as datagrams:
+        datagrams.settimeout(timeout)
         datagrams.connect((address, port))
         datagrams.send(b"who?")
         name, peer = datagrams.recv(4096).decode().split()
@@ -229,7 +255,8 @@ def ask_by_udp(namespace: Path, address: str, port: int) -> tuple[str, str]:
 class World:
     """Three hosts, an outside client on the underlay, and the tasks of ENDPOINTS with a server each."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, prefix: str = "") -> None:
+        """`prefix`: of the hosts' interfaces, with a number; where they make what the machine has one name space of."""
         self.hosts: list[HostProcess] = []
         self.tasks: dict[str, Path] = {}
         self.servers: list[Server] = []
@@ -240,7 +267,8 @@ class World:
             shell(self.switch, "ip link add br0 type bridge && ip link set br0 up")
             self._plug(self.client, CLIENT)
             for each in HOSTS:
-                process = HostProcess(folder / each.name, [CLIENT])
+                own = f"{prefix}{each.ordinal}" if prefix else "fw"
+                process = HostProcess(folder / each.name, [CLIENT], own)
                 self.hosts.append(process)
                 self._plug(process.namespace, each.address)
             for process in self.hosts:
@@ -297,12 +325,16 @@ class World:
             self.switch,
             f"ip link add p{number} type veth peer name eth0 netns {pid}; ip link set p{number} master br0 up",
         )
-        shell(namespace, f"ip link set lo up; ip addr add {address}/24 dev eth0; ip link set eth0 up")
+        shell(
+            namespace,
+            f"ip link set lo up; ip addr add {address}/24 dev eth0; ip link set eth0 up;"
+            f"ip addr add {underlay_ipv6(address)}/64 dev eth0 nodad",
+        )
 
 
 @contextlib.contextmanager
-def running_world(folder: Path) -> Iterator[World]:
-    world = World(folder)
+def running_world(folder: Path, prefix: str = "") -> Iterator[World]:
+    world = World(folder, prefix)
     try:
         yield world
     finally:
