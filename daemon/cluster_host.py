@@ -10,6 +10,7 @@ from pathlib import Path
 import trio
 
 from daemon.agent.agent import Agent
+from daemon.agent.floating_agent import FloatingAgent
 from daemon.agent.host_view import HostView
 from daemon.agent.image_agent import ImageAgent
 from daemon.agent.leader_connection import Leader, LeaderConnection
@@ -193,6 +194,7 @@ class ClusterHost:
             NetworkAgent(network, identity.node_id, view, reports),
             images,
             VolumeAgent(volumes, view),
+            FloatingAgent(view, identity.node_id, config.timing.host_down_ms / 1000),
             view,
             reports,
             config.host.state_folder / "host-state.pb",

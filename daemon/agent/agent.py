@@ -13,6 +13,7 @@ from pathlib import Path
 import trio
 
 from daemon.agent import host_view
+from daemon.agent.floating_agent import FloatingAgent
 from daemon.agent.host_view import HostView
 from daemon.agent.image_agent import ImageAgent
 from daemon.agent.network_agent import LEADER_WAIT_S_MAX, NetworkAgent
@@ -32,7 +33,7 @@ SAVE_INTERVAL_S = 1.0
 LOOK_INTERVAL_S = 30.0  # containers are listed at least this often, whatever events said
 RETRY_S = 1.0
 EXIT_LOOK_S_MAX = 5.0
-ALL_KINDS = frozenset({"image", "volume"})
+ALL_KINDS = frozenset({"image", "volume", "floating"})
 
 
 class Agent:
@@ -44,6 +45,7 @@ class Agent:
         network: NetworkAgent,
         images: ImageAgent,
         volumes: VolumeAgent,
+        floating: FloatingAgent,
         view: HostView,
         reports: Reports,
         view_path: Path,
@@ -57,6 +59,7 @@ class Agent:
         self._network = network
         self._images = images
         self._volumes = volumes
+        self._floating = floating
         self._reports = reports
         self._view_path = view_path
         self._address = address
@@ -95,6 +98,10 @@ class Agent:
             self._cluster_network_revision = instruction.cluster_network_revision
             self._note_withdrawals()
 
+    def acknowledged(self, sent_s: float) -> None:
+        """See SessionHost."""
+        self._floating.acknowledged(sent_s)
+
     def removed(self) -> None:
         """See SessionHost."""
         self.removed_from_cluster.set()
@@ -127,6 +134,7 @@ class Agent:
             nursery.start_soon(self._network.run)
             nursery.start_soon(self._images.run)
             nursery.start_soon(self._volumes.run)
+            nursery.start_soon(self._floating.run)
             nursery.start_soon(self._save)
             nursery.start_soon(self._follow_events)
             nursery.start_soon(self._list_regularly)
@@ -150,6 +158,8 @@ class Agent:
             self._images.changed()
         if "volume" in kinds:
             self._volumes.changed()
+        if "floating" in kinds:
+            self._floating.changed()
         self._note_withdrawals()
         self._reconcile()
 

@@ -7,6 +7,7 @@ opened anew, forever, with a bounded wait between tries: a host without its clus
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -24,6 +25,7 @@ REMOVED = "this host was removed from the cluster"
 FIND_TIMEOUT_S = 1.0
 RETRY_S_MIN = 0.05
 RETRY_S_MAX = 1.0
+SENT_TIMES_MAX = 1_000
 REPORT_INTERVAL_S_MIN = 0.02  # changes that come closer together share a report
 
 
@@ -50,6 +52,9 @@ class SessionHost(Protocol):
 
     async def instructed(self, instruction: HostInstruction) -> None:
         """Takes in what the leader says."""
+
+    def acknowledged(self, sent_s: float) -> None:
+        """The leader heard the report that was sent at that time (trio's clock)."""
 
     def removed(self) -> None:
         """The cluster does not know this host any more."""
@@ -79,6 +84,7 @@ class LeaderConnection:
         self._leader_changed = leader_changed
         self._heartbeat_s = heartbeat_ms / 1000
         self._silence_s_max = silence_ms_max / 1000
+        self._sent_s: deque[tuple[int, float]] = deque(maxlen=SENT_TIMES_MAX)  # (sequence, when) not acknowledged yet
 
     async def run(self) -> None:
         """Holds sessions, one after the other, until cancelled."""
@@ -169,14 +175,24 @@ class LeaderConnection:
                 self.error = "the leader ended the session"
                 return
             self.connected, self.error = True, ""
+            self._note_acknowledged(instruction.acknowledged_sequence)
             await self._host.instructed(instruction)
+
+    def _note_acknowledged(self, sequence: int) -> None:
+        sent_s = None
+        while self._sent_s and self._sent_s[0][0] <= sequence:
+            sent_s = self._sent_s.popleft()[1]
+        if sent_s is not None:
+            self._host.acknowledged(sent_s)
 
     async def _send(self, stream: Any, scope: trio.CancelScope) -> None:
         sequence = 0
+        self._sent_s.clear()
         report = self._host.first_report()
         while True:
             sequence += 1
             report.sequence = sequence
+            self._sent_s.append((sequence, trio.current_time()))
             try:
                 await call(stream.write(report))
             except (grpc.aio.UsageError, ConnectionAbortedError, grpc.aio.AioRpcError):
