@@ -151,9 +151,11 @@ class UserSpace:
 
 
 def _started(pid: int) -> int:
-    """When a process was started, in ticks since boot: with its id it names one process for good. 0: there is none."""
+    """When a process was started, in ticks since boot: with its id it names one process for good. 0: there is none,
+    or one that has ended and that nobody has waited for yet."""
     try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[_STARTED_FIELD])
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return 0 if fields[0] in ("Z", "X") else int(fields[_STARTED_FIELD])
     except (OSError, ValueError, IndexError):
         return 0
 
