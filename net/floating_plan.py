@@ -83,7 +83,7 @@ def _advertisement(address: bytes, mac: bytes) -> bytes:
 
 def _checksum(data: bytes) -> int:
     """RFC 1071; `data` is of even length."""
-    total = sum(struct.unpack(f">{len(data) // 2}H", data))
+    total: int = sum(struct.unpack(f">{len(data) // 2}H", data))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return ~total & 0xFFFF

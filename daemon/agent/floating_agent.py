@@ -8,7 +8,6 @@ before another host takes it. The kernel itself drops it then (net/floating_addr
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 
 import trio
 
@@ -100,5 +99,3 @@ class FloatingAgent:
                 self._kernel.announce(address)
             except NetworkError as error:
                 logger.warning("%s", error)
-
-
