@@ -65,6 +65,12 @@ def checksum(*parts: int | bytes | str | None) -> int:
     return zlib.crc32(b"".join(pieces))
 
 
+def object_checksum(identifier: str, content: bytes) -> int:
+    """`checksum(identifier, content)` for the many: a start computes one for every object."""
+    name = identifier.encode()
+    return zlib.crc32(b"%d:%b%d:%b" % (len(name), name, len(content), content))
+
+
 def open_database(path: Path | str) -> sqlite3.Connection:
     """Opens or makes the file (or ":memory:"). The connection is in autocommit: transactions are explicit.
 

@@ -288,7 +288,7 @@ class Driver:
         text_due = not state_due and now >= self._text_due
         if not (self.journal.dirty or state_due or text_due or self._installed):
             return
-        applied = self._applied()
+        applied = self._applied() if state_due or self._installed is not None else self._stored
         self._database.execute("begin immediate")
         try:
             self.journal.flush(with_commit=state_due or text_due or self._installed is not None)

@@ -10,13 +10,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import trio
-from google.protobuf.message import Message
 
 from raft.errors import NotServed
 from raft.requests import Answer, Outcome
 from raft.store import Store
+from raft.table import Table
 from raft.watch import ChangeBatch
 
 
@@ -33,7 +34,7 @@ class Ticket:
 
 @dataclass
 class _Parcel:
-    listing: tuple[int, list[tuple[str, Message]]] | None = None  # (revision, everything) before the batches
+    listing: tuple[int, list[Table[Any]]] | None = None  # (revision, everything) before the batches
     batches: list[ChangeBatch] = field(default_factory=list)
     change_count: int = 0
     answers: list[Answer] = field(default_factory=list)
@@ -59,7 +60,7 @@ class Handover:
             parcel = self._parcel = self._parcel or _Parcel()
             added = sum(len(batch.changes) for batch in batches)
             if whole or parcel.change_count + added > self._changes_max:
-                parcel.listing = (source.revision, list(source.objects()))
+                parcel.listing = (source.revision, source.tables())
                 parcel.batches.clear()
                 parcel.change_count = 0
             else:
@@ -78,8 +79,8 @@ class Handover:
         if parcel is None:
             return
         if parcel.listing is not None:
-            revision, stored = parcel.listing
-            self._store.restore(stored, (), revision)
+            revision, tables = parcel.listing
+            self._store.take_over(tables, (), revision)
         for batch in parcel.batches:
             self._store.absorb(batch.changes, batch.revision)
         for ticket, outcome in parcel.answers:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from google.protobuf import json_format
 from google.protobuf.message import DecodeError, Message
@@ -17,13 +18,14 @@ from google.protobuf.message import DecodeError, Message
 from proto import raft_pb2
 from proto.objects_pb2 import Cluster
 from proto.store_pb2 import TransactionResult
-from raft.database import checksum
+from raft.database import checksum, object_checksum
 from raft.entry import membership_message, peers_of
 from raft.errors import MemberFault
 from raft.features import FEATURE_LEVEL, require
-from raft.schema import KINDS, kind_of_table, meta_of
+from raft.schema import KINDS, Kind, kind_of_table, meta_of
 from raft.settings import Peer
 from raft.store import REQUESTS_REMEMBERED_MAX, Store
+from raft.table import Table
 from raft.watch import Change
 
 TEXTS_STEP_MAX = 16  # objects turned into JSON at a time, about 5 ms
@@ -64,25 +66,25 @@ class StateFile:
             index, term, revision, membership, crc = row
             if crc != checksum(index, term, revision, membership):
                 raise MemberFault("the stored state's position is damaged: restore this host's state or rejoin")
-            store.restore(self._read_objects(), self._read_requests(), revision)
+            store.take_over([self._read_table(kind) for kind in KINDS], self._read_requests(), revision)
             return Applied(index, term, peers_of(raft_pb2.RaftMembership.FromString(membership)))
         except (sqlite3.Error, DecodeError) as error:
             raise MemberFault(f"the stored state cannot be read: {error}") from error
 
-    def _read_objects(self) -> Iterable[tuple[str, Message]]:
-        for kind in KINDS:
-            for identifier, content, crc, text in self._database.execute(
-                f"select id, object, crc, text is not null from {kind.table}"  # noqa: S608 - our own names
-            ):
-                if crc != checksum(identifier, content):
-                    raise MemberFault(f"{kind.table}/{identifier} is damaged on disk: restore it or rejoin")
-                stored = kind.message()
-                stored.ParseFromString(content)
-                if isinstance(stored, Cluster):  # the first table: before a later one is found to be unknown
-                    require(self._feature_level, stored.feature_level)
-                if not text:
-                    self._without_text[kind.table, identifier] = None
-                yield kind.table, stored
+    def _read_table(self, kind: Kind) -> Table[Any]:
+        found: dict[str, Message] = {}
+        parse, without_text = kind.message.FromString, self._without_text
+        for identifier, content, crc, text in self._database.execute(
+            f"select id, object, crc, text is not null from {kind.table}"  # noqa: S608 - our own names
+        ):
+            if crc != object_checksum(identifier, content):
+                raise MemberFault(f"{kind.table}/{identifier} is damaged on disk: restore it or rejoin")
+            stored = found[identifier] = parse(content)
+            if isinstance(stored, Cluster):  # the first table: before a later one is found to be unknown
+                require(self._feature_level, stored.feature_level)
+            if not text:
+                without_text[kind.table, identifier] = None
+        return Table.filled(kind, found)
 
     def _read_requests(self) -> Iterable[tuple[str, TransactionResult]]:
         for position, request_id, result, crc in self._database.execute(
@@ -176,7 +178,7 @@ class StateFile:
         meta = meta_of(stored)
         self._database.execute(
             f"insert or replace into {table} values (?, ?, ?, ?, ?, null)",  # noqa: S608 - our own names
-            (identifier, meta.name, meta.version, content, checksum(identifier, content)),
+            (identifier, meta.name, meta.version, content, object_checksum(identifier, content)),
         )
 
     def _write_request(self, request_id: str, result: TransactionResult) -> None:

@@ -133,10 +133,21 @@ class Store:
         revision: int,
     ) -> None:
         """Replaces everything by a snapshot; watchers get a resync. KeyError for an unknown table."""
-        self._tables = {kind.table: Table(kind) for kind in KINDS}
-        self._requests = OrderedDict(requests)
+        objects_of: dict[str, dict[str, Message]] = {kind.table: {} for kind in KINDS}
         for table, one in stored:
-            self._tables[table].replace(meta_of(one).id, one)
+            objects_of[table][meta_of(one).id] = one
+        self.take_over([Table.filled(kind, objects_of[kind.table]) for kind in KINDS], requests, revision)
+
+    def tables(self) -> list[Table[Any]]:
+        """Copies of all tables as they are now, for `take_over` of another store."""
+        return [table.copied() for table in self._tables.values()]
+
+    def take_over(
+        self, tables: Iterable[Table[Any]], requests: Iterable[tuple[str, TransactionResult]], revision: int
+    ) -> None:
+        """Replaces everything by these tables, one of each kind; watchers get a resync."""
+        self._tables = {table.kind.table: table for table in tables}
+        self._requests = OrderedDict(requests)
         self.revision = revision
         self._publish(ChangeBatch(revision, resync=True))
 

@@ -21,6 +21,26 @@ class Table(Generic[M]):
         self._indexes: dict[str, dict[Key, dict[str, M]]] = {name: {} for name in kind.indexes}
         self._unique: dict[str, dict[Key, M]] = {name: {} for name in kind.unique}
 
+    @classmethod
+    def filled(cls, kind: Kind, stored: dict[str, M]) -> Table[M]:
+        """A table of these objects by id; takes the dictionary over."""
+        table = cls(kind)
+        table._objects = stored
+        if kind.indexes or kind.unique:
+            for identifier, one in stored.items():
+                table._link(identifier, one)
+        return table
+
+    def copied(self) -> Table[M]:
+        """A table of the same objects, which changes by itself from now on."""
+        copy = Table[M](self.kind)
+        copy._objects = self._objects.copy()
+        copy._indexes = {
+            name: {key: bucket.copy() for key, bucket in index.items()} for name, index in self._indexes.items()
+        }
+        copy._unique = {name: holders.copy() for name, holders in self._unique.items()}
+        return copy
+
     def __len__(self) -> int:
         return len(self._objects)
 

@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 RESTART_MS_MIN = 500
 RESTART_MS_MAX = 10_000
-SEEN_MS = 10  # a turn without news leaves the status as it is for so long
+SEEN_MS = 10  # `seen` trails what it tells by so long, except for roles, terms and voters
 CALM_MS = 60_000  # a life longer than this makes the next pause short again
 
 
@@ -99,7 +99,7 @@ class Worker:
         self._turning: Turns | None = None
         self._seen_voters: frozenset[str] = frozenset()  # when `seen` was made
         self._held: list[ChangeBatch] = []  # applied, and not shipped to the main thread yet
-        self._ship_due = NEVER
+        self._show_due = NEVER  # when `seen` and what is held have to follow
         self._stopping = trio.Event()
         self._stop_asked = False
         self._transport: Transport | None = None
@@ -229,14 +229,14 @@ class Worker:
             raise
         finally:
             self._handover.ship(driver.store, self._held, driver.close(write=usable))
-            self._held, self._ship_due = [], NEVER
+            self._held, self._show_due = [], NEVER
         return _End("it ended without a reason", final=False)
 
     async def _turn_forever(self, driver: Driver, transport: Transport) -> None:
         def pause() -> float:
             if self.requests or transport.inbox or transport.events:
                 return 0.0
-            return min(driver.wake_at(now := time.monotonic()), self._ship_due) - now
+            return min(driver.wake_at(now := time.monotonic()), self._show_due) - now
 
         self._turning = Turns(lambda: self._one_turn(driver, transport), pause)
         try:
@@ -255,7 +255,7 @@ class Worker:
         while self.requests:
             messages_only = False
             driver.request(self.requests.popleft())
-        if messages_only and self._ship_due > now and driver.idle(now) and self._seen_lately(driver, now):
+        if messages_only and self._show_due > now and driver.idle(now) and self._seen_lately(driver, now):
             return  # the answer of the slower half, of which there is one for every change
         turn = driver.turn(now, transport.send_all)
         members = driver.journal.membership + tuple(driver.consensus.learners.values())
@@ -268,16 +268,19 @@ class Worker:
         self._held += turn.batches
         # Nobody waits for what others have changed, so it need not wake the main thread each time.
         urgent = turn.restored or turn.answers or (turn.batches and driver.consensus.leads)
-        if not urgent and self._seen_lately(driver, now):
-            if self._held:
-                self._ship_due = self.seen.at + SEEN_MS / 1000
+        told = self._seen_lately(driver, now)
+        if told and (urgent or self._held):
+            self._show_due = self.seen.at + SEEN_MS / 1000
+        if told and not urgent:
             return
-        before, self.seen = self.seen, _seen(driver, transport, now)
-        self._seen_voters = driver.consensus.voters
+        before = self.seen
+        if not told:
+            self.seen, self._seen_voters, self._show_due = _seen(driver, transport, now), driver.consensus.voters, NEVER
         if urgent or self._held or before.gist() != self.seen.gist():
             self._handover.ship(driver.store, self._held, turn.answers, whole=turn.restored)
-            self._held, self._ship_due = [], NEVER
-        self._started()
+            self._held = []
+        if not told:
+            self._started()
 
     def _seen_lately(self, driver: Driver, now: float) -> bool:
         """Whether `seen` is so fresh and like the present that this turn, of many, need not make it again."""
