@@ -31,6 +31,10 @@ NO_LEADER = (
     "this host does not lead the cluster now, or has lost its majority; nothing was changed. "
     "Try again, or see `fairway status` on another host"
 )
+UNKNOWN = (
+    "the change may or may not have been committed: this host lost its majority, or stopped leading, before it "
+    "heard; look before trying again"
+)
 
 
 def swapped(planned: tuple[R, TransactionBuilder]) -> tuple[TransactionBuilder, R]:
@@ -80,14 +84,13 @@ class Writer:
 
     async def _propose(self, builder: TransactionBuilder, actor: str, request_id: str) -> TransactionResult:
         transaction = builder.build(request_id, actor, self._now_unix_ms())
+        open_outcome = False
         for _ in range(AMBIGUOUS_TRIES_MAX):
             try:
                 return await self._member.propose(transaction, PROPOSE_TIMEOUT_S)
             except Ambiguous:
-                continue  # the request id makes the repeat harmless
+                open_outcome = True  # the request id makes the repeat harmless
             except (NotLeader, Unavailable) as error:
-                raise Refused(NO_LEADER, Kind.UNAVAILABLE) from error
-        raise Refused(
-            "the change may or may not have been committed: no majority answered in time; look before trying again",
-            Kind.UNAVAILABLE,
-        )
+                # Only of this try is it known that nothing came of it.
+                raise Refused(UNKNOWN if open_outcome else NO_LEADER, Kind.UNAVAILABLE) from error
+        raise Refused(UNKNOWN, Kind.UNAVAILABLE)
