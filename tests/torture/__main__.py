@@ -21,6 +21,7 @@ from lab.layout import LabError
 from proto import control_pb2_grpc as control_grpc
 from raft.simulation.linearizable import Operation, TooComplex, explain
 from tests.torture.clients import Clients, read_register
+from tests.torture.clocks import own_clock_build
 from tests.torture.disks import small_disks
 from tests.torture.faults import Faults
 
@@ -55,11 +56,11 @@ def _torture(hosts: int, seconds: float, seed: int) -> bool:
     choose = random.Random(seed)
     with (
         tempfile.TemporaryDirectory(prefix="fairway-torture-", dir="/var/tmp") as folder,
-        Lab.make(f"torture-{secrets.token_hex(3)}", hosts) as lab,
+        Lab.make(f"torture-{secrets.token_hex(3)}", hosts, build=own_clock_build(Path(folder))) as lab,
         small_disks(lab, Path(folder)) as disks,
     ):
         sockets = [lab.socket(host) for host in lab.hosts()]
-        say(f"{hosts} hosts, each with a disk of its own")
+        say(f"{hosts} hosts, each with a disk and a clock of its own")
         back = _recovered(sockets)
         clients = Clients(sockets, seed, CLIENTS)
         clients.start()
@@ -108,6 +109,10 @@ def judged(registers: dict[str, list[Operation]]) -> bool:
             continue
         bad += 1
         print(f"{register}: NOT LINEARIZABLE:", flush=True)
+        written = {one.value for one in operations if one.kind == "write"} | {None}
+        for one in operations:
+            if one.kind == "read" and one.value not in written:
+                print(f"    {one.value} was read at {one.returned:.4f}, and no write of it is known", flush=True)
         for one in sorted(operations, key=lambda operation: operation.invoked)[-SHOWN_MAX:]:
             print(f"    {one.invoked:.4f} to {one.returned:.4f} {one.kind} {one.value}", flush=True)
     print(

@@ -1,6 +1,7 @@
-"""Faults on a lab, one after the other, each healed before the next begins. Clocks stay as they are.
+"""Faults on a lab, one after the other, each healed before the next begins.
 
-The machine's clock is everybody's, and monotonic time, by which consensus goes, cannot be set.
+Power cuts, killed daemons, freezes (SIGSTOP), slow processors (SIGSTOP by turns), partitions in both directions
+(another bridge) and in one (nftables), slow networks (tc), full, slow and failing disks, clocks that jump.
 """
 
 from __future__ import annotations
@@ -15,11 +16,16 @@ from pathlib import Path
 
 from lab.cluster import Lab
 from lab.layout import LabError
-from tests.torture import disks
+from tests.torture import clocks, disks
+from tests.torture.system_calls import injected
 
 HOLD_SECONDS = (1.0, 6.0)
 CALM_SECONDS = (1.0, 4.0)
 SLOW_STEP_SECONDS = 0.05  # stopped four times as long as running
+SLOW_SYNC_US = (20_000, 400_000)  # longer, each, than any disk should take, and than a heartbeat's period
+SLOW_NETWORK_KBIT = (100, 1000)
+CLOCK_JUMP_MS_MAX = 45 * 60 * 1000  # certificates are valid from an hour before they were signed
+TABLE = "torture"
 
 
 class Faults:
@@ -31,7 +37,19 @@ class Faults:
 
     def run(self, until: float) -> None:
         """Until time.monotonic() passes `until`; everything is healed on return."""
-        kinds = [self._power_cut, self._daemon_killed, self._frozen, self._slow, self._partition, self._disk_full]
+        kinds = [
+            self._power_cut,
+            self._daemon_killed,
+            self._frozen,
+            self._slow,
+            self._partition,
+            self._one_way_partition,
+            self._slow_network,
+            self._disk_full,
+            self._disk_slow,
+            self._disk_failing,
+            self._clock_moved,
+        ]
         while time.monotonic() < until:
             kind = self._choose.choice(kinds)
             hosts = self._choose.sample(self._lab.hosts(), self._victims())
@@ -91,6 +109,55 @@ class Faults:
         finally:
             for host in hosts:
                 disks.free(self._disks[host])
+
+    def _one_way_partition(self, hosts: list[str], seconds: float) -> None:
+        """They hear nobody, and are heard."""
+        others = ", ".join(self._lab.address(host) for host in self._lab.hosts() if host not in hosts)
+        rules = (
+            f"table inet {TABLE} {{ chain input {{ type filter hook input priority -300; "
+            f"ip saddr {{ {others} }} drop; }}; }}"
+        )
+        try:
+            for host in hosts:
+                self._lab.run_in(host, ["nft", rules])
+            time.sleep(seconds)
+        finally:
+            for host in hosts:
+                self._lab.run_in(host, ["nft", f"delete table inet {TABLE}"], check=False)
+
+    def _slow_network(self, hosts: list[str], seconds: float) -> None:
+        rate = f"{self._choose.randint(*SLOW_NETWORK_KBIT)}kbit"
+        try:
+            for host in hosts:
+                shape = ["tc", "qdisc", "replace", "dev", "eth0", "root", "tbf", "rate", rate]
+                self._lab.run_in(host, [*shape, "burst", "8kb", "latency", "400ms"])
+            time.sleep(seconds)
+        finally:
+            for host in hosts:
+                self._lab.run_in(host, ["tc", "qdisc", "del", "dev", "eth0", "root"], check=False)
+
+    def _disk_slow(self, hosts: list[str], seconds: float) -> None:
+        with injected(self._daemons(hosts), f"delay_enter={self._choose.randint(*SLOW_SYNC_US)}"):
+            time.sleep(seconds)
+
+    def _disk_failing(self, hosts: list[str], seconds: float) -> None:
+        """A member that met the fault comes back by a start of the daemon only."""
+        with injected(self._daemons(hosts), "error=EIO"):
+            time.sleep(seconds)
+        self._daemon_killed(hosts, seconds)
+
+    def _clock_moved(self, hosts: list[str], seconds: float) -> None:
+        try:
+            for host in hosts:
+                clocks.set_offset(self._lab, host, self._choose.randint(-CLOCK_JUMP_MS_MAX, CLOCK_JUMP_MS_MAX))
+            time.sleep(seconds)
+        finally:
+            for host in hosts:
+                clocks.set_offset(self._lab, host, 0)
+
+    def _daemons(self, hosts: list[str]) -> list[int]:
+        pids = (self._lab.process_ids(host).get("fairwayd") for host in hosts)
+        return [pid for pid in pids if pid is not None]
 
     def _signal(self, hosts: list[str], number: signal.Signals) -> None:
         for host in hosts:
