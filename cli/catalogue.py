@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cli.catalogue_apps import APPS
 from cli.catalogue_cluster import CLUSTER
+from cli.catalogue_doctor import DOCTOR
 from cli.catalogue_state import STATE
 from cli.command import Command
 
@@ -16,6 +17,7 @@ GROUPS = {
 }
 
 FAMILIES = {
+    "net": "look at the network",
     "node": "look at and change hosts of the cluster",
     "image": "load, list and remove images",
     "token": "tokens that let hosts join",
@@ -24,4 +26,4 @@ FAMILIES = {
     "context": "clusters that are known here",
 }
 
-COMMANDS: tuple[Command, ...] = (*APPS, *CLUSTER, *STATE)
+COMMANDS: tuple[Command, ...] = (*APPS, *DOCTOR, *CLUSTER, *STATE)

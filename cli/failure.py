@@ -7,6 +7,8 @@ EXIT_FAILED = 1  # the request failed or was refused
 EXIT_USAGE = 2
 EXIT_UNREACHABLE = 3  # no fairwayd answers, or the cluster has no majority
 EXIT_TIMED_OUT = 4
+EXIT_WARNINGS = 5  # doctor: nothing is broken, and something should be done
+EXIT_FOUND_BROKEN = 6  # doctor: something is broken; net trace: a hop fails
 EXIT_INTERRUPTED = 130
 
 EXIT_CODES_HELP = """exit status:
@@ -15,6 +17,8 @@ EXIT_CODES_HELP = """exit status:
   2    wrong usage
   3    the cluster cannot be reached, or has lost its majority
   4    timed out waiting
+  5    'fairway doctor' has warnings
+  6    'fairway doctor' found something broken, 'fairway net trace' a hop that fails
   130  interrupted (Ctrl-C)
   'fairway exec' ends with the exit status of the command it ran."""
 

@@ -24,6 +24,8 @@ from daemon.api.forwarding import Forwarder
 from daemon.api.host_api import HostServices
 from daemon.backup.schedule import ScheduledBackups
 from daemon.config import Config
+from daemon.doctor.host_doctor import HostDoctor
+from daemon.doctor.subject import Subject
 from daemon.identity.host_description import describe_host
 from daemon.identity.identity import Identity, KnownNode
 from daemon.identity.own_address import present_address
@@ -75,6 +77,7 @@ class Parts:
     host_services: HostServices
     renewal: Renewal
     backups: ScheduledBackups | None  # None on a host without a part in consensus
+    doctor: HostDoctor
 
 
 class ClusterHost:
@@ -122,6 +125,7 @@ class ClusterHost:
             nursery.start_soon(parts.agent.run, host)
             nursery.start_soon(self._describe, runtime, reports)
             nursery.start_soon(parts.renewal.run)
+            nursery.start_soon(parts.doctor.run)
             nursery.start_soon(self._remember_nodes, view, voter.member if voter is not None else None)
             if voter is not None:
                 nursery.start_soon(parts.events.run, voter.store)
@@ -189,16 +193,21 @@ class ClusterHost:
     ) -> Parts:
         config, identity = self._config, self._identity
         images = ImageAgent(runtime.images, view, peers, reports, identity.node_id)
+
+        def address() -> str:
+            return present_address(config.host.advertise_address, identity.membership.address)
+
+        network_agent = NetworkAgent(network, identity.node_id, view, reports)
         agent = Agent(
             runtime,
-            NetworkAgent(network, identity.node_id, view, reports),
+            network_agent,
             images,
             VolumeAgent(volumes, view),
             FloatingAgent(view, identity.node_id, config.timing.host_down_ms / 1000),
             view,
             reports,
             config.host.state_folder / "host-state.pb",
-            lambda: present_address(config.host.advertise_address, identity.membership.address),
+            address,
             now_unix_ms,
             config.timing.withdraw_wait_ms_max,
         )
@@ -233,6 +242,21 @@ class ClusterHost:
                 raise ConnectionError("no leader is known")
             return await call(peers.host(to.node_id, to.address, to.api_port).RenewCertificate(request))  # type: ignore[arg-type]
 
+        renewal = Renewal(identity, ask_renewal, now_unix_ms, random.SystemRandom().random, peers.renew)
+        backups = ScheduledBackups(config.backup, voter.member, identity, now_unix_ms) if voter is not None else None
+        subject = Subject(
+            identity,
+            runtime,
+            network,
+            network_agent,
+            view,
+            renewal,
+            backups,
+            voter.member if voter is not None else None,
+            address,
+            lambda: connection.connected,
+        )
+        doctor = HostDoctor(config, subject, reports)
         return Parts(
             config=config,
             identity=identity,
@@ -243,9 +267,10 @@ class ClusterHost:
             forwarder=forwarder,
             events=EventLog(),
             voter=voter,
-            host_services=HostServices(runtime, view, leader, voter),
-            backups=ScheduledBackups(config.backup, voter.member, identity, now_unix_ms) if voter is not None else None,
-            renewal=Renewal(identity, ask_renewal, now_unix_ms, random.SystemRandom().random, peers.renew),
+            host_services=HostServices(runtime, view, leader, voter, doctor),
+            backups=backups,
+            renewal=renewal,
+            doctor=doctor,
         )
 
     def _candidates(self, view: HostView) -> list[Leader]:

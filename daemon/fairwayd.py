@@ -14,6 +14,7 @@ from daemon.api.caller import Caller, caller_of
 from daemon.api.control_apps import ControlApps
 from daemon.api.control_backup import ControlBackup
 from daemon.api.control_cluster import ControlCluster
+from daemon.api.control_doctor import ControlDoctor
 from daemon.api.control_images import ControlImages
 from daemon.api.control_raft import ControlRaft
 from daemon.api.control_tasks import ControlTasks
@@ -41,7 +42,8 @@ CONTROL = control_pb2.DESCRIPTOR.services_by_name["Control"]
 HOST = host_pb2.DESCRIPTOR.services_by_name["Host"]
 
 HAND_OVER_S_MAX = 3.0  # a stop waits no longer for another host to lead
-ANSWERED_BY_ANY_VOTER = ("RaftStatus",)  # when nobody leads as well
+ANSWERED_BY_ANY_VOTER = ("RaftStatus", "Doctor", "TracePath", "ReadMetrics")  # when nobody leads as well
+ASKED_BY_VOTERS = ("Exec", "ReadLog", "Examine", "ObservePath", "ReadMetrics")  # of hosts, on behalf of operators
 
 NOT_A_MEMBER = "this host belongs to no cluster yet; run `fairway init` to begin one or `fairway join` to enter one"
 
@@ -184,7 +186,7 @@ class Fairwayd:
         caller = caller_of(context, parts.identity.cluster_id)
         if caller.peer is None or caller.peer.kind is not PeerKind.NODE:
             raise Refused(f"{caller.actor} is no host; this call is for the cluster's hosts", Kind.DENIED)
-        if method.descriptor.name in ("Exec", "ReadLog") and not self._is_voter(caller.peer.name):
+        if method.descriptor.name in ASKED_BY_VOTERS and not self._is_voter(caller.peer.name):
             raise Refused(f"{caller.actor} has no say in the cluster", Kind.DENIED)
         if method.descriptor.name == "ReadBlob" and self._node(caller.peer.name) is None:
             raise Refused(f"{caller.actor} is not a host of this cluster any more", Kind.DENIED)
@@ -226,6 +228,7 @@ class Fairwayd:
             ControlTasks(parts.voter),
             ControlRaft(parts.voter),
             ControlBackup(parts.voter),
+            ControlDoctor(parts.voter, parts.doctor),
             ControlImages(parts.voter, parts.runtime.images, folder, parts.images.changed),
         ):
             function: Callable[..., Any] | None = getattr(part, name, None)

@@ -11,10 +11,9 @@ FAILURES_UNTIL_RESTART = 2
 
 
 class DnsSelfCheck:
-    """Asks for the cluster's own zone; `silent` holds while nothing answers."""
+    """Asks for the cluster's own zone."""
 
     def __init__(self) -> None:
-        self.silent = False
         self._failures = 0
 
     async def check(self, domain: str) -> tuple[list[str], bool]:
@@ -23,9 +22,8 @@ class DnsSelfCheck:
             return [], False
         answer = await path_attempts.resolve(None, domain)
         if answer.code:
-            self.silent, self._failures = False, 0
+            self._failures = 0
             return [], False
-        self.silent = True
         self._failures += 1
         restart = self._failures >= FAILURES_UNTIL_RESTART
         self._failures = 0 if restart else self._failures

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import trio
+import trio.lowlevel
 
 from net import dns_message as message
 from net.addresses import GATEWAY_ADDRESS
@@ -101,3 +102,20 @@ def _addresses(data: bytes, kind: int) -> list[str]:
         if record_kind == kind:
             found.append(plain_socket.inet_ntop(family, data[offset - length : offset]))
     return found
+
+
+async def answers(server: str, seconds_max: float) -> bool:
+    """Whether a name server answers anything at all to a question for the root's name servers."""
+    identifier = int.from_bytes(os.urandom(2), "big")
+    for _ in range(NAME_ATTEMPTS):
+        with trio.move_on_after(seconds_max / NAME_ATTEMPTS):
+            try:
+                with await _open(None, server, plain_socket.SOCK_DGRAM) as socket:
+                    await socket.connect((server, 53))
+                    await socket.send(message.write_query(identifier, ".", 2))
+                    data = await socket.recv(message.MESSAGE_BYTES_MAX)
+                    if data[:2] == identifier.to_bytes(2, "big"):
+                        return True
+            except OSError:
+                await trio.lowlevel.checkpoint()
+    return False

@@ -157,7 +157,8 @@ class PathObserver:
                     (peer.overlay, host.tunnel_address, SMALL_BYTES),
                     (peer.overlay_large, host.tunnel_address, large_bytes or SMALL_BYTES),
                 ):
-                    result.size_bytes = size_bytes
+                    # A route knows where the path carries less than the device.
+                    result.size_bytes = min(size_bytes, result.size_bytes or size_bytes)
                     nursery.start_soon(probed, self._probe, address, result)
 
 
@@ -237,6 +238,7 @@ def _peer(netlink: Netlink, tunnel: str, host: Host, differences: Collection[str
     found.forwarding_right = bool(found.forwarding) and (FORWARDING_ENTRY, host.tunnel_mac) not in wrong
     decision = look_up(netlink, host.tunnel_address)
     found.route_right = decision.device == tunnel
+    found.overlay_large.size_bytes = decision.mtu_bytes
     found.route = decision.error or f"by {decision.device}" + (f" via {decision.gateway}" if decision.gateway else "")
     found.underlay_neighbour = underlay_neighbour(netlink, host.address)
     return found

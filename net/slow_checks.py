@@ -27,7 +27,7 @@ class SlowChecks:
         note: Callable[[list[str]], None],
         serve_anew: Callable[[], None],
     ) -> None:
-        self.dns = DnsSelfCheck()
+        self._dns = DnsSelfCheck()
         self._desired = desired
         self._note = note
         self._serve_anew = serve_anew
@@ -44,7 +44,7 @@ class SlowChecks:
             await trio.sleep(CHECK_EVERY_SECONDS)
             desired = self._desired()
             if desired is not None:
-                found, restart = await self.dns.check(desired.config.dns_domain)
+                found, restart = await self._dns.check(desired.config.dns_domain)
                 self._note(found)
                 if restart:
                     self._serve_anew()

@@ -15,6 +15,7 @@ from daemon.api.cluster_context import VoterContext
 from daemon.api.control_raft import own_part
 from daemon.api.exec_relay import serve_exec
 from daemon.api.grpc_service import Receive, Send
+from daemon.doctor.host_doctor import HostDoctor
 from daemon.errors import Kind, Refused
 from daemon.identity.renewal_plan import sign_renewal
 from proto import doctor_pb2 as doctor
@@ -33,6 +34,7 @@ class HostServices:
     view: HostView
     leader: Callable[[], Leader | None]
     voter: VoterContext | None  # None on a host without a part in consensus
+    doctor: HostDoctor
 
 
 class HostApi:
@@ -114,15 +116,15 @@ class HostApi:
 
     async def examine(self, _request: doctor.ExamineRequest, caller: Caller) -> doctor.ExamineReply:
         require_node(caller)
-        raise Refused("this build cannot examine itself", Kind.NOT_POSSIBLE)
+        return await self._services.doctor.examine()
 
-    async def observe_path(self, _request: doctor.ObservePathRequest, caller: Caller) -> doctor.PathObservation:
+    async def observe_path(self, request: doctor.ObservePathRequest, caller: Caller) -> doctor.PathObservation:
         require_node(caller)
-        raise Refused("this build cannot look at paths", Kind.NOT_POSSIBLE)
+        return await self._services.doctor.observe_path(request)
 
     async def read_metrics(self, _request: doctor.ReadMetricsRequest, caller: Caller) -> doctor.ReadMetricsReply:
         require_node(caller)
-        raise Refused("this build has no metrics", Kind.NOT_POSSIBLE)
+        return self._services.doctor.read_metrics()
 
     def _voter(self) -> VoterContext:
         if self._services.voter is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import time
 from collections.abc import Awaitable, Callable
 from typing import Protocol
@@ -14,6 +15,8 @@ from daemon.api.grpc_service import Receive
 from daemon.api.local_disaster import LocalDisaster, set_aside
 from daemon.cluster_host import Parts
 from daemon.config import Config
+from daemon.doctor.consultation import Consultation, alone
+from daemon.doctor.examination import Examiner
 from daemon.errors import Kind, Refused
 from daemon.identity import tokens
 from daemon.identity.certificates import ca_fingerprint
@@ -106,7 +109,12 @@ class LocalApi:
             return await self._disaster.recover(request)
 
     async def examine_host(self, _request: doctor.DoctorRequest, _caller: Caller) -> doctor.DoctorReply:
-        raise Refused("this build cannot examine itself", Kind.NOT_POSSIBLE)
+        parts = self._membership.parts
+        if parts is not None and parts.voter is not None:
+            return await Consultation(parts.voter, parts.doctor).ask()
+        if parts is not None:
+            return alone(await parts.doctor.examine(), parts.identity.membership.node_name, member=True)
+        return alone(await Examiner(self._config, None, list).examine(), socket.gethostname(), member=False)
 
     def _require_new(self, what: str) -> None:
         parts = self._membership.parts
