@@ -364,9 +364,10 @@ class Consensus:
             return
         self._membership = self._journal.membership
         self._voters = frozenset(peer.node_id for peer in self._membership)
-        self.log_ids = {peer.node_id: peer.log_id for peer in self._membership}
+        before, self.log_ids = self.log_ids, {peer.node_id: peer.log_id for peer in self._membership}
         self._has_vote = has_vote(self._view(self._now))
-        self.lost_logs &= self._voters
+        # Of who was removed and added again meanwhile nothing is known yet.
+        self.lost_logs = frozenset(one for one in self.lost_logs if self.log_ids.get(one) == before[one])
         for member in self._voters & self.learners.keys():
             del self.learners[member]
         self.algorithm.set_members(self._voters, self.learners, self._now)

@@ -200,6 +200,7 @@ class Member:
                 for one in seen.peers
             ),
             last_leader_heard=seen.leader_heard_at,
+            lost_logs=seen.lost_logs,
             error=seen.error,
         )
 

@@ -31,6 +31,7 @@ class RaftStatus:
     voters: tuple[str, ...] = ()
     peers: tuple[PeerStatus, ...] = ()
     last_leader_heard: float = 0.0  # time.monotonic() seconds; 0: never
+    lost_logs: tuple[str, ...] = ()  # voters that have lost their disk, as a leader sees it: remove and add them again
     error: str = ""  # why it stopped taking part; empty while all is well
 
     def gist(self) -> tuple[object, ...]:

@@ -63,6 +63,7 @@ class Seen:
     voters: tuple[str, ...] = ()
     peers: tuple[PeerSeen, ...] = ()
     leader_heard_at: float = 0.0
+    lost_logs: tuple[str, ...] = ()
     error: str = ""
 
     def gist(self) -> tuple[object, ...]:
@@ -317,5 +318,6 @@ def _seen(driver: Driver, transport: Transport, now: float) -> Seen:
             )
             for one in others
         ),
+        lost_logs=tuple(sorted(consensus.lost_logs)) if leads else (),
         leader_heard_at=now if leads else max(consensus.leader_heard_at, 0.0),
     )

@@ -2,7 +2,8 @@
 
 One membership change at a time, each committed before the next is thought about. A host of role voter
 without a vote gets the log until it has seen the newest membership: one that lost its vote while it was away
-learns so, and one that was dropped when the cluster was recovered follows the cluster as it is now.
+learns so, and one that was dropped when the cluster was recovered follows the cluster as it is now. A voter that lost
+its disk has forgotten what it promised: its vote is taken before it gets one again.
 """
 
 from __future__ import annotations
@@ -59,12 +60,22 @@ class Voters:
         status = self._member.status()
         await self._tell(status)
         await self._place(nodes, status)
+        if status.lost_logs:
+            await self._take_vote_of_lost_disk(status.lost_logs[0])
+            return
         level = level_of(self._writer.store)
         step = plan_voters(nodes, status.voters, status.leader_id or "", self._now_unix_ms(), self._replace_ms, level)
         if step is not None:
             await self._change(step)
         voters = self._member.status().voters
         await self._writer.commit(lambda store, _now, _id: (record_voters(store, voters), None), "leader")
+
+    async def _take_vote_of_lost_disk(self, node_id: str) -> None:
+        """Its new log is that of a newcomer; it gets a vote again as any host of its role does."""
+        logger.warning("voters: %s has lost its state: its vote is taken until it has caught up", node_id)
+        with trio.fail_after(CHANGE_TIMEOUT_S):
+            await self._member.remove_voter(node_id)
+        self._told.pop(node_id, None)
 
     async def _change(self, step: VoterStep) -> None:
         logger.info("voters: %s", step.message)

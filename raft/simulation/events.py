@@ -6,6 +6,8 @@ import heapq
 from collections.abc import Callable
 from typing import Any
 
+LOOK_SECONDS = 0.005  # how often a condition is looked at
+
 
 class Events:
     """`now` in seconds since the start of the run."""
@@ -25,11 +27,13 @@ class Events:
 
     def run_until(self, end: float, condition: Callable[[], bool] | None = None) -> bool:
         """Goes on to `end`, or until `condition` holds (then True)."""
-        queue = self._queue
+        queue, look_at = self._queue, self.now
         while queue and queue[0][0] <= end:
             self.now, _, action, arguments = heapq.heappop(queue)
             action(*arguments)
-            if condition is not None and condition():
-                return True
+            if condition is not None and self.now >= look_at:
+                if condition():
+                    return True
+                look_at = self.now + LOOK_SECONDS
         self.now = end
         return condition is not None and condition()

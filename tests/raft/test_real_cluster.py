@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import sqlite3
@@ -191,6 +192,40 @@ def test_leadership_moves_on_request_and_followers_name_the_leader(tmp_path: Pat
             assert leader.settings.node_id not in new.status().voters
             with pytest.raises(Refused, match="hand the leadership over first"):
                 await new.remove_voter(target)
+
+    trio.run(main)
+
+
+def test_a_voter_that_lost_its_disk_counts_for_nothing_until_it_was_removed_and_added(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with cluster_of_three(tmp_path) as cluster:
+            leader = await cluster.leader()
+            lost = next(name for name in "bc" if name != leader.settings.node_id)
+            other = next(name for name in "abc" if name not in (lost, leader.settings.node_id))
+            assert (await write(leader, "one")).code == TransactionResult.OK
+            await cluster.hosts[lost].stop()
+            shutil.rmtree(tmp_path / lost)
+            await cluster.hosts[lost].start()
+            await until(lambda: leader.status().lost_logs == (lost,))
+            assert (await write(leader, "two")).code == TransactionResult.OK
+            assert cluster.hosts[lost].member.status().role == "learner"
+            assert names(cluster.hosts[lost].member) == []
+            # Two of three voters are up, and one of them has forgotten everything: no majority.
+            await cluster.hosts[other].stop()
+            with pytest.raises((Ambiguous, Unavailable)):
+                await leader.propose(TransactionBuilder().build("r-three", "test", 1), 2.0)
+            await cluster.hosts[other].start()
+            leader = await cluster.leader("abc".replace(lost, ""))
+            await until(lambda: leader.status().lost_logs == (lost,))
+            await leader.remove_voter(lost)
+            await leader.add_voter(cluster.peers[lost])
+            await until(lambda: cluster.hosts[lost].member.status().role == "follower")
+            assert leader.status().lost_logs == ()
+            await until(lambda: names(cluster.hosts[lost].member) == ["one", "two"])
+            await cluster.hosts[other].stop()
+            assert (
+                await write(await cluster.leader(leader.settings.node_id + lost), "four")
+            ).code == TransactionResult.OK
 
     trio.run(main)
 
