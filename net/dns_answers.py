@@ -157,7 +157,7 @@ def _addresses(query: Query, resolution: Resolution, places: Sequence[Place], by
         response = message.write_response(query, code, authority=authority, authoritative=known)
         return response if len(response) <= bytes_max else message.truncated(query)
     records = records[:ADDRESSES_PER_ANSWER_MAX]
-    room = bytes_max - len(message.write_response(query, message.NO_ERROR))
+    room = bytes_max - 12 - len(query.question) - (11 if query.edns else 0)  # header, question, EDNS
     record_bytes = len(records[0].data) + 12
     return message.write_response(query, message.NO_ERROR, records[: max(1, room // record_bytes)])
 

@@ -53,10 +53,11 @@ class DatagramBatch:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         count = DATAGRAMS_MAX
-        sizes = (_ADDRESS_BYTES, QUERY_BYTES_MAX, ANSWER_BYTES_MAX, _ADDRESS_BYTES)
+        sizes = (_ADDRESS_BYTES, QUERY_BYTES_MAX, ANSWER_BYTES_MAX)
         self._buffers = [(ctypes.c_char * (count * size))() for size in sizes]
-        names, queries, answers, to = (ctypes.addressof(each) for each in self._buffers)
-        self._names, self._queries, self._answers, self._to = (memoryview(each).cast("B") for each in self._buffers)
+        names, queries, answers = (ctypes.addressof(each) for each in self._buffers)
+        self._names, self._queries, self._answers = (memoryview(each).cast("B") for each in self._buffers)
+        self._names_start = names
         self._incoming, self._in_vectors = (_Message * count)(), (_Vector * count)()
         self._outgoing, self._out_vectors = (_Message * count)(), (_Vector * count)()
         for number in range(count):
@@ -65,15 +66,14 @@ class DatagramBatch:
             _fill(self._incoming[number], names + number * _ADDRESS_BYTES, ctypes.addressof(vector))
             vector = self._out_vectors[number]
             vector.base = answers + number * ANSWER_BYTES_MAX
-            _fill(self._outgoing[number], to + number * _ADDRESS_BYTES, ctypes.addressof(vector))
+            _fill(self._outgoing[number], names, ctypes.addressof(vector))
         self._received = memoryview(self._incoming).cast("B").cast("I")
+        self._receivers = memoryview(self._outgoing).cast("B").cast("P")
         self._lengths = memoryview(self._out_vectors).cast("B").cast("P")
         self._answer_count = 0
 
     def receive(self) -> int:
         """Waits for datagrams; how many there are. Raises OSError; 0 where the socket was shut down."""
-        for number in range(DATAGRAMS_MAX):
-            self._received[number * _MESSAGE_WORDS + _NAME_LENGTH] = _ADDRESS_BYTES
         count = _libc.recvmmsg(self._descriptor, ctypes.byref(self._incoming), DATAGRAMS_MAX, _MSG_WAITFORONE, None)
         if count < 0:
             code = ctypes.get_errno()
@@ -107,9 +107,7 @@ class DatagramBatch:
         self._answers[start : start + 2] = identifier
         self._answers[start + 2 : start + size] = rest
         self._lengths[2 * place + 1] = size
-        self._to[place * _ADDRESS_BYTES : (place + 1) * _ADDRESS_BYTES] = self._names[
-            number * _ADDRESS_BYTES : (number + 1) * _ADDRESS_BYTES
-        ]
+        self._receivers[place * _MESSAGE_POINTERS] = self._names_start + number * _ADDRESS_BYTES
         self._answer_count = place + 1
 
     def send(self) -> int:
@@ -147,6 +145,7 @@ def _fill(message: _Message, name: int, vector: int) -> None:
 
 
 _MESSAGE_WORDS = ctypes.sizeof(_Message) // 4
+_MESSAGE_POINTERS = ctypes.sizeof(_Message) // ctypes.sizeof(ctypes.c_void_p)  # the first is the name
 _NAME_LENGTH = _Header.name_length.offset // 4  # the header comes first
 _FLAGS = _Header.flags.offset // 4
 _LENGTH = _Message.length.offset // 4
