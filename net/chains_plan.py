@@ -39,7 +39,10 @@ from net.ruleset import (
 MARK_SHIFT_BITS = 12
 MARK_MASK = 0xFFFF << MARK_SHIFT_BITS
 DNS_PEERS_MAX = 3
-_TCP = b"\x06"
+_OF_TCP = nft.meta(nft.META_L4PROTO) + nft.compare(b"\x06")
+# Linux notes an ICMPv6 error for a socket in `connect` only where nobody waits in it: a client on this host would wait
+# for its second SYN, a second later. A reset is kept for it.
+_IPV6 = nft.meta(nft.META_NFPROTO) + nft.compare(bytes([NFPROTO_IPV6]))
 
 _PORT_KEY = concatenation(TYPE_PROTOCOL, TYPE_PORT)
 
@@ -88,16 +91,16 @@ def fixed_chains(config: NetworkConfig, local: Host, tunnel: str, veths: str, dn
     chains = {
         "refuse": Chain(
             (
-                rule(
-                    "refuse TCP at once",
-                    nft.meta(nft.META_L4PROTO),
-                    nft.compare(_TCP),
-                    nft.reject_by_reset(),
-                ),
+                rule("refuse TCP at once", _OF_TCP, nft.reject_by_reset()),
                 rule("refuse the rest at once", nft.reject_by_icmp(nft.PORT_UNREACHABLE)),
             )
         ),
-        "not_allowed": Chain((rule("not in a common network", nft.reject_by_icmp(nft.ADMINISTRATIVELY_PROHIBITED)),)),
+        "not_allowed": Chain(
+            (
+                rule("not in a common network, TCP over IPv6", _IPV6, _OF_TCP, nft.reject_by_reset()),
+                rule("not in a common network", nft.reject_by_icmp(nft.ADMINISTRATIVELY_PROHIBITED)),
+            )
+        ),
         "way_out": Chain((_unmark(tunnel),), Hook("filter", POSTROUTING, -150)),
     }
     parts: dict[str, tuple[Hook | None, Callable[[Family], tuple[Rule, ...]]]] = {
@@ -121,10 +124,9 @@ def fixed_chains(config: NetworkConfig, local: Host, tunnel: str, veths: str, dn
 
 def _to_ipv6(name: str, both: tuple[Family, ...]) -> Rule:
     """A hook's chain sees packets of both families."""
-    is_ipv6 = nft.meta(nft.META_NFPROTO) + nft.compare(bytes([NFPROTO_IPV6]))
     if len(both) == 1:
-        return rule("IPv6 is not ours", is_ipv6, nft.verdict(nft.ACCEPT))
-    return rule("IPv6", is_ipv6, nft.verdict(nft.GOTO, f"{name}_ipv6"))
+        return rule("IPv6 is not ours", _IPV6, nft.verdict(nft.ACCEPT))
+    return rule("IPv6", _IPV6, nft.verdict(nft.GOTO, f"{name}_ipv6"))
 
 
 def port_key(family: Family, *, at: bool = False) -> tuple[bytes, int]:

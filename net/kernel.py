@@ -9,7 +9,7 @@ import logging
 from functools import partial
 from pathlib import Path
 
-from net.addresses import tunnel_interface
+from net.addresses import ipv6_of, tunnel_interface
 from net.connections import Connections
 from net.desired_changes import Change, DesiredIndex
 from net.differences import FORWARDING, NFTABLES, of_kind
@@ -62,7 +62,8 @@ class Kernel:
             self._overlay_known = True
         self._apply_ruleset(steps, generation)
         if change.withdrawn or change.gone:
-            return self._connections.forget(change.withdrawn, change.gone)
+            prefix = self.overlay.ipv6_prefix
+            return self._connections.forget(_of_both(prefix, change.withdrawn), _of_both(prefix, change.gone))
         return []
 
     def check(self, desired: DesiredNetwork) -> list[str]:
@@ -125,6 +126,11 @@ class Kernel:
         expected = _next_generation(before) if change else before
         self._generation = after if after == expected else 0
         return change
+
+
+def _of_both(ipv6_prefix: str, addresses: list[str]) -> list[str]:
+    """Addresses of tasks, and their IPv6 ones."""
+    return addresses + [ipv6_of(ipv6_prefix, each) for each in addresses] if ipv6_prefix else addresses
 
 
 def _next_generation(number: int) -> int:
