@@ -15,6 +15,7 @@ from daemon.api.control_apps import ControlApps
 from daemon.api.control_backup import ControlBackup
 from daemon.api.control_cluster import ControlCluster
 from daemon.api.control_doctor import ControlDoctor
+from daemon.api.control_encryption import ControlEncryption
 from daemon.api.control_images import ControlImages
 from daemon.api.control_raft import ControlRaft
 from daemon.api.control_tasks import ControlTasks
@@ -227,6 +228,7 @@ class Fairwayd:
             ControlApps(parts.voter),
             ControlTasks(parts.voter),
             ControlRaft(parts.voter),
+            ControlEncryption(parts.voter),
             ControlBackup(parts.voter),
             ControlDoctor(parts.voter, parts.doctor),
             ControlImages(parts.voter, parts.runtime.images, folder, parts.images.changed),

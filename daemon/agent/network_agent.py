@@ -6,6 +6,7 @@ import logging
 
 import trio
 
+from daemon.agent.encryption import EncryptionAgent
 from daemon.agent.host_view import HostView
 from daemon.agent.network_view import NetworkView
 from daemon.agent.reports import Reports
@@ -28,6 +29,7 @@ class NetworkAgent:
         self._view = view
         self._reports = reports
         self._desired = NetworkView(node_id)
+        self._encryption = EncryptionAgent(network, reports)
         self._wake = trio.Event()
 
     def changed(self) -> None:
@@ -36,6 +38,11 @@ class NetworkAgent:
 
     async def run(self) -> None:
         """Applies until cancelled; a kernel that refuses is asked again, and reported."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._encryption.run)
+            await self._keep_applied()
+
+    async def _keep_applied(self) -> None:
         await self._wait_for_leader()
         back_off_s = BACK_OFF_S_MIN
         while True:
@@ -67,4 +74,5 @@ class NetworkAgent:
         if desired is None:
             return
         await self._network.apply(desired)
+        self._encryption.note(desired.config.encryption)
         self._reports.network(revision)

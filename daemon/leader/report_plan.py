@@ -7,9 +7,12 @@ from collections.abc import Iterable
 from daemon.doctor.conditions_plan import merged
 from daemon.leader.status_plan import StatusMerge
 from proto import objects_pb2 as objects
-from proto.host_pb2 import HostReport
+from proto.host_pb2 import EncryptionReport, HostReport
 from raft.store import Store
 from raft.transaction import TransactionBuilder
+
+KEYS_MAX, KEY_BYTES = 2, 32
+PROBLEM_CHARACTERS_MAX = 500
 
 
 def plan_reports(store: Store, reports: Iterable[tuple[str, HostReport]], now_unix_ms: int) -> TransactionBuilder:
@@ -24,6 +27,8 @@ def plan_reports(store: Store, reports: Iterable[tuple[str, HostReport]], now_un
             _describe(store, nodes, node_id, report)
         if report.conditions_changed:
             _note_conditions(store, nodes, node_id, report, now_unix_ms)
+        if report.HasField("encryption"):
+            _note_encryption(store, nodes, node_id, report.encryption)
         if report.images_changed:
             _hold(store, images, node_id, set(report.images))
     builder = tasks.builder()
@@ -66,6 +71,19 @@ def _note_conditions(
         node.CopyFrom(before)
         del node.conditions[:]
         node.conditions.extend(conditions)
+        changed[node_id] = node
+
+
+def _note_encryption(store: Store, changed: dict[str, objects.Node], node_id: str, report: EncryptionReport) -> None:
+    before = changed.get(node_id) or store.get(objects.Node, node_id)
+    if before is None:
+        return
+    node = objects.Node()
+    node.CopyFrom(before)
+    del node.network.keys[:]
+    node.network.keys.extend(key for key in report.keys[:KEYS_MAX] if len(key.public_key) == KEY_BYTES)
+    node.network.encryption_problem = report.problem[:PROBLEM_CHARACTERS_MAX]
+    if node != before:
         changed[node_id] = node
 
 
