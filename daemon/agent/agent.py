@@ -16,6 +16,7 @@ from daemon.agent import host_view
 from daemon.agent.floating_agent import FloatingAgent
 from daemon.agent.host_view import HostView
 from daemon.agent.image_agent import ImageAgent
+from daemon.agent.load_agent import LoadAgent
 from daemon.agent.network_agent import LEADER_WAIT_S_MAX, NetworkAgent
 from daemon.agent.reports import Reports
 from daemon.agent.task_host import ended
@@ -135,6 +136,7 @@ class Agent:
             nursery.start_soon(self._images.run)
             nursery.start_soon(self._volumes.run)
             nursery.start_soon(self._floating.run)
+            nursery.start_soon(LoadAgent(self.view, self._reports).run)
             nursery.start_soon(self._save)
             nursery.start_soon(self._follow_events)
             nursery.start_soon(self._list_regularly)

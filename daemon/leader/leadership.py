@@ -16,6 +16,7 @@ from daemon.errors import Refused
 from daemon.ids import new_id
 from daemon.leader.feature_level import raise_feature_level
 from daemon.leader.liveness_plan import plan_liveness
+from daemon.leader.load_weights import keep_load_weights
 from daemon.leader.sessions import Sessions
 from daemon.leader.voters import Voters
 from daemon.leader.writer import Writer
@@ -125,6 +126,7 @@ class Leadership:
             voters = Voters(self._member, writer, now_unix_ms, self._voter_replace_ms)
             nursery.start_soon(voters.run)
             nursery.start_soon(raise_feature_level, self._member, writer)
+            nursery.start_soon(keep_load_weights, writer, sessions.loads)
 
     async def _judge_hosts(self, writer: Writer, sessions: Sessions) -> None:
         started_s = time.monotonic()

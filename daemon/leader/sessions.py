@@ -19,6 +19,7 @@ from daemon.api.grpc_service import Receive, Send
 from daemon.errors import Kind, Refused
 from daemon.leader.feature_level_plan import too_old
 from daemon.leader.host_state_plan import HostStates
+from daemon.leader.load_weights import Loads
 from daemon.leader.report_plan import plan_reports
 from daemon.leader.writer import Writer
 from proto import objects_pb2 as objects
@@ -65,6 +66,7 @@ class Sessions:
         self._sessions: dict[str, Session] = {}
         self._network_revisions: dict[str, int] = {}
         self.last_heard_s: dict[str, float] = {}
+        self.loads = Loads(clock)
         self.too_old: dict[str, str] = {}  # node id -> why its build is kept out, in words
         self._over = False
         self._reports_in, self._reports_out = trio.open_memory_channel[Reported](REPORTS_WAITING_MAX)
@@ -143,6 +145,8 @@ class Sessions:
         report: HostReport | None = first
         while report is not None:
             self.last_heard_s[session.node_id] = self._clock()
+            if report.loads:
+                self.loads.take(report.loads)
             if report.network_revision != self._network_revisions.get(session.node_id):
                 before = self.cluster_network_revision()
                 self._network_revisions[session.node_id] = report.network_revision
