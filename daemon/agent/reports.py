@@ -6,7 +6,7 @@ import trio
 
 from daemon.identity.host_description import fairway_version
 from proto import objects_pb2 as objects
-from proto.host_pb2 import HostReport, TaskLoad, TaskReport
+from proto.host_pb2 import EncryptionReport, HostReport, TaskLoad, TaskReport
 from raft.features import FEATURE_LEVEL
 
 
@@ -23,6 +23,9 @@ class Reports:
         self._description_unsent = False
         self._conditions: dict[str, list[objects.NodeCondition]] = {}
         self._conditions_unsent = False
+        self._encryption: EncryptionReport | None = None
+        self._encryption_unsent = False
+        self._lacking = ""  # besides what the description says
         self._loads: list[TaskLoad] = []
         self._news = trio.Event()
 
@@ -66,6 +69,16 @@ class Reports:
         self._conditions_unsent = True
         self._news.set()
 
+    def encryption(self, report: EncryptionReport, lacking: str) -> None:
+        """Notes the keys of this host's devices, and what it lacks to send to others, in words: then it gets no
+        tasks."""
+        if report != self._encryption:
+            self._encryption, self._encryption_unsent = report, True
+            self._news.set()
+        if lacking != self._lacking:
+            self._lacking, self._description_unsent = lacking, True
+            self._news.set()
+
     def network(self, revision: int) -> None:
         """Notes at which revision balancers and DNS stand."""
         if revision != self.network_revision:
@@ -88,9 +101,9 @@ class Reports:
             conditions_changed=bool(self._conditions),
             feature_level=FEATURE_LEVEL,
             fairway_version=fairway_version(),
+            encryption=self._encryption,
         )
-        if self._description is not None:
-            report.description.CopyFrom(self._description)
+        self._describe(report)
         self._sent()
         return report
 
@@ -107,15 +120,23 @@ class Reports:
         self._loads = []
         if self._images_unsent:
             report.images.extend(self._images)
-        if self._description_unsent and self._description is not None:
-            report.description.CopyFrom(self._description)
+        if self._encryption_unsent:
+            report.encryption.CopyFrom(self._encryption or EncryptionReport())
+        if self._description_unsent:
+            self._describe(report)
         self._sent()
         return report
+
+    def _describe(self, report: HostReport) -> None:
+        if self._description is not None:
+            report.description.CopyFrom(self._description)
+            if self._lacking:
+                report.description.missing_features.append(self._lacking)
 
     def _all_conditions(self) -> list[objects.NodeCondition]:
         return [each for source in sorted(self._conditions) for each in self._conditions[source]]
 
     def _sent(self) -> None:
         self._unsent.clear()
-        self._images_unsent = self._description_unsent = self._conditions_unsent = False
+        self._images_unsent = self._description_unsent = self._encryption_unsent = self._conditions_unsent = False
         self._news = trio.Event()
