@@ -14,6 +14,7 @@ import trio
 from daemon.config import TimingConfig
 from daemon.errors import Refused
 from daemon.ids import new_id
+from daemon.leader.encryption import EncryptionSteps
 from daemon.leader.feature_level import raise_feature_level
 from daemon.leader.liveness_plan import plan_liveness
 from daemon.leader.load_weights import keep_load_weights
@@ -125,6 +126,7 @@ class Leadership:
             nursery.start_soon(self._judge_hosts, writer, sessions)
             voters = Voters(self._member, writer, now_unix_ms, self._voter_replace_ms)
             nursery.start_soon(voters.run)
+            nursery.start_soon(EncryptionSteps(writer, sessions, now_unix_ms).run)
             nursery.start_soon(raise_feature_level, self._member, writer)
             nursery.start_soon(keep_load_weights, writer, sessions.loads)
 

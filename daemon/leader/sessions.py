@@ -133,6 +133,10 @@ class Sessions:
         up = (node for node in self._store.table(objects.Node) if node.state == objects.NODE_STATE_READY)
         return min((self._network_revision(node.meta.id) for node in up), default=0)
 
+    def network_revisions(self) -> dict[str, int]:
+        """Where each host in session stands, by node id."""
+        return {node_id: self._network_revision(node_id) for node_id in self._sessions}
+
     def _network_revision(self, node_id: str) -> int:
         """A host that stands at the last change it was sent stands at the newest revision."""
         reported = self._network_revisions.get(node_id, 0)
@@ -152,7 +156,7 @@ class Sessions:
                 self._network_revisions[session.node_id] = report.network_revision
                 if self.cluster_network_revision() != before:
                     self._notify_all()
-            if report.tasks or report.HasField("description") or report.images_changed or report.conditions_changed:
+            if _says_something(report):
                 await self._reports_in.send(Reported(session, report))
             else:
                 session.acknowledged_sequence = max(session.acknowledged_sequence, report.sequence)
@@ -236,3 +240,10 @@ class Sessions:
             session = reported.session
             session.acknowledged_sequence = max(session.acknowledged_sequence, reported.report.sequence)
             session.notify()
+
+
+def _says_something(report: HostReport) -> bool:
+    """Whether any of it goes into the store: heartbeats do not."""
+    if report.tasks or report.images_changed or report.conditions_changed:
+        return True
+    return report.HasField("description") or report.HasField("encryption")
