@@ -10,6 +10,7 @@ from cli.connection import CALL_SECONDS_MAX, connect
 from cli.failure import EXIT_FOUND_BROKEN, EXIT_OK, EXIT_USAGE, EXIT_WARNINGS, CommandFailed
 from proto import doctor_pb2
 
+PLACES_MAX = 6  # named; the rest is counted
 _LEVELS = {
     doctor_pb2.FINDING_LEVEL_ERROR: ("BROKEN", "red"),
     doctor_pb2.FINDING_LEVEL_WARNING: ("warning", "yellow"),
@@ -45,9 +46,9 @@ def examine(options: argparse.Namespace) -> int:
 def _print_findings(reply: doctor_pb2.DoctorReply, everything: bool) -> None:
     colours = output.colours(sys.stdout)
     shown = [finding for finding in reply.findings if everything or finding.level != doctor_pb2.FINDING_LEVEL_INFO]
-    for finding in shown:
+    for finding, places in _grouped(shown):
         word, colour = _LEVELS.get(finding.level, ("?", "dim"))
-        print(f"{output.paint(f'{word:<8}', colour, colours)} {finding.where}: {finding.check}: {finding.message}")
+        print(f"{output.paint(f'{word:<8}', colour, colours)} {places}: {finding.check}: {finding.message}")
         if finding.advice:
             print(f"         {output.paint('do: ' + finding.advice, 'cyan', colours)}")
     if everything:
@@ -58,6 +59,22 @@ def _print_findings(reply: doctor_pb2.DoctorReply, everything: bool) -> None:
     warnings = sum(finding.level == doctor_pb2.FINDING_LEVEL_WARNING for finding in reply.findings)
     summary = "All is well" if not broken and not warnings else f"{broken} broken, {words.plural(warnings, 'warning')}"
     print(f"{summary}: {asked}{', silent: ' + ', '.join(silent) if silent else ''}.")
+
+
+def _grouped(findings: list[doctor_pb2.Finding]) -> list[tuple[doctor_pb2.Finding, str]]:
+    """What several hosts say in the same words is said once, with the names of the first few."""
+    places: dict[tuple[int, str, str, str], list[str]] = {}
+    first: dict[tuple[int, str, str, str], doctor_pb2.Finding] = {}
+    for finding in findings:
+        key = (finding.level, finding.check, finding.message, finding.advice)
+        first.setdefault(key, finding)
+        places.setdefault(key, []).append(finding.where)
+    found = []
+    for key, finding in first.items():
+        names = places[key]
+        more = f" and {len(names) - PLACES_MAX} more" if len(names) > PLACES_MAX else ""
+        found.append((finding, ", ".join(names[:PLACES_MAX]) + more))
+    return found
 
 
 def trace(options: argparse.Namespace) -> int:
