@@ -1,4 +1,4 @@
-"""`./run torture [--minutes N] [--hosts 3,5] [--seed S]`: faults on real hosts, and a judgement of what clients saw.
+"""`./run torture [--minutes N] [--hosts 3,5] [--seed S] [--only FAULT,...]`: faults on real hosts, and a judgement of what clients saw.
 
 Exit status 0: no acknowledged write was lost, every history can be put in order, and the cluster came back by
 itself when the faults ended. 1: one of these is not so; the history is printed.
@@ -23,7 +23,7 @@ from raft.simulation.linearizable import Operation, TooComplex, explain
 from tests.torture.clients import Clients, read_register
 from tests.torture.clocks import own_clock_build
 from tests.torture.disks import small_disks
-from tests.torture.faults import Faults
+from tests.torture.faults import FAULTS, Faults
 
 CLIENTS = 6
 RECOVERY_SECONDS_MAX = 90.0
@@ -36,18 +36,22 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=5.0, help="of faults, shared by the labs; default 5")
     parser.add_argument("--hosts", default="3,5", help="sizes of the labs, one after the other; default 3,5")
     parser.add_argument("--seed", type=int, default=secrets.randbelow(10**6), help="chooses faults and operations")
+    parser.add_argument("--only", metavar="FAULT,...", default="", help=f"of {', '.join(FAULTS)}; default all")
     arguments = parser.parse_args()
+    only = [name for name in arguments.only.split(",") if name]
+    if unknown := set(only) - set(FAULTS):
+        parser.error(f"there is no fault {', '.join(unknown)}; there are: {', '.join(FAULTS)}")
     sizes = [int(size) for size in arguments.hosts.split(",")]
     print(f"seed {arguments.seed}", flush=True)
     try:
-        good = [_torture(size, arguments.minutes * 60 / len(sizes), arguments.seed) for size in sizes]
+        good = [_torture(size, arguments.minutes * 60 / len(sizes), arguments.seed, only) for size in sizes]
     except LabError as error:
         print(f"torture: {error}", file=sys.stderr)
         return 2
     return 0 if all(good) else 1
 
 
-def _torture(hosts: int, seconds: float, seed: int) -> bool:
+def _torture(hosts: int, seconds: float, seed: int, only: list[str]) -> bool:
     began = time.monotonic()
 
     def say(text: str) -> None:
@@ -64,7 +68,7 @@ def _torture(hosts: int, seconds: float, seed: int) -> bool:
         back = _recovered(sockets)
         clients = Clients(sockets, seed, CLIENTS)
         clients.start()
-        faults = Faults(lab, disks, choose, say)
+        faults = Faults(lab, disks, choose, say, only)
         try:
             faults.run(time.monotonic() + seconds)
         finally:

@@ -11,7 +11,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from lab.cluster import Lab
@@ -28,35 +28,46 @@ CLOCK_JUMP_MS_MAX = 45 * 60 * 1000  # certificates are valid from an hour before
 TABLE = "torture"
 
 
+FAULTS = (
+    "power cut",
+    "daemon killed",
+    "frozen",
+    "slow",
+    "partition",
+    "one way partition",
+    "slow network",
+    "disk full",
+    "disk slow",
+    "disk failing",
+    "clock moved",
+)
+
+
 class Faults:
     """Chooses by `choose`; says what it does by `say`."""
 
-    def __init__(self, lab: Lab, filled: dict[str, Path], choose: random.Random, say: Callable[[str], None]) -> None:
-        self._lab, self._disks, self._choose, self._say = lab, filled, choose, say
+    def __init__(
+        self,
+        lab: Lab,
+        filled: dict[str, Path],
+        choose: random.Random,
+        say: Callable[[str], None],
+        only: Collection[str] = (),
+    ) -> None:
+        """`only`: names of the faults to choose from; all where it is empty."""
+        self._lab, self._disks, self._choose, self._say, self._only = lab, filled, choose, say, only
         self.counts: dict[str, int] = {}
 
     def run(self, until: float) -> None:
         """Until time.monotonic() passes `until`; everything is healed on return."""
-        kinds = [
-            self._power_cut,
-            self._daemon_killed,
-            self._frozen,
-            self._slow,
-            self._partition,
-            self._one_way_partition,
-            self._slow_network,
-            self._disk_full,
-            self._disk_slow,
-            self._disk_failing,
-            self._clock_moved,
-        ]
+        names = [name for name in FAULTS if not self._only or name in self._only]
         while time.monotonic() < until:
-            kind = self._choose.choice(kinds)
+            name = self._choose.choice(names)
             hosts = self._choose.sample(self._lab.hosts(), self._victims())
-            name = kind.__name__.strip("_").replace("_", " ")
             self.counts[name] = self.counts.get(name, 0) + 1
             self._say(f"{name}: {', '.join(hosts)}")
-            kind(hosts, self._choose.uniform(*HOLD_SECONDS))
+            cause: Callable[[list[str], float], None] = getattr(self, f"_{name.replace(' ', '_')}")
+            cause(hosts, self._choose.uniform(*HOLD_SECONDS))
             time.sleep(self._choose.uniform(*CALM_SECONDS))
 
     def _victims(self) -> int:
