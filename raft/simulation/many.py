@@ -15,6 +15,7 @@ from raft.simulation.plan import plan_of
 from raft.simulation.run import Result, run
 
 BATCH_SEEDS = 4  # handed to a process at once
+GARBAGE_OBJECTS = 50_000  # looked for less often: a run leaves little and its memory is bounded
 BATCHES_AHEAD = 4  # for each process: a slow seed holds nobody up
 
 Judged = tuple[int, Result]
@@ -47,7 +48,8 @@ def results(seeds: Iterator[int], rules: Rules, jobs: int) -> Generator[Judged, 
 
 def _prepare() -> None:
     quiet()
-    gc.freeze()
+    gc.freeze()  # what is loaded now stays
+    gc.set_threshold(GARBAGE_OBJECTS, 20, 100)
 
 
 def _run_batch(seeds: list[int], rules: Rules) -> list[Judged]:
