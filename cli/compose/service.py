@@ -6,7 +6,7 @@ import dataclasses
 import re
 from collections.abc import Callable
 
-from cli.compose import extension, health, mounts, placement, ports, values
+from cli.compose import extension, health, mounts, names, placement, ports, values
 from cli.compose.environment import Surroundings, read_environment
 from cli.compose.reader import Field, Reader
 from proto import objects_pb2
@@ -19,9 +19,7 @@ UNSUPPORTED: dict[str, str] = {
     "configs": "there are no configs yet",
     "container_name": "tasks are named SERVICE.1, SERVICE.2, ...",
     "devices": "there are no devices yet",
-    "dns": "names are answered by the host's own DNS",
     "extends": "write the service out, or share parts with YAML anchors",
-    "extra_hosts": "names come from DNS only",
     "gpus": "there are no devices yet",
     "ipc": "tasks share no namespaces with the host",
     "links": "services of a network find each other by name; leave it out",
@@ -273,6 +271,10 @@ _KEYS: dict[str, Callable[[Reader, Field, ServiceRead], None]] = {
     "volumes": _volumes,
     "tmpfs": lambda reader, field_, service: mounts.read_tmpfs(reader, field_, service.spec.container),
     "networks": _networks,
+    "dns": lambda reader, field_, service: names.read_dns(reader, field_, service.spec.container),
+    "dns_search": lambda reader, field_, service: names.read_dns_search(reader, field_, service.spec.container),
+    "dns_opt": lambda reader, field_, service: names.read_dns_options(reader, field_, service.spec.container),
+    "extra_hosts": lambda reader, field_, service: names.read_extra_hosts(reader, field_, service.spec.container),
     "x-fairway": lambda reader, field_, service: extension.read_extension(reader, field_, service.spec),
     "depends_on": _depends_on,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from runtime.model import BindMount
@@ -10,17 +11,19 @@ from runtime.model import BindMount
 NAMES = ("resolv.conf", "hosts", "hostname")
 
 
-def hosts_file(hostname: str, address: str, extra: dict[str, str] | None = None) -> str:
-    """Content of /etc/hosts: loopback, the task itself, and name -> address of `extra`."""
+def hosts_file(hostname: str, address: str, extra: Sequence[tuple[str, str]] = ()) -> str:
+    """Content of /etc/hosts: loopback, the task itself, and (name, address) of `extra`."""
     lines = ["127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost ip6-loopback", f"{address}\t{hostname}"]
-    lines += [f"{target}\t{name}" for name, target in sorted((extra or {}).items())]
+    lines += [f"{target}\t{name}" for name, target in extra]
     return "\n".join(lines) + "\n"
 
 
-def write(folder: Path, resolv_conf: str, hostname: str, address: str) -> tuple[BindMount, ...]:
+def write(
+    folder: Path, resolv_conf: str, hostname: str, address: str, extra_hosts: Sequence[tuple[str, str]] = ()
+) -> tuple[BindMount, ...]:
     """Writes the files below `folder` and gives the mounts for them. Raises OSError."""
     folder.mkdir(parents=True, exist_ok=True)
-    contents = (resolv_conf, hosts_file(hostname, address), hostname + "\n")
+    contents = (resolv_conf, hosts_file(hostname, address, extra_hosts), hostname + "\n")
     mounts = []
     for name, content in zip(NAMES, contents, strict=True):
         path = folder / name

@@ -12,6 +12,7 @@ from daemon.agent import task_files
 from daemon.agent.host_view import HostView
 from daemon.agent.image_agent import ImageAgent
 from daemon.agent.task_runner import Readiness, TaskFailure
+from net.addresses import GATEWAY_ADDRESS
 from net.errors import NetworkError
 from net.network import Network
 from net.task_sockets import TaskSockets
@@ -29,6 +30,7 @@ from storage.volumes import LocalVolumes, PreparedMount
 logger = logging.getLogger(__name__)
 
 STOP_GRACE_MS_DEFAULT = 10_000
+HOST_GATEWAY = "host-gateway"  # in extra_hosts: the host, whichever runs the task
 LISTEN_POLL_S_MIN = 0.02
 LISTEN_POLL_S_MAX = 0.5
 IDLE_POLL_S = 0.1
@@ -86,9 +88,13 @@ class ContainerHost:
         namespace = await self._network.create_task_network(task.meta.id, task.address)
         files = task_files.write(
             self._files_folder / task.meta.id,
-            self._network.resolv_conf(task.app),
+            self._network.resolv_conf(task.app, spec.dns_search, spec.dns_options),
             hostname,
             task.address,
+            [
+                (each.name, GATEWAY_ADDRESS if each.address == HOST_GATEWAY else each.address)
+                for each in spec.extra_hosts
+            ],
         )
         return ContainerRequest(
             id=task.meta.id,

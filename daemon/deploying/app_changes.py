@@ -144,6 +144,11 @@ def _other_changes(before: objects.ServiceSpec, after: objects.ServiceSpec) -> l
     reasons += _set_changes("dependency", map(_dependency, before.depends_on), map(_dependency, after.depends_on))
     if before.restart != after.restart:
         reasons.append("restart policy changed")
+    old, new = before.container, after.container
+    reasons += _set_changes("DNS server", old.dns_servers, new.dns_servers)
+    reasons += _set_changes("search domain", old.dns_search, new.dns_search)
+    reasons += _set_changes("DNS option", old.dns_options, new.dns_options)
+    reasons += _set_changes("extra host", map(_extra_host, old.extra_hosts), map(_extra_host, new.extra_hosts))
     if before.network_aliases != after.network_aliases:
         reasons.append("network aliases changed")
     return reasons
@@ -154,6 +159,10 @@ def _set_changes(what: str, before: Any, after: Any) -> list[str]:
     return [f"{what} {value} removed" for value in sorted(old - new)] + [
         f"{what} {value} added" for value in sorted(new - old)
     ]
+
+
+def _extra_host(host: objects.HostAddress) -> str:
+    return f"{host.name}={host.address}"
 
 
 def _mount(mount: objects.Mount) -> str:

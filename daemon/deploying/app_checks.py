@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 from daemon.deploying.exposure_checks import balance_problems, check_ports_between, floating_problems, port_problems
+from daemon.deploying.name_checks import name_problems
 from daemon.errors import Refused
 from daemon.orchestration import constraints
 from daemon.orchestration.task_states import named_volumes
@@ -73,6 +74,7 @@ def _problems(app: control.AppSpec, name: str, spec: objects.ServiceSpec) -> Ite
             yield "it depends on itself"
         if dependency.service not in app.services:
             yield f"it depends on service {dependency.service}, which is not in the app"
+    yield from name_problems(spec)
     yield from port_problems(spec)
     yield from balance_problems(spec.balance)
     yield from floating_problems(spec)

@@ -97,6 +97,10 @@ def test_every_field_of_a_service_is_compared() -> None:
         lambda spec: spec.ports.add(protocol="tcp", target=80),
         lambda spec: spec.network_aliases["default"].values.append("www"),
         lambda spec: setattr(spec.resources, "pids_limit", 9),
+        lambda spec: spec.container.dns_servers.append("192.0.2.1"),
+        lambda spec: spec.container.dns_search.append("example.com"),
+        lambda spec: spec.container.dns_options.append("rotate"),
+        lambda spec: spec.container.extra_hosts.add(name="db", address="192.0.2.7"),
     ]
     for number, alter in enumerate(changes):
         model = ClusterModel(1)
