@@ -47,16 +47,24 @@ def build() -> argparse.ArgumentParser:
     _add_connection(parser, None)
     parser.set_defaults(parser=parser)
     children = parser.add_subparsers(prog="fairway", metavar="COMMAND", help=argparse.SUPPRESS)
-    families: dict[str, Any] = {}
+    families: dict[str, Any] = {"": children}
     for command in catalogue.COMMANDS:
         family, _, word = command.path.rpartition(" ")
-        if family and family not in families:
-            described = _sentence(catalogue.FAMILIES[family])
-            group = children.add_parser(family, description=described, allow_abbrev=False)
-            group.set_defaults(parser=group)
-            families[family] = group.add_subparsers(metavar="COMMAND", title="commands")
-        _add_command(families[family] if family else children, word, command, raw)
+        _add_command(_family(families, family), word, command, raw)
     return parser
+
+
+def _family(families: dict[str, Any], family: str) -> Any:
+    """What the commands of a family are added to; "net encryption" is one within "net"."""
+    if family not in families:
+        around, _, word = family.rpartition(" ")
+        described = _sentence(catalogue.FAMILIES[family])
+        group = _family(families, around).add_parser(
+            word, description=described, help=catalogue.FAMILIES[family], allow_abbrev=False
+        )
+        group.set_defaults(parser=group)
+        families[family] = group.add_subparsers(metavar="COMMAND", title="commands")
+    return families[family]
 
 
 def _add_command(children: Any, word: str, command: Command, raw: Any) -> None:
@@ -90,8 +98,8 @@ def _overview() -> str:
         for command in catalogue.COMMANDS:
             if command.group != group:
                 continue
-            family, _, word = command.path.rpartition(" ")
-            if family and family not in family_seen:
+            family, _, below = command.path.partition(" ")
+            if below and family not in family_seen:
                 family_seen.add(family)
                 words = "|".join(
                     each.path.removeprefix(f"{family} ")
@@ -99,8 +107,8 @@ def _overview() -> str:
                     if each.path.startswith(f"{family} ")
                 )
                 parts.append(f"  {family:<11} {_sentence(catalogue.FAMILIES[family])} ({words})")
-            elif not family:
-                parts.append(f"  {word:<11} {command.help}")
+            elif not below:
+                parts.append(f"  {command.path:<11} {command.help}")
         parts.append("")
     return "\n".join([*parts, _CONNECTION_HELP, "", EXIT_CODES_HELP]).replace("%", "%%")
 

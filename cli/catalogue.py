@@ -18,6 +18,7 @@ GROUPS = {
 
 FAMILIES = {
     "net": "look at the network",
+    "net encryption": "look at and change the encryption of what hosts send to each other",
     "node": "look at and change hosts of the cluster",
     "image": "load, list and remove images",
     "token": "tokens that let hosts join",

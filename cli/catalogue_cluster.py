@@ -36,6 +36,9 @@ CLUSTER: tuple[Command, ...] = (
                 default="",
                 help="/96 for IPv6 addresses of tasks and services, or none (default: a unique local one)",
             ),
+            option(
+                "--encryption", choices=["none", "wireguard"], default="none", help="of what hosts send to each other"
+            ),
             repeated("--trusted-cidr", "CIDR", "outside network that may reach tasks; may be repeated"),
             flag("--no-context", help="do not store the operator's certificate"),
             OUTPUT,
@@ -105,6 +108,40 @@ CLUSTER: tuple[Command, ...] = (
         ("fairway node label host-2 disk=ssd", "fairway node label host-2 disk-"),
         (NODE, option("labels", metavar="NAME=VALUE|NAME-", nargs="+"), OUTPUT),
         "hosts",
+    ),
+    Command(
+        "net encryption status",
+        "cli.commands.encryption:status",
+        "Show whether hosts encrypt what they send to each other, by which keys, and what is waited for.",
+        ("fairway net encryption status",),
+        (OUTPUT,),
+        "look",
+    ),
+    Command(
+        "net encryption set",
+        "cli.commands.encryption:change",
+        "Turn encryption between hosts on or off while everything runs; no connection is lost.",
+        (
+            "fairway net encryption set wireguard",
+            "fairway net encryption set none",
+            "fairway net encryption set wireguard --key-age 24h",
+        ),
+        (
+            option("encryption", choices=["wireguard", "none"], help="by what hosts encrypt"),
+            option("--key-age", metavar="DURATION", default="", help="replace keys that are older (default 168h)"),
+            DETACH,
+            TIMEOUT,
+            OUTPUT,
+        ),
+        "look",
+    ),
+    Command(
+        "net encryption rotate",
+        "cli.commands.encryption:rotate",
+        "Replace the keys of all hosts now instead of when they are old; no connection is lost.",
+        ("fairway net encryption rotate",),
+        (DETACH, TIMEOUT, OUTPUT),
+        "look",
     ),
     Command(
         "token create",

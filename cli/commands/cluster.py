@@ -7,6 +7,7 @@ import os
 import sys
 
 from cli import contexts, output, words
+from cli.commands.encryption import ENCRYPTIONS
 from cli.commands.nodes import print_nodes
 from cli.connection import CALL_SECONDS_MAX, Cluster, connect, connect_local
 from cli.failure import EXIT_OK, EXIT_UNREACHABLE, EXIT_USAGE, CommandFailed
@@ -27,6 +28,7 @@ def init(options: argparse.Namespace) -> int:
             vip_pool=options.vip_pool,
             trusted_cidrs=options.trusted_cidr,
             ipv6_prefix=options.ipv6_prefix,
+            encryption=ENCRYPTIONS[options.encryption],
         ),
         labels=_labels(options.label),
     )
@@ -174,10 +176,16 @@ def _print_cluster(reply: control_pb2.GetClusterReply) -> None:
         ("Leader", f"{names.get(reply.leader_id, reply.leader_id) or 'none'} (term {reply.term})"),
         ("Revision", str(reply.revision)),
         ("Addresses", _addresses(reply.cluster.network)),
+        ("Encryption", _encryption(reply.cluster)),
         ("Apps", f"{reply.app_count} with {words.plural(reply.service_count, 'service')}"),
         ("Tasks", f"{reply.task_running_count} running, {reply.task_wanted_count} wanted"),
     ]
-    print("\n".join(f"{label + ':':<11}{text}" for label, text in rows))
+    print("\n".join(f"{label + ':':<12}{text}" for label, text in rows))
+
+
+def _encryption(cluster: objects_pb2.Cluster) -> str:
+    """What hosts do now; `fairway net encryption status` says where they are going and what they wait for."""
+    return f"WireGuard, keys of epoch {cluster.encryption.sending}" if cluster.encryption.sending else "none"
 
 
 def _addresses(network: objects_pb2.NetworkSettings) -> str:
@@ -205,4 +213,4 @@ def _print_host(host: control_pb2.LocalStatusReply) -> None:
     parts.append(f"up {words.duration(host.uptime_ms)}")
     if host.message:
         parts.append(host.message)
-    print(f"{'This host:':<11}{', '.join(parts)}", flush=True)
+    print(f"{'This host:':<12}{', '.join(parts)}", flush=True)

@@ -20,10 +20,11 @@ def words_after() -> dict[str, list[str]]:
     """What may follow each path ("", "node", "node ls"): words, then options."""
     found: dict[str, list[str]] = {"": [], **{family: [] for family in FAMILIES}}
     for command in COMMANDS:
-        family, _, word = command.path.rpartition(" ")
-        if family and family not in found[""]:
-            found[""].append(family)
-        found[family].append(word)
+        path = command.path.split()
+        for depth, word in enumerate(path):
+            around = found[" ".join(path[:depth])]
+            if word not in around:
+                around.append(word)
         flags = [name for option in command.options for name in option.names if name.startswith("-")]
         choices = [each for option in command.options for each in option.settings.get("choices", ())]
         positional = [each for each in choices if not flags]
@@ -35,7 +36,7 @@ def bash() -> str:
     cases = "\n".join(
         f"    {shlex.quote(path)}) words={shlex.quote(' '.join(words))} ;;" for path, words in words_after().items()
     )
-    families = "|".join(FAMILIES)
+    families = "|".join(shlex.quote(family) for family in FAMILIES)
     return f"""_fairway() {{
   local current=${{COMP_WORDS[COMP_CWORD]}} path="" words="" index word
   for ((index = 1; index < COMP_CWORD; index++)); do
@@ -71,7 +72,8 @@ def fish() -> str:
     seen = {family: " ".join(found[family]) for family in FAMILIES}
     lines.append(f"complete -c fairway -n __fish_use_subcommand -a {shlex.quote(' '.join(found['']))}")
     for family, below in seen.items():
-        condition = f"__fish_seen_subcommand_from {family}; and not __fish_seen_subcommand_from {below}"
+        seen_words = "; and ".join(f"__fish_seen_subcommand_from {word}" for word in family.split())
+        condition = f"{seen_words}; and not __fish_seen_subcommand_from {below}"
         lines.append(f"complete -c fairway -n {shlex.quote(condition)} -a {shlex.quote(below)}")
     for command in COMMANDS:
         condition = "; and ".join(f"__fish_seen_subcommand_from {word}" for word in command.path.split())

@@ -24,6 +24,7 @@ from daemon.identity.places import place_text
 from daemon.identity.sealing import new_key
 from daemon.ids import new_id
 from daemon.joining.join_plan import host_network
+from daemon.leader.encryption_plan import state_at_start
 from daemon.orchestration.leases import LeasePool
 from proto import control_pb2
 from proto import objects_pb2 as objects
@@ -68,6 +69,7 @@ def initialise(
         network=settings,
         ca_certificate_pem=authority.certificate_pem(),
         ca_private_key_sealed=sealed_ca_key(authority, cluster_id, cluster_key),
+        encryption=state_at_start(settings, now_unix_ms),
         feature_level=FEATURE_LEVEL,
     )
     certificate = load_certificate(authority.sign_node(key.public_key(), cluster_id, now_unix_ms))

@@ -23,6 +23,8 @@ NO_IPV6 = "none"
 _IPV6_PREFIX_BITS = 96  # and then the 32 bits of an IPv4 address
 _DOMAIN = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 
+INNER_POOL = "198.18.0.0/16"  # net/wireguard_plan.py; encryption may be turned on later
+
 Network = ipaddress.IPv4Network
 
 
@@ -37,6 +39,10 @@ def complete(chosen: objects.NetworkSettings, host_address: str, cluster_id: str
         vxlan_port=chosen.vxlan_port or VXLAN_PORT,
         mtu_bytes=chosen.mtu_bytes,
         dns_domain=(chosen.dns_domain or DNS_DOMAIN).lower().rstrip("."),
+        encryption=chosen.encryption,
+        key_age_ms_max=chosen.key_age_ms_max,
+        wireguard_port=chosen.wireguard_port,
+        probe_port=chosen.probe_port,
         ipv6_prefix=_ipv6_prefix(chosen.ipv6_prefix or unique_local_prefix(cluster_id)),
     )
     host_pool = _pool("host pool", settings.host_pool)
@@ -45,7 +51,9 @@ def complete(chosen: objects.NetworkSettings, host_address: str, cluster_id: str
     settings.host_pool, settings.vip_pool = str(host_pool), str(vip_pool)
     settings.trusted_cidrs.extend(str(network) for network in trusted)
     _check_numbers(settings, host_pool)
-    for (what, one), (other_what, other) in combinations([("host pool", host_pool), ("VIP pool", vip_pool)], 2):
+    for (what, one), (other_what, other) in combinations(
+        [("host pool", host_pool), ("VIP pool", vip_pool), ("the pool of WireGuard's devices", Network(INNER_POOL))], 2
+    ):
         if one.overlaps(other):
             raise Refused(f"{what} {one} and {other_what} {other} overlap; choose two that do not")
     check_outside_pools(settings, host_address)
