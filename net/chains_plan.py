@@ -254,7 +254,10 @@ def _prerouting(family: Family, dns_peer_count: int) -> tuple[Rule, ...]:
 
 def _output(family: Family) -> tuple[Rule, ...]:
     if family.is_ipv6:
-        return _balance(family)
+        # What is redirected from ::1 gets no answer: the kernel takes no packet to it from another device. So a
+        # client that tries ::1 first is refused at once and goes on to 127.0.0.1.
+        first = rule("the loopback publishes over IPv4", family.to_pool(family.loopback), nft.verdict(nft.ACCEPT))
+        return (first, *_balance(family))
     not_first = family.destination() + nft.compare(bytes([127, 0, 0, 1]), unequal=True)
     loopback = rule(
         "of the loopback only 127.0.0.1 publishes (127.0.0.53 is a resolver)",

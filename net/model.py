@@ -55,6 +55,7 @@ class Host:
     ordinal: int  # 1..65535, unique in the cluster: its connection mark and return table
     zone: str = ""  # of the local host: who is near
     keys: tuple[tuple[int, bytes], ...] = ()  # (epoch, public key) that it receives by
+    other_addresses: tuple[str, ...] = ()  # of its interfaces: its packets may come from them
 
 
 @dataclass(frozen=True, slots=True)

@@ -156,11 +156,12 @@ def group_name(ordinals: tuple[int, ...]) -> str:
 def _advance_hosts(desired: DesiredNetwork, steps: _Steps) -> None:
     others = [host for host in desired.hosts if host.node_id != desired.local.node_id]
     everyone = [desired.local, *others]
+    seen = {packed(address) for host in everyone for address in (host.address, *host.other_addresses)}
     wanted: dict[str, dict[bytes, Data]] = {
         "host_marks": {pack_mac(host.tunnel_mac): struct.pack("=I", host_mark(host.ordinal)) for host in others},
         "tunnels": {packed(host.tunnel_address): None for host in everyone},
-        "underlays": {packed(host.address): None for host in everyone if ":" not in host.address},
-        "underlays_ipv6": {packed(host.address): None for host in everyone if ":" in host.address},
+        "underlays": dict.fromkeys(address for address in seen if len(address) == 4),
+        "underlays_ipv6": dict.fromkeys(address for address in seen if len(address) == 16),
         "dns_peers": {
             struct.pack("=I", number): packed(host.tunnel_address) for number, host in enumerate(dns_peers(desired))
         },

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Callable
 from typing import Any
 
@@ -111,13 +112,14 @@ def _host(node: objects.Node) -> model.Host:
     return model.Host(
         node_id=node.meta.id,
         name=node.meta.name,
-        address=node.address,
+        address=str(ipaddress.ip_address(node.address)),  # as the kernel writes it
         block=node.network.block,
         tunnel_address=node.network.tunnel_address,
         tunnel_mac=node.network.tunnel_mac,
         ordinal=node.network.ordinal,
         zone=node.meta.labels.get("zone", ""),
         keys=tuple((key.epoch, key.public_key) for key in node.network.keys),
+        other_addresses=tuple(each for each in node.description.addresses if each != node.address),
     )
 
 

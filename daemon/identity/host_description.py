@@ -9,6 +9,7 @@ import socket
 from pathlib import Path
 
 from daemon.config import Config
+from net.host_addresses import host_addresses
 from proto import objects_pb2 as objects
 from raft.features import FEATURE_LEVEL
 
@@ -40,6 +41,7 @@ def describe_host(
         missing_features=missing_features,
         cgroup_version=cgroup_version(root),
         feature_level=FEATURE_LEVEL,
+        addresses=host_addresses(config.network.interface_prefix),
     )
 
 

@@ -208,6 +208,7 @@ def _node_item(node: objects.Node | None) -> HostItem | None:
             raft_port=node.raft_port,
             network=node.network,
             voter=node.voter,
+            description=objects.NodeDescription(addresses=node.description.addresses),
         ),
     )
 

@@ -36,7 +36,7 @@ def test_a_host_gets_the_common_part_and_its_own_tasks() -> None:
     assert kinds.count("endpoint") == 4
     assert kinds.count("node") == kinds.count("frontend") == 2
     assert not known["cluster/cluster"].cluster.ca_private_key_sealed
-    assert not known["node/node-host-1"].node.HasField("description")
+    assert not known["node/node-host-1"].node.description.fairway_version
 
 
 def test_a_stopped_task_is_withdrawn_at_once_and_forgotten_when_gone() -> None:

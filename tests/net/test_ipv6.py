@@ -88,13 +88,20 @@ def test_a_published_port_shows_the_outside_client_on_every_host(world: World, n
     assert answers == {(name, OUTSIDE) for name in ALL_WEB}
 
 
+def test_a_host_uses_the_published_port_of_another_whose_backend_is_its_own(world: World) -> None:
+    assert ask(world.hosts[2].namespace, underlay(1), 8082)[0] == "one.1"
+
+
 @pytest.mark.parametrize("number", [1, 3])
 def test_a_published_port_answers_the_host_itself(world: World, number: int) -> None:
     assert ask(world.hosts[number - 1].namespace, underlay(number), 8082)[0] == "one.1"
 
 
-def test_a_published_port_answers_on_the_loopback(world: World) -> None:
-    assert ask(world.hosts[0].namespace, "::1", 8082)[0] == "one.1"
+def test_the_loopback_publishes_over_ipv4_and_refuses_at_once_over_ipv6(world: World) -> None:
+    started = time.monotonic()
+    with pytest.raises(ConnectionRefusedError):
+        connect(world.hosts[0].namespace, "::1", 8082)
+    assert time.monotonic() - started < 1
 
 
 def test_a_task_uses_a_published_port_even_of_an_app_it_shares_nothing_with(world: World) -> None:

@@ -64,6 +64,7 @@ def host(number: int) -> Host:
         f"10.112.{number}.1",
         tunnel_mac(f"node{number}"),
         number,
+        other_addresses=(underlay_ipv6(f"198.51.100.{number}"),),
     )
 
 
