@@ -1,4 +1,4 @@
-"""`./run torture [--minutes N] [--hosts 3,5] [--seed S] [--only FAULT,...]`: faults on real hosts, and a judgement of what clients saw.
+"""`./run torture [--minutes N] [--hosts 3,5] [--seed S] [--only FAULT,...]`: real hosts under faults, judged.
 
 Exit status 0: no acknowledged write was lost, every history can be put in order, and the cluster came back by
 itself when the faults ended. 1: one of these is not so; the history is printed.
