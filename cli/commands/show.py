@@ -64,7 +64,9 @@ def describe(view: control_pb2.ServiceView) -> list[tuple[str, str]]:
         ("Image", container.image + (f" ({service.image_digest})" if service.image_digest else "")),
         ("Command", " ".join([*container.entrypoint.values, *container.command.values])),
         ("Tasks", f"{view.ready} ready, {view.running} running, {spec.replicas} wanted"),
-        ("VIP", service.vip),
+        ("VIP", service.vip or ("none (dnsrr)" if spec.endpoint_mode == objects_pb2.ENDPOINT_MODE_DNSRR else "")),
+        ("Balancing", balance_words(spec.balance) if spec.HasField("balance") else ""),
+        ("Floating", ", ".join(spec.floating_addresses)),
         ("Ports", ", ".join(port_words(port) for port in spec.ports)),
         ("Endpoints", ", ".join(_endpoint_words(endpoint) for endpoint in view.endpoints)),
         ("Networks", ", ".join(spec.networks)),
@@ -79,8 +81,20 @@ def describe(view: control_pb2.ServiceView) -> list[tuple[str, str]]:
 
 
 def port_words(port: objects_pb2.PortSpec) -> str:
-    """ "8080 -> 80/tcp", or "80/tcp" where it is not published."""
-    return (f"{port.published} -> " if port.published else "") + f"{port.target}/{port.protocol}"
+    """ "8080 -> 80/tcp", "192.0.2.1:8080 -> 80/tcp (host)", or "80/tcp" where it is not published."""
+    address = f"[{port.host_ip}]:" if ":" in port.host_ip else f"{port.host_ip}:" if port.host_ip else ""
+    mode = " (host)" if port.mode == objects_pb2.PortSpec.MODE_HOST else ""
+    return (f"{address}{port.published} -> " if port.published else "") + f"{port.target}/{port.protocol}{mode}"
+
+
+def balance_words(balance: objects_pb2.Balance) -> str:
+    """ "round-robin", "weighted (3 where node.labels.size == big), local first" """
+    text = objects_pb2.BalancePolicy.Name(balance.policy).removeprefix("BALANCE_POLICY_").lower().replace("_", "-")
+    weights = "; ".join(f"{each.weight} where {each.constraint}" for each in balance.weights)
+    text += f" ({weights})" if weights else ""
+    if balance.policy == objects_pb2.BALANCE_POLICY_LEAST_LOADED:
+        text += " (CPU)" if balance.load == objects_pb2.LOAD_MEASURE_CPU else " (connections)"
+    return text + (", local first" if balance.local_first else "")
 
 
 def mount_words(mount: objects_pb2.Mount, hosts: Mapping[str, str]) -> str:
@@ -94,4 +108,5 @@ def mount_words(mount: objects_pb2.Mount, hosts: Mapping[str, str]) -> str:
 
 
 def _endpoint_words(endpoint: objects_pb2.Endpoint) -> str:
-    return endpoint.address + ("" if endpoint.ready else " (not ready)")
+    weight = f" (weight {endpoint.weight})" if endpoint.weight else ""
+    return endpoint.address + weight + ("" if endpoint.ready else " (not ready)")
