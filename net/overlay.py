@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 
 from net import address_messages as addresses
@@ -45,6 +46,8 @@ class OverlayDevice:
         self.mtu_bytes = 0  # of tasks' interfaces; 0 before the first `apply`
         self.ipv6_prefix = ""  # of tasks' IPv6 addresses; empty: they have none
         self.ipv6_lacking = ""  # why they have none although the cluster has, in words
+        self.underlay_bytes = 0  # MTU of the interface below; 0 before the first `apply`
+        self.path_mtus: Mapping[str, int] = {}  # of the overlay by node id, where a path carries less
         self.wireguard = 0  # number of the device that the overlay's packets go into; 0: none
         self._netlink = Netlink(PROTOCOL_ROUTE)
         self._device = 0
@@ -59,7 +62,7 @@ class OverlayDevice:
         found: list[str] = []
         if compare or self._applied is None:
             found += self._apply_device(desired)
-        wanted = overlay_of(self._possible(desired), self._device, self.wireguard)
+        wanted = overlay_of(self._possible(desired), self._device, self.wireguard, self.path_mtus)
         present = self._observe() if compare or self._applied is None else self._applied
         requests, words = _steps(wanted, present)
         # Until it is done, nothing is known of the kernel.
@@ -79,7 +82,9 @@ class OverlayDevice:
         shape = (config.vxlan_id, config.vxlan_port, tunnel_source(desired), local.tunnel_mac)
         words = tunnel_differences(link, *shape, _settings(), self.mtu_bytes or link.mtu_bytes)
         found = of_kind(DEVICE, (f"device {self.name}: {each}" for part in words for each in part))
-        requests, missing = _steps(overlay_of(self._possible(desired), link.number, self.wireguard), self._observe())
+        requests, missing = _steps(
+            overlay_of(self._possible(desired), link.number, self.wireguard, self.path_mtus), self._observe()
+        )
         return [*found, *missing] if requests else list(found)
 
     def remove(self) -> None:
@@ -97,8 +102,8 @@ class OverlayDevice:
 
     def _apply_device(self, desired: DesiredNetwork) -> list[str]:
         config, local = desired.config, desired.local
-        carried_bytes = self.underlay_mtu_bytes(local.address) - overhead_bytes(desired)
-        self.mtu_bytes = mtu_bytes(config.mtu_bytes, carried_bytes, local.address)
+        self.underlay_bytes = self.underlay_mtu_bytes(local.address)
+        self.mtu_bytes = mtu_bytes(config.mtu_bytes, self.underlay_bytes - overhead_bytes(desired), local.address)
         lacking = ipv6_support.lacking(desired, self.mtu_bytes)
         if lacking and lacking != self.ipv6_lacking:
             log.warning("%s", lacking)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from types import MappingProxyType
 from typing import NamedTuple, Protocol, TypeVar
 
 from net.address_messages import SCOPE_GLOBAL, SCOPE_LINK, Address
@@ -26,6 +27,7 @@ from net.wireguard_plan import remote_address, routes_of
 
 # Outer Ethernet-less: IP, UDP and VXLAN headers, and the inner Ethernet header (RFC 7348, section 5).
 TUNNEL_OVERHEAD_BYTES, TUNNEL_OVERHEAD_IPV6_BYTES = 50, 70
+IPV6_MTU_BYTES_MIN = 1280  # RFC 8200, section 5; smaller ones of routes the kernel does not take seriously
 RETURN_TABLE_FIRST = 0x46570000  # "FW": the table of host N is this plus N
 PREFERENCE_SKIP, PREFERENCE_RETURN, PREFERENCE_END = 9000, 9001, 9002
 
@@ -39,6 +41,9 @@ class Overlay:
     neighbours: set[Neighbour] = field(default_factory=set)
     forwardings: set[Forwarding] = field(default_factory=set)
     rules: set[Rule] = field(default_factory=set)
+
+
+_NO_PATH_MTUS: Mapping[str, int] = MappingProxyType({})
 
 
 class Keyed(Protocol):
@@ -66,15 +71,19 @@ def _families(ipv6_prefix: str) -> list[_Family]:
     return families
 
 
-def overlay_of(desired: DesiredNetwork, device: int, wireguard: int = 0) -> Overlay:
-    """What the VXLAN device number `device` needs; `wireguard`: the device below it, where hosts encrypt."""
+def overlay_of(
+    desired: DesiredNetwork, device: int, wireguard: int = 0, path_mtus: Mapping[str, int] = _NO_PATH_MTUS
+) -> Overlay:
+    """What the VXLAN device number `device` needs; `wireguard`: the device below it, where hosts encrypt.
+
+    `path_mtus`: by node id, of hosts that no packet of the device's full size reaches."""
     overlay = Overlay(addresses={Address(GATEWAY_ADDRESS, SCOPE_LINK, device)})
     others = [host for host in desired.hosts if host.node_id != desired.local.node_id]
     for family in _families(desired.config.ipv6_prefix):
         _add_local(overlay, desired, family, device)
         source = family.address(desired.local.tunnel_address)
         for host in others:
-            _add_host(overlay, host, source, family, device)
+            _add_host(overlay, host, source, family, device, path_mtus.get(host.node_id, 0))
     overlay.forwardings = {Forwarding(device, host.tunnel_mac, remote_address(desired, host)) for host in others}
     overlay.routes |= routes_of(desired, wireguard)
     return overlay
@@ -96,10 +105,11 @@ def _add_local(overlay: Overlay, desired: DesiredNetwork, family: _Family, devic
     }
 
 
-def _add_host(overlay: Overlay, host: Host, source: str, family: _Family, device: int) -> None:
+def _add_host(overlay: Overlay, host: Host, source: str, family: _Family, device: int, path_mtu: int) -> None:
     tunnel, table = family.address(host.tunnel_address), RETURN_TABLE_FIRST + host.ordinal
-    overlay.routes.add(Route(TABLE_MAIN, family.block(host.block), ROUTE_UNICAST, tunnel, device, source))
-    overlay.routes.add(Route(table, family.everywhere, ROUTE_UNICAST, tunnel, device, ""))
+    mtu = max(path_mtu, IPV6_MTU_BYTES_MIN) if path_mtu and family.number == socket.AF_INET6 else path_mtu
+    overlay.routes.add(Route(TABLE_MAIN, family.block(host.block), ROUTE_UNICAST, tunnel, device, source, mtu))
+    overlay.routes.add(Route(table, family.everywhere, ROUTE_UNICAST, tunnel, device, "", mtu))
     overlay.neighbours.add(Neighbour(device, tunnel, host.tunnel_mac))
     mark = host_mark(host.ordinal)
     overlay.rules.add(Rule(PREFERENCE_RETURN, mark, MARK_MASK, LOOKUP, table, 0, family.number))

@@ -17,6 +17,7 @@ from net.netlink import (
     Request,
     attribute,
     attribute_map,
+    nest,
     u32,
 )
 from net.pyroute2_messages import rt_type, rtnl
@@ -34,6 +35,7 @@ _SCOPE_GLOBAL, _SCOPE_LINK = 0, 253
 _NEIGHBOUR_PERMANENT = 0x80
 _NEIGHBOUR_SELF = 0x02
 _ONLINK = 4
+_METRICS, _METRIC_MTU = 8, 2
 _FAMILY_BRIDGE = 7
 _NOWHERE = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}  # noqa: S104 - as a destination
 _ROUTE_HEADER = struct.Struct("=BBBBBBBBI")
@@ -49,6 +51,7 @@ class Route(NamedTuple):
     gateway: str
     device: int
     source: str
+    mtu_bytes: int = 0  # 0: the device's
 
     @property
     def key(self) -> tuple[int, str]:
@@ -114,6 +117,8 @@ def _route_body(item: Route) -> bytes:
         body += u32(4, item.device)
     if item.source:
         body += attribute(7, pack_address(item.source))
+    if item.mtu_bytes:
+        body += nest(_METRICS, u32(_METRIC_MTU, item.mtu_bytes))
     return body
 
 
@@ -149,7 +154,9 @@ def read_route(answer: Answer) -> Route | None:
     # IPv6 gives routes that lead nowhere the loopback as their device.
     device = struct.unpack("=I", found[4])[0] if 4 in found and kind == ROUTE_UNICAST else 0
     source = unpack_address(found[7]) if 7 in found else ""
-    return Route(table, f"{destination}/{length}", kind, gateway, device, source)
+    mtu = attribute_map(found.get(_METRICS, b"")).get(_METRIC_MTU)
+    mtu_bytes = struct.unpack("=I", mtu)[0] if mtu else 0
+    return Route(table, f"{destination}/{length}", kind, gateway, device, source, mtu_bytes)
 
 
 def new_neighbour(item: Neighbour) -> Request:
