@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from google.protobuf.message import DecodeError
@@ -23,7 +23,7 @@ from raft.errors import Ambiguous, DiskFull, MemberFault, NotLeader, Unavailable
 from raft.features import require
 from raft.journal import LOG_ID_BITS, Journal
 from raft.messages import Append, Message
-from raft.requests import Answer, Changes, Follow, Propose, ReadBarrier, Request
+from raft.requests import Answer, Asked, Changes, Follow, Propose, ProposeChain, ReadBarrier
 from raft.rules import ALL_RULES, Rules
 from raft.settings import Peer, RaftSettings
 from raft.snapshot import Snapshot
@@ -82,7 +82,7 @@ class Driver:
             settings, self.journal, self._stored.index, now, random, self._take_snapshot, self._install, rules
         )
         self._changes = Changes(self.consensus, self.journal)
-        self._requests: deque[Request] = deque()
+        self._requests: deque[Asked] = deque()
         self._waiting: dict[int, tuple[int, object]] = {}  # index -> (term, ticket)
         self._barriers: list[_Barrier] = []
         self._installed: Snapshot | None = None
@@ -92,7 +92,7 @@ class Driver:
 
     # ---- input --------------------------------------------------------------------------------
 
-    def request(self, request: Request) -> None:
+    def request(self, request: Asked) -> None:
         """Queues a request for the next turn; its answer comes with a turn."""
         self._requests.append(request)
 
@@ -186,7 +186,10 @@ class Driver:
             request = self._requests.popleft()
             if isinstance(request, Propose):
                 room -= 1
-                self._propose(turn, request, quorum)
+                self._propose(turn, (request.ticket,), request.command_after, quorum)
+            elif isinstance(request, ProposeChain):
+                room -= len(request.tickets)
+                self._propose(turn, request.tickets, request.command_after, quorum)
             elif isinstance(request, ReadBarrier):
                 barriers.append(request)
             elif isinstance(request, Follow):
@@ -198,7 +201,10 @@ class Driver:
         if barriers:
             self._begin_barriers(turn, barriers, now)
 
-    def _propose(self, turn: Turn, request: Propose, quorum: bool) -> None:
+    def _propose(
+        self, turn: Turn, tickets: Sequence[object], command: Callable[[Sequence[int]], bytes], quorum: bool
+    ) -> None:
+        """Appends a command for each ticket, one behind the other; `command` is given the indexes of those before."""
         consensus = self.consensus
         refusal: NotLeader | Unavailable
         if not consensus.leads:
@@ -210,10 +216,12 @@ class Driver:
         elif len(self._waiting) >= self._settings.proposals_waiting_max:
             refusal = Unavailable(f"{len(self._waiting)} changes wait to be committed: try again in a moment")
         else:
-            index = consensus.append(request.command)
-            self._waiting[index] = (consensus.algorithm.term(), request.ticket)
+            indexes: list[int] = []
+            for ticket in tickets:
+                indexes.append(consensus.append(command(indexes)))
+                self._waiting[indexes[-1]] = (consensus.algorithm.term(), ticket)
             return
-        turn.answers.append((request.ticket, refusal))
+        turn.answers.extend((ticket, refusal) for ticket in tickets)
 
     def _begin_barriers(self, turn: Turn, barriers: list[ReadBarrier], now: float) -> None:
         algorithm = self.consensus.algorithm

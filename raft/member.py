@@ -26,9 +26,11 @@ from raft.requests import (
     CATCH_UP_MS_MAX,
     HAND_OVER_MS_MAX,
     AddVoter,
+    Asked,
     Follow,
     HandOver,
     Propose,
+    ProposeChain,
     ReadBarrier,
     RemoveVoter,
     Request,
@@ -45,6 +47,7 @@ __all__ = [
     "NotLeader",
     "NotServed",
     "Peer",
+    "Proposal",
     "RaftSettings",
     "RaftStatus",
     "Refused",
@@ -133,6 +136,18 @@ class Member:
         assert isinstance(outcome, TransactionResult)
         return outcome
 
+    def propose_chain(self, transactions: Sequence[Transaction], timeout_s: float = 10.0) -> list[Proposal]:
+        """Like `propose` for several, of which each depends on those before it (raft/transaction.py); at once.
+
+        Each has its own outcome. `close` every one of them. Unavailable where consensus does not run.
+        """
+        if not transactions:
+            return []
+        late = Ambiguous(f"not committed within {timeout_s:g} s: retry with the same request id")
+        tickets = self._tickets(len(transactions), timeout_s, late)
+        self._send(ProposeChain(tickets, tuple(transactions)))
+        return [Proposal(ticket, self._waiting) for ticket in tickets]
+
     async def read_barrier(self, timeout_s: float = 10.0) -> None:
         """Returns when `store` holds all that was committed before the call; only on the leader.
 
@@ -220,18 +235,9 @@ class Member:
     async def _ask(
         self, make: Callable[[Ticket], Request], timeout_s: float, late: NotServed
     ) -> TransactionResult | None:
-        worker = self._worker
-        if worker is None or worker.seen.role == "stopped":
-            error = worker.seen.error if worker is not None else ""
-            raise Unavailable(f"consensus does not run on this host{': ' + error if error else ''}")
-        if len(self._waiting) >= 2 * self.settings.proposals_waiting_max:
-            raise Unavailable(f"{len(self._waiting)} requests wait already: try again in a moment")
-        ticket = Ticket(trio.current_time() + timeout_s, late)
-        self._waiting.add(ticket)
-        self._asked.unpark_all()
+        (ticket,) = self._tickets(1, timeout_s, late)
         try:
-            worker.requests.append(make(ticket))
-            worker.wake()
+            self._send(make(ticket))
             if timeout_s >= TIMEOUT_SECONDS_COARSE:
                 await ticket.answered.wait()
             elif timeout_s > 0:  # else it is asked for, and nobody waits
@@ -241,9 +247,25 @@ class Member:
             self._waiting.discard(ticket)
         if not ticket.answered.is_set():
             raise late
-        if isinstance(ticket.outcome, NotServed):
-            raise ticket.outcome
-        return ticket.outcome
+        return _served(ticket)
+
+    def _tickets(self, count: int, timeout_s: float, late: NotServed) -> tuple[Ticket, ...]:
+        worker = self._worker
+        if worker is None or worker.seen.role == "stopped":
+            error = worker.seen.error if worker is not None else ""
+            raise Unavailable(f"consensus does not run on this host{': ' + error if error else ''}")
+        if len(self._waiting) >= 2 * self.settings.proposals_waiting_max:
+            raise Unavailable(f"{len(self._waiting)} requests wait already: try again in a moment")
+        deadline = trio.current_time() + timeout_s
+        tickets = tuple(Ticket(deadline, late) for _ in range(count))
+        self._waiting.update(tickets)
+        self._asked.unpark_all()
+        return tickets
+
+    def _send(self, request: Asked) -> None:
+        assert self._worker is not None  # `_tickets` has seen it in this same step
+        self._worker.requests.append(request)
+        self._worker.wake()
 
     async def _end_late(self) -> None:
         """Ends long waits that are over, all together: a timer for each request would cost as much as all else here."""
@@ -265,6 +287,30 @@ class Member:
                     ticket.outcome = Ambiguous(f"consensus stopped on this host: {worker.seen.error}")
                     ticket.answered.set()
         self._told.unpark_all()
+
+
+class Proposal:
+    """A transaction on its way (`Member.propose_chain`)."""
+
+    def __init__(self, ticket: Ticket, waiting: set[Ticket]) -> None:
+        self._ticket, self._waiting = ticket, waiting
+
+    async def result(self) -> TransactionResult:
+        """As `Member.propose`: the result, or NotLeader, Unavailable, Ambiguous."""
+        await self._ticket.answered.wait()
+        outcome = _served(self._ticket)
+        assert isinstance(outcome, TransactionResult)
+        return outcome
+
+    def close(self) -> None:
+        """Nobody waits for it any more; safe to repeat."""
+        self._waiting.discard(self._ticket)
+
+
+def _served(ticket: Ticket) -> TransactionResult | None:
+    if isinstance(ticket.outcome, NotServed):
+        raise ticket.outcome
+    return ticket.outcome
 
 
 class _RoleChanges:

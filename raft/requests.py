@@ -5,14 +5,16 @@ A request carries a ticket, any object of the asker's; the answer goes to the ti
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from proto.store_pb2 import TransactionResult
+from proto.store_pb2 import Transaction, TransactionResult
 from raft.consensus import Consensus
-from raft.entry import membership_command
+from raft.entry import membership_command, transaction_command
 from raft.errors import Ambiguous, NotLeader, NotServed, Refused
 from raft.journal import Journal
 from raft.settings import Peer
+from raft.transaction import resolved
 
 CATCH_UP_ENTRIES = 64  # a learner this close to the end of the log gets its vote
 CATCH_UP_MS_MAX = 30_000
@@ -30,6 +32,24 @@ class Propose:
 
     ticket: object
     command: bytes
+
+    def command_after(self, _indexes: Sequence[int]) -> bytes:
+        return self.command
+
+
+@dataclass(frozen=True)
+class ProposeChain:
+    """Append transactions of which each depends on those before it (raft/transaction.py); a ticket for each.
+
+    What a transaction expects of those before it is only known when they have their places in the log.
+    """
+
+    tickets: tuple[object, ...]
+    transactions: tuple[Transaction, ...]
+
+    def command_after(self, indexes: Sequence[int]) -> bytes:
+        """The next command, where those before it have got these places in the log."""
+        return transaction_command(resolved(self.transactions[len(indexes)], indexes))
 
 
 @dataclass(frozen=True)
@@ -77,6 +97,7 @@ class Follow:
 
 
 Request = Propose | ReadBarrier | AddVoter | RemoveVoter | HandOver | Follow
+Asked = Request | ProposeChain
 Change = AddVoter | RemoveVoter | HandOver
 
 

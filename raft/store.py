@@ -7,8 +7,9 @@ messages that nobody alters once they are in, so threads and watchers share them
 
 from __future__ import annotations
 
+import contextlib
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar, cast
 
 import trio
@@ -117,6 +118,31 @@ class Store:
         if changes:
             self._publish(ChangeBatch(revision, changes))
         return result, changes
+
+    @contextlib.contextmanager
+    def rehearsal(self) -> Iterator[Callable[[store_pb2.Transaction, int], bool]]:
+        """Within it the function given carries out transactions in the tables alone, under a version of the caller's
+        choice, and says whether they would be; at the end all is as before. Nobody is told, so nobody else may run:
+        there must be no checkpoint inside.
+        """
+        done: list[Change] = []
+
+        def rehearse(transaction: store_pb2.Transaction, version: int) -> bool:
+            try:
+                planned = self._plan(transaction, version)
+            except _Refusal:
+                return False
+            done.extend(
+                Change(table, identifier, self._tables[table].replace(identifier, after), after)
+                for (table, identifier), after in planned.items()
+            )
+            return True
+
+        try:
+            yield rehearse
+        finally:
+            for change in reversed(done):
+                self._tables[change.table].replace(change.id, change.before)
 
     def absorb(self, changes: Sequence[Change], revision: int) -> None:
         """Takes over what another member or thread applied already; tells the watchers."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from google.protobuf.message import Message
 
 from proto import objects_pb2 as objects
@@ -11,6 +13,7 @@ from raft.schema import kind_of_message, meta_of
 
 ANY_VERSION = 2**64 - 1
 TRANSACTION_FORMAT = 1
+_CHAINED_VERSION = 2**63  # no log comes near it, so where it is left in place nothing matches
 
 
 class TransactionBuilder:
@@ -85,6 +88,40 @@ class TransactionBuilder:
         if known is not None and not known.check_only:
             raise ValueError(f"one transaction writes {operation.table}/{operation.id} twice")
         self._operations[key] = operation
+
+
+def chained_version(position: int) -> int:
+    """Stands for the version that the transaction at `position` of a chain will give to what it writes."""
+    return _CHAINED_VERSION + position
+
+
+def chained(transaction: store_pb2.Transaction, before: store_pb2.Transaction, position: int) -> bool:
+    """Makes `transaction` depend on `before`, which is at `position` of their chain: it comes to nothing without it.
+
+    False where that cannot be said, because `before` writes nothing that stays.
+    """
+    written = next((one for one in before.operations if one.object and not one.check_only), None)
+    if written is None:
+        return False
+    demand = store_pb2.Operation(
+        table=written.table, id=written.id, expected_version=chained_version(position), check_only=True
+    )
+    operations = [demand, *transaction.operations]
+    del transaction.operations[:]
+    transaction.operations.extend(operations)
+    return True
+
+
+def resolved(transaction: store_pb2.Transaction, indexes: Sequence[int]) -> store_pb2.Transaction:
+    """With the versions that the log gives: `indexes` are those of the entries of its chain before it."""
+    if not any(_CHAINED_VERSION <= one.expected_version < ANY_VERSION for one in transaction.operations):
+        return transaction
+    copy = store_pb2.Transaction()
+    copy.CopyFrom(transaction)
+    for operation in copy.operations:
+        if _CHAINED_VERSION <= operation.expected_version < ANY_VERSION:
+            operation.expected_version = indexes[operation.expected_version - _CHAINED_VERSION]
+    return copy
 
 
 def _version_of(stored: Message) -> int:

@@ -23,7 +23,7 @@ from raft.driver import NEVER, Driver, Turn
 from raft.errors import DiskFull, MemberFault
 from raft.handover import Handover
 from raft.link import TlsSource
-from raft.requests import Request
+from raft.requests import Asked
 from raft.settings import Peer, RaftSettings
 from raft.status import Role
 from raft.store import Store
@@ -91,7 +91,7 @@ class Worker:
     ) -> None:
         """`started` is called in the raft thread when the state is loaded, or cannot be."""
         self.seen = Seen()
-        self.requests: deque[Request] = deque()  # the main thread appends, then calls `wake`
+        self.requests: deque[Asked] = deque()  # the main thread appends, then calls `wake`
         self._called = False  # the bell was rung for requests, and no turn has looked since
         self._settings, self._peers, self._tls = settings, {peer.node_id: peer for peer in peers}, tls
         self._handover = handover

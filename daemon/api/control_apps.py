@@ -75,7 +75,7 @@ class ControlApps:
             ),
             caller.actor,
         )
-        return control.ScaleServiceReply(service=service)
+        return control.ScaleServiceReply(service=self._context.store.get(objects.Service, service.meta.id) or service)
 
     async def remove_service(self, request: control.RemoveServiceRequest, caller: Caller) -> control.RemoveServiceReply:
         await self._context.leading().writer.commit(

@@ -48,7 +48,8 @@ class ControlImages:
             caller.actor,
         )
         self._loaded()
-        return control.LoadImageReply(images=stored)
+        known = self._context.store.table(objects.Image)
+        return control.LoadImageReply(images=[known.get(image.meta.id) or image for image in stored])
 
     async def _receive_archive(self, receive: Receive, file: tempfile._TemporaryFileWrapper[bytes]) -> str:
         name, size_bytes = "", 0

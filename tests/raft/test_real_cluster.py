@@ -30,7 +30,7 @@ from raft.member import (
     Refused,
     Unavailable,
 )
-from raft.transaction import TransactionBuilder
+from raft.transaction import TransactionBuilder, chained, chained_version
 from tests.raft.certificates import Authority
 
 LOOPBACK = "127.0.0.1"
@@ -367,5 +367,41 @@ def test_an_ambiguous_write_is_settled_by_its_request_id(tmp_path: Path) -> None
                 await leader.propose(transaction, timeout_s=0)
             assert (await leader.propose(transaction)).code == TransactionResult.OK
             nursery.cancel_scope.cancel()
+
+    trio.run(main)
+
+
+def test_a_chain_commits_in_order_and_ends_where_one_of_it_fails(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with cluster_of_three(tmp_path) as cluster:
+            leader = await cluster.leader()
+
+            def named(name: str) -> objects.Tenant:
+                return objects.Tenant(meta=objects.Meta(id="t", name=name))
+
+            first = TransactionBuilder().create(named("1")).build("r1", "test", 1)
+            upon = named("2")
+            upon.meta.version = chained_version(0)
+            second = TransactionBuilder().update(upon).build("r2", "test", 1)
+            assert chained(second, first, 0)
+            proposals = leader.propose_chain([first, second])
+            results = [await proposal.result() for proposal in proposals]
+            assert [result.code for result in results] == [TransactionResult.OK] * 2
+            assert results[0].revision + 1 == results[1].revision
+            stored = leader.store.get(objects.Tenant, "t")
+            assert stored is not None and stored.meta.name == "2" and stored.meta.version == results[1].revision
+            third = TransactionBuilder().create(named("3")).build("r3", "test", 1)  # it exists
+            other = objects.Tenant(meta=objects.Meta(id="u", name="u"))
+            fourth = TransactionBuilder().create(other).build("r4", "test", 1)
+            assert chained(fourth, third, 0)
+            results = [await proposal.result() for proposal in leader.propose_chain([third, fourth])]
+            assert [result.code for result in results] == [TransactionResult.CONFLICT] * 2
+            assert leader.store.get(objects.Tenant, "u") is None
+            for proposal in proposals:
+                proposal.close()
+            follower = next(host.member for host in cluster.hosts.values() if host.member is not leader)
+            refused = follower.propose_chain([first, second])
+            with pytest.raises(NotLeader):
+                await refused[1].result()
 
     trio.run(main)

@@ -10,7 +10,7 @@ from proto import objects_pb2 as objects
 from proto.store_pb2 import Operation, Transaction, TransactionResult
 from raft import store as stores
 from raft.store import ANY_VERSION, Change, Store
-from raft.transaction import TransactionBuilder
+from raft.transaction import TransactionBuilder, chained, chained_version, resolved
 
 
 def service(identifier: str, name: str = "", app: str = "shop") -> objects.Service:
@@ -180,3 +180,44 @@ def test_a_restored_store_equals_its_source() -> None:
     other.restore(store.objects(), store.requests(), store.revision)
     assert list(other.objects()) == list(store.objects())
     assert commit(other, TransactionBuilder().create(service("s9")), "r1").revision == 1
+
+
+def test_a_rehearsal_leaves_nothing_behind() -> None:
+    store = Store()
+    first = objects.Tenant(meta=objects.Meta(id="a", name="first"))
+    store.apply(TransactionBuilder().create(first).build("r", "test", 1), 5)
+    before = sorted(one.SerializeToString(deterministic=True) for _, one in store.objects())
+    with store.rehearsal() as rehearse:
+        stored = store.get(objects.Tenant, "a")
+        assert stored is not None
+        passed_on = objects.Tenant(meta=objects.Meta(id="b", name="first"))
+        renamed = objects.Tenant()
+        renamed.CopyFrom(stored)
+        renamed.meta.name = "second"
+        builder = TransactionBuilder().update(renamed).create(passed_on)
+        assert rehearse(builder.build("", "test", 1), chained_version(0))
+        found = store.table(objects.Tenant).unique("name", "first")
+        assert found is not None and found.meta.id == "b" and found.meta.version == chained_version(0)
+        assert not rehearse(TransactionBuilder().update(renamed).build("", "test", 1), chained_version(1))
+    assert sorted(one.SerializeToString(deterministic=True) for _, one in store.objects()) == before
+    found = store.table(objects.Tenant).unique("name", "first")
+    assert found is not None and found.meta.id == "a" and store.revision == 5
+    assert store.table(objects.Tenant).unique("name", "second") is None
+
+
+def test_what_depends_on_a_transaction_that_came_to_nothing_comes_to_nothing() -> None:
+    store = Store()
+    first = TransactionBuilder().create(objects.Tenant(meta=objects.Meta(id="a", name="a"))).build("1", "test", 1)
+    second = TransactionBuilder().create(objects.Tenant(meta=objects.Meta(id="b", name="b"))).build("2", "test", 1)
+    assert chained(second, first, 0)
+    assert not chained(second, TransactionBuilder().delete(_at_version("a", 3)).build("3", "test", 1), 0)
+    assert store.apply(resolved(second, [7]), 8)[0].code == TransactionResult.CONFLICT
+    second.request_id = "4"
+    assert store.apply(second, 9)[0].code == TransactionResult.CONFLICT  # a version that nothing ever has
+    second.request_id = "5"
+    assert store.apply(first, 10)[0].code == TransactionResult.OK
+    assert store.apply(resolved(second, [10]), 11)[0].code == TransactionResult.OK
+
+
+def _at_version(identifier: str, version: int) -> objects.Tenant:
+    return objects.Tenant(meta=objects.Meta(id=identifier, name=identifier, version=version))
