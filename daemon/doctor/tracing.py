@@ -63,7 +63,8 @@ class Tracing:
             for node, question in self._questions_there(store, source, target):
                 nursery.start_soon(self._look_there, node, question, there)
         nodes = {node.meta.id: node for node in store.table(objects.Node)}
-        return trace(Evidence(source, target, policy, seen[-1], there, nodes))
+        port = next((cluster.network.vxlan_port for cluster in store.table(objects.Cluster)), 0)
+        return trace(Evidence(source, target, policy, seen[-1], there, nodes, port))
 
     async def _look_here(self, source: Source, target: Target, seen: list[doctor.PathObservation | str]) -> None:
         seen.append(await self._observe(source.node, self._question(source, target)))
