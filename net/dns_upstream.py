@@ -132,11 +132,11 @@ class Upstream:
         if self._nursery is None:
             return None
         question = self._questions[key] = _Question()
+        self._asked_by[asker] += 1
         self._nursery.start_soon(self._find, key, question, asker)
         return question
 
     async def _find(self, key: Key, question: _Question, asker: str) -> None:
-        self._asked_by[asker] += 1
         try:
             response = await self._ask_servers(key)
             if response is not None and _is_useful(response):
