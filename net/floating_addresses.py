@@ -11,7 +11,6 @@ import logging
 import socket
 import struct
 from collections.abc import Mapping
-from pathlib import Path
 
 from net.address_messages import list_addresses
 from net.errors import KernelRefused, NetworkError
@@ -26,7 +25,6 @@ _HEADER = struct.Struct("=BBBBI")
 _CACHE_INFO = struct.Struct("=IIII")  # preferred and valid seconds, and two times that the kernel fills in
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_CACHEINFO = 1, 2, 6
 _IFA_F_NODAD = 0x02
-_NAMES = Path("/sys/class/net")
 
 
 class FloatingAddresses:
@@ -78,13 +76,13 @@ class FloatingAddresses:
         if device is None:
             return
         try:
-            name = socket.if_indextoname(device)
-            mac = bytes.fromhex((_NAMES / name / "address").read_text().strip().replace(":", ""))
             with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as link:
-                link.bind((name, 0))
+                link.bind((socket.if_indextoname(device), 0))
+                # Not from /sys, which may be of another network namespace than this process.
+                mac: bytes = link.getsockname()[4]
                 for frame in announcements(address, mac):
                     link.send(frame)
-        except (OSError, ValueError) as error:
+        except OSError as error:
             raise NetworkError(f"announce {address} to the neighbours: {error}") from error
 
     def _release(self, netlink: Netlink, address: str, problems: list[str]) -> None:
