@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -114,6 +115,13 @@ def several(words: Sequence[str]) -> str:
     """The first few of a list, and how many more there are."""
     more = len(words) - WORDS_MAX
     return "; ".join(words[:WORDS_MAX]) + (f"; and {more} more" if more > 0 else "")
+
+
+def drift_in_words(words: Sequence[str]) -> list[str]:
+    """Each difference once, with how often: devices first, for what leads through them goes with them."""
+    counts = Counter(words)
+    ranked = sorted(counts, key=lambda each: ("device" not in each.split(" ")[:2], -counts[each]))
+    return [f"{each} ({counts[each]} times)" if counts[each] > 1 else each for each in ranked]
 
 
 def _runtime(facts: HostFacts) -> list[Finding]:
@@ -255,12 +263,12 @@ def _network(facts: HostFacts) -> list[Finding]:
             error("network", facts.network_error, "what it names must be mended; fairwayd tries again by itself")
         )
     if facts.drift:
-        ago, words = facts.drift[-1]
         found.append(
             warning(
                 "data plane",
                 f"{len(facts.drift)} differences between kernel and desired network were repaired within the last "
-                f"{RECENT_DRIFT_S / 60:.0f} minutes; the newest {ago:.0f} s ago: {words}",
+                f"{RECENT_DRIFT_S / 60:.0f} minutes, the newest {facts.drift[-1][0]:.0f} s ago: "
+                f"{several(drift_in_words([words for _, words in facts.drift]))}",
                 "find who changes it (a firewall's reload, a network manager, a script that flushes rules)",
             )
         )

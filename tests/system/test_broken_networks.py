@@ -67,9 +67,7 @@ class World:
 
     def said(self, case: Case) -> str:
         """What the command of a case says, in one line."""
-        command = [
-            word.format(app=self.app, a=self.a, b=self.b, back=self.task("back")["address"]) for word in case.command
-        ]
+        command = [word.format(app=self.app, a=self.a, b=self.b) for word in case.command]
         if command[0] == "net":
             reply = self.cluster.json(*command, host=self.a, codes=(EXIT_OK, EXIT_FOUND_BROKEN))
             notes = " ".join(hop["message"] for hop in reply["hops"] if hop["outcome"] == "note")
