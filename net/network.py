@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -22,11 +23,14 @@ from net.dns_upstream import Upstream
 from net.errors import NetworkError
 from net.kernel import Kernel
 from net.model import Counters, DesiredNetwork
+from net.nftables import table_name
 from net.outside_changes import OutsideChanges
+from net.path_mtu import PathMtu
 from net.path_observer import PathObserver, payload_bytes
 from net.probe_socket import ProbeSocket
 from net.ruleset import RulesetChange
 from net.slow_checks import SlowChecks
+from net.table_changes import TableChanges
 from net.task_interfaces import Surroundings, TaskInterfaces
 from net.task_networks import TaskNetworks
 from proto.doctor_pb2 import ObservePathRequest, PathObservation
@@ -71,6 +75,7 @@ class Network:
         self._names = Answers()
         self._upstream = Upstream(self.counters, upstream_servers)
         self.probes = ProbeSocket(self._addresses_of_hosts)
+        self.path_mtu = PathMtu(self._probe_for, self._sizes, self._apply_path_mtus)
         self._observer = PathObserver(interface_prefix, run_folder, self.counters, self.probe, self._differences)
         self._slow_checks = SlowChecks(lambda: self._index.desired, self._note, lambda: self._serve_anew.set())
         self._serve_anew = trio.Event()
@@ -101,6 +106,7 @@ class Network:
             nursery.start_soon(self._check_forever)
             nursery.start_soon(self._listen)
             nursery.start_soon(self.probes.run)
+            nursery.start_soon(self.path_mtu.run)
             task_status.started()
 
     async def apply(self, desired: DesiredNetwork) -> None:
@@ -209,10 +215,11 @@ class Network:
         """What was applied last."""
         return self._index.desired
 
-    @property
-    def mtu_bytes(self) -> int:
-        """Of the overlay and of tasks' interfaces; 0 before the first `apply`."""
-        return self._kernel.overlay.mtu_bytes if self._kernel is not None else 0
+    def mtu_bytes_to(self, node_id: str) -> int:
+        """What a packet of the overlay to a host may have at most; 0 before the first `apply`."""
+        if self._kernel is None:
+            return 0
+        return self._kernel.overlay.path_mtus.get(node_id) or self._kernel.overlay.mtu_bytes
 
     async def names_answer(self) -> bool:
         """Whether this host's name server answers this host's own question now."""
@@ -299,8 +306,13 @@ class Network:
 
     async def _listen(self) -> None:
         """Has the check look at once when someone else changes what is ours; without it, it looks later."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._listen_to, lambda: OutsideChanges(self._prefix))
+            nursery.start_soon(self._listen_to, lambda: TableChanges(table_name(self._prefix)))
+
+    async def _listen_to(self, make: Callable[[], OutsideChanges | TableChanges]) -> None:
         try:
-            with closing(OutsideChanges(self._prefix)) as changes:
+            with closing(make()) as changes:
                 await changes.listen(lambda: self._changed_outside.set())
         except NetworkError as error:
             log.warning("%s; changes by others are found within %.0f s", error, CHECK_EVERY_SECONDS)

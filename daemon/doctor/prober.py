@@ -82,7 +82,7 @@ class Prober:
 
     def _words(self, host: Host, path: str) -> str:
         address = host.address if path == UNDERLAY else host.tunnel_address
-        return _PROBLEMS[path].format(name=host.name, address=address, size=self._network.mtu_bytes)
+        return _PROBLEMS[path].format(name=host.name, address=address, size=self._network.mtu_bytes_to(host.node_id))
 
     async def _round(self, desired: DesiredNetwork, period: int) -> None:
         others = ring(desired.local, desired.hosts)
@@ -101,8 +101,9 @@ class Prober:
     async def _probe(self, host: Host) -> None:
         if not await self._path(host, UNDERLAY, host.address, SMALL_PACKET_BYTES):
             return
-        if await self._path(host, OVERLAY, host.tunnel_address, SMALL_PACKET_BYTES) and self._network.mtu_bytes:
-            await self._path(host, LARGE, host.tunnel_address, self._network.mtu_bytes)
+        large_bytes = self._network.mtu_bytes_to(host.node_id)
+        if await self._path(host, OVERLAY, host.tunnel_address, SMALL_PACKET_BYTES) and large_bytes:
+            await self._path(host, LARGE, host.tunnel_address, large_bytes)
 
     async def _path(self, host: Host, path: str, address: str, packet_bytes: int) -> bool:
         seconds: float | None = None
