@@ -23,6 +23,7 @@ import trio
 from daemon.errors import Kind, Refused
 from proto.store_pb2 import Transaction, TransactionResult
 from raft.errors import Ambiguous, NotLeader, NotServed, Unavailable
+from raft.features import too_early
 from raft.member import Member, Proposal
 from raft.store import Store
 from raft.transaction import TransactionBuilder, chained, chained_version
@@ -160,7 +161,13 @@ class Writer:
         change.refusal = None
         try:
             builder, change.value = change.plan(self.store, self._now_unix_ms(), self._new_id)
-            return builder.build(change.request_id, change.actor, self._now_unix_ms()) if len(builder) else None
+            if not len(builder):
+                return None
+            transaction = builder.build(change.request_id, change.actor, self._now_unix_ms())
+            early = too_early(self.store, transaction)
+            if early:  # before it is chained to others: older builds would stop at it
+                raise Refused(early, Kind.NOT_POSSIBLE)
+            return transaction
         except Exception as error:
             change.refusal = error
             return None

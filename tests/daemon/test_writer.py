@@ -14,6 +14,7 @@ from daemon.leader.writer import NO_LEADER, UNKNOWN, Writer
 from proto import objects_pb2 as objects
 from proto.store_pb2 import Transaction, TransactionResult
 from raft.errors import Ambiguous, NotLeader, NotServed, Unavailable
+from raft.features import FEATURE_LEVEL
 from raft.member import Member
 from raft.store import Store
 from raft.transaction import TransactionBuilder, resolved
@@ -204,3 +205,16 @@ def test_answers_that_are_lost_are_found_by_their_request_ids() -> None:
     assert sorted(got, key=len) == ["x" * count for count in range(1, 6)]
     stored = log.store.get(objects.Tenant, "count")
     assert stored is not None and stored.meta.name == "xxxxx"
+
+
+def test_a_change_that_older_hosts_would_not_understand_is_not_proposed() -> None:
+    log = Log()
+
+    def later(store: Store, now_unix_ms: int, new_id: Callable[[], str]) -> tuple[TransactionBuilder, str]:
+        builder, value = tenant("later", "later")(store, now_unix_ms, new_id)
+        return builder.needs(FEATURE_LEVEL + 1), value
+
+    got = together(log, tenant("first", "first"), later, tenant("c", "c"))
+    assert (got[0], got[2]) == ("first", "c")
+    assert f"needs feature level {FEATURE_LEVEL + 1}, the cluster is at {FEATURE_LEVEL}" in got[1]
+    assert log.store.get(objects.Tenant, "later") is None
