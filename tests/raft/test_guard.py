@@ -15,6 +15,7 @@ from raft.messages import (
     AppendReply,
     Message,
     SnapshotChunk,
+    SnapshotReply,
     StaleTerm,
     TakeOver,
     Vote,
@@ -226,3 +227,30 @@ def test_a_newer_term_from_a_member_ends_a_leadership() -> None:
     assert examine(LEADER, "b", StaleTerm(7)).newer_term == 7
     assert examine(LEADER, "b", StaleTerm(3)).newer_term == 0
     assert examine(LEADER, "z", StaleTerm(7)).newer_term == 0
+
+
+@pytest.mark.parametrize("reply", [AppendReply(3, 6, True, False, 1, 8), SnapshotReply(3, 5, 100, 1, 8)])
+def test_what_a_log_that_began_anew_acknowledges_is_not_that_of_the_voter(reply: AppendReply | SnapshotReply) -> None:
+    leader = replace(LEADER, log_ids={"a": 5, "b": 7, "c": 0})
+    verdict = examine(leader, "b", reply)
+    assert verdict.lost_log
+    assert not verdict.reply_accepted
+    assert verdict.deliver is None
+    assert examine(leader, "b", replace(reply, log_id=7)).reply_accepted
+    assert examine(leader, "c", reply).reply_accepted  # nothing is known of the log that c has
+
+
+@pytest.mark.parametrize("rehearsal", [False, True])
+def test_a_member_gives_no_vote_of_a_log_that_it_lost(rehearsal: bool) -> None:
+    member = replace(ALONE, log_id=8)
+    request = VoteRequest(4, 5, 3, rehearsal, log_id=8)
+    granted = examine(member, "c", request)
+    assert granted.deliver or granted.replies
+    refused = examine(member, "c", replace(request, log_id=7))
+    assert (refused.deliver, refused.replies) == (None, ())
+
+
+def test_a_log_that_began_anew_does_not_take_over() -> None:
+    member = replace(VIEW, log_id=8, log_ids={"a": 7, "b": 1, "c": 2})
+    assert examine(member, "b", TakeOver(3)).deliver is None
+    assert examine(replace(member, log_id=7), "b", TakeOver(3)).deliver is not None
