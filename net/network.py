@@ -221,6 +221,26 @@ class Network:
             return 0
         return self._kernel.overlay.path_mtus.get(node_id) or self._kernel.overlay.mtu_bytes
 
+    async def _probe_for(self, address: str, packet_bytes: int, seconds: float) -> float | None:
+        return await self.probes.probe(address, payload_bytes(address, packet_bytes), True, seconds)
+
+    def _sizes(self) -> tuple[DesiredNetwork, int, int] | None:
+        desired, overlay = self._index.desired, self._kernel.overlay if self._kernel is not None else None
+        if desired is None or overlay is None or not overlay.mtu_bytes:
+            return None
+        return desired, overlay.mtu_bytes, overlay.underlay_bytes
+
+    async def _apply_path_mtus(self, path_mtus: Mapping[str, int]) -> None:
+        async with self._kernel_lock:
+            kernel, desired = self._open_kernel(), self._index.desired
+            kernel.overlay.path_mtus = dict(path_mtus)
+            if desired is None:
+                return
+            try:
+                await trio.to_thread.run_sync(partial(kernel.overlay.apply, desired, compare=False))
+            except NetworkError as error:
+                log.warning("set the MTU of paths to hosts: %s; the next check tries again", error)
+
     async def names_answer(self) -> bool:
         """Whether this host's name server answers this host's own question now."""
         desired = self._index.desired

@@ -12,7 +12,7 @@ import trio
 
 from net.model import DesiredNetwork, Host
 from net.path_mtu_plan import (
-    ATTEMPTS,
+    COPIES,
     PROBE_SECONDS_MAX,
     ROUND_SECONDS,
     SEARCH_AGAIN_SECONDS,
@@ -22,6 +22,7 @@ from net.path_mtu_plan import (
     narrowed,
     route_mtu_bytes,
     sample,
+    search_probe_seconds,
     sections,
 )
 from net.probe_plan import ring
@@ -71,40 +72,53 @@ class PathMtu:
 
     async def _look(self, host: Host, largest: int) -> None:
         before = self.reduced.get(host.node_id)
-        if await self._gets_through(host, largest, 1):
+        if await self._answers(host, largest, copies=1) is not None:
             self._note(host, None)
             return
         now = trio.current_time()
         if before is not None and before.packet_bytes < largest:
             rested = now - before.searched_at_seconds < SEARCH_AGAIN_SECONDS
-            if rested and await self._gets_through(host, before.packet_bytes, ATTEMPTS):
+            if rested and await self._answers(host, before.packet_bytes) is not None:
                 return
         least = least_bytes(host)
-        if not await self._gets_through(host, least, ATTEMPTS):
+        rtt_seconds = await self._answers(host, least)
+        if rtt_seconds is None:
             return  # nothing gets through: the path is down, which says nothing of its MTU
-        if await self._gets_through(host, largest, ATTEMPTS):
+        if await self._answers(host, largest) is not None:
             self._note(host, None)
             return
-        self._note(host, Reduced(await self._search(host, least, largest), now))
+        seconds = search_probe_seconds(rtt_seconds)
+        self._note(host, Reduced(await self._search(host, least, largest, seconds), now))
 
-    async def _search(self, host: Host, through: int, swallowed: int) -> int:
+    async def _search(self, host: Host, through: int, swallowed: int, seconds: float) -> int:
         while tried := sections(through, swallowed):
             answered: set[int] = set()
             async with trio.open_nursery() as nursery:
                 for size in tried:
-                    nursery.start_soon(self._try, host, size, answered)
+                    nursery.start_soon(self._try, host, size, seconds, answered)
             through, swallowed = narrowed(tried, answered, through, swallowed)
         return through
 
-    async def _try(self, host: Host, size: int, answered: set[int]) -> None:
-        if await self._gets_through(host, size, 2):
+    async def _try(self, host: Host, size: int, seconds: float, answered: set[int]) -> None:
+        if await self._answers(host, size, seconds) is not None:
             answered.add(size)
 
-    async def _gets_through(self, host: Host, packet_bytes: int, attempts: int) -> bool:
-        for _ in range(attempts):
-            if await self._probe(host.address, packet_bytes, PROBE_SECONDS_MAX) is not None:
-                return True
-        return False
+    async def _answers(
+        self, host: Host, packet_bytes: int, seconds: float = PROBE_SECONDS_MAX, copies: int = COPIES
+    ) -> float | None:
+        """Seconds until the first of several copies was answered: a lost packet is not a swallowed one."""
+        found: list[float] = []
+
+        async def one() -> None:
+            answer = await self._probe(host.address, packet_bytes, seconds)
+            if answer is not None:
+                found.append(answer)
+                nursery.cancel_scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(copies):
+                nursery.start_soon(one)
+        return found[0] if found else None
 
     def _note(self, host: Host, found: Reduced | None) -> None:
         before = self.reduced.get(host.node_id)

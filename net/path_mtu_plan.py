@@ -18,9 +18,10 @@ ROUND_SECONDS = 2.0
 HOSTS_A_ROUND_MAX = 8
 REDUCED_A_ROUND_MAX = 8
 SEARCH_AGAIN_SECONDS = 30.0
-ATTEMPTS = 3  # of a size before it counts as swallowed
+COPIES = 3  # of a size that are sent before it counts as swallowed
 SECTIONS = 8  # a search of three steps finds a size among 512
 PROBE_SECONDS_MAX = 0.5
+SEARCH_PROBE_SECONDS_MIN, SEARCH_PROBE_ROUND_TRIPS = 0.1, 10
 
 # What every path carries (RFC 791: 576 for a host to take; RFC 8200: 1280).
 PACKET_BYTES_MIN, PACKET_BYTES_IPV6_MIN = 576, 1280
@@ -54,6 +55,11 @@ def largest_bytes(desired: DesiredNetwork, overlay_mtu_bytes: int, underlay_mtu_
 
 def least_bytes(host: Host) -> int:
     return PACKET_BYTES_IPV6_MIN if ":" in host.address else PACKET_BYTES_MIN
+
+
+def search_probe_seconds(rtt_seconds: float) -> float:
+    """How long an answer is waited for within a search, after one took so long: a search has several steps."""
+    return min(PROBE_SECONDS_MAX, max(SEARCH_PROBE_SECONDS_MIN, SEARCH_PROBE_ROUND_TRIPS * rtt_seconds))
 
 
 def sections(through_bytes: int, swallowed_bytes: int) -> list[int]:
