@@ -16,7 +16,7 @@ from net.differences import FORWARDING, NFTABLES, of_kind
 from net.errors import KernelRefused
 from net.forwarding import Forwarding
 from net.model import DesiredNetwork
-from net.nftables import Nftables
+from net.nftables import Nftables, table_name
 from net.overlay import OverlayDevice
 from net.ruleset import RulesetChange, repair
 from net.ruleset_plan import RulesetPlan
@@ -34,7 +34,7 @@ class Kernel:
         tunnel = tunnel_interface(prefix)
         self.overlay = OverlayDevice(tunnel)
         self.wireguard = WireGuard(prefix, WireGuardKeys(state_file.parent / "identity/wireguard"), run_folder)
-        self._nftables = Nftables(f"fairway_{prefix}")
+        self._nftables = Nftables(table_name(prefix))
         self._connections = Connections()
         self._plan = RulesetPlan(tunnel, f"{prefix}t*", f"{prefix}w*")
         self._generation = -1  # of nftables after our last transaction; -1: compare with the kernel first

@@ -8,6 +8,11 @@ from net.netlink import PROTOCOL_NETFILTER, Netlink, Request
 from net.ruleset import Data, ObservedRuleset, RulesetChange
 
 
+def table_name(prefix: str) -> str:
+    """Of the one table of the daemon whose interfaces' names begin with `prefix`."""
+    return f"fairway_{prefix}"
+
+
 class Nftables:
     """One table of family `inet`; not safe for several threads at once."""
 

@@ -23,7 +23,14 @@ SETTLE_SECONDS = 0.1  # one change seldom comes alone
 _DATAGRAMS_MAX = 1024  # read in one go; the rest after the next wait
 _DATAGRAM_BYTES_MAX = 1 << 16
 _GROUPS = (
-    rtnl.RTMGRP_LINK | rtnl.RTMGRP_NEIGH | rtnl.RTMGRP_IPV4_IFADDR | rtnl.RTMGRP_IPV4_ROUTE | rtnl.RTMGRP_IPV4_RULE
+    rtnl.RTMGRP_LINK
+    | rtnl.RTMGRP_NEIGH
+    | rtnl.RTMGRP_IPV4_IFADDR
+    | rtnl.RTMGRP_IPV4_ROUTE
+    | rtnl.RTMGRP_IPV4_RULE
+    | rtnl.RTMGRP_IPV6_IFADDR
+    | rtnl.RTMGRP_IPV6_ROUTE
+    | rtnl.RTMGRP_IPV6_RULE
 )
 
 
