@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from daemon.orchestration.quantities import bytes_text, cpu_text, duration_text
@@ -36,6 +36,8 @@ def map_changes(
 ) -> list[str]:
     """`environment LOG: info -> debug`, `... added`, `... removed`; sorted by key. Values that look secret, by
     their key or as a URL with a password, are not shown."""
+    if not before and not after:
+        return []
     reasons = []
     for key in sorted(before.keys() | after.keys()):
         old, new = before.get(key), after.get(key)
@@ -116,13 +118,15 @@ def _scalar_changes(old: objects.ContainerSpec, new: objects.ContainerSpec) -> l
     reasons += _set_changes("capability added", old.cap_add, new.cap_add)
     reasons += _set_changes("capability dropped", old.cap_drop, new.cap_drop)
     reasons += map_changes("container label", old.labels, new.labels)
-    reasons += _set_changes("mount", map(_mount, old.mounts), map(_mount, new.mounts))
+    reasons += _set_changes("mount", old.mounts, new.mounts, _mount)
     if old.healthcheck != new.healthcheck or old.HasField("healthcheck") != new.HasField("healthcheck"):
         reasons.append("health check changed")
     return reasons
 
 
 def _resource_changes(old: objects.Resources, new: objects.Resources) -> list[str]:
+    if old == new:
+        return []
     reasons = []
     for name, words, text in (
         ("cpu_limit_millis", "CPU limit", cpu_text),
@@ -139,23 +143,25 @@ def _resource_changes(old: objects.Resources, new: objects.Resources) -> list[st
 
 def _other_changes(before: objects.ServiceSpec, after: objects.ServiceSpec) -> list[str]:
     reasons = _set_changes("constraint", before.constraints, after.constraints)
-    reasons += _set_changes("port", map(_port, before.ports), map(_port, after.ports))
+    reasons += _set_changes("port", before.ports, after.ports, _port)
     reasons += _set_changes("network", before.networks, after.networks)
-    reasons += _set_changes("dependency", map(_dependency, before.depends_on), map(_dependency, after.depends_on))
+    reasons += _set_changes("dependency", before.depends_on, after.depends_on, _dependency)
     if before.restart != after.restart:
         reasons.append("restart policy changed")
     old, new = before.container, after.container
     reasons += _set_changes("DNS server", old.dns_servers, new.dns_servers)
     reasons += _set_changes("search domain", old.dns_search, new.dns_search)
     reasons += _set_changes("DNS option", old.dns_options, new.dns_options)
-    reasons += _set_changes("extra host", map(_extra_host, old.extra_hosts), map(_extra_host, new.extra_hosts))
+    reasons += _set_changes("extra host", old.extra_hosts, new.extra_hosts, _extra_host)
     if before.network_aliases != after.network_aliases:
         reasons.append("network aliases changed")
     return reasons
 
 
-def _set_changes(what: str, before: Any, after: Any) -> list[str]:
-    old, new = set(before), set(after)
+def _set_changes(what: str, before: Any, after: Any, words: Callable[[Any], str] = str) -> list[str]:
+    if before == after:  # nearly always, and a deploy asks it a dozen times for every service
+        return []
+    old, new = {words(one) for one in before}, {words(one) for one in after}
     return [f"{what} {value} removed" for value in sorted(old - new)] + [
         f"{what} {value} added" for value in sorted(new - old)
     ]
