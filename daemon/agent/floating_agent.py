@@ -32,6 +32,7 @@ class FloatingAgent:
         self._kernel = FloatingAddresses()
         self._acknowledged_s: float | None = None  # when the last report was sent that was acknowledged
         self._held_since_s: float | None = None
+        self._given: list[str] = []  # by the cluster, at the last look
         self._wake = trio.Event()
         self._problems: list[str] = []
 
@@ -42,7 +43,7 @@ class FloatingAgent:
     def acknowledged(self, sent_s: float) -> None:
         """The leader heard the report that was sent at that time (trio's clock)."""
         self._acknowledged_s = sent_s
-        if self._kernel.held:
+        if self._given or self._kernel.held:
             self._wake.set()
 
     async def run(self) -> None:
@@ -59,6 +60,7 @@ class FloatingAgent:
     async def _hold(self) -> list[str]:
         """Addresses that are new here."""
         own, before = self._view.node(self._node_id), self._kernel.held
+        self._given = self._own_addresses()
         remaining_s = 0.0
         if self._acknowledged_s is not None:
             remaining_s = self._acknowledged_s + self._lease_s - trio.current_time()
@@ -66,7 +68,7 @@ class FloatingAgent:
         if own is not None and remaining_s > LOOK_INTERVAL_S:
             seconds = valid_seconds(remaining_s)
             news = self._acknowledged_s != self._held_since_s
-            wanted = {each: seconds if news or each not in before else 0 for each in self._own_addresses()}
+            wanted = {each: seconds if news or each not in before else 0 for each in self._given}
         self._held_since_s = self._acknowledged_s
         try:
             address = own.address if own is not None else ""
