@@ -32,7 +32,8 @@ FIRST_SEEDS = {
     "count-votes-once": 20,
     "members-only": 21,
     "answer-old-terms": 19,
-    "count-own-disk": 0,
+    "count-own-disk": 75,
+    "persist-before-send": 17,
 }
 
 
