@@ -5,11 +5,12 @@ from __future__ import annotations
 import difflib
 import ipaddress
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from daemon import lookup
 from daemon.errors import Kind, Refused
 from daemon.leader.endpoints_plan import endpoint_of
+from net.addresses import ipv6_of
 from proto import objects_pb2 as objects
 from raft.store import Store
 
@@ -48,6 +49,11 @@ class Target:
     unready: tuple[objects.Task, ...] = ()
     networks: tuple[str, ...] = ()  # ids
     similar: tuple[str, ...] = ()  # names that were perhaps meant
+    ipv6_prefix: str = ""  # of the cluster, where the way is one of IPv6
+
+    def over(self, address: str) -> str:
+        """An IPv4 address of ours, or the IPv6 one that goes with it, as the way is."""
+        return ipv6_of(self.ipv6_prefix, address) if self.ipv6_prefix and ":" not in address else address
 
 
 def label_of(task: objects.Task) -> str:
@@ -102,22 +108,19 @@ def resolved(store: Store, target: Target, addresses: Sequence[str]) -> Target:
     if not addresses:
         return target
     found = _by_address(store, addresses[0], target.port, target.protocol)
-    return Target(
-        found.kind,
-        target.label if found.kind == OUTSIDE else found.label,
-        target.name,
-        tuple(addresses[:1]),
-        found.port,
-        found.protocol,
-        found.service,
-        found.node,
-        found.backends,
-        found.unready,
-        found.networks,
-    )
+    return replace(found, label=target.label if found.kind == OUTSIDE else found.label, name=target.name)
 
 
 def _by_address(store: Store, address: str, port: int, protocol: str) -> Target:
+    parsed = ipaddress.ip_address(address)
+    for cluster in store.table(objects.Cluster):
+        prefix = cluster.network.ipv6_prefix
+        if prefix and parsed in ipaddress.ip_network(prefix):
+            ours = str(ipaddress.IPv4Address(int(parsed) & 0xFFFFFFFF))
+            found = _by_address(store, ours, port, protocol)
+            return replace(
+                found, label=address if found.kind == NOBODY else found.label, addresses=(address,), ipv6_prefix=prefix
+            )
     for service in store.table(objects.Service):
         if service.vip == address:
             return _service(store, service, "", port, protocol)
@@ -129,7 +132,6 @@ def _by_address(store: Store, address: str, port: int, protocol: str) -> Target:
             return Target(HOST, node.meta.name, "", (address,), port, protocol, node=node)
     for cluster in store.table(objects.Cluster):
         for pool in (cluster.network.host_pool, cluster.network.vip_pool):
-            parsed = ipaddress.ip_address(address)
             if pool and parsed.version == 4 and parsed in ipaddress.ip_network(pool):
                 return Target(NOBODY, address, "", (address,), port, protocol)
     return Target(OUTSIDE, address, "", (address,), port, protocol)

@@ -50,6 +50,7 @@ def way_out(walk: Walk, where: str, target: Target, here: PathObservation) -> No
 def route(
     walk: Walk,
     where: str,
+    target: Target,
     end: Source,
     node: objects.Node,
     task: objects.Task,
@@ -59,9 +60,10 @@ def route(
     """The host's own decision for packets to one task."""
     if end.task is not None and not here.forwarding:
         _no_forwarding(walk, where)
-    found = next((each for each in here.routes if each.address == task.address), None)
+    address, gateway = target.over(task.address), target.over(node.network.tunnel_address)
+    found = next((each for each in here.routes if each.address == address), None)
     if found is None:
-        walk.skip("route", where, f"the route to {task.address} was not looked up")
+        walk.skip("route", where, f"the route to {address} was not looked up")
         return
     local = node.meta.id == end.node.meta.id
     if local:
@@ -69,17 +71,17 @@ def route(
         right = not found.error and found.device == wanted
     else:
         wanted = here.tunnel.device
-        right = not found.error and (found.device, found.gateway) == (wanted, node.network.tunnel_address)
+        right = not found.error and (found.device, found.gateway) == (wanted, gateway)
     goes = found.error or f"it goes by {found.device}{_via(found.gateway)}"
     if right:
-        walk.ok("route", where, f"{task.address} ({task.meta.name}): {goes}")
+        walk.ok("route", where, f"{address} ({task.meta.name}): {goes}")
         return
-    should = f"it should go by {wanted}" if local else f"it should go by {wanted} via {node.network.tunnel_address}"
+    should = f"it should go by {wanted}" if local else f"it should go by {wanted} via {gateway}"
     walk.fail(
         "route",
         where,
-        f"{task.address} ({task.meta.name}): {goes}; {should}",
-        f"look for a route or rule of another program: `ip rule`, `ip route get {task.address}`",
+        f"{address} ({task.meta.name}): {goes}; {should}",
+        f"look for a route or rule of another program: `ip rule`, `ip route get {address}`",
     )
 
 

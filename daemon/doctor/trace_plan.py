@@ -104,7 +104,7 @@ def _to_task(evidence: Evidence, walk: Walk, here: PathObservation, task: object
     name = source.node.meta.name
     there = evidence.there.get(task.meta.id, "was not asked")
     local = node.meta.id == source.node.meta.id
-    path.route(walk, name, source, node, task, here, there)
+    path.route(walk, name, evidence.target, source, node, task, here, there)
     if not local:
         path.tunnel(walk, name, node, here)
         path.underlay(walk, name, node, here)

@@ -79,7 +79,7 @@ class Tracing:
         question = doctor.ObservePathRequest(
             task_id=source.task.meta.id if source.task is not None else "",
             name=target.name,
-            addresses=[task.address for task in target.backends],
+            addresses=[target.over(task.address) for task in target.backends],
             node_ids=sorted({task.node_id for task in target.backends} - {source.node.meta.id}),
             protocol=target.protocol,
         )
@@ -91,7 +91,7 @@ class Tracing:
             question.vips.append(target.service.vip)
         if target.port:
             # The service's address first, then its tasks one by one: their difference tells much.
-            places = [*target.addresses, *(task.address for task in target.backends)]
+            places = [*target.addresses, *(target.over(task.address) for task in target.backends)]
             for address in list(dict.fromkeys(places))[:CONNECTS_MAX]:
                 question.connects.add(address=address, port=target.port)
         return question
@@ -102,7 +102,7 @@ class Tracing:
         """What the hosts at the other end are to look at."""
         back = [source.node.meta.id]
         if target.kind == HOST and target.node is not None and target.node.meta.id != source.node.meta.id:
-            address = source.node.network.tunnel_address
+            address = target.over(source.node.network.tunnel_address)
             return [(target.node, doctor.ObservePathRequest(addresses=[address], node_ids=back))]
         found = []
         for task in target.backends:
@@ -110,7 +110,7 @@ class Tracing:
             if node is not None:
                 question = doctor.ObservePathRequest(
                     task_id=task.meta.id,
-                    addresses=[source.address] if node.meta.id != source.node.meta.id else [],
+                    addresses=[target.over(source.address)] if node.meta.id != source.node.meta.id else [],
                     node_ids=[each for each in back if each != node.meta.id],
                     listen_port=target.port,
                     protocol=target.protocol,

@@ -14,7 +14,7 @@ from daemon.doctor.host_findings_plan import Disk, HostFacts, drift_in_words, ho
 from daemon.doctor.metrics import LABEL_SETS_MAX, Registry
 from proto import objects_pb2 as objects
 from proto.control_pb2 import RaftMemberView, RaftStatusReply
-from proto.doctor_pb2 import FINDING_LEVEL_ERROR, FINDING_LEVEL_WARNING, ExamineReply, Finding
+from proto.doctor_pb2 import FINDING_LEVEL_ERROR, FINDING_LEVEL_WARNING, ExamineReply, Finding, FindingLevel
 
 GIB = 1 << 30
 DAY_MS = 86_400_000
@@ -88,10 +88,7 @@ def test_what_is_wrong_with_a_host_is_one_finding_with_advice(
     facts: dict[str, Any], level: str, check: str, words: str
 ) -> None:
     (finding,) = host_findings(replace(WELL, **facts))
-    assert (
-        finding.level
-        == Finding.DESCRIPTOR.fields_by_name["level"].enum_type.values_by_name[f"FINDING_LEVEL_{level}"].number
-    )
+    assert FindingLevel.Name(finding.level) == f"FINDING_LEVEL_{level}"
     assert finding.check == check
     assert words in finding.message
     assert finding.advice or level == "INFO"

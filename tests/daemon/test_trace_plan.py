@@ -10,6 +10,7 @@ from daemon.doctor import isolation_plan
 from daemon.doctor.trace_ends_plan import HOST, NAME, NOBODY, OUTSIDE, SERVICE, TASK, find_source, find_target, resolved
 from daemon.doctor.trace_plan import Evidence, trace
 from daemon.errors import Refused
+from net.addresses import ipv6_of
 from proto import control_pb2 as control
 from proto import objects_pb2 as objects
 from proto.doctor_pb2 import (
@@ -25,9 +26,11 @@ from proto.doctor_pb2 import (
     TracePathReply,
     TunnelObservation,
 )
+from raft.transaction import TransactionBuilder
 from tests.daemon.cluster_model import ClusterModel
 
 A, B = "host-1", "host-2"
+PREFIX = "fd00:f00d::/96"
 
 
 class World:
@@ -38,6 +41,10 @@ class World:
         for number in (1, 2, 3):
             network = objects.NodeNetwork(tunnel_address=f"10.112.{number}.1", tunnel_mac=f"02:00:00:00:00:0{number}")
             self.model.change_node(f"host-{number}", network=network)
+        cluster = objects.Cluster()
+        cluster.CopyFrom(next(iter(self.model.store.table(objects.Cluster))))
+        cluster.network.ipv6_prefix = PREFIX
+        self.model.apply(TransactionBuilder().update(cluster))
         self.model.deploy(app("shop", web=(A, "default"), db=(B, "default"), shut=(A, "inner")))
         self.model.deploy(app("blog", post=(B, "default")))
         self.model.settle()
@@ -284,6 +291,12 @@ def test_ends_are_found_by_what_people_say(world: World) -> None:
     assert target(world.db.address) == (TASK, "shop/db.1", "")
     assert target(B) == (HOST, B, "")
     assert target("192.0.2.2") == (HOST, B, "")
+    assert target(ipv6_of(PREFIX, world.vip)) == (SERVICE, "shop/db", "")
+    assert (
+        find_target(store, ipv6_of(PREFIX, world.db.address), web, 0, "tcp").over("10.112.2.1") == "fd00:f00d::a70:201"
+    )
+    assert target("fd00:f00d::a70:2fa") == (NOBODY, "fd00:f00d::a70:2fa", "")
+    assert target("2001:db8::1") == (OUTSIDE, "2001:db8::1", "")
     assert target("198.51.100.1") == (OUTSIDE, "198.51.100.1", "")
     assert target("10.112.2.250") == (NOBODY, "10.112.2.250", "")
     assert target("example.com") == (NAME, "example.com", "example.com")
