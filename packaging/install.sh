@@ -22,6 +22,8 @@ install_fairway() {
     [ -e "$source" ] || fail "$source does not exist: name a source folder or a wheel of Fairway"
     command -v apt-get >/dev/null || fail "this script is for Debian 12: there is no apt-get here"
     local missing=() package
+    # Hosts of a cluster that encrypts need WireGuard: the kernel's, else the one in user space.
+    [ -d /sys/module/wireguard ] || modprobe -n -q wireguard 2>/dev/null || packages+=(wireguard-go)
     for package in "${packages[@]}"; do
         dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
     done

@@ -31,7 +31,7 @@ def encryption_reply(
         wanted=cluster.network.encryption or objects.ENCRYPTION_NONE,
         state=cluster.encryption,
         key_age_ms_max=cluster.network.key_age_ms_max or KEY_AGE_MS_DEFAULT,
-        settled=goal_of(cluster, now_unix_ms) == way.sending and not way.others,
+        settled=goal_of(cluster, now_unix_ms) == way.sending and not way.others and acknowledged_revision >= needed,
         summary=_summary(store, cluster, acknowledged_revision >= needed, now_unix_ms),
         hosts=[
             control.EncryptionHost(
@@ -58,7 +58,8 @@ def _summary(store: Store, cluster: objects.Cluster, follows: bool, now_unix_ms:
     cut_off = f"; {_names(problems)} cannot encrypt and {_get(problems)} no tasks" if way.sending and problems else ""
     if goal == way.sending:
         if way.others:
-            return f"{now}; they still take {_and([_by(epoch) for epoch in way.others])} for a moment{cut_off}"
+            taken = " and ".join(f"what is sent {_by(epoch)}" for epoch in way.others)
+            return f"{now}; they still take {taken} for a moment{cut_off}"
         return now + cut_off
     waiting = not_ready(nodes, goal, way.sending) if goal in way.receiving else []
     lacking = [node for node in waiting if node.network.encryption_problem]
@@ -76,10 +77,6 @@ def _summary(store: Store, cluster: objects.Cluster, follows: bool, now_unix_ms:
 
 def _by(epoch: int) -> str:
     return f"encrypted by the keys of epoch {epoch}" if epoch else "in the clear"
-
-
-def _and(words: Sequence[str]) -> str:
-    return " and ".join(words)
 
 
 def _get(nodes: Sequence[objects.Node]) -> str:
