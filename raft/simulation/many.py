@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import logging
 import multiprocessing
+import signal
 from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -15,6 +17,7 @@ from raft.simulation.plan import plan_of
 from raft.simulation.run import Result, run
 
 BATCH_SEEDS = 4  # handed to a process at once
+PR_SET_PDEATHSIG = 1  # prctl(2)
 GARBAGE_OBJECTS = 50_000  # looked for less often: a run leaves little and its memory is bounded
 BATCHES_AHEAD = 4  # for each process: a slow seed holds nobody up
 
@@ -48,6 +51,7 @@ def results(seeds: Iterator[int], rules: Rules, jobs: int) -> Generator[Judged, 
 
 def _prepare() -> None:
     quiet()
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)  # who is killed leaves no process behind
     gc.freeze()  # what is loaded now stays
     gc.set_threshold(GARBAGE_OBJECTS, 20, 100)
 
