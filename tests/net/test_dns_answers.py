@@ -21,7 +21,7 @@ from net.dns_limits import (
     AskerState,
     Limits,
 )
-from net.model import DesiredNetwork, Frontend
+from net.model import DesiredNetwork, Frontend, LocalTask
 from tests.net.test_dns_names import BACK, BLOG, DESIRED, PORTS, STRANGER, WEB
 from tests.net.world import endpoint
 
@@ -226,6 +226,10 @@ def test_foreign_names_are_passed_on_with_the_tasks_own_servers() -> None:
     found = answers_of().answer(message.write_query(7, "example.com", A), WEB)
     assert isinstance(found, Passed)
     assert found.servers == ()
+    tasks = (LocalTask("web1", WEB, ("A",), ("192.0.2.53",)),)
+    found = answers_of(replace(DESIRED, tasks=tasks)).answer(message.write_query(7, "example.com", A), WEB)
+    assert isinstance(found, Passed)
+    assert found.servers == ("192.0.2.53",)
 
 
 def test_ready_answers_are_of_one_asker_and_of_now() -> None:
