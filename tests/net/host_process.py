@@ -17,6 +17,7 @@ from typing import Any
 
 import trio
 
+from net import network as network_module
 from net.network import Network
 
 
@@ -60,4 +61,8 @@ if __name__ == "__main__":
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
     if ctypes.CDLL(None, use_errno=True).unshare(0x40000000):
         raise OSError(ctypes.get_errno(), "unshare")
+    # So that what is repaired sooner was noticed, not come upon.
+    network_module.CHECK_EVERY_SECONDS = float(
+        os.environ.get("CHECK_EVERY_SECONDS", network_module.CHECK_EVERY_SECONDS)
+    )
     trio.run(main, Path(sys.argv[1]), sys.argv[2:])

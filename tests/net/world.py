@@ -102,7 +102,7 @@ ENDPOINTS = (
 
 
 class HostProcess:
-    def __init__(self, folder: Path, upstream: list[str], prefix: str = "fw") -> None:
+    def __init__(self, folder: Path, upstream: list[str], prefix: str = "fw", **environment: str) -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.net.host_process", str(folder), *upstream],
             stdin=subprocess.PIPE,
@@ -113,6 +113,7 @@ class HostProcess:
                 **os.environ,
                 "FAIRWAY_TEST_PREFIX": prefix,
                 "PATH": os.environ.get("FAIRWAY_TEST_HOST_PATH", os.environ["PATH"]),
+                **environment,
             },
         )
         self.prefix = prefix
