@@ -22,7 +22,7 @@ from raft.transaction import TransactionBuilder
 
 KEY_AGE_MS_DEFAULT = 7 * 24 * 3600 * 1000
 KEY_AGE_MS_MIN = 60 * 1000
-DROP_AFTER_MS = 5_000  # for packets that are still under way
+DROP_AFTER_MS = 3_000  # for packets that are still under way
 CLEAR = 0
 
 
