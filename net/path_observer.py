@@ -82,7 +82,8 @@ class PathObserver:
             for target in request.connects[:ASKED_MAX]:
                 if namespace is not None or not request.task_id:
                     nursery.start_soon(self._connect, namespace, request.protocol, target.address, target.port, found)
-        found.connects.sort(key=lambda each: each.address)
+        asked = [target.address for target in request.connects]
+        found.connects.sort(key=lambda each: asked.index(each.address))
         return found
 
     async def _task(self, request: ObservePathRequest, address: str) -> TaskEnd:

@@ -188,7 +188,7 @@ def process(walk: Walk, where: str, target: Target, task: objects.Task, there: P
 def connection(walk: Walk, where: str, target: Target, here: PathObservation, filters_there: Collection[str]) -> None:
     """What a real connection attempt says, which sees everything that was not looked at."""
     for result in here.connects:
-        place = f"{result.address}:{result.port}"
+        place = f"[{result.address}]:{result.port}" if ":" in result.address else f"{result.address}:{result.port}"
         if result.connected:
             walk.ok("connection", where, f"{place} accepts in {milliseconds(result.seconds)}")
             continue
