@@ -41,17 +41,19 @@ class Turns:
 
     async def run(self) -> None:
         """Until cancelled, or until a turn raises."""
-        self._take()
+        due = True
         while self._failure is None:
+            if due:
+                self._take()
             pause = self._pause()
             if pause <= 0:
                 await trio.lowlevel.checkpoint()
-                if self._failure is None:
-                    self._take()
+                due = True
                 continue
             with trio.move_on_after(pause) as self._scope:
                 await self._waiter.park()
             self._scope = None
+            due = self._failure is None and self._pause() <= 0
         raise self._failure
 
     def _take(self) -> None:
