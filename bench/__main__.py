@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import deploy, idle
+from bench import deploy, dns, idle
 from bench.raft import measure as raft
 from bench.table import Report
 from lab.layout import LabError
@@ -19,9 +19,10 @@ BENCHMARKS: dict[str, tuple[str, Callable[[list[str]], Report]]] = {
         deploy.measure,
     ),
     "raft": ("writes, reads, failover, memory and start of consensus, beside etcd", raft.measure),
+    "dns": ("queries a second and latency for local names, beside dnsmasq and unbound", dns.measure),
     "idle": ("memory and CPU of fairwayd, idle and with 50 tasks, beside dockerd", idle.measure),
 }
-SIDES = ("fairway", "swarm", "runc", "etcd")
+SIDES = ("fairway", "swarm", "runc", "etcd", "dnsmasq", "unbound")
 
 
 def main() -> int:

@@ -244,7 +244,8 @@ async def connect() -> trio.SocketStream:
 
 
 async def read_framed(stream: trio.SocketStream, count: int) -> list[bytes]:
-    received, found = bytearray(), []
+    received = bytearray()
+    found: list[bytes] = []
     while len(found) < count:
         part = await stream.receive_some(65536)
         assert part, "closed"
