@@ -103,6 +103,10 @@ def show(options: argparse.Namespace) -> int:
         ("Labels", ", ".join(f"{key}={value}" for key, value in sorted(node.meta.labels.items()))),
         ("Certificate", f"good until {words.timestamp(node.certificate_expires_unix_ms)}"),
         ("Last heard", f"{words.duration(view.last_heard_ms)} ago"),
+        *(
+            ("Condition", f"{each.kind}: {each.message}, for {words.age(each.since_unix_ms, now)}")
+            for each in node.conditions
+        ),
     ]
     print("\n".join(f"{label + ':':<13}{text}" for label, text in rows if text))
     return EXIT_OK
