@@ -142,8 +142,10 @@ def _vote_request(view: View, sender: str, request: VoteRequest) -> Verdict:
     free = request.term > view.term or view.voted_for in (None, sender)
     willing = free and is_up_to_date(view, request.last_log_index, request.last_log_term)
     if request.rehearsal:
-        reply = (Vote(request.term, rehearsal=True),) if willing else ()
-        return Verdict(replies=reply, dropped="" if willing else "would not vote for it")
+        if willing:
+            return Verdict(replies=(Vote(request.term, rehearsal=True),))
+        # Who rehearses is in the term before. Where the vote of this one is given away it would ask for it for ever.
+        return Verdict(replies=() if free else _stale(view), dropped="would not vote for it")
     if request.term == view.term and view.voted_for == sender and "repeat-votes" in view.rules:
         return Verdict(replies=(Vote(request.term),))  # it asks again: the first answer was lost
     return Verdict(

@@ -135,7 +135,7 @@ class Replay:
     def _write_disk(self, fields: dict[str, str]) -> None:
         journal = Journal(self.disk.database)
         terms = [int(term) for term in fields.get("log", "").split(",") if term]
-        for entry in _entries(journal.last_index + 1, terms):
+        for entry in entries_of(journal.last_index + 1, terms):
             journal.add(*entry)
         journal.setCurrentTerm(int(fields.get("term", max([1, *terms]))), None)
         if "voted" in fields:
@@ -283,7 +283,7 @@ def _message(words: list[str], sender: str) -> Message:
         previous_index, previous_term = given.pop("previous").split("/")
         terms = [int(one) for one in given.pop("entries", "").split(",") if one]
         values |= {"previous_index": int(previous_index), "previous_term": int(previous_term)}
-        values["entries"] = tuple(_entries(int(previous_index) + 1, terms, int(given.pop("level", 1))))
+        values["entries"] = tuple(entries_of(int(previous_index) + 1, terms, int(given.pop("level", 1))))
     elif kind == "vote-request":
         last_index, last_term = given.pop("last").split("/")
         values |= {"last_log_index": int(last_index), "last_log_term": int(last_term)}
@@ -315,7 +315,7 @@ def _piece(term: int, given: dict[str, str], damaged: bool) -> Message:
     return messages.SnapshotChunk(term, index, last_term, merged.offset_bytes, data, merged.sha256, 1)
 
 
-def _entries(first: int, terms: list[int], level: int = 1) -> list[Entry]:
+def entries_of(first: int, terms: list[int], level: int = 1) -> list[Entry]:
     return [
         (_write(f"e{first + i}", str(term), f"e{first + i}.{term}", level), first + i, term)
         for i, term in enumerate(terms)
