@@ -70,10 +70,10 @@ def _grouped(findings: list[doctor_pb2.Finding]) -> list[tuple[doctor_pb2.Findin
         first.setdefault(key, finding)
         places.setdefault(key, []).append(finding.where)
     found = []
-    for key, finding in first.items():
+    for key, one in first.items():
         names = places[key]
         more = f" and {len(names) - PLACES_MAX} more" if len(names) > PLACES_MAX else ""
-        found.append((finding, ", ".join(names[:PLACES_MAX]) + more))
+        found.append((one, ", ".join(names[:PLACES_MAX]) + more))
     return found
 
 
