@@ -70,8 +70,8 @@ def _grouped(findings: list[doctor_pb2.Finding]) -> list[tuple[doctor_pb2.Findin
         first.setdefault(key, finding)
         places.setdefault(key, []).append(finding.where)
     found = []
-    for key, one in first.items():
-        names = places[key]
+    for group, one in first.items():
+        names = places[group]
         more = f" and {len(names) - PLACES_MAX} more" if len(names) > PLACES_MAX else ""
         found.append((one, ", ".join(names[:PLACES_MAX]) + more))
     return found
