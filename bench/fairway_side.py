@@ -25,16 +25,17 @@ _IMAGE = "bench:1"
 
 
 class FairwaySide:
-    """A cluster of one host with the image on it; leaving the `with` block removes all of it."""
+    """A cluster with the image on it, of one host unless said otherwise; leaving the `with` block removes all of it."""
 
-    def __init__(self, root: RootFilesystem) -> None:
+    def __init__(self, root: RootFilesystem, host_count: int = 1) -> None:
         self._root = root
+        self._host_count = host_count
         self._folder = tempfile.TemporaryDirectory(prefix="fairway-bench-")
         self._lab: Lab | None = None
 
     def __enter__(self) -> FairwaySide:
         try:
-            self._lab = Lab.make(f"bench-{secrets.token_hex(3)}", 1, host_cpu_millis=64_000)
+            self._lab = Lab.make(f"bench-{secrets.token_hex(3)}", self._host_count, host_cpu_millis=64_000)
             image = Path(self._folder.name) / "image.tar"
             image.write_bytes(archive(ImageSettings(_IMAGE, ("sh",), architecture=ARCHITECTURE), self._root))
             self.fairway("image", "load", str(image))
@@ -71,6 +72,21 @@ class FairwaySide:
             raise LabError(f"`fairway {' '.join(words)}` failed: {(done.stderr or done.stdout).strip()}")
         return done.stdout
 
+    @property
+    def lab(self) -> Lab:
+        assert self._lab is not None
+        return self._lab
+
+    @property
+    def control(self) -> control_pb2_grpc.ControlStub:
+        return self._control
+
+    def deploy(self, name: str, text: str) -> None:
+        """Deploys a Compose file with this text and waits until its tasks run."""
+        file = Path(self._folder.name) / f"{name}.yaml"
+        file.write_text(text)
+        self.fairway("deploy", str(file))
+
     def create(self, name: str, count: int, command: list[str]) -> None:
         """`fairway deploy --detach` of a file with one service, which returns as soon as it is accepted."""
         file = Path(self._folder.name) / f"{name}.yaml"
@@ -83,9 +99,10 @@ class FairwaySide:
 
     def running_count(self, name: str) -> int:
         """Tasks of the app that run, as the cluster knows."""
-        return sum(task.status.state == objects_pb2.TASK_STATE_RUNNING for task in self._tasks(name))
+        return sum(task.status.state == objects_pb2.TASK_STATE_RUNNING for task in self.tasks(name))
 
-    def _tasks(self, name: str) -> list[objects_pb2.Task]:
+    def tasks(self, name: str) -> list[objects_pb2.Task]:
+        """Of an app; none where there is no such app."""
         try:
             request = control_pb2.ListTasksRequest(app=name)
             return list(self._control.ListTasks(request, timeout=10).tasks)
@@ -98,7 +115,7 @@ class FairwaySide:
         """Removes the app and waits until its tasks are gone."""
         self.fairway("rm", name)
         deadline = time.monotonic() + COMMAND_SECONDS_MAX
-        while self._tasks(name):
+        while self.tasks(name):
             if time.monotonic() > deadline:
                 raise LabError(f"{name} was not removed within {COMMAND_SECONDS_MAX:.0f} s")
             time.sleep(POLL_SECONDS)

@@ -1,0 +1,150 @@
+"""Where services are reached from outside and how connections are spread: host ports, dnsrr, floating addresses."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.system.cluster import Cluster, run_in_task
+from tests.system.test_reaching import GET
+
+Deploy = Callable[[str], str]
+FLOATING = "10.99.0.200"
+MOVE_SECONDS_MAX = 8.0  # 3 s of silence until a host counts as down, and what follows; perhaps an election before
+WHO = """
+    image: static-web:1
+    init: true
+    stop_grace_period: 1s
+    entrypoint: ["sh", "-c"]
+    command:
+      - |
+        mkdir -p /tmp/www/cgi-bin
+        cd /tmp/www/cgi-bin
+        printf '#!/bin/sh\\nprintf "Content-Type: text/plain\\\\n\\\\n"\\necho "$$REMOTE_ADDR $$HOSTNAME"\\n' > who
+        chmod +x who
+        export HOSTNAME
+        exec httpd -f -p 8000 -h /tmp/www
+"""
+
+
+def ask(cluster: Cluster, address: str, port: int) -> tuple[str, str] | None:
+    """(source that the task saw, the task's host name); None where nobody answers within a second."""
+    url = f"http://{address}:{port}/cgi-bin/who"
+    program = GET.replace("timeout=2", "timeout=1")
+    done = cluster.lab.run_in("client", [sys.executable, "-c", program, url], check=False)
+    if done.returncode != 0:
+        return None
+    source, name = done.stdout.split()
+    return source.strip("[]").removeprefix("::ffff:"), name
+
+
+def test_a_port_of_host_mode_is_open_where_a_task_is(cluster: Cluster, deployed: Deploy) -> None:
+    app = deployed(f"""
+services:
+  who:{WHO}    ports: [{{target: 8000, published: 8093, mode: host}}]
+    deploy: {{replicas: 2}}
+""")
+    names = cluster.node_names()
+    tasks = {names[task["node_id"]]: task["meta"]["id"][:12] for task in cluster.tasks(f"{app}/who")}
+    assert len(tasks) == 2
+    for host in cluster.lab.hosts():
+        expected = (cluster.lab.address("client"), tasks[host]) if host in tasks else None
+        assert ask(cluster, cluster.lab.address(host), 8093) == expected
+    cluster.fairway("scale", f"{app}/who=4")
+    words = "host-1, host-2 and host-3 have port 8093/tcp taken by another task"
+    cluster.wait(lambda: words in cluster.pending_reasons(f"{app}/who"), "the fourth task says what it waits for")
+
+
+def test_dnsrr_answers_the_addresses_of_tasks(cluster: Cluster, deployed: Deploy) -> None:
+    app = deployed("""
+services:
+  api: {image: "shop-api:1", expose: ["8000"], stop_grace_period: 1s, deploy: {endpoint_mode: dnsrr, replicas: 3}}
+  asks: {image: "shop-api:1", expose: ["8000"], stop_grace_period: 1s}
+""")
+    assert not cluster.vip(f"{app}/api")
+    wanted = {task["address"] for task in cluster.tasks(f"{app}/api")}
+    program = "import socket; print(*{a[4][0] for a in socket.getaddrinfo('api', 8000, socket.AF_INET)})"
+    assert set(run_in_task(cluster, f"{app}/asks", "python3", "-c", program).split()) == wanted
+
+
+def test_turns_are_taken_through_the_whole_of_it(cluster: Cluster, deployed: Deploy) -> None:
+    app = deployed(f"""
+services:
+  who:{WHO}    ports: ["{cluster.lab.address("host-2")}:8094:8000"]
+    deploy: {{replicas: 3}}
+    x-fairway: {{balance: {{policy: round-robin}}}}
+""")
+    found = [ask(cluster, cluster.lab.address("host-2"), 8094) for _ in range(6)]
+    assert sorted(Counter(found).values()) == [2, 2, 2]
+    assert ask(cluster, cluster.lab.address("host-1"), 8094) is None
+    ids = {task["meta"]["id"] for task in cluster.tasks(f"{app}/who")}
+    shown = cluster.fairway("show", f"{app}/who").stdout
+    assert "round-robin" in shown
+    path = cluster.folder / "compose.yaml"
+    path.write_text(path.read_text().replace("round-robin", "source-hash"))
+    assert "balancing round-robin -> source-hash" in cluster.fairway("plan", str(path)).stdout
+    cluster.fairway("deploy", str(path))
+    assert {task["meta"]["id"] for task in cluster.tasks(f"{app}/who")} == ids
+    cluster.wait(
+        lambda: len({ask(cluster, cluster.lab.address("host-2"), 8094) for _ in range(3)}) == 1,
+        "one task for one client",
+    )
+
+
+@pytest.fixture
+def whole(cluster: Cluster) -> Iterator[Cluster]:
+    yield cluster
+    for host in cluster.lab.hosts():
+        if not cluster.lab.is_on(host):
+            cluster.lab.start(host)
+    cluster.lab.heal()
+    cluster.wait(lambda: all(v["node"]["state"] == "ready" for v in cluster.json("node", "ls")), "all hosts are ready")
+
+
+def holders(cluster: Cluster) -> list[str]:
+    """Hosts that have the floating address now, as their kernels say."""
+    found = []
+    for host in cluster.lab.hosts():
+        if cluster.lab.is_on(host):
+            listed = cluster.lab.run_in(host, ["ip", "-o", "-4", "addr"]).stdout
+            found += [host] if f" {FLOATING}/32 " in listed else []
+    return found
+
+
+def test_a_floating_address_moves_with_a_healthy_host(whole: Cluster, deployed: Deploy) -> None:
+    app = deployed(f"""
+services:
+  who:{WHO}    ports: ["8095:8000"]
+    deploy: {{replicas: 3}}
+    x-fairway: {{floating_addresses: [{FLOATING}]}}
+""")
+    client = whole.lab.address("client")
+    whole.wait(lambda: len(holders(whole)) == 1, "one host holds the address")
+    answered = whole.wait(lambda: ask(whole, FLOATING, 8095) is not None, "it answers")
+    assert answered < 3
+    assert (ask(whole, FLOATING, 8095) or ("", ""))[0] == client
+    (first,) = holders(whole)
+    whole.lab.kill(first)
+    left = next(host for host in whole.lab.hosts() if host != first)
+    gone = whole.wait(lambda: ask(whole, FLOATING, 8095) is not None, "another host answers")
+    assert gone < MOVE_SECONDS_MAX
+    (second,) = holders(whole)
+    assert second != first
+    whole.lab.start(first)
+    whole.wait(lambda: whole.ready(f"{app}/who", 3, left), "all tasks are ready")
+    # A host that is cut off gives it up by itself, before another has it.
+    second = holders(whole)[0]
+    if second == whole.leader(left):
+        return
+    whole.lab.partition([second])
+    seen: list[list[str]] = []
+
+    def moved() -> bool:
+        seen.append(holders(whole))
+        return bool(seen[-1]) and second not in seen[-1]
+
+    whole.wait(moved, "the address has left the host that is cut off")
+    assert all(len(each) <= 1 for each in seen), seen
