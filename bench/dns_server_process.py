@@ -49,9 +49,8 @@ SWITCH_SECONDS = 0.0005  # as in fairwayd
 
 
 async def main() -> None:
-    answers, index, counters = Answers(), DesiredIndex(), Counters()
-    wanted = desired()
-    answers.advance(wanted, index, index.advance(wanted))
+    answers, counters = Answers(), Counters()
+    answers.advance(DesiredIndex(), desired())
     upstream = Upstream(counters, servers=[])
     async with trio.open_nursery() as nursery:
         await nursery.start(upstream.run)

@@ -64,11 +64,17 @@ class Answers:
         self._lock = threading.Lock()
         self._random = random.Random(seed)  # noqa: S311 - spreads load, keeps no secret
 
-    def advance(self, desired: DesiredNetwork, index: DesiredIndex, change: Change) -> None:
-        """`index` is already at `desired`; what is asked after its return is answered from that."""
-        with self._lock:
-            self._names.advance(desired, index, change)
-            self.ready = Ready()
+    def advance(self, index: DesiredIndex, desired: DesiredNetwork) -> Change:
+        """Moves `index`, which nobody else may move, on to `desired`, and tells what that changed.
+
+        What is asked after its return is answered from that.
+        """
+        with self._lock:  # the threads that answer read the index, too
+            change = index.advance(desired)
+            if change:
+                self._names.advance(desired, index, change)
+                self.ready = Ready()
+            return change
 
     def ready_for(self, address: str) -> tuple[Ready, dict[bytes, Packets] | None]:
         """Where the ready answers for an asker are; None for one that is not known."""

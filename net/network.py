@@ -12,7 +12,7 @@ from pathlib import Path
 
 import trio
 
-from net import path_attempts
+from net import ipv6_support, path_attempts
 from net.addresses import GATEWAY_ADDRESS
 from net.desired_changes import Change, DesiredIndex
 from net.differences import counted
@@ -88,6 +88,7 @@ class Network:
         self._hosts_known: DesiredNetwork | None = None
         self._host_addresses: set[str] = set()
         self._tunnel_address = ""
+        self._without_ipv6 = ""  # why this host has no IPv6 although the cluster has, in words
         self._tunnel_changed = trio.Event()
 
     @property
@@ -114,11 +115,11 @@ class Network:
 
         After an error call it again: nothing is forgotten, and the periodic check tries too.
         """
+        self._without_ipv6 = ipv6_support.lacking(desired, ipv6_support.IPV6_MTU_BYTES_MIN)
+        if self._without_ipv6:
+            desired = ipv6_support.without_ipv6(desired)
         async with self._kernel_lock:
-            change = _merged(self._pending, self._index.advance(desired))
-            self._pending = change
-            if change:
-                self._names.advance(desired, self._index, change)
+            self._pending = _merged(self._pending, self._names.advance(self._index, desired))
             self.counters.apply_count += 1
             try:
                 await self._apply_pending(desired)
@@ -353,6 +354,12 @@ class Network:
                     nursery.start_soon(server.serve, self._tunnel_address)
                 await changed.wait()
                 nursery.cancel_scope.cancel()
+
+    @property
+    def lacking(self) -> list[str]:
+        """What the cluster's network has and this host cannot have, in words."""
+        of_overlay = self._kernel.overlay.ipv6_lacking if self._kernel is not None else ""
+        return list(filter(None, [self._without_ipv6 or of_overlay]))
 
     def _surroundings(self) -> Surroundings:
         overlay = self._open_kernel().overlay

@@ -76,8 +76,8 @@ def read(data: bytes) -> Read:
 
 
 def answers_of(desired: DesiredNetwork = DESIRED) -> Answers:
-    answers, index = Answers(seed=1), DesiredIndex()
-    answers.advance(desired, index, index.advance(desired))
+    answers = Answers(seed=1)
+    answers.advance(DesiredIndex(), desired)
     return answers
 
 
@@ -234,7 +234,7 @@ def test_foreign_names_are_passed_on_with_the_tasks_own_servers() -> None:
 
 def test_ready_answers_are_of_one_asker_and_of_now() -> None:
     answers, index = Answers(seed=1), DesiredIndex()
-    answers.advance(DESIRED, index, index.advance(DESIRED))
+    answers.advance(index, DESIRED)
     key = message.write_query(7, "web", A)[2:]
     packets(answers, "web")
     ready, mine = answers.ready_for(WEB)
@@ -245,7 +245,7 @@ def test_ready_answers_are_of_one_asker_and_of_now() -> None:
     assert key not in theirs
     assert answers.ready_for(STRANGER)[1] is None
     changed = replace(DESIRED, frontends=())
-    answers.advance(changed, index, index.advance(changed))
+    answers.advance(index, changed)
     assert answers.ready is not ready
     assert not answers.ready.of_asker
 

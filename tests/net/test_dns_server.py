@@ -22,6 +22,7 @@ from net.dns_limits import MAKING_POINTS, POINTS_MAX
 from net.dns_server import NameServer
 from net.dns_upstream import Upstream
 from net.model import Counters, DesiredNetwork
+from tests.net.test_dns_answers import CROWDED
 from tests.net.test_dns_names import DESIRED
 from tests.net.test_dns_upstream import FIRST, FakeServer, Reply, addresses, free_port, silence
 
@@ -39,7 +40,7 @@ class Served:
         self.advance(DESIRED)
 
     def advance(self, desired: DesiredNetwork) -> None:
-        self._answers.advance(desired, self._index, self._index.advance(desired))
+        self._answers.advance(self._index, desired)
 
     async def run(self, nursery: trio.Nursery) -> None:
         await nursery.start(self._upstream.run)
@@ -128,6 +129,31 @@ def test_a_change_is_seen_by_the_next_question() -> None:
                 assert await ask(NAME) == (0, f"10.120.9.{number}")
 
     run(body)
+
+
+def test_names_may_change_while_they_are_asked_for(caplog: pytest.LogCaptureFixture) -> None:
+    async def body() -> None:
+        async with serving() as served:
+            stop = threading.Event()
+            answered = []
+            queries = [message.write_query(number, "tasks.crowd.shop", 1) for number in range(16)]
+
+            def watch() -> None:
+                while not stop.is_set():
+                    answered.append(len(ask_many(queries)))
+
+            watching = threading.Thread(target=watch)
+            watching.start()
+            for number in range(100):
+                served.advance(CROWDED if number % 2 else replace(CROWDED, endpoints=DESIRED.endpoints))
+                await trio.sleep(0.002)
+            stop.set()
+            await trio.to_thread.run_sync(watching.join)
+            assert answered
+            assert set(answered) == {len(queries)}
+
+    run(body)
+    assert not caplog.records
 
 
 def test_names_are_answered_while_the_daemon_computes() -> None:
