@@ -475,6 +475,26 @@ class ControlStub:
                 request_serializer=proto_dot_control__pb2.UpdateEncryptionRequest.SerializeToString,
                 response_deserializer=proto_dot_control__pb2.EncryptionReply.FromString,
                 _registered_method=True)
+        self.ApplyPolicies = channel.unary_unary(
+                '/fairway.v1.Control/ApplyPolicies',
+                request_serializer=proto_dot_control__pb2.ApplyPoliciesRequest.SerializeToString,
+                response_deserializer=proto_dot_control__pb2.ApplyPoliciesReply.FromString,
+                _registered_method=True)
+        self.ListPolicies = channel.unary_unary(
+                '/fairway.v1.Control/ListPolicies',
+                request_serializer=proto_dot_control__pb2.ListPoliciesRequest.SerializeToString,
+                response_deserializer=proto_dot_control__pb2.ListPoliciesReply.FromString,
+                _registered_method=True)
+        self.RemovePolicy = channel.unary_unary(
+                '/fairway.v1.Control/RemovePolicy',
+                request_serializer=proto_dot_control__pb2.RemovePolicyRequest.SerializeToString,
+                response_deserializer=proto_dot_control__pb2.RemovePolicyReply.FromString,
+                _registered_method=True)
+        self.TestPolicy = channel.unary_unary(
+                '/fairway.v1.Control/TestPolicy',
+                request_serializer=proto_dot_control__pb2.TestPolicyRequest.SerializeToString,
+                response_deserializer=proto_dot_control__pb2.TestPolicyReply.FromString,
+                _registered_method=True)
 
 
 class ControlServicer:
@@ -660,6 +680,32 @@ class ControlServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ApplyPolicies(self, request, context):
+        """Creates policies or replaces those of the same names; all or none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListPolicies(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemovePolicy(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TestPolicy(self, request, context):
+        """Who may reach whom, by the policies as they are now; sends nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ControlServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -807,6 +853,26 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.UpdateEncryption,
                     request_deserializer=proto_dot_control__pb2.UpdateEncryptionRequest.FromString,
                     response_serializer=proto_dot_control__pb2.EncryptionReply.SerializeToString,
+            ),
+            'ApplyPolicies': grpc.unary_unary_rpc_method_handler(
+                    servicer.ApplyPolicies,
+                    request_deserializer=proto_dot_control__pb2.ApplyPoliciesRequest.FromString,
+                    response_serializer=proto_dot_control__pb2.ApplyPoliciesReply.SerializeToString,
+            ),
+            'ListPolicies': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPolicies,
+                    request_deserializer=proto_dot_control__pb2.ListPoliciesRequest.FromString,
+                    response_serializer=proto_dot_control__pb2.ListPoliciesReply.SerializeToString,
+            ),
+            'RemovePolicy': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemovePolicy,
+                    request_deserializer=proto_dot_control__pb2.RemovePolicyRequest.FromString,
+                    response_serializer=proto_dot_control__pb2.RemovePolicyReply.SerializeToString,
+            ),
+            'TestPolicy': grpc.unary_unary_rpc_method_handler(
+                    servicer.TestPolicy,
+                    request_deserializer=proto_dot_control__pb2.TestPolicyRequest.FromString,
+                    response_serializer=proto_dot_control__pb2.TestPolicyReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1592,6 +1658,114 @@ class Control:
             '/fairway.v1.Control/UpdateEncryption',
             proto_dot_control__pb2.UpdateEncryptionRequest.SerializeToString,
             proto_dot_control__pb2.EncryptionReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ApplyPolicies(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fairway.v1.Control/ApplyPolicies',
+            proto_dot_control__pb2.ApplyPoliciesRequest.SerializeToString,
+            proto_dot_control__pb2.ApplyPoliciesReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPolicies(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fairway.v1.Control/ListPolicies',
+            proto_dot_control__pb2.ListPoliciesRequest.SerializeToString,
+            proto_dot_control__pb2.ListPoliciesReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemovePolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fairway.v1.Control/RemovePolicy',
+            proto_dot_control__pb2.RemovePolicyRequest.SerializeToString,
+            proto_dot_control__pb2.RemovePolicyReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TestPolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fairway.v1.Control/TestPolicy',
+            proto_dot_control__pb2.TestPolicyRequest.SerializeToString,
+            proto_dot_control__pb2.TestPolicyReply.FromString,
             options,
             channel_credentials,
             insecure,

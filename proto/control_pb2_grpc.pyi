@@ -153,6 +153,12 @@ class ControlStub:
     GetEncryption: _grpc.UnaryUnaryMultiCallable[_control_pb2.GetEncryptionRequest, _control_pb2.EncryptionReply]
     UpdateEncryption: _grpc.UnaryUnaryMultiCallable[_control_pb2.UpdateEncryptionRequest, _control_pb2.EncryptionReply]
     """Says what is wanted; the cluster gets there step by step, and no connection is lost."""
+    ApplyPolicies: _grpc.UnaryUnaryMultiCallable[_control_pb2.ApplyPoliciesRequest, _control_pb2.ApplyPoliciesReply]
+    """Creates policies or replaces those of the same names; all or none."""
+    ListPolicies: _grpc.UnaryUnaryMultiCallable[_control_pb2.ListPoliciesRequest, _control_pb2.ListPoliciesReply]
+    RemovePolicy: _grpc.UnaryUnaryMultiCallable[_control_pb2.RemovePolicyRequest, _control_pb2.RemovePolicyReply]
+    TestPolicy: _grpc.UnaryUnaryMultiCallable[_control_pb2.TestPolicyRequest, _control_pb2.TestPolicyReply]
+    """Who may reach whom, by the policies as they are now; sends nothing."""
 
 @_typing.type_check_only
 class ControlAsyncStub(ControlStub):
@@ -192,6 +198,12 @@ class ControlAsyncStub(ControlStub):
     GetEncryption: _aio.UnaryUnaryMultiCallable[_control_pb2.GetEncryptionRequest, _control_pb2.EncryptionReply]  # type: ignore[assignment]
     UpdateEncryption: _aio.UnaryUnaryMultiCallable[_control_pb2.UpdateEncryptionRequest, _control_pb2.EncryptionReply]  # type: ignore[assignment]
     """Says what is wanted; the cluster gets there step by step, and no connection is lost."""
+    ApplyPolicies: _aio.UnaryUnaryMultiCallable[_control_pb2.ApplyPoliciesRequest, _control_pb2.ApplyPoliciesReply]  # type: ignore[assignment]
+    """Creates policies or replaces those of the same names; all or none."""
+    ListPolicies: _aio.UnaryUnaryMultiCallable[_control_pb2.ListPoliciesRequest, _control_pb2.ListPoliciesReply]  # type: ignore[assignment]
+    RemovePolicy: _aio.UnaryUnaryMultiCallable[_control_pb2.RemovePolicyRequest, _control_pb2.RemovePolicyReply]  # type: ignore[assignment]
+    TestPolicy: _aio.UnaryUnaryMultiCallable[_control_pb2.TestPolicyRequest, _control_pb2.TestPolicyReply]  # type: ignore[assignment]
+    """Who may reach whom, by the policies as they are now; sends nothing."""
 
 class ControlServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -402,5 +414,35 @@ class ControlServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_control_pb2.EncryptionReply, _abc.Awaitable[_control_pb2.EncryptionReply]]:
         """Says what is wanted; the cluster gets there step by step, and no connection is lost."""
+
+    @_abc_1.abstractmethod
+    def ApplyPolicies(
+        self,
+        request: _control_pb2.ApplyPoliciesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.ApplyPoliciesReply, _abc.Awaitable[_control_pb2.ApplyPoliciesReply]]:
+        """Creates policies or replaces those of the same names; all or none."""
+
+    @_abc_1.abstractmethod
+    def ListPolicies(
+        self,
+        request: _control_pb2.ListPoliciesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.ListPoliciesReply, _abc.Awaitable[_control_pb2.ListPoliciesReply]]: ...
+
+    @_abc_1.abstractmethod
+    def RemovePolicy(
+        self,
+        request: _control_pb2.RemovePolicyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.RemovePolicyReply, _abc.Awaitable[_control_pb2.RemovePolicyReply]]: ...
+
+    @_abc_1.abstractmethod
+    def TestPolicy(
+        self,
+        request: _control_pb2.TestPolicyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.TestPolicyReply, _abc.Awaitable[_control_pb2.TestPolicyReply]]:
+        """Who may reach whom, by the policies as they are now; sends nothing."""
 
 def add_ControlServicer_to_server(servicer: ControlServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -256,6 +256,7 @@ class HostItem(_message.Message):
     TASK_FIELD_NUMBER: _builtins.int
     VOLUME_FIELD_NUMBER: _builtins.int
     IMAGE_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
     FLOATING_FIELD_NUMBER: _builtins.int
     key: _builtins.str
     @_builtins.property
@@ -281,6 +282,8 @@ class HostItem(_message.Message):
     @_builtins.property
     def image(self) -> _objects_pb2.Image: ...
     @_builtins.property
+    def policy(self) -> _objects_pb2.Policy: ...
+    @_builtins.property
     def floating(self) -> _objects_pb2.Lease:
         """of a floating address"""
 
@@ -296,17 +299,122 @@ class HostItem(_message.Message):
         task: _objects_pb2.Task | None = ...,
         volume: _objects_pb2.Volume | None = ...,
         image: _objects_pb2.Image | None = ...,
+        policy: _objects_pb2.Policy | None = ...,
         floating: _objects_pb2.Lease | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "endpoint", b"endpoint", "floating", b"floating", "frontend", b"frontend", "image", b"image", "item", b"item", "network", b"network", "node", b"node", "task", b"task", "volume", b"volume"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "endpoint", b"endpoint", "floating", b"floating", "frontend", b"frontend", "image", b"image", "item", b"item", "network", b"network", "node", b"node", "policy", b"policy", "task", b"task", "volume", b"volume"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "endpoint", b"endpoint", "floating", b"floating", "frontend", b"frontend", "image", b"image", "item", b"item", "key", b"key", "network", b"network", "node", b"node", "task", b"task", "volume", b"volume"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "endpoint", b"endpoint", "floating", b"floating", "frontend", b"frontend", "image", b"image", "item", b"item", "key", b"key", "network", b"network", "node", b"node", "policy", b"policy", "task", b"task", "volume", b"volume"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_item: _TypeAlias = _typing.Literal["cluster", "node", "frontend", "endpoint", "network", "task", "volume", "image", "floating"]  # noqa: Y015
+    _WhichOneofReturnType_item: _TypeAlias = _typing.Literal["cluster", "node", "frontend", "endpoint", "network", "task", "volume", "image", "policy", "floating"]  # noqa: Y015
     _WhichOneofArgType_item: _TypeAlias = _typing.Literal["item", b"item"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_item) -> _WhichOneofReturnType_item | None: ...
 
 Global___HostItem: _TypeAlias = HostItem  # noqa: Y015
+
+@_typing.final
+class ReadPolicyCountsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadPolicyCountsRequest: _TypeAlias = ReadPolicyCountsRequest  # noqa: Y015
+
+@_typing.final
+class ReadPolicyCountsReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COUNTS_FIELD_NUMBER: _builtins.int
+    DENIALS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def counts(self) -> _containers.RepeatedCompositeFieldContainer[Global___PolicyCount]: ...
+    @_builtins.property
+    def denials(self) -> _containers.RepeatedCompositeFieldContainer[Global___PolicyDenial]:
+        """the last ones, oldest first, at a bounded rate"""
+
+    def __init__(
+        self,
+        *,
+        counts: _abc.Iterable[Global___PolicyCount] | None = ...,
+        denials: _abc.Iterable[Global___PolicyDenial] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "denials", b"denials"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadPolicyCountsReply: _TypeAlias = ReadPolicyCountsReply  # noqa: Y015
+
+@_typing.final
+class PolicyCount(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICY_ID_FIELD_NUMBER: _builtins.int
+    PACKETS_FIELD_NUMBER: _builtins.int
+    BYTES_FIELD_NUMBER: _builtins.int
+    policy_id: _builtins.str
+    """a service's id, where the policy is in its app's file"""
+    packets: _builtins.int
+    """first packets of connections, that it denied, or would have where it only counts"""
+    bytes: _builtins.int
+    def __init__(
+        self,
+        *,
+        policy_id: _builtins.str = ...,
+        packets: _builtins.int = ...,
+        bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "packets", b"packets", "policy_id", b"policy_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PolicyCount: _TypeAlias = PolicyCount  # noqa: Y015
+
+@_typing.final
+class PolicyDenial(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICY_ID_FIELD_NUMBER: _builtins.int
+    UNIX_MS_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    PROTOCOL_FIELD_NUMBER: _builtins.int
+    PORT_FIELD_NUMBER: _builtins.int
+    policy_id: _builtins.str
+    unix_ms: _builtins.int
+    source: _builtins.str
+    """addresses"""
+    target: _builtins.str
+    protocol: _builtins.str
+    port: _builtins.int
+    """0: the protocol has none"""
+    def __init__(
+        self,
+        *,
+        policy_id: _builtins.str = ...,
+        unix_ms: _builtins.int = ...,
+        source: _builtins.str = ...,
+        target: _builtins.str = ...,
+        protocol: _builtins.str = ...,
+        port: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["policy_id", b"policy_id", "port", b"port", "protocol", b"protocol", "source", b"source", "target", b"target", "unix_ms", b"unix_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PolicyDenial: _TypeAlias = PolicyDenial  # noqa: Y015
 
 @_typing.final
 class FindLeaderRequest(_message.Message):

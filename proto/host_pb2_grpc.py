@@ -80,6 +80,11 @@ class HostStub:
                 request_serializer=proto_dot_doctor__pb2.ObservePathRequest.SerializeToString,
                 response_deserializer=proto_dot_doctor__pb2.PathObservation.FromString,
                 _registered_method=True)
+        self.ReadPolicyCounts = channel.unary_unary(
+                '/fairway.v1.Host/ReadPolicyCounts',
+                request_serializer=proto_dot_host__pb2.ReadPolicyCountsRequest.SerializeToString,
+                response_deserializer=proto_dot_host__pb2.ReadPolicyCountsReply.FromString,
+                _registered_method=True)
         self.ReadMetrics = channel.unary_unary(
                 '/fairway.v1.Host/ReadMetrics',
                 request_serializer=proto_dot_doctor__pb2.ReadMetricsRequest.SerializeToString,
@@ -154,6 +159,13 @@ class HostServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReadPolicyCounts(self, request, context):
+        """What the policies have denied on the callee, or would have.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ReadMetrics(self, request, context):
         """The callee's metrics.
         """
@@ -208,6 +220,11 @@ def add_HostServicer_to_server(servicer, server):
                     servicer.ObservePath,
                     request_deserializer=proto_dot_doctor__pb2.ObservePathRequest.FromString,
                     response_serializer=proto_dot_doctor__pb2.PathObservation.SerializeToString,
+            ),
+            'ReadPolicyCounts': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReadPolicyCounts,
+                    request_deserializer=proto_dot_host__pb2.ReadPolicyCountsRequest.FromString,
+                    response_serializer=proto_dot_host__pb2.ReadPolicyCountsReply.SerializeToString,
             ),
             'ReadMetrics': grpc.unary_unary_rpc_method_handler(
                     servicer.ReadMetrics,
@@ -458,6 +475,33 @@ class Host:
             '/fairway.v1.Host/ObservePath',
             proto_dot_doctor__pb2.ObservePathRequest.SerializeToString,
             proto_dot_doctor__pb2.PathObservation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadPolicyCounts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fairway.v1.Host/ReadPolicyCounts',
+            proto_dot_host__pb2.ReadPolicyCountsRequest.SerializeToString,
+            proto_dot_host__pb2.ReadPolicyCountsReply.FromString,
             options,
             channel_credentials,
             insecure,

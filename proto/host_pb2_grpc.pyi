@@ -54,6 +54,8 @@ class HostStub:
     """How the callee is, in its own words."""
     ObservePath: _grpc.UnaryUnaryMultiCallable[_doctor_pb2.ObservePathRequest, _doctor_pb2.PathObservation]
     """What the callee sees of a path, with live probes."""
+    ReadPolicyCounts: _grpc.UnaryUnaryMultiCallable[_host_pb2.ReadPolicyCountsRequest, _host_pb2.ReadPolicyCountsReply]
+    """What the policies have denied on the callee, or would have."""
     ReadMetrics: _grpc.UnaryUnaryMultiCallable[_doctor_pb2.ReadMetricsRequest, _doctor_pb2.ReadMetricsReply]
     """The callee's metrics."""
 
@@ -80,6 +82,8 @@ class HostAsyncStub(HostStub):
     """How the callee is, in its own words."""
     ObservePath: _aio.UnaryUnaryMultiCallable[_doctor_pb2.ObservePathRequest, _doctor_pb2.PathObservation]  # type: ignore[assignment]
     """What the callee sees of a path, with live probes."""
+    ReadPolicyCounts: _aio.UnaryUnaryMultiCallable[_host_pb2.ReadPolicyCountsRequest, _host_pb2.ReadPolicyCountsReply]  # type: ignore[assignment]
+    """What the policies have denied on the callee, or would have."""
     ReadMetrics: _aio.UnaryUnaryMultiCallable[_doctor_pb2.ReadMetricsRequest, _doctor_pb2.ReadMetricsReply]  # type: ignore[assignment]
     """The callee's metrics."""
 
@@ -157,6 +161,14 @@ class HostServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_doctor_pb2.PathObservation, _abc.Awaitable[_doctor_pb2.PathObservation]]:
         """What the callee sees of a path, with live probes."""
+
+    @_abc_1.abstractmethod
+    def ReadPolicyCounts(
+        self,
+        request: _host_pb2.ReadPolicyCountsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_host_pb2.ReadPolicyCountsReply, _abc.Awaitable[_host_pb2.ReadPolicyCountsReply]]:
+        """What the policies have denied on the callee, or would have."""
 
     @_abc_1.abstractmethod
     def ReadMetrics(

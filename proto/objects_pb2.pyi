@@ -1376,6 +1376,7 @@ class ServiceSpec(_message.Message):
     BALANCE_FIELD_NUMBER: _builtins.int
     ENDPOINT_MODE_FIELD_NUMBER: _builtins.int
     FLOATING_ADDRESSES_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
     replicas: _builtins.int
     endpoint_mode: Global___EndpointMode.ValueType
     @_builtins.property
@@ -1406,6 +1407,10 @@ class ServiceSpec(_message.Message):
     def floating_addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """outside addresses, each held by one healthy host at a time"""
 
+    @_builtins.property
+    def policy(self) -> Global___ServicePolicy:
+        """absent: only policies that are applied apart concern it"""
+
     def __init__(
         self,
         *,
@@ -1421,10 +1426,11 @@ class ServiceSpec(_message.Message):
         balance: Global___Balance | None = ...,
         endpoint_mode: Global___EndpointMode.ValueType = ...,
         floating_addresses: _abc.Iterable[_builtins.str] | None = ...,
+        policy: Global___ServicePolicy | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "container", b"container", "resources", b"resources", "restart", b"restart"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "container", b"container", "policy", b"policy", "resources", b"resources", "restart", b"restart"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "constraints", b"constraints", "container", b"container", "depends_on", b"depends_on", "endpoint_mode", b"endpoint_mode", "floating_addresses", b"floating_addresses", "network_aliases", b"network_aliases", "networks", b"networks", "ports", b"ports", "replicas", b"replicas", "resources", b"resources", "restart", b"restart"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "constraints", b"constraints", "container", b"container", "depends_on", b"depends_on", "endpoint_mode", b"endpoint_mode", "floating_addresses", b"floating_addresses", "network_aliases", b"network_aliases", "networks", b"networks", "policy", b"policy", "ports", b"ports", "replicas", b"replicas", "resources", b"resources", "restart", b"restart"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1485,6 +1491,7 @@ class Network(_message.Message):
     INTERNAL_FIELD_NUMBER: _builtins.int
     ORDINAL_FIELD_NUMBER: _builtins.int
     IPV6_DISABLED_FIELD_NUMBER: _builtins.int
+    CLOSED_FIELD_NUMBER: _builtins.int
     app: _builtins.str
     internal: _builtins.bool
     """no way out of the cluster"""
@@ -1492,6 +1499,8 @@ class Network(_message.Message):
     """small number, unique in the cluster"""
     ipv6_disabled: _builtins.bool
     """its members do not reach each other by IPv6 within it, and have no AAAA names"""
+    closed: _builtins.bool
+    """its members reach each other only where a policy says so"""
     @_builtins.property
     def meta(self) -> Global___Meta:
         """name within the app ("default" always)"""
@@ -1504,14 +1513,256 @@ class Network(_message.Message):
         internal: _builtins.bool = ...,
         ordinal: _builtins.int = ...,
         ipv6_disabled: _builtins.bool = ...,
+        closed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "internal", b"internal", "ipv6_disabled", b"ipv6_disabled", "meta", b"meta", "ordinal", b"ordinal"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "closed", b"closed", "internal", b"internal", "ipv6_disabled", b"ipv6_disabled", "meta", b"meta", "ordinal", b"ordinal"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Network: _TypeAlias = Network  # noqa: Y015
+
+@_typing.final
+class Policy(_message.Message):
+    """---- who may reach whom ----------------------------------------------------------------------------
+
+    A task that a policy selects is closed in each direction that the policy has rules for, but for what a rule of any
+    policy allows. A policy that only counts (`dry_run`) closes nothing.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    META_FIELD_NUMBER: _builtins.int
+    SELECTS_FIELD_NUMBER: _builtins.int
+    INGRESS_FIELD_NUMBER: _builtins.int
+    EGRESS_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    dry_run: _builtins.bool
+    @_builtins.property
+    def meta(self) -> Global___Meta:
+        """name: unique within the tenant, whose tasks it selects"""
+
+    @_builtins.property
+    def selects(self) -> Global___PolicySelector:
+        """its tenant is the policy's own"""
+
+    @_builtins.property
+    def ingress(self) -> Global___PolicyRules:
+        """absent: the policy says nothing of who may reach what it selects"""
+
+    @_builtins.property
+    def egress(self) -> Global___PolicyRules:
+        """absent: ... of what that may reach"""
+
+    def __init__(
+        self,
+        *,
+        meta: Global___Meta | None = ...,
+        selects: Global___PolicySelector | None = ...,
+        ingress: Global___PolicyRules | None = ...,
+        egress: Global___PolicyRules | None = ...,
+        dry_run: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["egress", b"egress", "ingress", b"ingress", "meta", b"meta", "selects", b"selects"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "egress", b"egress", "ingress", b"ingress", "meta", b"meta", "selects", b"selects"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Policy: _TypeAlias = Policy  # noqa: Y015
+
+@_typing.final
+class PolicySelector(_message.Message):
+    """services that match all that is given"""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    APP_FIELD_NUMBER: _builtins.int
+    SERVICE_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    """empty: the policy's own"""
+    app: _builtins.str
+    """empty: any"""
+    service: _builtins.str
+    """name; empty: any"""
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """of the service"""
+
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        app: _builtins.str = ...,
+        service: _builtins.str = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "labels", b"labels", "service", b"service", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PolicySelector: _TypeAlias = PolicySelector  # noqa: Y015
+
+@_typing.final
+class PolicyPeer(_message.Message):
+    """of one kind"""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVICES_FIELD_NUMBER: _builtins.int
+    CIDR_FIELD_NUMBER: _builtins.int
+    EXCEPT_FIELD_NUMBER: _builtins.int
+    cidr: _builtins.str
+    """addresses outside of the cluster, IPv4 or IPv6"""
+    @_builtins.property
+    def services(self) -> Global___PolicySelector:
+        """absent: `cidr`"""
+
+    def __init__(
+        self,
+        *,
+        services: Global___PolicySelector | None = ...,
+        cidr: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["services", b"services"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cidr", b"cidr", "except", b"except", "services", b"services"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PolicyPeer: _TypeAlias = PolicyPeer  # noqa: Y015
+
+@_typing.final
+class PolicyPort(_message.Message):
+    """of the task, behind balancing"""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROTOCOL_FIELD_NUMBER: _builtins.int
+    FIRST_FIELD_NUMBER: _builtins.int
+    LAST_FIELD_NUMBER: _builtins.int
+    protocol: _builtins.str
+    """"tcp", "udp" or "sctp" """
+    first: _builtins.int
+    """0: all"""
+    last: _builtins.int
+    """0: `first` only"""
+    def __init__(
+        self,
+        *,
+        protocol: _builtins.str = ...,
+        first: _builtins.int = ...,
+        last: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first", b"first", "last", b"last", "protocol", b"protocol"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PolicyPort: _TypeAlias = PolicyPort  # noqa: Y015
+
+@_typing.final
+class PolicyRule(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PEERS_FIELD_NUMBER: _builtins.int
+    PORTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def peers(self) -> _containers.RepeatedCompositeFieldContainer[Global___PolicyPeer]:
+        """none: everyone who could come, or all that could be reached, without a policy"""
+
+    @_builtins.property
+    def ports(self) -> _containers.RepeatedCompositeFieldContainer[Global___PolicyPort]:
+        """none: all, of any protocol"""
+
+    def __init__(
+        self,
+        *,
+        peers: _abc.Iterable[Global___PolicyPeer] | None = ...,
+        ports: _abc.Iterable[Global___PolicyPort] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["peers", b"peers", "ports", b"ports"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PolicyRule: _TypeAlias = PolicyRule  # noqa: Y015
+
+@_typing.final
+class PolicyRules(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RULES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def rules(self) -> _containers.RepeatedCompositeFieldContainer[Global___PolicyRule]: ...
+    def __init__(
+        self,
+        *,
+        rules: _abc.Iterable[Global___PolicyRule] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rules", b"rules"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PolicyRules: _TypeAlias = PolicyRules  # noqa: Y015
+
+@_typing.final
+class ServicePolicy(_message.Message):
+    """of a service, in its app's own file; a peer without app is of the same app"""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INGRESS_FIELD_NUMBER: _builtins.int
+    EGRESS_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    dry_run: _builtins.bool
+    @_builtins.property
+    def ingress(self) -> Global___PolicyRules: ...
+    @_builtins.property
+    def egress(self) -> Global___PolicyRules: ...
+    def __init__(
+        self,
+        *,
+        ingress: Global___PolicyRules | None = ...,
+        egress: Global___PolicyRules | None = ...,
+        dry_run: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["egress", b"egress", "ingress", b"ingress"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "egress", b"egress", "ingress", b"ingress"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ServicePolicy: _TypeAlias = ServicePolicy  # noqa: Y015
 
 @_typing.final
 class Volume(_message.Message):
@@ -1787,6 +2038,26 @@ class Frontend(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     SERVICE_ID_FIELD_NUMBER: _builtins.int
     SERVICE_FIELD_NUMBER: _builtins.int
     APP_FIELD_NUMBER: _builtins.int
@@ -1796,6 +2067,8 @@ class Frontend(_message.Message):
     NETWORKS_FIELD_NUMBER: _builtins.int
     BALANCE_FIELD_NUMBER: _builtins.int
     NETWORK_ALIASES_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
     service_id: _builtins.str
     service: _builtins.str
     app: _builtins.str
@@ -1813,6 +2086,12 @@ class Frontend(_message.Message):
     def network_aliases(self) -> _containers.MessageMap[_builtins.str, Global___StringList]:
         """network id -> further DNS names, known within it only"""
 
+    @_builtins.property
+    def policy(self) -> Global___ServicePolicy: ...
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """of the service; only what policies may select by"""
+
     def __init__(
         self,
         *,
@@ -1825,10 +2104,12 @@ class Frontend(_message.Message):
         networks: _abc.Iterable[_builtins.str] | None = ...,
         balance: Global___Balance | None = ...,
         network_aliases: _abc.Mapping[_builtins.str, Global___StringList] | None = ...,
+        policy: Global___ServicePolicy | None = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "policy", b"policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "balance", b"balance", "network_aliases", b"network_aliases", "networks", b"networks", "ports", b"ports", "service", b"service", "service_id", b"service_id", "tenant", b"tenant", "vip", b"vip"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "balance", b"balance", "labels", b"labels", "network_aliases", b"network_aliases", "networks", b"networks", "policy", b"policy", "ports", b"ports", "service", b"service", "service_id", b"service_id", "tenant", b"tenant", "vip", b"vip"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

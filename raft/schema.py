@@ -100,6 +100,7 @@ KINDS: tuple[Kind, ...] = (
         indexes={"app": _app},
         unique={"name": _name_in_app},
     ),
+    Kind(objects.Policy, "policies", unique={"name": _name_in_tenant}),  # key: (tenant, name)
     Kind(
         objects.Volume,
         "volumes",

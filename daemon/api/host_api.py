@@ -122,6 +122,12 @@ class HostApi:
         require_node(caller)
         return await self._services.doctor.observe_path(request)
 
+    async def read_policy_counts(
+        self, _request: host.ReadPolicyCountsRequest, caller: Caller
+    ) -> host.ReadPolicyCountsReply:
+        require_node(caller)
+        return await self._services.doctor.read_policy_counts()
+
     async def read_metrics(self, _request: doctor.ReadMetricsRequest, caller: Caller) -> doctor.ReadMetricsReply:
         require_node(caller)
         return self._services.doctor.read_metrics()

@@ -14,6 +14,7 @@ from daemon.doctor.subject import Subject
 from daemon.errors import Kind, Refused
 from net.errors import NetworkError
 from proto.doctor_pb2 import ExamineReply, ObservePathRequest, PathObservation, ReadMetricsReply
+from proto.host_pb2 import ReadPolicyCountsReply
 
 AT_ONCE_MAX = 4  # examinations and observations; each takes a thread and some CPU
 
@@ -44,6 +45,13 @@ class HostDoctor:
                 return await self._network.observe_path(request)
             except NetworkError as error:
                 raise Refused(str(error), Kind.UNAVAILABLE) from error
+
+    async def read_policy_counts(self) -> ReadPolicyCountsReply:
+        """Raises Refused where the kernel does not tell."""
+        try:
+            return await self._network.policy_counts()
+        except NetworkError as error:
+            raise Refused(str(error), Kind.UNAVAILABLE) from error
 
     def read_metrics(self) -> ReadMetricsReply:
         return ReadMetricsReply(text=self.metrics.text())
