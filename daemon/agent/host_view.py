@@ -25,22 +25,25 @@ class HostView:
     def __init__(self) -> None:
         self.revision = 0
         self.complete = False  # a leader's complete state was seen since this daemon started
-        self._items: dict[str, HostItem] = {}
+        self._items: dict[str, dict[str, HostItem]] = {}  # kind -> key -> item
+        self._versions: dict[str, int] = {}  # kind -> counts its changes
         self._withdrawn_at: dict[str, int] = {}  # task id -> revision without a ready endpoint of it
 
     def apply(self, state: HostState) -> set[str]:
         """Takes in a state or a change; the kinds of item ("task", "endpoint", ...) that it touched."""
         touched = set()
         if state.complete:
-            touched = {key.partition("/")[0] for key in self._items}
+            touched = set(self._items)
             self._items = {}
             self.complete = True
         for item in state.put:
-            self._items[item.key] = item
-            touched.add(item.key.partition("/")[0])
+            self._put(item)
+            touched.add(_kind(item.key))
         for key in state.removed_keys:
-            self._items.pop(key, None)
-            touched.add(key.partition("/")[0])
+            self._items.get(_kind(key), {}).pop(key, None)
+            touched.add(_kind(key))
+        for kind in touched:
+            self._versions[kind] = self.version(kind) + 1
         self.revision = max(state.revision, self.revision) if not state.complete else state.revision
         self._note_withdrawn()
         return touched
@@ -48,7 +51,7 @@ class HostView:
     def _note_withdrawn(self) -> None:
         tasks = {task.meta.id for task in self.tasks}
         for task_id in tasks:
-            item = self._items.get(f"endpoint/{task_id}")
+            item = self._get(f"endpoint/{task_id}")
             if item is not None and item.endpoint.ready:
                 self._withdrawn_at.pop(task_id, None)
             else:
@@ -58,11 +61,12 @@ class HostView:
 
     def note_status(self, task_id: str, status: TaskStatus) -> None:
         """What this host itself knows of a task; the leader does not send it back."""
-        before = self._items.get(f"task/{task_id}")
+        before = self._get(f"task/{task_id}")
         if before is not None:
             after = HostItem(key=before.key, task=before.task)
             after.task.status.CopyFrom(status)
-            self._items[after.key] = after
+            self._put(after)
+            self._versions["task"] = self.version("task") + 1
 
     def withdrawn_at(self, task_id: str) -> int | None:
         """Revision from which on no balancer is told of the task; None while one may be."""
@@ -73,8 +77,20 @@ class HostView:
 
     def items_of(self, kind: str) -> Iterator[tuple[str, HostItem]]:
         """(key, item) of one kind, in the order in which they came."""
-        prefix = kind + "/"
-        return ((key, item) for key, item in self._items.items() if key.startswith(prefix))
+        return iter(self._items.get(kind, {}).items())
+
+    def count(self, kind: str) -> int:
+        return len(self._items.get(kind, ()))
+
+    def version(self, kind: str) -> int:
+        """Counts up with each change of an item of the kind."""
+        return self._versions.get(kind, 0)
+
+    def _get(self, key: str) -> HostItem | None:
+        return self._items.get(_kind(key), {}).get(key)
+
+    def _put(self, item: HostItem) -> None:
+        self._items.setdefault(_kind(item.key), {})[item.key] = item
 
     @property
     def cluster(self) -> Cluster | None:
@@ -85,7 +101,7 @@ class HostView:
         return [item.node for item in self._of("node")]
 
     def node(self, node_id: str) -> Node | None:
-        item = self._items.get(f"node/{node_id}")
+        item = self._get(f"node/{node_id}")
         return None if item is None else item.node
 
     @property
@@ -102,12 +118,17 @@ class HostView:
 
     def to_state(self) -> HostState:
         """All of it as one complete state."""
-        return HostState(complete=True, revision=self.revision, put=self._items.values())
+        put = (item for items in self._items.values() for item in items.values())
+        return HostState(complete=True, revision=self.revision, put=put)
 
     def restore(self, state: HostState) -> None:
         """Starts from a state that was saved; a leader's complete state is still awaited."""
         self.apply(state)
         self.complete = False
+
+
+def _kind(key: str) -> str:
+    return key.partition("/")[0]
 
 
 def save(view: HostState, path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable
+from operator import is_
 from typing import Any
 
 from daemon.agent.encryption import encryption_of
@@ -37,8 +38,9 @@ class NetworkView:
 
     def __init__(self, node_id: str) -> None:
         self._node_id = node_id
-        self._made: dict[str, tuple[HostItem, Any]] = {}
+        self._made: dict[str, dict[str, tuple[HostItem, Any]]] = {}  # kind -> key -> what was made of what
         self._tuples: dict[str, tuple[Any, ...]] = {}
+        self._versions: dict[str, int] = {}
 
     def desired(self, view: HostView) -> model.DesiredNetwork | None:
         """None while the cluster or this host's own node is not known."""
@@ -58,27 +60,29 @@ class NetworkView:
         )
 
     def _all(self, view: HostView, kind: str, make: Callable[[HostItem], Any]) -> tuple[Any, ...]:
+        version = view.version(kind)
+        if self._versions.get(kind) == version:
+            return self._tuples.get(kind, ())
+        self._versions[kind] = version
+        made = self._made.setdefault(kind, {})
         values = []
         for key, item in view.items_of(kind):
-            known = self._made.get(key)
+            known = made.get(key)
             if known is None or known[0] is not item:
-                made = make(item)
-                if known is not None and known[1] == made:
-                    made = known[1]
-                self._made[key] = known = (item, made)
+                fresh = make(item)
+                if known is not None and known[1] == fresh:
+                    fresh = known[1]
+                made[key] = known = (item, fresh)
             if known[1] is not None:
                 values.append(known[1])
+        if len(made) > view.count(kind):
+            present = {key for key, _ in view.items_of(kind)}
+            for key in made.keys() - present:
+                del made[key]
         before = self._tuples.get(kind, ())
-        same = len(before) == len(values) and all(a is b for a, b in zip(before, values, strict=True))
-        if not same:
+        if len(before) != len(values) or not all(map(is_, before, values)):
             self._tuples[kind] = tuple(values)
-            self._forget(view, kind)
         return self._tuples.get(kind, ())
-
-    def _forget(self, view: HostView, kind: str) -> None:
-        present = {key for key, _ in view.items_of(kind)}
-        for key in [key for key in self._made if key.startswith(kind + "/") and key not in present]:
-            del self._made[key]
 
 
 def _local_task(task: objects.Task) -> model.LocalTask | None:

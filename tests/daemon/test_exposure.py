@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from daemon.agent.host_view import HostView
 from daemon.agent.network_view import NetworkView
 from daemon.errors import Kind, Refused
 from daemon.leader.endpoints_plan import endpoints, frontends
@@ -171,12 +172,9 @@ def test_the_host_balances_as_the_service_says() -> None:
     model.deploy(app_spec(web=spec))
     model.settle()
 
-    class View:
-        def items_of(self, kind: str) -> Any:
-            state = HostStates(model.store).complete("node-host-1")
-            return [(item.key, item) for item in state.put if item.key.startswith(kind + "/")]
-
-    desired = NetworkView("node-host-1").desired(View())  # type: ignore[arg-type]
+    view = HostView()
+    view.apply(HostStates(model.store).complete("node-host-1"))
+    desired = NetworkView("node-host-1").desired(view)
     assert desired is not None
     (frontend,) = desired.frontends
     assert frontend.balance.policy == "least-loaded"
