@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -17,7 +17,18 @@ CLOCK_SKEW_MS_WARN, CLOCK_SKEW_MS_ERROR = 500, 5_000
 CA_LEFT_MS_WARN = 90 * 86_400_000
 SERVICES_MAX = 20
 CLUSTER = "cluster"
-CHECKS = ("quorum", "voters", "hosts", "versions", "clocks", "certificate authority", "services", "conditions")
+CHECKS = (
+    "quorum",
+    "voters",
+    "hosts",
+    "versions",
+    "clocks",
+    "certificate authority",
+    "services",
+    "published ports",
+    "encryption",
+    "conditions",
+)
 
 
 @dataclass(frozen=True)
@@ -40,6 +51,7 @@ class ClusterFacts:
     tasks: Sequence[objects.Task]
     now_unix_ms: int
     ca_left_ms: int | None = None
+    floating_held: Collection[str] = ()  # floating addresses that a host holds
 
 
 def cluster_findings(facts: ClusterFacts) -> list[Finding]:
@@ -51,6 +63,8 @@ def cluster_findings(facts: ClusterFacts) -> list[Finding]:
         *_versions(facts, names),
         *_clocks(facts, names),
         *_services(facts),
+        *_published(facts),
+        *_encryption(facts),
     ]
     for finding in found:
         finding.where = finding.where or CLUSTER
@@ -210,6 +224,51 @@ def _services(facts: ClusterFacts) -> list[Finding]:
             )
         )
     return found[:SERVICES_MAX]
+
+
+def _published(facts: ClusterFacts) -> list[Finding]:
+    """Ports that are published at an address that no host has, floating addresses that nobody holds."""
+    known = {address for node in facts.nodes for address in (*node.description.addresses, node.address)}
+    told = all(node.description.addresses for node in facts.nodes if node.state == objects.NODE_STATE_READY)
+    floating = {address for service in facts.services for address in service.spec.floating_addresses}
+    found = []
+    for service in facts.services:
+        name = f"{service.app}/{service.meta.name}"
+        for port in service.spec.ports:
+            lost = port.host_ip and port.host_ip not in known | floating and not port.host_ip.startswith("127.")
+            if told and port.published and lost and port.host_ip != "::1":
+                found.append(
+                    error(
+                        "published ports",
+                        f"{name} publishes port {port.published} at {port.host_ip} only, which no host has",
+                        "correct the address in the Compose file, or give it to a host",
+                    )
+                )
+        found += [
+            warning(
+                "floating addresses",
+                f"no host holds {address}, the floating address of {name}",
+                "a host must be up, with an interface whose network has this address",
+            )
+            for address in service.spec.floating_addresses
+            if not service.removing and address not in facts.floating_held
+        ]
+    return found[:SERVICES_MAX]
+
+
+def _encryption(facts: ClusterFacts) -> list[Finding]:
+    """Hosts that cannot encrypt in a cluster that does."""
+    found = []
+    for node in facts.nodes:
+        if node.network.encryption_problem:
+            finding = error(
+                "encryption",
+                f"the host cannot encrypt: {node.network.encryption_problem}; it gets no tasks",
+                "install the kernel's WireGuard, or the package wireguard-go; see `fairway network encryption status`",
+            )
+            finding.where = node.meta.name
+            found.append(finding)
+    return found
 
 
 def _conditions(facts: ClusterFacts, names: Mapping[str, str]) -> list[Finding]:

@@ -60,6 +60,11 @@ class Consultation:
             list(store.table(objects.Task)),
             time.time_ns() // 1_000_000,
             self._ca_left_ms(),
+            {
+                lease.meta.name.partition("/")[2]
+                for lease in store.table(objects.Lease)
+                if lease.kind == objects.Lease.KIND_FLOATING_ADDRESS and lease.holder_id
+            },
         )
         return doctor.DoctorReply(
             findings=cluster_findings(facts),

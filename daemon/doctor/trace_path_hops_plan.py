@@ -150,9 +150,9 @@ def underlay(walk: Walk, where: str, node: objects.Node, here: PathObservation) 
 
 
 def overlay(
-    walk: Walk, where: str, node: objects.Node, here: PathObservation, there: PathObservation | str, tunnel_port: int
+    walk: Walk, where: str, node: objects.Node, here: PathObservation, there: PathObservation | str, tunnel_ports: str
 ) -> None:
-    """Whether VXLAN packets get through (`tunnel_port`: UDP), small ones and as large ones as tasks send."""
+    """Whether VXLAN packets get through (`tunnel_ports`: UDP, in words), small ones and as large ones as tasks send."""
     found = _peer_of(here, node.meta.id)
     if found is None:
         walk.skip("overlay", where, f"{node.meta.name} was not probed")
@@ -169,7 +169,7 @@ def overlay(
             where,
             f"{node.meta.name} answers on the underlay and not over VXLAN: the UDP packets of the tunnel are lost"
             f"{filters_in_words(filters)}",
-            f"allow UDP port {tunnel_port} between the hosts, in both directions",
+            f"allow UDP port {tunnel_ports} between the hosts, in both directions",
         )
     elif not found.overlay_large.answered:
         walk.fail(

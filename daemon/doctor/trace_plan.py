@@ -24,7 +24,7 @@ class Evidence:
     here: PathObservation | str  # of the source's host
     there: Mapping[str, PathObservation | str]  # at the other end, by id of the task there, or of the host
     nodes: Mapping[str, objects.Node]
-    tunnel_port: int  # UDP, on the underlay
+    tunnel_ports: str  # UDP, on the underlay, in words
 
 
 def trace(evidence: Evidence) -> TracePathReply:
@@ -92,7 +92,7 @@ def _to_host(evidence: Evidence, walk: Walk, here: PathObservation) -> None:
     there = evidence.there.get(node.meta.id, "was not asked")
     path.tunnel(walk, name, node, here)
     path.underlay(walk, name, node, here)
-    path.overlay(walk, name, node, here, there, evidence.tunnel_port)
+    path.overlay(walk, name, node, here, there, evidence.tunnel_ports)
     path.peer(walk, node, there, evidence.source.node)
 
 
@@ -108,7 +108,7 @@ def _to_task(evidence: Evidence, walk: Walk, here: PathObservation, task: object
     if not local:
         path.tunnel(walk, name, node, here)
         path.underlay(walk, name, node, here)
-        path.overlay(walk, name, node, here, there, evidence.tunnel_port)
+        path.overlay(walk, name, node, here, there, evidence.tunnel_ports)
     if isinstance(there, str):
         walk.fail(
             "peer", node.meta.name, f"the host {there}", "look at `fairway doctor`; its tasks may go on all the same"

@@ -23,6 +23,8 @@ from daemon.doctor.trace_ends_plan import (
 )
 from daemon.doctor.trace_plan import Evidence, trace
 from daemon.errors import Refused
+from net.model import Encryption
+from net.wireguard_plan import device_port
 from proto import doctor_pb2 as doctor
 from proto import objects_pb2 as objects
 from proto.grpc_trio import call
@@ -63,8 +65,8 @@ class Tracing:
             for node, question in self._questions_there(store, source, target):
                 nursery.start_soon(self._look_there, node, question, there)
         nodes = {node.meta.id: node for node in store.table(objects.Node)}
-        port = next((cluster.network.vxlan_port for cluster in store.table(objects.Cluster)), 0)
-        return trace(Evidence(source, target, policy, seen[-1], there, nodes, port))
+        ports = next((_tunnel_ports(cluster) for cluster in store.table(objects.Cluster)), "of the tunnel")
+        return trace(Evidence(source, target, policy, seen[-1], there, nodes, ports))
 
     async def _look_here(self, source: Source, target: Target, seen: list[doctor.PathObservation | str]) -> None:
         seen.append(await self._observe(source.node, self._question(source, target)))
@@ -137,3 +139,15 @@ class Tracing:
             return await call(stub.ObservePath(question, timeout=OBSERVE_S_MAX))  # type: ignore[arg-type]
         except grpc.aio.AioRpcError as error:
             return why(node, error)
+
+
+def _tunnel_ports(cluster: objects.Cluster) -> str:
+    """The UDP ports that the overlay's packets use between hosts, in words."""
+    state = cluster.encryption
+    epochs = [epoch for epoch in state.receiving if epoch]
+    default = Encryption()
+    keys = Encryption(state.sending, tuple(state.receiving), cluster.network.wireguard_port or default.port)
+    ports = [str(device_port(keys, epoch)) for epoch in sorted(epochs)]
+    if not epochs or 0 in state.receiving:
+        ports.append(str(cluster.network.vxlan_port))
+    return " and ".join(ports)

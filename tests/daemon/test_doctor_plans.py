@@ -280,3 +280,26 @@ def test_sets_of_labels_are_bounded() -> None:
         registry.gauge("x_total", "Again.")
     with pytest.raises(ValueError, match="labels"):
         counter.add("a", "b")
+
+
+def test_ports_at_addresses_that_no_host_has_and_floating_addresses_that_nobody_holds() -> None:
+    nodes = [node(name) for name in NAMES]
+    for each in nodes:
+        each.description.addresses.append("192.0.2.10")
+    service = objects.Service(meta=objects.Meta(id="s", name="web"), app="shop")
+    for host_ip in ("", "127.0.0.1", "192.0.2.10", "192.0.2.20", "192.0.2.99"):
+        service.spec.ports.add(protocol="tcp", target=80, published=80, host_ip=host_ip)
+    service.spec.floating_addresses.append("192.0.2.20")
+    words = [
+        ("cluster", "published ports", "shop/web publishes port 80 at 192.0.2.99 only, which no host has"),
+        ("cluster", "floating addresses", "no host holds 192.0.2.20, the floating address of shop/web"),
+    ]
+    assert found(nodes=nodes, services=[service]) == words
+    assert found(nodes=nodes, services=[service], floating_held={"192.0.2.20"}) == words[:1]
+    assert found(services=[service], floating_held={"192.0.2.20"}) == []  # no host has told its addresses yet
+
+
+def test_hosts_that_cannot_encrypt_are_named() -> None:
+    nodes = [node(name) for name in NAMES]
+    nodes[1].network.encryption_problem = "no WireGuard"
+    assert found(nodes=nodes) == [("b", "encryption", "the host cannot encrypt: no WireGuard; it gets no tasks")]

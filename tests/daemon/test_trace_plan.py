@@ -88,7 +88,7 @@ class World:
         networks = {each.meta.id: each for each in store.table(objects.Network)}
         nodes = {each.meta.id: each for each in store.table(objects.Node)}
         policy = isolation_plan.between(begin.task, aim.networks, aim.label, networks)
-        return trace(Evidence(begin, aim, policy, self.here, {self.db.meta.id: self.there}, nodes, 4789))
+        return trace(Evidence(begin, aim, policy, self.here, {self.db.meta.id: self.there}, nodes, "4789"))
 
 
 def app(name: str, **services: tuple[str, str]) -> control.AppSpec:
