@@ -175,7 +175,10 @@ class ClusterHost:
             return None
         node = member.store.get(objects.Node, status.leader_id)
         if node is not None:
-            return Leader(node.meta.id, node.address, node.api_port)
+            address = node.address
+            if node.meta.id == self._identity.node_id:  # the store learns a new address of ours from our own report
+                address = present_address(self._config.host.advertise_address, address)
+            return Leader(node.meta.id, address, node.api_port)
         for known in self._identity.membership.nodes:
             if known.node_id == status.leader_id:
                 return Leader(known.node_id, known.address, known.api_port)

@@ -10,13 +10,13 @@ from net.model import DesiredNetwork
 
 IPV6_MTU_BYTES_MIN = 1280  # RFC 8200, section 5; on a device with less the kernel turns IPv6 off
 
-_MARK = Path("/proc/net/if_inet6")
+MARK = Path("/proc/net/if_inet6")
 _SETTINGS = Path("/proc/sys/net/ipv6/conf")
 
 
 def is_there() -> bool:
     """Whether the kernel has IPv6: it was not built, or started, without it."""
-    return _MARK.exists()
+    return MARK.exists()
 
 
 def lacking(desired: DesiredNetwork, mtu_bytes: int) -> str:
@@ -52,6 +52,11 @@ def write_setting(device: str, name: str, value: int) -> None:
         path.write_text(str(value))
     except OSError as error:
         raise NetworkError(f"write {value} to {path}: {error.strerror}; let fairwayd write there") from error
+
+
+def is_on(device: str) -> bool:
+    """Whether a device has to do with IPv6 at all: not where its MTU is too small for it."""
+    return is_there() and (_SETTINGS / device).exists()
 
 
 def turn_on(device: str) -> bool:

@@ -380,6 +380,7 @@ def _merged(pending: Change | None, change: Change) -> Change:
         hosts=pending.hosts or change.hosts,
         networks=pending.networks or change.networks,
         tasks=pending.tasks or change.tasks,
+        policies=pending.policies or change.policies,
         services=pending.services | change.services,
         memberships=change.memberships,
         withdrawn=pending.withdrawn + change.withdrawn,

@@ -51,6 +51,7 @@ class OverlayDevice:
         self.wireguard = 0  # number of the device that the overlay's packets go into; 0: none
         self._netlink = Netlink(PROTOCOL_ROUTE)
         self._device = 0
+        self._missing_address = ""  # the underlay address, while no interface has it
         self._applied: Overlay | None = None
 
     def close(self) -> None:
@@ -127,7 +128,7 @@ class OverlayDevice:
         _, set_only = tunnel_differences(link, *shape, settings, self.mtu_bytes)
         if set_only:
             found += of_kind(DEVICE, (f"device {self.name}: {words}" for words in set_only))
-            if ipv6_support.is_there():
+            if ipv6_support.is_on(link.name):
                 self._netlink.ask(links.without_ipv6_address(link.number, link.name))
             if link.vxlan_local != tunnel_source(desired):
                 request = tunnels.set_vxlan_local(
@@ -207,13 +208,12 @@ class OverlayDevice:
             if found is not None and found.address == address:
                 link = self._netlink.get(links.get_link_by_index(found.device))
                 if link is not None:
+                    self._missing_address = ""
                     return min(tunnels.read_link(link).mtu_bytes, 65535)
-        log.warning(
-            "no interface of this host has its underlay address %s; taking an MTU of %d bytes",
-            address,
-            _UNDERLAY_MTU_DEFAULT_BYTES,
-        )
-        return _UNDERLAY_MTU_DEFAULT_BYTES
+        if address != self._missing_address:
+            log.warning("no interface of this host has its underlay address %s now", address)
+        self._missing_address = address
+        return self.underlay_bytes or _UNDERLAY_MTU_DEFAULT_BYTES  # it may come back as it was
 
 
 def _settings() -> dict[int, int]:

@@ -227,7 +227,7 @@ class TaskInterfaces:
             links.CONF_ROUTE_LOCALNET: 1,
         }
         mac, source, prefix = task_mac(address), around.source, around.ipv6_prefix
-        requests = [links.without_ipv6_address(number, name)] if self._has_ipv6 else []
+        requests = [links.without_ipv6_address(number, name)] if ipv6_support.is_on(name) else []
         requests += [
             links.set_link(number, name, alias=task_id, settings=settings),
             routes.new_neighbour(Neighbour(number, address, mac)),

@@ -82,6 +82,10 @@ class Agent:
         """See SessionHost."""
         return self._reports.first(self._address())
 
+    def address(self) -> str:
+        """See SessionHost."""
+        return self._address()
+
     def next_report(self) -> HostReport:
         """See SessionHost."""
         return self._reports.next()

@@ -44,6 +44,9 @@ class SessionHost(Protocol):
     def first_report(self) -> HostReport:
         """All that the leader must know at the start of a session."""
 
+    def address(self) -> str:
+        """The one that other hosts reach this one by, now."""
+
     def next_report(self) -> HostReport:
         """What changed since the report before; its network revision in any case."""
 
@@ -189,6 +192,7 @@ class LeaderConnection:
         sequence = 0
         self._sent_s.clear()
         report = self._host.first_report()
+        address = report.address
         while True:
             sequence += 1
             report.sequence = sequence
@@ -200,4 +204,10 @@ class LeaderConnection:
             await trio.sleep(REPORT_INTERVAL_S_MIN)
             with trio.move_on_after(self._heartbeat_s):
                 await self._host.wait_report()
+            if self._host.address() != address:
+                # The session before hangs on the old one.
+                self.error = "this host has another address now"
+                await self._peers.forget(self.leader.node_id if self.leader else "")
+                scope.cancel()
+                return
             report = self._host.next_report()

@@ -11,6 +11,7 @@ from daemon.agent.host_view import HostView
 from daemon.agent.network_view import NetworkView
 from daemon.agent.reports import Reports
 from net.network import Network
+from proto import objects_pb2 as objects
 
 logger = logging.getLogger(__name__)
 
@@ -18,6 +19,7 @@ INTERVAL_S_MIN = 0.02  # changes that come closer together share a pass
 BACK_OFF_S_MIN = 0.2
 BACK_OFF_S_MAX = 5.0
 LEADER_WAIT_S_MAX = 5.0
+CONDITION = "network"
 
 
 class NetworkAgent:
@@ -76,3 +78,5 @@ class NetworkAgent:
         await self._network.apply(desired)
         self._encryption.note(desired.config.encryption)
         self._reports.network(revision)
+        lacking = [objects.NodeCondition(kind=CONDITION, message=words) for words in self._network.lacking]
+        self._reports.conditions(CONDITION, lacking)

@@ -17,6 +17,7 @@ from typing import Any
 
 import trio
 
+from net import ipv6_support
 from net import network as network_module
 from net.network import Network
 
@@ -65,4 +66,6 @@ if __name__ == "__main__":
     network_module.CHECK_EVERY_SECONDS = float(
         os.environ.get("CHECK_EVERY_SECONDS", network_module.CHECK_EVERY_SECONDS)
     )
+    if "FAIRWAY_TEST_WITHOUT_IPV6" in os.environ:
+        ipv6_support.MARK = Path("/proc/net/no_if_inet6")
     trio.run(main, Path(sys.argv[1]), sys.argv[2:])

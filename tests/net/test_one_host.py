@@ -10,7 +10,7 @@ import pytest
 
 from net import features
 from net.errors import NetworkError
-from net.model import DesiredNetwork, LocalTask
+from net.model import DesiredNetwork, LocalTask, NetworkConfig
 from net.network import Network
 from tests.net.world import CONFIG, ENDPOINTS, FRONTENDS, HOSTS, NETWORKS, HostProcess, shell
 
@@ -18,16 +18,18 @@ DESIRED = DesiredNetwork(
     CONFIG, HOSTS[0], HOSTS, FRONTENDS, ENDPOINTS, NETWORKS, (LocalTask("web1", "10.112.1.11", ("A",)),)
 )
 
+# An underlay that leads nowhere.
+UNDERLAY = (
+    "ip link set lo up; ip link add under type veth peer name other;"
+    "ip addr add 198.51.100.1/24 dev under; ip link set under up; ip link set other up"
+)
+
 
 @pytest.fixture
 def host(tmp_path: Path) -> Iterator[HostProcess]:
     process = HostProcess(tmp_path, [])
     try:
-        # An underlay that leads nowhere.
-        process.shell(
-            "ip link set lo up; ip link add under type veth peer name other;"
-            "ip addr add 198.51.100.1/24 dev under; ip link set under up; ip link set other up"
-        )
+        process.shell(UNDERLAY)
         process.start()
         yield process
         for task_id in process.call("list_task_networks"):
@@ -125,3 +127,52 @@ def test_a_vxlan_id_that_is_taken_is_explained(host: HostProcess) -> None:
 def test_a_prefix_that_leaves_no_room_is_refused(tmp_path: Path) -> None:
     with pytest.raises(NetworkError, match="15 in a whole name"):
         Network(tmp_path, tmp_path, "fairway1")
+
+
+@pytest.mark.parametrize(
+    ("environment", "config", "why"),
+    [
+        ({"FAIRWAY_TEST_WITHOUT_IPV6": "1"}, CONFIG, "ipv6.disable=1"),
+        ({}, replace(CONFIG, mtu_bytes=1200), "IPv6 needs 1280"),
+    ],
+)
+def test_a_host_that_cannot_have_ipv6_has_ipv4_and_says_why(
+    tmp_path: Path, environment: dict[str, str], config: NetworkConfig, why: str
+) -> None:
+    process = HostProcess(tmp_path, [], **environment)
+    try:
+        process.shell(UNDERLAY)
+        process.start()
+        process.call("apply", replace(DESIRED, config=config))
+        [words] = process.call("lacking")
+        assert why in words
+        task = process.call("create_task_network", "web1", "10.112.1.11")
+        assert "10.112.1.11" in shell(task, "ip addr")
+        assert "fd00" not in shell(task, "ip addr") + process.shell("ip addr; ip -6 route")
+        process.call("check")  # this kernel does have IPv6, and gave the tunnel an address of its own
+        assert process.call("check") == []
+        process.call("delete_task_network", "web1")
+    finally:
+        process.stop()
+
+
+def test_an_underlay_that_disappears_and_returns_changes_nothing(host: HostProcess) -> None:
+    host.call("apply", DESIRED)
+    look = "ip -d link show fwx0; ip route show proto 77; ip -6 route show proto 77; bridge fdb show dev fwx0"
+    before = host.shell(look)
+    host.shell("ip link del under")
+    assert host.call("check") == []
+    host.shell(UNDERLAY)
+    assert host.call("check") == []
+    assert host.shell(look) == before
+
+
+def test_a_host_with_another_address_on_the_underlay_sends_from_it(host: HostProcess) -> None:
+    host.call("apply", DESIRED)
+    host.shell("ip addr add 198.51.100.77/24 dev under; ip addr del 198.51.100.1/24 dev under")
+    here = replace(HOSTS[0], address="198.51.100.77")
+    host.call("apply", replace(DESIRED, local=here, hosts=(here, replace(HOSTS[1], address="198.51.100.78"), HOSTS[2])))
+    assert "local 198.51.100.77" in host.shell("ip -d link show fwx0")
+    assert "dst 198.51.100.78" in host.shell("bridge fdb show dev fwx0")
+    assert "198.51.100.2 " not in host.shell("bridge fdb show dev fwx0")
+    assert host.call("check") == []
