@@ -20,6 +20,7 @@ class Change:
     hosts: bool = False
     networks: bool = False
     tasks: bool = False
+    policies: bool = False
     services: set[str] = field(default_factory=set)  # ids, removed ones included
     # (networks, address, +1 or -1) of endpoints
     memberships: list[tuple[tuple[str, ...], str, int]] = field(default_factory=list)
@@ -52,7 +53,7 @@ class DesiredIndex:
             hosts=old is None or not _same(old.hosts, desired.hosts),
         )
         if old is None or old.endpoints is not desired.endpoints:
-            self._advance_endpoints(desired.endpoints, change)
+            self._advance_endpoints(old.endpoints if old is not None else (), desired.endpoints, change)
         if old is None or old.frontends is not desired.frontends:
             wanted = {each.service_id: each for each in desired.frontends}
             change.services.update(_changed_keys(self.frontends, wanted))
@@ -63,17 +64,28 @@ class DesiredIndex:
         if old is None or not _same(old.tasks, desired.tasks):
             self._advance_tasks(desired.tasks)
             change.tasks = True
+        change.policies = old is None or not _same(old.policies, desired.policies)
         self.desired = desired
         return change
 
-    def _advance_endpoints(self, endpoints: Iterable[Endpoint], change: Change) -> None:
-        wanted = {each.task_id: each for each in endpoints}
-        for task_id in _changed_keys(self.endpoints, wanted):
-            before, after = self.endpoints.get(task_id), wanted.get(task_id)
+    def _advance_endpoints(self, old: tuple[Endpoint, ...], new: tuple[Endpoint, ...], change: Change) -> None:
+        replaced = _replaced(old, new)
+        if replaced is not None:
+            self._take_endpoints([(before, after) for before, after in replaced if before != after], change)
+            self.endpoints.update((after.task_id, after) for _, after in replaced)
+            return
+        wanted = {each.task_id: each for each in new}
+        changed = _changed_keys(self.endpoints, wanted)
+        self._take_endpoints([(self.endpoints.get(each), wanted.get(each)) for each in changed], change)
+        self.endpoints = wanted
+
+    def _take_endpoints(self, pairs: Iterable[tuple[Endpoint | None, Endpoint | None]], change: Change) -> None:
+        """`pairs`: each endpoint that changed, before (None: came) and after (None: went)."""
+        for before, after in pairs:
             if before is not None:
                 change.services.add(before.service_id)
                 change.memberships.append((before.networks, before.address, -1))
-                self._by_service[before.service_id].pop(task_id, None)
+                self._by_service[before.service_id].pop(before.task_id, None)
                 if not self._by_service[before.service_id]:
                     del self._by_service[before.service_id]
                 if after is None or after.address != before.address:
@@ -83,8 +95,7 @@ class DesiredIndex:
             if after is not None:
                 change.services.add(after.service_id)
                 change.memberships.append((after.networks, after.address, +1))
-                self._by_service[after.service_id][task_id] = after
-        self.endpoints = wanted
+                self._by_service[after.service_id][after.task_id] = after
 
     def _advance_tasks(self, tasks: tuple[LocalTask, ...]) -> None:
         self.tasks = {each.task_id: each for each in tasks}
@@ -96,6 +107,14 @@ class DesiredIndex:
 
 def _same(old: tuple[T, ...], new: tuple[T, ...]) -> bool:
     return old is new or old == new
+
+
+def _replaced(old: tuple[Endpoint, ...], new: tuple[Endpoint, ...]) -> list[tuple[Endpoint, Endpoint]] | None:
+    """What differs where `new` has the same endpoints at the same places, found by identity; None where it has others."""
+    if len(old) != len(new):
+        return None
+    pairs = [pair for pair in zip(old, new, strict=True) if pair[0] is not pair[1]]
+    return pairs if all(before.task_id == after.task_id for before, after in pairs) else None
 
 
 def _changed_keys(old: dict[str, T], new: dict[str, T]) -> set[str]:
