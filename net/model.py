@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
+from net.policy import Policy
+
 
 @dataclass(frozen=True, slots=True)
 class Encryption:
@@ -89,6 +91,8 @@ class Frontend:
     networks: tuple[str, ...] = ()  # ids
     aliases: tuple[tuple[str, str], ...] = ()  # (network id, further name, known within that network only)
     balance: Balance = Balance()
+    labels: tuple[tuple[str, str], ...] = ()  # what policies may select by
+    policy: Policy | None = None  # of its own, beside those that are applied apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +119,7 @@ class NetworkInfo:
     tenant: str
     internal: bool = False  # no way out of the cluster
     ipv6_disabled: bool = False  # members do not reach each other by IPv6 within it
+    closed: bool = False  # members reach each other only where a policy says so
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +130,7 @@ class LocalTask:
     address: str
     networks: tuple[str, ...] = ()  # ids
     dns_servers: tuple[str, ...] = ()  # asked for its names from outside; empty: the host's
+    service_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +144,7 @@ class DesiredNetwork:
     endpoints: tuple[Endpoint, ...] = ()
     networks: tuple[NetworkInfo, ...] = ()
     tasks: tuple[LocalTask, ...] = ()
+    policies: tuple[Policy, ...] = ()
 
 
 @dataclass(slots=True)

@@ -289,7 +289,7 @@ class World:
         for number, process in enumerate(self.hosts):
             local = desired.hosts[number] if number < len(desired.hosts) else HOSTS[number]
             tasks = tuple(
-                LocalTask(each.task_id, each.address, each.networks)
+                LocalTask(each.task_id, each.address, each.networks, service_id=each.service_id)
                 for each in ENDPOINTS
                 if each.node_id == local.node_id
             )
