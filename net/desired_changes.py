@@ -110,7 +110,7 @@ def _same(old: tuple[T, ...], new: tuple[T, ...]) -> bool:
 
 
 def _replaced(old: tuple[Endpoint, ...], new: tuple[Endpoint, ...]) -> list[tuple[Endpoint, Endpoint]] | None:
-    """What differs where `new` has the same endpoints at the same places, found by identity; None where it has others."""
+    """What differs where `new` has the same endpoints at the same places, found by identity; None: it has others."""
     if len(old) != len(new):
         return None
     pairs = [pair for pair in zip(old, new, strict=True) if pair[0] is not pair[1]]
