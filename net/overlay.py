@@ -115,6 +115,8 @@ class OverlayDevice:
         link = self._find(self.name)
         if link is not None:
             anew, _ = tunnel_differences(link, *shape, settings, self.mtu_bytes)
+            if not anew and not self._change_source(link, desired):
+                anew = ["it is of another family"]
             if anew:
                 found += of_kind(DEVICE, (f"device {self.name}: {words}" for words in anew))
                 self._netlink.ask(links.delete_link(link.number, link.name))
@@ -130,11 +132,6 @@ class OverlayDevice:
             found += of_kind(DEVICE, (f"device {self.name}: {words}" for words in set_only))
             if ipv6_support.is_on(link.name):
                 self._netlink.ask(links.without_ipv6_address(link.number, link.name))
-            if link.vxlan_local != tunnel_source(desired):
-                request = tunnels.set_vxlan_local(
-                    link.number, link.name, config.vxlan_id, tunnel_source(desired), ipv6=":" in local.address
-                )
-                self._netlink.ask(request)
             self._netlink.ask(
                 links.set_link(
                     link.number,
@@ -148,6 +145,22 @@ class OverlayDevice:
             found.append(Difference(DEVICE, f"device {self.name}: IPv6 was off"))
         self._device = link.number
         return found
+
+    def _change_source(self, link: Link, desired: DesiredNetwork) -> bool:
+        """Whether the device has the address that it sends from; the family it was made for cannot be changed."""
+        source = tunnel_source(desired)
+        if link.vxlan_local == source:
+            return True
+        ipv6 = ":" in desired.local.address
+        try:
+            self._netlink.ask(
+                tunnels.set_vxlan_local(link.number, link.name, desired.config.vxlan_id, source, ipv6=ipv6)
+            )
+        except KernelRefused as error:
+            if error.code != errno.EOPNOTSUPP:
+                raise
+            return False
+        return True
 
     def _possible(self, desired: DesiredNetwork) -> DesiredNetwork:
         return without_ipv6(desired) if self.ipv6_lacking else desired

@@ -20,7 +20,19 @@ from net.model import Encryption, Host
 from net.namespaces import within_namespace
 from net.route_messages import pack_mac
 from tests.net.traffic import running_traffic
-from tests.net.world import CLIENT, CONFIG, ENDPOINTS, HOSTS, World, ask, ask_by_udp, running_world, shell, wait_until
+from tests.net.world import (
+    CLIENT,
+    CONFIG,
+    ENDPOINTS,
+    HOSTS,
+    World,
+    ask,
+    ask_by_udp,
+    running_world,
+    shell,
+    underlay_ipv6,
+    wait_until,
+)
 
 MEND_SECONDS_MAX = 2.0
 BETWEEN_STEPS_SECONDS = 0.3
@@ -32,8 +44,9 @@ class EncryptedWorld:
     def __init__(self, world: World) -> None:
         self.world = world
         self.encryption = Encryption()
+        self.over_ipv6 = False
         self._keys: dict[str, dict[int, bytes]] = {}
-        # Sees what goes over the wire.
+        # Sees what goes over the wire, by both families.
         shell(
             world.switch,
             "nft 'add table bridge seen; add chain bridge seen forward { type filter hook forward priority 0; }; "
@@ -52,7 +65,11 @@ class EncryptedWorld:
         for process in self.world.hosts:
             self._keys.setdefault(process.prefix, {}).update(process.call("encryption")[0])
         return tuple(
-            replace(host, keys=tuple(sorted(self._keys[process.prefix].items())))
+            replace(
+                host,
+                keys=tuple(sorted(self._keys[process.prefix].items())),
+                address=underlay_ipv6(host.address) if self.over_ipv6 else host.address,
+            )
             for host, process in zip(HOSTS, self.world.hosts, strict=True)
         )
 
@@ -205,6 +222,32 @@ def test_a_device_that_is_deleted_or_changed_by_hand_is_mended(on: EncryptedWorl
         host.shell(command)
         wait_until(lambda: reaches(world), f"mended after `{command}`")
         assert time.monotonic() - started < MEND_SECONDS_MAX, command
+
+
+def test_hosts_that_reach_each_other_by_ipv6_encrypt_too(on: EncryptedWorld) -> None:
+    world = on.world
+    on.step(3, 3, 0)
+    on.step(0, 3, 0)
+    on.step(0, 0)
+    on.over_ipv6 = True
+    try:
+        on.step(0, 0)  # the VXLAN device is made anew: it has one family for good
+        wait_until(lambda: reaches(world), "the hosts reach each other over IPv6")
+        with running_traffic(world.tasks["web1"], world.tasks["web2"], "10.112.2.11") as traffic:
+            wait_until(lambda: traffic.echoes > 20, "the traffic runs")
+            for sending, *receiving in ((0, 0, 4), (4, 0, 4), (4, 4), (4, 4, 5), (5, 4, 5), (5, 5)):
+                on.step(sending, *receiving)
+                time.sleep(BETWEEN_STEPS_SECONDS)
+            seen = on.clear_packets()
+            on.everyone_reaches_everyone()
+            assert on.clear_packets() == seen
+            assert "fdfa:6972:7761:7900::1" in world.hosts[0].shell("ip -6 -br addr")
+        assert (traffic.failure, traffic.lost) == ("", 0)
+        on.step(5, 5, 0)
+        on.step(0, 5, 0)
+    finally:
+        on.over_ipv6 = False
+        on.step(0, 0)
 
 
 def test_without_wireguard_nothing_is_sent_at_all(
