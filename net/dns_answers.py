@@ -95,6 +95,8 @@ class Answers:
         with self._lock:
             asker = self._names.asker(address)
             resolution = self._names.resolve(query.name, query.kind, asker)
+            if resolution.outcome is Outcome.FOREIGN and isinstance(asker, Asker) and asker.closed:
+                resolution = Resolution(Outcome.MISSING)
             if resolution.outcome is Outcome.FOREIGN:
                 servers = asker.servers if isinstance(asker, Asker) else ()
                 return Passed(query, servers, resolution.ours_if_unanswered)

@@ -41,6 +41,7 @@ class Asker:
     networks: frozenset[str] | None  # None: a host, which sees all
     apps: tuple[str, ...] = ()
     servers: tuple[str, ...] = ()  # upstream; empty: the host's
+    closed: bool = False  # internal networks only, which have no way out: not by questions either
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,12 +113,13 @@ class NameIndex:
         if not networks:
             inside = any(ipaddress.ip_address(address) in pool for pool in self._pools)
             return Outcome.UNKNOWN_ASKER if inside else Outcome.REFUSED
-        known = (self._index.networks.get(each) for each in networks)
-        apps = {each.app.lower() for each in known if each is not None}
+        known = [found for each in networks if (found := self._index.networks.get(each)) is not None]
+        apps = {each.app.lower() for each in known}
+        closed = bool(known) and all(each.internal for each in known)
         frontend = self._index.frontends.get(endpoint.service_id) if endpoint else None
         if frontend is not None:
             apps = {frontend.app.lower()}
-        return Asker(frozenset(networks), tuple(sorted(apps)), servers)
+        return Asker(frozenset(networks), tuple(sorted(apps)), servers, closed)
 
     def resolve(self, name: str, kind: int, asker: Asker | Outcome) -> Resolution:
         """What a lower-case name without a dot at its end means; `kind` only decides what is asked of others."""

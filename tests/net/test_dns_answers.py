@@ -232,6 +232,12 @@ def test_foreign_names_are_passed_on_with_the_tasks_own_servers() -> None:
     assert found.servers == ("192.0.2.53",)
 
 
+def test_internal_networks_have_no_way_out_by_questions_either() -> None:
+    assert ask(answers_of(), "example.com", asker=BLOG).code == message.NAME_ERROR
+    assert ask(answers_of(), "1.1.1.1.in-addr.arpa", PTR, asker=BLOG).code == message.NAME_ERROR
+    assert ask(answers_of(), "blog", asker=BLOG).addresses == ["10.120.0.4"]
+
+
 def test_ready_answers_are_of_one_asker_and_of_now() -> None:
     answers, index = Answers(seed=1), DesiredIndex()
     answers.advance(index, DESIRED)
