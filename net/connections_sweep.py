@@ -12,17 +12,19 @@ import socket
 import struct
 from collections.abc import Collection, Iterable
 
+from net.addresses import ipv6_of
 from net.connections import Connections
 from net.differences import CONNTRACK, Difference
 from net.errors import KernelRefused
 from net.model import DesiredNetwork
 from net.netlink import PROTOCOL_NETFILTER, Answer, Netlink, Request, attribute_map
+from net.route_messages import unpack_address
 
 SWEEP_EVERY_SECONDS = 30.0
 ENTRIES_MAX = 50_000  # where the table holds more, a sweep would take too long: it is left alone
 _GET = (1 << 8) | 1
 _HEADER = struct.Struct(">BBH")
-_TUPLE_REPLY, _TUPLE_IP, _IP_SOURCE = 2, 1, 1
+_TUPLE_REPLY, _TUPLE_IP, _IPV4_SOURCE, _IPV6_SOURCE = 2, 1, 1, 3
 
 
 class ConnectionsSweep:
@@ -37,8 +39,10 @@ class ConnectionsSweep:
             return []
         try:
             with Netlink(PROTOCOL_NETFILTER) as netlink:
-                request = Request(_GET, 0, _HEADER.pack(socket.AF_INET, 0, 0), "list connections")
-                answerers = answering(netlink.dump(request))
+                answerers = set()
+                for family in (socket.AF_INET, socket.AF_INET6):
+                    request = Request(_GET, 0, _HEADER.pack(family, 0, 0), "list connections")
+                    answerers |= answering(netlink.dump(request))
         except KernelRefused:
             return []
         orphans = nobodys(answerers, desired)
@@ -47,7 +51,9 @@ class ConnectionsSweep:
         if certain:
             connections = Connections()
             try:
-                connections.forget([], sorted(certain))
+                prefix = desired.config.ipv6_prefix
+                of_both = {*certain, *(ipv6_of(prefix, address) for address in certain if prefix)}
+                connections.forget([], sorted(of_both))
             finally:
                 connections.close()
         return [Difference(CONNTRACK, f"connections to {address}, which no task has") for address in sorted(certain)]
@@ -59,23 +65,29 @@ def answering(answers: Iterable[Answer]) -> set[str]:
     for answer in answers:
         reply = attribute_map(answer.body, 4).get(_TUPLE_REPLY)
         if reply is not None:
-            source = attribute_map(attribute_map(reply).get(_TUPLE_IP, b"")).get(_IP_SOURCE)
+            addresses = attribute_map(attribute_map(reply).get(_TUPLE_IP, b""))
+            source = addresses.get(_IPV4_SOURCE) or addresses.get(_IPV6_SOURCE)
             if source is not None:
                 found.add(source)
-    return {socket.inet_ntoa(each) for each in found if len(each) == 4}
+    return {unpack_address(each) for each in found}
 
 
 def nobodys(addresses: Collection[str], desired: DesiredNetwork) -> set[str]:
-    """Those that are in a host's block, and of no task or host; pure."""
+    """Those that are in a host's block and of no task or host, IPv6 ones as the IPv4 ones beside them; pure."""
     known = {endpoint.address for endpoint in desired.endpoints}
     known.update(task.address for task in desired.tasks)
     known.update(host.tunnel_address for host in (desired.local, *desired.hosts))
     blocks = [ipaddress.IPv4Network(host.block) for host in (desired.local, *desired.hosts)]
-    unknown = [each for each in addresses if each not in known]
     pool = ipaddress.IPv4Network(desired.config.host_pool)
+    prefix = ipaddress.IPv6Network(desired.config.ipv6_prefix) if desired.config.ipv6_prefix else None
     found = set()
-    for each in unknown:
-        address = ipaddress.IPv4Address(each)
-        if address in pool and any(address in block for block in blocks):
-            found.add(each)
+    for each in addresses:
+        parsed = ipaddress.ip_address(each)
+        if isinstance(parsed, ipaddress.IPv6Address):
+            if prefix is None or parsed not in prefix:
+                continue
+            parsed = ipaddress.IPv4Address(int(parsed) & 0xFFFFFFFF)
+        ours = str(parsed)
+        if ours not in known and parsed in pool and any(parsed in block for block in blocks):
+            found.add(ours)
     return found

@@ -19,7 +19,7 @@ from net.namespaces import within_namespace
 from net.netlink import PROTOCOL_ROUTE, Netlink
 from net.other_filters import other_filters
 from net.route_lookup import Decision, look_up
-from tests.net.world import CONFIG, ENDPOINTS, HOSTS, shell, wait_until
+from tests.net.world import CONFIG, ENDPOINTS, HOSTS, ipv6, shell, wait_until
 
 T = TypeVar("T")
 DESIRED = DesiredNetwork(CONFIG, HOSTS[0], HOSTS, endpoints=ENDPOINTS, tasks=(LocalTask("new", "10.112.1.50"),))
@@ -133,6 +133,7 @@ def test_another_machine_with_the_same_address_is_found(space: Space) -> None:
 def test_addresses_of_nobody_are_those_within_a_block_that_nobody_has() -> None:
     asked = ["10.112.1.11", "10.112.1.50", "10.112.1.1", "10.112.1.99", "10.112.9.9", "10.120.0.1", "192.0.2.1"]
     assert nobodys(asked, DESIRED) == {"10.112.1.99"}
+    assert nobodys([ipv6(address) for address in asked[:-1]] + ["2001:db8::1"], DESIRED) == {"10.112.1.99"}
 
 
 def test_connections_to_nobody_are_forgotten_at_the_second_look(space: Space) -> None:
