@@ -77,10 +77,6 @@ class FairwaySide:
         assert self._lab is not None
         return self._lab
 
-    @property
-    def control(self) -> control_pb2_grpc.ControlStub:
-        return self._control
-
     def deploy(self, name: str, text: str) -> None:
         """Deploys a Compose file with this text and waits until its tasks run."""
         file = Path(self._folder.name) / f"{name}.yaml"
@@ -110,6 +106,10 @@ class FairwaySide:
             if getattr(error, "code", lambda: None)() == grpc.StatusCode.NOT_FOUND:
                 return []
             raise LabError(f"the tasks of {name} could not be listed: {error}") from error
+
+    def nodes(self) -> list[objects_pb2.Node]:
+        """Hosts of the cluster."""
+        return [view.node for view in self._control.ListNodes(control_pb2.ListNodesRequest(), timeout=10).nodes]
 
     def remove(self, name: str) -> None:
         """Removes the app and waits until its tasks are gone."""
