@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import deploy, dns, idle, overlay
+from bench import balance, deploy, dns, endpoints, idle, overlay
 from bench.raft import measure as raft
 from bench.table import Report
 from lab.layout import LabError
@@ -21,9 +21,14 @@ BENCHMARKS: dict[str, tuple[str, Callable[[list[str]], Report]]] = {
     "raft": ("writes, reads, failover, memory and start of consensus, beside etcd", raft.measure),
     "dns": ("queries a second and latency for local names, beside dnsmasq and unbound", dns.measure),
     "overlay": ("throughput and round trips between hosts: plain, encrypted, bare", overlay.measure),
+    "balance": ("a service's VIP beside direct connections, and beside HAProxy in TCP mode", balance.measure),
+    "endpoints": (
+        "how soon a killed container is gone from every balancer; 1,000 services of 10 tasks on one host",
+        endpoints.measure,
+    ),
     "idle": ("memory and CPU of fairwayd, idle and with 50 tasks, beside dockerd", idle.measure),
 }
-SIDES = ("fairway", "swarm", "runc", "etcd", "dnsmasq", "unbound")
+SIDES = ("fairway", "swarm", "runc", "etcd", "dnsmasq", "unbound", "haproxy")
 
 
 def main() -> int:
