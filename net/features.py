@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,7 @@ from net.ruleset import Chain, ObservedRuleset, Ruleset, repair
 from net.service_chains import balance_chain
 from net.slots_plan import HASH, RANDOM, TURN
 
+SCTP = "SCTP"
 _CLONE_NEWNET = 0x40000000
 
 
@@ -33,6 +35,15 @@ def check() -> list[str]:
     thread.start()
     thread.join()
     return missing
+
+
+def lacking() -> list[str]:
+    """What only some tasks need and this kernel does not have: "SCTP"."""
+    try:
+        socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_SCTP).close()
+    except OSError:
+        return [SCTP]
+    return []
 
 
 def _check_in_namespace(missing: list[str]) -> None:

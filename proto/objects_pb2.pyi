@@ -700,6 +700,7 @@ class NodeDescription(_message.Message):
     CGROUP_VERSION_FIELD_NUMBER: _builtins.int
     FEATURE_LEVEL_FIELD_NUMBER: _builtins.int
     ADDRESSES_FIELD_NUMBER: _builtins.int
+    LACKS_FIELD_NUMBER: _builtins.int
     hostname: _builtins.str
     operating_system: _builtins.str
     kernel: _builtins.str
@@ -723,6 +724,10 @@ class NodeDescription(_message.Message):
     def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """IP addresses of its interfaces, at most 16: how other hosts may see it"""
 
+    @_builtins.property
+    def lacks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """what only some tasks need: "SCTP" """
+
     def __init__(
         self,
         *,
@@ -738,10 +743,11 @@ class NodeDescription(_message.Message):
         cgroup_version: _builtins.str = ...,
         feature_level: _builtins.int = ...,
         addresses: _abc.Iterable[_builtins.str] | None = ...,
+        lacks: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "architecture", b"architecture", "cgroup_version", b"cgroup_version", "containerd_version", b"containerd_version", "cpu_millis", b"cpu_millis", "fairway_version", b"fairway_version", "feature_level", b"feature_level", "hostname", b"hostname", "kernel", b"kernel", "memory_bytes", b"memory_bytes", "missing_features", b"missing_features", "operating_system", b"operating_system"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "architecture", b"architecture", "cgroup_version", b"cgroup_version", "containerd_version", b"containerd_version", "cpu_millis", b"cpu_millis", "fairway_version", b"fairway_version", "feature_level", b"feature_level", "hostname", b"hostname", "kernel", b"kernel", "lacks", b"lacks", "memory_bytes", b"memory_bytes", "missing_features", b"missing_features", "operating_system", b"operating_system"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

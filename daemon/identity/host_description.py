@@ -9,6 +9,7 @@ import socket
 from pathlib import Path
 
 from daemon.config import Config
+from net import features as network_features
 from net.host_addresses import host_addresses
 from proto import objects_pb2 as objects
 from raft.features import FEATURE_LEVEL
@@ -39,6 +40,7 @@ def describe_host(
         cpu_millis=config.resources.cpu_millis or len(os.sched_getaffinity(0)) * 1000,
         memory_bytes=config.resources.memory_bytes or reservable_memory_bytes(root),
         missing_features=missing_features,
+        lacks=network_features.lacking(),
         cgroup_version=cgroup_version(root),
         feature_level=FEATURE_LEVEL,
         addresses=host_addresses(config.network.interface_prefix),

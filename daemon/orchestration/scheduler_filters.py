@@ -14,6 +14,7 @@ from daemon.orchestration import constraints
 from daemon.orchestration.host_ports import HostPort, clash, port_text
 from daemon.orchestration.leases import task_addresses
 from daemon.orchestration.quantities import bytes_text, cpu_text, names_text
+from net.features import SCTP
 from proto import objects_pb2 as objects
 
 ZONE_LABEL = "zone"
@@ -107,7 +108,9 @@ def availability_refusal(node: objects.Node) -> Refusal | None:
     return None
 
 
-def fixed_refusal(node: objects.Node, wanted: Sequence[constraints.Constraint], image: objects.Image) -> Refusal | None:
+def fixed_refusal(
+    node: objects.Node, wanted: Sequence[constraints.Constraint], image: objects.Image, needs_sctp: bool = False
+) -> Refusal | None:
     """What does not change while a plan is made, besides volumes. Constraints come first: a host that they
     leave out is of no interest, whatever its state."""
     why = constraints.first_refusal(wanted, node)
@@ -116,6 +119,8 @@ def fixed_refusal(node: objects.Node, wanted: Sequence[constraints.Constraint], 
     refusal = availability_refusal(node)
     if refusal is not None:
         return refusal
+    if needs_sctp and SCTP in node.description.lacks:
+        return Refusal("sctp", "has a kernel without SCTP", "have a kernel without SCTP")
     has, needs = node.description.architecture, image.architecture
     if needs and has and needs != has:
         return Refusal(

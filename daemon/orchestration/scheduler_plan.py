@@ -119,9 +119,10 @@ class Scheduler:
         known = self._fixed.get(key)
         if known is None:
             wanted_constraints = constraints.parse_all(task.spec.constraints)
+            needs_sctp = any(port.protocol == "sctp" for port in task.spec.ports)
             known = ([], [])
             for room in self._rooms.values():
-                refusal = fixed_refusal(room.node, wanted_constraints, candidate.image)
+                refusal = fixed_refusal(room.node, wanted_constraints, candidate.image, needs_sctp)
                 if refusal is None:
                     known[0].append(room)
                 else:

@@ -132,6 +132,20 @@ def test_two_tasks_with_a_port_of_their_host_never_share_one_and_say_so() -> Non
     assert model.hosts("api") == ["host-3"]
 
 
+def test_sctp_goes_where_the_kernel_has_it() -> None:
+    model = ClusterModel()
+    for name in ("host-1", "host-2"):
+        model.change_node(name, description=objects.NodeDescription(lacks=["SCTP"]))
+    model.deploy(app_spec(web=web(objects.PortSpec(protocol="sctp", target=9, published=9), replicas=2)))
+    model.settle()
+    assert model.hosts() == ["host-3", "host-3"]
+    model.change_node("host-3", description=objects.NodeDescription(lacks=["SCTP"]))
+    model.deploy(app_spec("other", api=web(objects.PortSpec(protocol="sctp", target=10), replicas=1)))
+    model.settle()
+    (waiting,) = model.alive("api")
+    assert waiting.status.message == "no host fits: host-1, host-2 and host-3 have a kernel without SCTP"
+
+
 def test_an_update_lets_go_of_a_port_where_no_other_host_has_it_free() -> None:
     model = ClusterModel(2)
     for number in (1, 2):
