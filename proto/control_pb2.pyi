@@ -847,8 +847,13 @@ class NetworkSpec(_message.Message):
     INTERNAL_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     CLOSED_FIELD_NUMBER: _builtins.int
+    IPV6_DISABLED_FIELD_NUMBER: _builtins.int
+    IPV6_WANTED_LINE_FIELD_NUMBER: _builtins.int
     internal: _builtins.bool
     closed: _builtins.bool
+    ipv6_disabled: _builtins.bool
+    ipv6_wanted_line: _builtins.int
+    """of the file, where enable_ipv6 is true: refused by a cluster without IPv6; 0: it is not"""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     def __init__(
@@ -857,10 +862,12 @@ class NetworkSpec(_message.Message):
         internal: _builtins.bool = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         closed: _builtins.bool = ...,
+        ipv6_disabled: _builtins.bool = ...,
+        ipv6_wanted_line: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["closed", b"closed", "internal", b"internal", "labels", b"labels"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["closed", b"closed", "internal", b"internal", "ipv6_disabled", b"ipv6_disabled", "ipv6_wanted_line", b"ipv6_wanted_line", "labels", b"labels"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -157,9 +157,13 @@ def _networks(reader: Reader, top: dict[str, Field], app: control_pb2.AppSpec) -
             reader.refuse(below, f"{name!r}: {_PART_RULE}")
             continue
         network = app.networks[name]
-        known = reader.known_entries(below, frozenset({"internal", "labels", "driver"}), hints)
+        known = reader.known_entries(below, frozenset({"internal", "labels", "driver", "enable_ipv6"}), hints)
         if "internal" in known:
             network.internal = reader.boolean(known["internal"])
+        if "enable_ipv6" in known:
+            wanted = reader.boolean(known["enable_ipv6"])
+            network.ipv6_disabled = not wanted
+            network.ipv6_wanted_line = known["enable_ipv6"].line if wanted else 0
         if "labels" in known:
             network.labels.update(reader.labels(known["labels"]))
         if "driver" in known and (driver := reader.text(known["driver"])) not in ("overlay", "bridge", ""):

@@ -52,6 +52,7 @@ def plan_deploy(
     where an address pool is, NOT_POSSIBLE while the app's volumes are being removed."""
     check_app(app)
     check_floating(store, app, app.tenant or DEFAULT_TENANT)
+    _check_ipv6(store, app)
     deploy = _Deploy(store, app, new_id)
     deploy.tenant_and_app()
     deploy.networks()
@@ -59,6 +60,18 @@ def plan_deploy(
     deploy.services()
     deploy.reply.warnings.extend(warnings_of(store, app))
     return deploy.reply, deploy.builder, deploy.stored_app
+
+
+
+def _check_ipv6(store: Store, app: control.AppSpec) -> None:
+    if any(cluster.network.ipv6_prefix for cluster in store.table(objects.Cluster)):
+        return
+    for name in sorted(app.networks):
+        if line := app.networks[name].ipv6_wanted_line:
+            raise Refused(
+                f"networks.{name}.enable_ipv6 (line {line}) is true, and this cluster has no IPv6: leave it out "
+                "(a cluster has IPv6 unless it was made by `fairway init --ipv6-prefix none`)"
+            )
 
 
 @dataclass
@@ -102,14 +115,15 @@ class _Deploy:
             spec = self.app.networks[name] if name in self.app.networks else control.NetworkSpec()
             before = known.get(name)
             if before is None:
-                network = objects.Network(meta=self.meta(name, spec.labels), app=self.app.name, internal=spec.internal)
+                network = objects.Network(meta=self.meta(name, spec.labels), app=self.app.name)
+                network.internal, network.ipv6_disabled = spec.internal, spec.ipv6_disabled
                 lease, network.ordinal = self.leases.network_ordinal(network.meta.id)
                 self.builder.create(lease).create(network)
                 self.reply.networks_created.append(name)
                 continue
             network = objects.Network()
             network.CopyFrom(before)
-            network.internal = spec.internal
+            network.internal, network.ipv6_disabled = spec.internal, spec.ipv6_disabled
             _set_labels(network.meta, spec.labels)
             if network != before:
                 self.builder.update(network)

@@ -382,4 +382,13 @@ def test_labels_of_the_service_and_internal_networks() -> None:
     ).spec
     assert dict(app.service_labels["a"].values) == {"k": "v"}
     assert app.networks["n"].internal
+
+
+def test_ipv6_of_a_network_may_be_left_alone_shut_off_or_asked_for() -> None:
+    app = parse(
+        "services: {a: {image: a, networks: [n, off, on]}}\nnetworks:\n  n: {}\n"
+        "  off: {enable_ipv6: false}\n  on:\n    enable_ipv6: true\n"
+    ).spec
+    found = {name: (network.ipv6_disabled, network.ipv6_wanted_line) for name, network in app.networks.items()}
+    assert found == {"n": (False, 0), "off": (True, 0), "on": (False, 6)}
     assert "default" not in app.networks

@@ -260,3 +260,20 @@ def test_a_node_in_use_or_with_data_is_removed_only_by_force() -> None:
     model.settle()
     assert len(model.serving()) == 3
     assert all(task.node_id != f"node-{home}" for task in model.alive())
+
+
+def test_ipv6_of_a_network_needs_a_cluster_that_has_it() -> None:
+    model = ClusterModel(1)  # without
+    app = app_spec(web=service_spec(1))
+    app.networks["default"].ipv6_wanted_line = 12
+    with pytest.raises(Refused, match=r"networks\.default\.enable_ipv6 \(line 12\).* has no IPv6"):
+        model.deploy(app)
+    app.networks["default"].ipv6_wanted_line = 0
+    app.networks["default"].ipv6_disabled = True
+    model.deploy(app)
+    [network] = model.store.table(objects.Network)
+    assert network.ipv6_disabled
+    app.networks["default"].ipv6_disabled = False
+    model.deploy(app)
+    [network] = model.store.table(objects.Network)
+    assert not network.ipv6_disabled
