@@ -199,6 +199,14 @@ def test_a_rehearsal_is_answered_and_changes_nothing(request_: VoteRequest, gran
     assert verdict.replies == ((Vote(4, rehearsal=True),) if granted else ())
 
 
+def test_who_rehearses_for_a_term_whose_vote_is_spent_is_told_of_the_term() -> None:
+    spent = replace(ALONE, voted_for="c")
+    for request in (VoteRequest(3, 9, 3, rehearsal=True), VoteRequest(3, 1, 1, rehearsal=True)):
+        assert examine(spent, "b", request).replies == (StaleTerm(3),)
+        assert examine(replace(spent, leader_alive=True), "b", request).replies == ()
+        assert examine(replace(spent, voted_for="b"), "b", request).replies in ((), (Vote(3, rehearsal=True),))
+
+
 def test_rehearsal_votes_count_only_while_asked_for() -> None:
     asking = replace(ALONE, rehearsal_votes=frozenset("a"))
     assert examine(asking, "b", Vote(4, rehearsal=True)).rehearsal_vote
