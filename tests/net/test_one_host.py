@@ -151,8 +151,8 @@ def test_a_host_that_cannot_have_ipv6_has_ipv4_and_says_why(
         assert "fd00" not in shell(task, "ip addr") + process.shell("ip addr; ip -6 route")
         process.call("check")  # this kernel does have IPv6, and gave the tunnel an address of its own
         assert process.call("check") == []
-        process.call("delete_task_network", "web1")
     finally:
+        process.call("delete_task_network", "web1")
         process.stop()
 
 
