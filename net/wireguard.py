@@ -50,8 +50,10 @@ class Implementation(Protocol):
     def make(self, name: str) -> None: ...
     def observe(self, name: str) -> Observed | None: ...
     def set_identity(self, name: str, private_key: bytes, port: int) -> None: ...
-    def set_peers(self, name: str, put: Iterable[Peer], removed: Iterable[bytes]) -> None: ...
-    def set_keepalive(self, name: str, peers: Iterable[Peer], seconds: int) -> None: ...
+    def set_peers(
+        self, name: str, put: Iterable[Peer], removed: Iterable[bytes], keepalive_seconds: int = 0
+    ) -> None: ...
+    def came_up(self, name: str, port: int) -> None: ...
     def remove(self, name: str) -> None: ...
 
 
@@ -154,6 +156,7 @@ class WireGuard:
         words += self._mend_link(link, device.inner, mtu_bytes)
         known = self._known.get(device.name)
         if known is None or known.number != link.number:
+            implementation.came_up(device.name, device.port)
             known = _Known(device.epoch, link.number, implementation)
         elif observed.peers.keys() != known.told.keys():
             words.append("its peers were changed")
@@ -187,11 +190,9 @@ class WireGuard:
         """One message to the device where a host came or went."""
         change = peer_change(device.peers, known.told, known.told)
         if change.put or change.removed:
-            known.implementation.set_peers(device.name, change.put, change.removed)
-            if change.put:
-                # Without it the first packets of each pair would wait for a handshake.
-                known.implementation.set_keepalive(device.name, change.put, GREET_KEEPALIVE_SECONDS)
-                known.greeted += change.put
+            # Without the keepalive, which shakes hands, the first packets of each pair would wait for that.
+            known.implementation.set_peers(device.name, change.put, change.removed, GREET_KEEPALIVE_SECONDS)
+            known.greeted += change.put
             known.told = dict(device.peers)
         self._known[device.name] = known
 
@@ -208,7 +209,7 @@ class WireGuard:
         """Keepalives are only for the handshake at the start: a thousand idle hosts stay quiet."""
         still = [peer for peer in known.greeted if peer.public_key in known.told]
         if still:
-            known.implementation.set_keepalive(name, still, 0)
+            known.implementation.set_peers(name, still, ())
         known.greeted = []
 
     def _observe(self, name: str) -> tuple[Link | None, Observed | None, Implementation | None]:

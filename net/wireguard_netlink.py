@@ -64,7 +64,7 @@ def set_identity(family: int, name: str, private_key: bytes, port: int) -> Reque
 
 
 def set_peers(
-    family: int, name: str, put: Iterable[Peer], removed: Iterable[bytes], keepalive_seconds: int | None = None
+    family: int, name: str, put: Iterable[Peer], removed: Iterable[bytes], keepalive_seconds: int = 0
 ) -> list[Request]:
     """As many messages as it takes, each of at most PEERS_A_MESSAGE_MAX peers."""
     packed = [_removed(key) for key in removed] + [_peer(peer, keepalive_seconds) for peer in put]
@@ -131,12 +131,12 @@ class InKernel:
     def set_identity(self, name: str, private_key: bytes, port: int) -> None:
         self._open().ask(set_identity(self._family, name, private_key, port))
 
-    def set_peers(self, name: str, put: Iterable[Peer], removed: Iterable[bytes]) -> None:
-        self._ask_all(set_peers(self._family_number(), name, put, removed))
-
-    def set_keepalive(self, name: str, peers: Iterable[Peer], seconds: int) -> None:
+    def set_peers(self, name: str, put: Iterable[Peer], removed: Iterable[bytes], keepalive_seconds: int = 0) -> None:
         """See UserSpace."""
-        self._ask_all(set_peers(self._family_number(), name, peers, (), seconds))
+        self._ask_all(set_peers(self._family_number(), name, put, removed, keepalive_seconds))
+
+    def came_up(self, name: str, port: int) -> None:
+        """Nothing is left to do."""
 
     def remove(self, name: str) -> None:
         answer = self._route.get(links.get_link(name))
@@ -174,14 +174,13 @@ def _removed(key: bytes) -> bytes:
     return nest(0, attribute(_PEER_PUBLIC_KEY, key), u32(_PEER_FLAGS, _PEER_REMOVE))
 
 
-def _peer(peer: Peer, keepalive_seconds: int | None) -> bytes:
+def _peer(peer: Peer, keepalive_seconds: int) -> bytes:
     parts = [
         attribute(_PEER_PUBLIC_KEY, peer.public_key),
         u32(_PEER_FLAGS, _PEER_REPLACE_ALLOWED_IPS),
         attribute(_PEER_ENDPOINT, _socket_address(peer.endpoint, peer.port)),
+        _u16(_PEER_KEEPALIVE, keepalive_seconds),
     ]
-    if keepalive_seconds is not None:
-        parts.append(_u16(_PEER_KEEPALIVE, keepalive_seconds))
     family = socket.AF_INET6 if ":" in peer.inner else socket.AF_INET
     packed = socket.inet_pton(family, peer.inner)
     allowed = (_u16(_ALLOWED_FAMILY, family), attribute(_ALLOWED_ADDRESS, packed), u8(_ALLOWED_BITS, 8 * len(packed)))

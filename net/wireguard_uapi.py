@@ -19,9 +19,9 @@ def set_request(
     port: int = 0,
     put: Iterable[Peer] = (),
     removed: Iterable[bytes] = (),
-    keepalive_seconds: int | None = None,
+    keepalive_seconds: int = 0,
 ) -> bytes:
-    """Leaves what is not named as it is; `keepalive_seconds` is for the peers of `put`."""
+    """Leaves what is not named as it is; `keepalive_seconds` (0: none) is for the peers of `put`."""
     lines = ["set=1"]
     if private_key:
         lines.append(f"private_key={private_key.hex()}")
@@ -36,9 +36,8 @@ def set_request(
             f"endpoint={place_text(peer.endpoint, peer.port)}",
             "replace_allowed_ips=true",
             f"allowed_ip={peer.inner}/{bits}",
+            f"persistent_keepalive_interval={keepalive_seconds}",
         ]
-        if keepalive_seconds is not None:
-            lines.append(f"persistent_keepalive_interval={keepalive_seconds}")
     return ("\n".join(lines) + "\n\n").encode()
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from net import wireguard_uapi as uapi
 from net.errors import NetworkError
+from net.foreign_sockets import enlarge_udp_buffers
 from net.wireguard_plan import Observed, Peer
 
 PROGRAM = "wireguard-go"
@@ -26,6 +27,7 @@ SOCKETS = Path("/var/run/wireguard")  # fixed in wireguard-go
 START_SECONDS_MAX = 5.0
 END_SECONDS_MAX = 2.0
 ANSWER_SECONDS_MAX = 5.0
+SOCKETS_SECONDS_MAX = 0.5
 _POLL_SECONDS = 0.005
 _ANSWER_BYTES_MAX = 16 << 20  # some 300 a peer
 _STARTED_FIELD = 19  # of /proc/PID/stat after the name: start time in ticks since boot (proc(5))
@@ -96,13 +98,16 @@ class UserSpace:
     def set_identity(self, name: str, private_key: bytes, port: int) -> None:
         self._set(name, uapi.set_request(private_key=private_key, port=port))
 
-    def set_peers(self, name: str, put: Iterable[Peer], removed: Iterable[bytes]) -> None:
-        """Raises NetworkError."""
-        self._set(name, uapi.set_request(put=put, removed=removed))
+    def set_peers(self, name: str, put: Iterable[Peer], removed: Iterable[bytes], keepalive_seconds: int = 0) -> None:
+        """One message. Where it turns keepalives on, the device shakes hands with those peers at once."""
+        self._set(name, uapi.set_request(put=put, removed=removed, keepalive_seconds=keepalive_seconds))
 
-    def set_keepalive(self, name: str, peers: Iterable[Peer], seconds: int) -> None:
-        """Turned on (seconds above 0) it also shakes hands now; 0 turns it off."""
-        self._set(name, uapi.set_request(put=peers, keepalive_seconds=seconds))
+    def came_up(self, name: str, port: int) -> None:
+        """Once the device's sockets are there, which come a little after it is up, their buffers are enlarged."""
+        pid = self._recorded(name)
+        deadline = time.monotonic() + SOCKETS_SECONDS_MAX
+        while pid is not None and not enlarge_udp_buffers(pid, port) and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)
 
     def remove(self, name: str) -> None:
         """Ends the device's process, and with it the device."""
