@@ -1,7 +1,7 @@
 """The fixed part of the nftables table: chains and sets that do not depend on services or tasks; pure.
 
 A packet's way: `forged` drops what is forged, `way_in` remembers by which host a connection from outside came in,
-`prerouting`/`output` choose a backend (destination NAT), `forward` decides who may talk to whom,
+`prerouting`/`output` choose a backend (destination NAT), `forward` and `onward` decide who may talk to whom,
 `postrouting` hides sources where the answer could not find its way back. Each begins by sending IPv6 to a chain of the
 same name with `_ipv6`, which the same functions make.
 """
@@ -15,6 +15,7 @@ from net import nft_expressions as nft
 from net.addresses import GATEWAY_ADDRESS, PEER_DNS_ADDRESS
 from net.model import Host, NetworkConfig
 from net.nft_family import NFPROTO_IPV6, Family, families
+from net.policy_chains import asked_outside
 from net.route_messages import pack_address
 from net.ruleset import (
     FORWARD,
@@ -70,7 +71,11 @@ FIXED_SETS: dict[str, SetShape] = {
     "dns_peers": SetShape(TYPE_MARK, 4, TYPE_ADDRESS, 4),
     "hairpins": SetShape(concatenation(TYPE_ADDRESS, TYPE_ADDRESS), 8),
     "confined": SetShape(TYPE_ADDRESS, 4),
+    "gone": SetShape(TYPE_ADDRESS, 4),
     "tasks": SetShape(TYPE_ADDRESS, 4, goes_to_chains=True),
+    "ingress": SetShape(TYPE_ADDRESS, 4, goes_to_chains=True),
+    "egress": SetShape(TYPE_ADDRESS, 4, goes_to_chains=True),
+    "guarded": SetShape(TYPE_ADDRESS, 4),
 }
 
 
@@ -110,9 +115,11 @@ def fixed_chains(config: NetworkConfig, local: Host, tunnel: str, veths: str, dn
         "way_in": (Hook("filter", PREROUTING, -150), lambda family: _mark(family, tunnel, veths)),
         "prerouting": (Hook("nat", PREROUTING, -100), lambda family: _prerouting(family, dns_peer_count)),
         "output": (Hook("nat", OUTPUT, -100), _output),
-        "input": (Hook("filter", INPUT, 0), _input),
-        "forward": (Hook("filter", FORWARD, 0), lambda family: _forward(family, tunnel)),
-        "local_output": (Hook("filter", OUTPUT, 0), lambda family: (_vip_without_backends(family),)),
+        "input": (Hook("filter", INPUT, 0), lambda family: _input(family, veths)),
+        "forward": (Hook("filter", FORWARD, 0), _forward),
+        "onward": (None, lambda family: _onward(family, tunnel)),
+        "admit": (None, _admit),
+        "local_output": (Hook("filter", OUTPUT, 0), lambda family: (_vip_without_backends(family), _gone(family))),
         "postrouting": (Hook("nat", POSTROUTING, 100), lambda family: _postrouting(family, tunnel)),
     }
     for name, (hook, rules) in parts.items():
@@ -141,12 +148,6 @@ def port_key(family: Family, *, at: bool = False) -> tuple[bytes, int]:
 def at_suffix(family: Family) -> str:
     """What the names of sets end in that hold ports published at one address."""
     return f"_at{family.suffix}"
-
-
-def _asked_outside(family: Family) -> bytes:
-    """A connection that was redirected and did not ask for a VIP."""
-    redirected = nft.connection_has(nft.CT_STATUS, nft.STATUS_DNAT)
-    return redirected + family.original_destination() + nft.within(family.vip_pool, outside=True)
 
 
 def _stranger(family: Family) -> tuple[Rule, ...]:
@@ -268,7 +269,7 @@ def _output(family: Family) -> tuple[Rule, ...]:
     return (*_name_server(family), loopback, *_balance(family))
 
 
-def _input(family: Family) -> tuple[Rule, ...]:
+def _input(family: Family, veths: str) -> tuple[Rule, ...]:
     new = nft.connection_has(nft.CT_STATE, nft.STATE_NEW)
     refuse = nft.verdict(nft.GOTO, "refuse")
     of_one, of_every = port_key(family, at=True)[0], port_key(family)[0]
@@ -277,7 +278,13 @@ def _input(family: Family) -> tuple[Rule, ...]:
         *_name_server(family),
         rule("published ports without a ready backend", new, of_every, nft.lookup("refused"), refuse),
         rule("published ports of one address without a ready backend", new, of_one, one, refuse),
+        rule("tasks that policies limit", nft.from_interface(veths), new, _limited(family)),
     )
+
+
+def _limited(family: Family) -> bytes:
+    """Sends what a task with egress policies begins to their chain."""
+    return family.our_source() + nft.lookup("egress", nft.FIRST, nft.VERDICT)
 
 
 def _vip_without_backends(family: Family) -> Rule:
@@ -288,36 +295,67 @@ def _vip_without_backends(family: Family) -> Rule:
     )
 
 
-def _forward(family: Family, tunnel: str) -> tuple[Rule, ...]:
-    accept, stranger = nft.verdict(nft.ACCEPT), nft.verdict(nft.GOTO, f"stranger{family.suffix}")
+def _gone(family: Family) -> Rule:
+    """Their connections are forgotten (net/connections.py), so that what is left of them comes by here. Nothing else
+    would end those that were made to a task's own address when its host is cut off."""
+    return rule("tasks that are gone", family.our_destination(), nft.lookup("gone"), nft.verdict(nft.GOTO, "refuse"))
+
+
+def _forward(family: Family) -> tuple[Rule, ...]:
+    accept = nft.verdict(nft.ACCEPT)
     invalid = nft.connection_has(nft.CT_STATE, nft.STATE_INVALID) + nft.verdict(nft.DROP)
     known = nft.connection_has(nft.CT_STATE, nft.STATE_ESTABLISHED | nft.STATE_RELATED)
     to_tasks, from_tasks = family.to_pool(family.host_pool), family.from_pool(family.host_pool)
     refuse = nft.verdict(nft.GOTO, "refuse")
     no_server = () if family.is_ipv6 else (rule("no other name server", family.to(PEER_DNS_ADDRESS), refuse),)
+    # Else a packet of the other end would begin a cut connection anew, the other way round.
+    cut = nft.tcp_begins(no=True)
     return (
         rule("what was allowed goes on", known, accept),
         rule("out of any connection, from tasks", from_tasks, invalid),
         rule("out of any connection, to tasks", to_tasks, invalid),
+        rule("connections that a policy cut, from the task", cut, family.our_source(), nft.lookup("guarded"), refuse),
+        rule("connections that a policy cut, to it", cut, family.our_destination(), nft.lookup("guarded"), refuse),
         _vip_without_backends(family),
+        _gone(family),
         *no_server,
-        rule("published ports are open to all", to_tasks, _asked_outside(family), accept),
+        rule("tasks that policies limit", _limited(family)),
+        rule("everything else", nft.verdict(nft.GOTO, f"onward{family.suffix}")),
+    )
+
+
+def _onward(family: Family, tunnel: str) -> tuple[Rule, ...]:
+    """What no egress policy denied. Decides about every packet, since those that come by a jump would return."""
+    accept, stranger = nft.verdict(nft.ACCEPT), nft.verdict(nft.GOTO, f"stranger{family.suffix}")
+    admit, refuse = nft.verdict(nft.GOTO, f"admit{family.suffix}"), nft.verdict(nft.GOTO, "not_allowed")
+    to_tasks, from_tasks = family.to_pool(family.host_pool), family.from_pool(family.host_pool)
+    from_outside = family.from_pool(family.host_pool, outside=True)
+    here = nft.fib_destination_type() + nft.compare(struct.pack("=I", nft.TYPE_LOCAL))
+    return (
+        rule("this host itself", here, accept),
+        rule("published ports are open to all that policies let in", to_tasks, asked_outside(family), admit),
         rule("to other hosts: theirs to check", nft.to_interface(tunnel), from_tasks, accept),
         rule("to other hosts, from outside", nft.to_interface(tunnel), stranger),
+        rule("from outside, by another host, which let it in", nft.from_interface(tunnel), from_outside, admit),
+        *(rule(f"trusted {cidr}", family.from_pool(cidr), to_tasks, admit) for cidr in family.trusted),
+        rule("from outside", from_outside, to_tasks, refuse),
         rule(
-            "from outside, checked by the host it came in by",
-            nft.from_interface(tunnel),
-            family.from_pool(family.host_pool, outside=True),
-            accept,
+            "tasks of this host that policies guard",
+            family.our_destination(),
+            nft.lookup("ingress", nft.FIRST, nft.VERDICT),
         ),
         rule("tasks of this host", family.our_destination(), nft.lookup("tasks", nft.FIRST, nft.VERDICT)),
         rule("no such task", to_tasks, stranger),
-        rule(
-            "tasks of internal networks stay inside",
-            family.our_source(),
-            nft.lookup("confined"),
-            nft.verdict(nft.GOTO, "not_allowed"),
-        ),
+        rule("tasks of internal networks stay inside", family.our_source(), nft.lookup("confined"), refuse),
+        rule("everything else", accept),
+    )
+
+
+def _admit(family: Family) -> tuple[Rule, ...]:
+    """What comes from outside or by a published port; on the host that it came in by and on the task's."""
+    return (
+        rule("tasks that policies guard", family.our_destination(), nft.lookup("ingress", nft.FIRST, nft.VERDICT)),
+        rule("everyone else's tasks", nft.verdict(nft.ACCEPT)),
     )
 
 
@@ -334,7 +372,7 @@ def _postrouting(family: Family, tunnel: str) -> tuple[Rule, ...]:
             "tasks that use a published port",
             family.from_pool(family.host_pool),
             to_tasks,
-            _asked_outside(family),
+            asked_outside(family),
             no_server,
             as_tunnel,
         ),

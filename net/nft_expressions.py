@@ -23,6 +23,7 @@ STATUS_DNAT = 1 << 5
 DROP, ACCEPT, JUMP, GOTO, RETURN = 0, 1, -3, -4, -5
 TYPE_LOCAL = 2
 _HASH_SEED = 0x66776C62
+_OBJECT_COUNTER = 1
 # In nftables' own numbers, which it turns into those of ICMP and of ICMPv6.
 PORT_UNREACHABLE, ADMINISTRATIVELY_PROHIBITED = 1, 3
 
@@ -184,6 +185,36 @@ def within(cidr: str, register: int = FIRST, *, outside: bool = False) -> bytes:
     network = int.from_bytes(packed) & bits
     comparison = compare(network.to_bytes(len(packed)), unequal=outside, register=register)
     return mask(bits.to_bytes(len(packed)), register) + comparison
+
+
+def between(first: int, last: int, register: int = FIRST) -> bytes:
+    """Compares a port in a register with a range, ends included."""
+    if first == last:
+        return compare(struct.pack(">H", first), register=register)
+    bounds = value(3, struct.pack(">H", first)) + value(4, struct.pack(">H", last))
+    return expression("range", u32_network(1, register), u32_network(2, 0), bounds)
+
+
+def tcp_begins(*, no: bool = False) -> bytes:
+    """Matches TCP segments with SYN; `no`: those without."""
+    flags = payload(FIRST, TRANSPORT, 13, 1) + mask(b"\x02") + compare(b"\0", unequal=not no)
+    return meta(META_L4PROTO) + compare(b"\x06") + flags
+
+
+def count(counter: str) -> bytes:
+    """By a counter of the table with this name."""
+    return expression("objref", u32_network(1, _OBJECT_COUNTER), text(2, counter))
+
+
+def limit(per_second: int, burst: int) -> bytes:
+    """Matches no more packets than that."""
+    rate = attribute(1, struct.pack(">Q", per_second)) + attribute(2, struct.pack(">Q", 1))
+    return expression("limit", rate, u32_network(3, burst))
+
+
+def log(group: int, prefix: str, length: int) -> bytes:
+    """Sends the first `length` bytes of a packet to who listens to a group of NFLOG."""
+    return expression("log", attribute(1, struct.pack(">H", group)), text(2, prefix), u32_network(3, length))
 
 
 def from_interface(name: str, *, unequal: bool = False) -> bytes:

@@ -19,6 +19,7 @@ from net.netlink import (
     attributes,
     nest,
     text,
+    u32_network,
 )
 from net.nft_expressions import GOTO, value, verdict_data
 from net.pyroute2_messages import NFNL_SUBSYS_NFTABLES, nft
@@ -29,6 +30,7 @@ FAMILY: int = nft.NFPROTO_INET  # of the table: IPv4 and IPv6 in one
 _SUBSYSTEM = NFNL_SUBSYS_NFTABLES << 8
 _HEADER = struct.Struct(">BBH")
 _ELEMENTS_PER_MESSAGE = 400
+_COUNTER = 1  # among nftables' kinds of objects
 
 BEGIN = Request(0x10, 0, _HEADER.pack(0, 0, NFNL_SUBSYS_NFTABLES), "begin an nftables transaction")
 END = Request(0x11, 0, _HEADER.pack(0, 0, NFNL_SUBSYS_NFTABLES), "commit an nftables transaction")
@@ -81,6 +83,32 @@ def list_rules(table: str) -> Request:
 
 def list_elements(table: str, name: str) -> Request:
     return _request(nft.NFT_MSG_GETSETELEM, 0, text(1, table) + text(2, name), f"list nftables set {name}")
+
+
+def new_counter(table: str, name: str) -> Request:
+    """A counter of packets and bytes, from 0; one that is there goes on counting."""
+    body = text(1, table) + text(2, name) + u32_network(3, _COUNTER) + nest(4, b"")
+    return _request(nft.NFT_MSG_NEWOBJ, CREATE, body, f"make nftables counter {name}")
+
+
+def delete_counter(table: str, name: str) -> Request:
+    body = text(1, table) + text(2, name) + u32_network(3, _COUNTER)
+    return _request(nft.NFT_MSG_DELOBJ, 0, body, f"remove nftables counter {name}")
+
+
+def list_counters(table: str) -> Request:
+    body = text(1, table) + u32_network(3, _COUNTER)
+    return _request(nft.NFT_MSG_GETOBJ, 0, body, "list nftables counters")
+
+
+def read_counter(answer: Answer, table: str) -> tuple[str, int, int] | None:
+    """(name, packets, bytes)."""
+    found = attribute_map(answer.body, 4)
+    if answer.body[0] != FAMILY or _string(found, 1) != table:
+        return None
+    counts = attribute_map(found.get(4, b""))
+    packets, octets = (int.from_bytes(counts.get(kind, b""), "big") for kind in (2, 1))
+    return _string(found, 2), packets, octets
 
 
 def get_generation() -> Request:

@@ -48,7 +48,15 @@ class Nftables:
             held = elements.setdefault(name, {})
             for part in dump(messages.list_elements(self.table, name)):
                 held.update(messages.read_elements(part))
-        return ObservedRuleset({chain: tuple(found) for chain, found in rules.items()}, elements)
+        counters = frozenset(self.counts())
+        return ObservedRuleset({chain: tuple(found) for chain, found in rules.items()}, elements, counters)
+
+    def counts(self) -> dict[str, tuple[int, int]]:
+        """Counter -> (packets, bytes)."""
+        listed = (
+            messages.read_counter(each, self.table) for each in self._netlink.dump(messages.list_counters(self.table))
+        )
+        return {found[0]: found[1:] for found in listed if found is not None}
 
     def apply(self, change: RulesetChange) -> None:
         """Carries a change out as one transaction; raises KernelRefused and then changed nothing."""
@@ -65,6 +73,7 @@ def _requests(table: str, change: RulesetChange) -> list[Request]:
     requests = [tables.new_table(table)]
     for number, (name, shape) in enumerate(change.new_sets.items(), start=1):
         requests.append(tables.new_set(table, name, shape, number))
+    requests.extend(messages.new_counter(table, name) for name in change.new_counters)
     for name, chain in change.new_chains.items():
         requests.append(tables.new_chain(table, name, chain))
     for name, elements in change.removed_elements.items():
@@ -78,4 +87,5 @@ def _requests(table: str, change: RulesetChange) -> list[Request]:
     requests.extend(messages.flush_chain(table, name) for name in change.emptied_chains)
     requests.extend(tables.delete_set(table, name) for name in change.removed_sets)
     requests.extend(tables.delete_chain(table, name) for name in change.removed_chains)
+    requests.extend(messages.delete_counter(table, name) for name in change.removed_counters)
     return requests

@@ -81,6 +81,7 @@ class Ruleset:
     chains: dict[str, Chain] = field(default_factory=dict)
     sets: dict[str, SetShape] = field(default_factory=dict)
     elements: dict[str, dict[bytes, Data]] = field(default_factory=dict)
+    counters: set[str] = field(default_factory=set)  # by name; rules refer to them
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,7 @@ class ObservedRuleset:
 
     rules: Mapping[str, tuple[str, ...]]  # chain -> tagged comments
     elements: Mapping[str, Elements]  # set -> elements
+    counters: frozenset[str] = frozenset()
 
 
 @dataclass
@@ -96,6 +98,7 @@ class RulesetChange:
     """Steps from one table to another, carried out in the order of the fields, all or nothing."""
 
     new_sets: dict[str, SetShape] = field(default_factory=dict)
+    new_counters: list[str] = field(default_factory=list)
     new_chains: dict[str, Chain] = field(default_factory=dict)
     removed_elements: dict[str, dict[bytes, Data]] = field(default_factory=dict)
     new_elements: dict[str, dict[bytes, Data]] = field(default_factory=dict)
@@ -103,6 +106,7 @@ class RulesetChange:
     emptied_chains: list[str] = field(default_factory=list)  # that go away: emptied before their sets
     removed_sets: list[str] = field(default_factory=list)  # before the chains that their elements go to
     removed_chains: list[str] = field(default_factory=list)
+    removed_counters: list[str] = field(default_factory=list)
 
     def __bool__(self) -> bool:
         return any(vars(self).values())
@@ -117,6 +121,8 @@ class RulesetChange:
         words += [f"other rules in chain {name}" for name in self.rewritten_chains]
         words += [f"surplus chain {name}" for name in self.removed_chains]
         words += [f"surplus set {name}" for name in self.removed_sets]
+        words += [f"missing counter {name}" for name in self.new_counters]
+        words += [f"surplus counter {name}" for name in self.removed_counters]
         return words
 
 
@@ -148,4 +154,6 @@ def repair(observed: ObservedRuleset, desired: Ruleset) -> RulesetChange:
     change.removed_chains = [name for name in observed.rules if name not in desired.chains]
     change.emptied_chains = list(change.removed_chains)
     change.removed_sets = [name for name in observed.elements if name not in desired.sets]
+    change.new_counters = sorted(desired.counters - observed.counters)
+    change.removed_counters = sorted(observed.counters - desired.counters)
     return change

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections import defaultdict
-from collections.abc import Iterable
 
 from net import encrypted_only
 from net.balance_plan import Draw, ServiceElements, ServiceRules, packed, service_rules
@@ -22,12 +21,14 @@ from net.chains_plan import (
 from net.desired_changes import Change, DesiredIndex
 from net.model import DesiredNetwork, Host
 from net.nft_family import NFPROTO_IPV4, NFPROTO_IPV6, Family, families
+from net.policy_elements import PolicyElements
 from net.route_messages import pack_mac
-from net.ruleset import TYPE_ADDRESS, Chain, Data, Ruleset, RulesetChange, SetShape, changed_elements
+from net.ruleset import Data, Ruleset, RulesetChange
+from net.ruleset_steps import ADDRESSES, Steps
 from net.service_chains import balance_chain, group_chains
 
-_NETWORK_SET = SetShape(TYPE_ADDRESS, 4)
 _NOTHING = ServiceRules()
+GONE_MAX = 1024
 
 
 class RulesetPlan:
@@ -41,17 +42,21 @@ class RulesetPlan:
         self._services: dict[str, ServiceRules] = {}
         self._place = ("", "")  # of this host: node and zone
         self._families: tuple[Family, ...] = ()
+        self._gone: dict[bytes, None] = {}  # addresses that tasks had, the latest last
         self._members: dict[str, dict[bytes, int]] = defaultdict(dict)  # network id -> address -> count
+        self.policies = PolicyElements()
 
     def advance(self, desired: DesiredNetwork, index: DesiredIndex, change: Change) -> RulesetChange:
         """`index` is already at `desired`; `change` is what that changed."""
-        steps = _Steps(self.ruleset)
+        steps = Steps(self.ruleset)
         both = families(desired.config, desired.local) if change.settings else self._families
         anew, self._families = both != self._families, both
         self._advance_services(desired.local, index, change, steps, anew)
         if change.hosts or change.settings:
             _advance_hosts(desired, steps)
         self._advance_members(index, change, steps, anew)
+        self._advance_gone(index, change, steps)
+        self.policies.advance(desired, index, change, steps, self._families, anew)
         if change.hosts or change.settings:
             peers = len(dns_peers(desired))
             fixed = fixed_chains(desired.config, desired.local, self._tunnel, self._veths, peers)
@@ -60,7 +65,7 @@ class RulesetPlan:
                 steps.chain(name, chain)
         return steps.finish()
 
-    def _advance_services(self, local: Host, index: DesiredIndex, change: Change, steps: _Steps, anew: bool) -> None:
+    def _advance_services(self, local: Host, index: DesiredIndex, change: Change, steps: Steps, anew: bool) -> None:
         """`anew`: the families are others than before."""
         services = change.services
         if anew or (local.node_id, local.zone) != self._place:
@@ -88,7 +93,22 @@ class RulesetPlan:
         # Chains for any service stay once they are there: there are few and they depend on nothing.
         steps.remove_chains({draw.chain for draw in left if draw.vip} - {draw.chain for draw in draws})
 
-    def _advance_members(self, index: DesiredIndex, change: Change, steps: _Steps, anew: bool) -> None:
+    def _advance_gone(self, index: DesiredIndex, change: Change, steps: Steps) -> None:
+        """Until another task has the address; the latest of them, since clients do not wait forever."""
+        gone = dict(self._gone)
+        if change.gone:
+            present = {endpoint.address for endpoint in index.endpoints.values()}
+            gone.update((packed(address), None) for address in change.gone if address not in present)
+        for _, address, step in change.memberships:
+            if step > 0:
+                gone.pop(packed(address), None)
+        for key in list(gone)[: max(len(gone) - GONE_MAX, 0)]:
+            del gone[key]
+        if gone != self._gone:
+            self._gone = gone
+            steps.whole_set("gone", dict(gone), FIXED_SETS["gone"])
+
+    def _advance_members(self, index: DesiredIndex, change: Change, steps: Steps, anew: bool) -> None:
         touched: set[str] = set()
         for networks, address, step in change.memberships:
             for network_id in networks:
@@ -106,9 +126,9 @@ class RulesetPlan:
                 continue
             wanted: dict[bytes, Data] = dict.fromkeys(self._members[network_id])
             wanted.update(dict.fromkeys(packed(address) for address in index.local_networks[network_id]))
-            steps.whole_set(f"net_{network.ordinal}", wanted, _NETWORK_SET)
+            steps.whole_set(f"net_{network.ordinal}", wanted, ADDRESSES)
 
-    def _advance_tasks(self, index: DesiredIndex, steps: _Steps, touched: set[str]) -> set[str]:
+    def _advance_tasks(self, index: DesiredIndex, steps: Steps, touched: set[str]) -> set[str]:
         hairpins: dict[bytes, Data] = {}
         confined: dict[bytes, Data] = {}
         tasks: dict[bytes, Data] = {}
@@ -118,8 +138,12 @@ class RulesetPlan:
             known = [index.networks[each] for each in task.networks if each in index.networks]
             ordinals = tuple(sorted(network.ordinal for network in known))
             name = group_name(ordinals)
-            by_ipv6 = tuple(sorted(network.ordinal for network in known if not network.ipv6_disabled))
-            open_to = {NFPROTO_IPV4: ordinals, NFPROTO_IPV6: by_ipv6}
+            open_to = {
+                NFPROTO_IPV4: tuple(sorted(each.ordinal for each in known if not each.closed)),
+                NFPROTO_IPV6: tuple(
+                    sorted(each.ordinal for each in known if not each.closed and not each.ipv6_disabled)
+                ),
+            }
             for chain_name, chain in group_chains(name, self._families, open_to).items():
                 groups.add(chain_name)
                 steps.chain(chain_name, chain)
@@ -153,7 +177,7 @@ def group_name(ordinals: tuple[int, ...]) -> str:
     return name
 
 
-def _advance_hosts(desired: DesiredNetwork, steps: _Steps) -> None:
+def _advance_hosts(desired: DesiredNetwork, steps: Steps) -> None:
     others = [host for host in desired.hosts if host.node_id != desired.local.node_id]
     everyone = [desired.local, *others]
     seen = {packed(address) for host in everyone for address in (host.address, *host.other_addresses)}
@@ -168,60 +192,3 @@ def _advance_hosts(desired: DesiredNetwork, steps: _Steps) -> None:
     }
     for name, elements in wanted.items():
         steps.whole_set(name, elements, FIXED_SETS[name])
-
-
-class _Steps:
-    """Collects the change while it carries it out on the desired table."""
-
-    def __init__(self, ruleset: Ruleset) -> None:
-        self._ruleset = ruleset
-        self._change = RulesetChange()
-
-    def remove_chains(self, names: Iterable[str]) -> None:
-        for name in names:
-            del self._ruleset.chains[name]
-            self._change.emptied_chains.append(name)
-            self._change.removed_chains.append(name)
-
-    def chain(self, name: str, chain: Chain) -> None:
-        present = self._ruleset.chains.get(name)
-        if present == chain:
-            return
-        if present is None:
-            self._change.new_chains[name] = chain
-        self._change.rewritten_chains[name] = chain
-        self._ruleset.chains[name] = chain
-
-    def whole_set(self, name: str, wanted: dict[bytes, Data], shape: SetShape) -> None:
-        if name not in self._ruleset.sets:
-            self._change.new_sets[name] = shape
-            self._ruleset.sets[name] = shape
-        removed, added = changed_elements(self._ruleset.elements.get(name, {}), wanted)
-        if removed:
-            self._change.removed_elements[name] = removed
-        if added:
-            self._change.new_elements[name] = added
-        self._ruleset.elements[name] = wanted
-
-    def elements(self, removed: ServiceElements, added: ServiceElements) -> None:
-        for (name, key), data in removed.items():
-            self._ruleset.elements[name].pop(key, None)
-            self._change.removed_elements.setdefault(name, {})[key] = data
-        for (name, key), data in added.items():
-            self._ruleset.elements[name][key] = data
-            self._change.new_elements.setdefault(name, {})[key] = data
-
-    def keep_only(self, groups: set[str], network_sets: set[str]) -> None:
-        self.remove_chains([each for each in self._ruleset.chains if each.startswith("group_") and each not in groups])
-        for name in [each for each in self._ruleset.sets if each.startswith("net_")]:
-            if name not in network_sets:
-                del self._ruleset.sets[name]
-                self._ruleset.elements.pop(name, None)
-                self._change.removed_sets.append(name)
-        # A new group's rules name sets that must exist before them, members or not.
-        for name in network_sets:
-            if name not in self._ruleset.sets:
-                self.whole_set(name, {}, _NETWORK_SET)
-
-    def finish(self) -> RulesetChange:
-        return self._change

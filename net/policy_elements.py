@@ -1,0 +1,164 @@
+"""Policies in the table of one host, from one desired network to the next: groups, their chains and elements; pure.
+
+A task's address is an element: of the maps `ingress` and `egress`, which lead to the chain of its group, where it is on
+this host (or, for `ingress`, behind a published port), and of the set of each selector that finds its service. So a
+task that comes or goes is some elements, whatever the number of policies and tasks. Only the selectors of policies that
+groups on this host have get a set.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+
+from net.balance_plan import packed
+from net.desired_changes import Change, DesiredIndex
+from net.model import DesiredNetwork, Frontend, LocalTask, NetworkInfo
+from net.nft_family import Family
+from net.policy import EGRESS, INGRESS, Selector
+from net.policy_chains import Group, Membership, counter_name, nft_chains, peers_set, selectors
+from net.policy_plan import Policies, matches
+from net.ruleset import Chain, Data
+from net.ruleset_steps import Steps
+
+_Elements = dict[tuple[str, bytes], Data]
+
+
+class PolicyElements:
+    """Moves on with each desired network."""
+
+    def __init__(self) -> None:
+        # Who may reach whom, since this was last set to False; not by tasks that came or went.
+        self.changed = False
+        self.policies = Policies(())
+        # What a service was until its last task is gone, also where it is being removed and no frontend any more.
+        self.frontends: dict[str, Frontend] = {}
+        self._local: dict[str, list[LocalTask]] = {}  # service id -> tasks of this host
+        self._groups: dict[str, dict[tuple[str, str], Group]] = {}  # service id -> (map, address) -> group
+        self._elements: dict[str, _Elements] = {}  # by service id
+        self._in_use: frozenset[Group] = frozenset()
+        self._selectors: dict[Selector, str] = {}  # of the groups in use -> their sets
+        self._chains: dict[str, Chain] = {}
+
+    def advance(
+        self,
+        desired: DesiredNetwork,
+        index: DesiredIndex,
+        change: Change,
+        steps: Steps,
+        families: tuple[Family, ...],
+        anew: bool,
+    ) -> None:
+        """`index` is already at `desired`; `anew`: the families are others than before."""
+        touched = set(change.services)
+        if change.policies:
+            self.policies = Policies(desired.policies)
+        if change.tasks:
+            touched |= self._local.keys()
+            self._local = _by_service(desired.tasks)
+            touched |= self._local.keys()
+        if change.policies or change.networks or anew:
+            touched |= self._known(index)
+            self.changed = True
+        for service_id in touched:
+            self._regroup(service_id, index)
+        in_use = frozenset(group for groups in self._groups.values() for group in groups.values())
+        if in_use != self._in_use or anew:
+            self._in_use = in_use
+            policies = {policy.policy_id: policy for group in in_use for policy in group.deciding.policies}
+            wanted = {each: peers_set(each) for policy in policies.values() for each in selectors(policy)}
+            if wanted != self._selectors:
+                self._selectors = wanted
+                touched |= self._known(index)
+            self._chains = {}
+            for group in in_use:
+                self._chains.update(nft_chains(group, families))
+        self._step(touched, index, steps)
+
+    def _step(self, touched: Iterable[str], index: DesiredIndex, steps: Steps) -> None:
+        removed: _Elements = {}
+        added: _Elements = {}
+        for service_id in touched:
+            before, after = self._elements.pop(service_id, {}), dict(self._elements_of(service_id, index))
+            if after:
+                self._elements[service_id] = after
+            removed.update(item for item in before.items() if after.get(item[0], before) != item[1])
+            added.update(item for item in after.items() if before.get(item[0], after) != item[1])
+        for name in self._selectors.values():
+            steps.new_set(name)
+        for name, chain in self._chains.items():
+            steps.chain(name, chain)
+        steps.elements(removed, added)
+        counters = {counter_name(policy.policy_id) for group in self._in_use for policy in group.deciding.policies}
+        steps.keep_policy_parts(self._chains.keys(), set(self._selectors.values()), counters)
+
+    def _known(self, index: DesiredIndex) -> set[str]:
+        return self._elements.keys() | self.frontends.keys() | index.frontends.keys() | self._local.keys()
+
+    def _regroup(self, service_id: str, index: DesiredIndex) -> None:
+        before, after = self.frontends.get(service_id), index.frontends.get(service_id)
+        if after is not None:
+            self.changed |= before is not None and _as_policies_see(before) != _as_policies_see(after)
+            self.frontends[service_id] = after
+        elif before is not None and not index.endpoints_of(service_id) and service_id not in self._local:
+            del self.frontends[service_id]
+        groups = dict(self._groups_of(service_id, index))
+        self._groups.pop(service_id, None)
+        if groups:
+            self._groups[service_id] = groups
+
+    def _groups_of(self, service_id: str, index: DesiredIndex) -> Iterator[tuple[tuple[str, str], Group]]:
+        frontend = self.frontends.get(service_id)
+        ingress = self.policies.deciding(frontend, INGRESS)
+        egress = self.policies.deciding(frontend, EGRESS)
+        if frontend is None or (ingress is None and egress is None):
+            return
+        if ingress is not None and any(port.published and not port.host_mode for port in frontend.ports):
+            for endpoint in index.endpoints_of(service_id):
+                yield (INGRESS, endpoint.address), Group(INGRESS, ingress)
+        for task in self._local.get(service_id, ()):
+            if ingress is not None:
+                yield (INGRESS, task.address), Group(INGRESS, ingress, _memberships(task, index.networks))
+            if egress is not None:
+                yield (EGRESS, task.address), Group(EGRESS, egress)
+
+    def _elements_of(self, service_id: str, index: DesiredIndex) -> Iterator[tuple[tuple[str, bytes], Data]]:
+        frontend = self.frontends.get(service_id)
+        local = self._local.get(service_id, ())
+        sets = [name for each, name in self._selectors.items() if frontend is not None and matches(each, frontend)]
+        if sets:
+            addresses = {endpoint.address for endpoint in index.endpoints_of(service_id)}
+            addresses.update(task.address for task in local)
+            for name in sets:
+                for address in addresses:
+                    yield (name, packed(address)), None
+        groups = self._groups.get(service_id, {})
+        for (direction, address), group in groups.items():
+            yield (direction, packed(address)), group.chain
+        for task in local:
+            found = (groups.get((direction, task.address)) for direction in (INGRESS, EGRESS))
+            networks = (index.networks.get(each) for each in task.networks)
+            if any(group is not None and not group.deciding.counting for group in found) or any(
+                network is not None and network.closed for network in networks
+            ):
+                yield ("guarded", packed(task.address)), None
+
+
+def _by_service(tasks: Iterable[LocalTask]) -> dict[str, list[LocalTask]]:
+    found: dict[str, list[LocalTask]] = defaultdict(list)
+    for task in tasks:
+        found[task.service_id].append(task)
+    return dict(found)
+
+
+def _memberships(task: LocalTask, networks: Mapping[str, NetworkInfo]) -> tuple[Membership, ...]:
+    known = [networks[each] for each in task.networks if each in networks]
+    return tuple(Membership(each.ordinal, each.closed, each.ipv6_disabled) for each in sorted(known, key=_ordinal))
+
+
+def _ordinal(network: NetworkInfo) -> int:
+    return network.ordinal
+
+
+def _as_policies_see(service: Frontend) -> tuple[object, ...]:
+    return (service.tenant, service.app, service.service, service.labels, service.policy)
