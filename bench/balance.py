@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from bench.fairway_side import FairwaySide
 from bench.haproxy import HaProxy
@@ -20,7 +19,7 @@ from lab.layout import LabError
 ROOT = Path(__file__).parent.parent
 PORT = 9000
 RUNS = 5
-SECONDS = 1.0  # of each measurement
+SECONDS = 1.2  # for each way in each measurement
 DIRECT_SHARE_MIN = 0.9
 COMMAND_SECONDS_MAX = 60.0
 PATHS = ("direct", "vip", "haproxy")
@@ -41,18 +40,18 @@ Found = dict[tuple[str, str, str, str], list[float]]  # (place, measure, figure,
 
 
 def measure(sides: Sequence[str]) -> Report:
-    """Alternates the three ways RUNS times, for a backend on the client's host and for one on another."""
+    """The three ways in short turns, RUNS times, for a backend on the client's host and for one on another."""
     found: Found = {}
     paths = [path for path in PATHS if path != "haproxy" or "haproxy" in sides]
     with FairwaySide(base_root(), host_count=2) as side, contextlib.ExitStack() as stack:
         bench = _Bench(side, stack)
         for run in range(RUNS):
             for place, service in (("same host", "near"), ("other host", "far")):
-                for name in FIGURES:
-                    for path in paths[run % len(paths) :] + paths[: run % len(paths)]:
-                        result = bench.ask(name, service, path)
-                        for figure, _, _ in FIGURES[name]:
-                            found.setdefault((place, name, figure, path), []).append(result[figure])
+                for name, figures in FIGURES.items():
+                    result = bench.ask(name, service, paths)
+                    for figure, _, _ in figures:
+                        for path in paths:
+                            found.setdefault((place, name, figure, path), []).append(result[path][figure])
             print(f"run {run + 1} of {RUNS} is done", file=sys.stderr, flush=True)
     return _report(found)
 
@@ -83,12 +82,16 @@ class _Bench:
             stack.enter_context(proxy)
             self._proxies[name] = (tunnel, PORT + 1 + number)
 
-    def ask(self, name: str, service: str, path: str) -> dict[str, Any]:
-        """One measurement by the client."""
-        places = {"direct": (self._addresses[service], PORT), "vip": (self._vips[service], PORT)}
-        address, port = places[path] if path in places else self._proxies[service]
+    def ask(self, name: str, service: str, paths: Sequence[str]) -> dict[str, dict[str, float]]:
+        """One measurement by the client; figures by path."""
+        places = {
+            "direct": (self._addresses[service], PORT),
+            "vip": (self._vips[service], PORT),
+            "haproxy": self._proxies[service],
+        }
+        words = [f"{path}={places[path][0]}:{places[path][1]}" for path in paths]
         done = subprocess.run(
-            self._within("client", name, address, str(port), str(SECONDS)),
+            self._within("client", name, str(SECONDS), *words),
             capture_output=True,
             text=True,
             cwd=ROOT,
@@ -96,8 +99,8 @@ class _Bench:
             check=False,
         )
         if done.returncode != 0:
-            raise LabError(f"{name} by {path} to {address}:{port} failed: {done.stderr.strip()[-500:]}")
-        result: dict[str, Any] = json.loads(done.stdout)
+            raise LabError(f"{name} of {service} failed: {done.stderr.strip()[-500:]}")
+        result: dict[str, dict[str, float]] = json.loads(done.stdout)
         return result
 
     def _network(self, host: str, task_id: str) -> str:

@@ -1,6 +1,7 @@
-"""Server and client of `bench balance`, as programs: `server PORT`, `MEASURE ADDRESS PORT SECONDS`.
+"""Server and client of `bench balance`, as programs: `server PORT`, `MEASURE SECONDS NAME=ADDRESS:PORT ...`.
 
-The client's first byte says what it wants: E(cho) of short messages, or D(ata) as fast as it goes. Prints JSON.
+What the client sends first says what it wants: D(ata) as fast as it goes, or else its own words back. It goes to the
+places in turns of a few hundredths of a second, so that whatever else the machine does meets all alike. Prints JSON.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ import socket
 import sys
 import threading
 import time
-from typing import Any
+from collections.abc import Iterator
 
+Place = tuple[str, int]
+TURN_SECONDS = 0.06
 MESSAGE = b"m" * 64
 CHUNK_BYTES = 1 << 20
 CONNECT_SECONDS_MAX = 5.0
@@ -64,63 +67,96 @@ def _stream(connection: socket.socket) -> None:
         connection.close()
 
 
-def _connect(address: str, port: int) -> socket.socket:
-    connection = socket.create_connection((address, port), CONNECT_SECONDS_MAX)
+def _connect(place: Place) -> socket.socket:
+    connection = socket.create_connection(place, CONNECT_SECONDS_MAX)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return connection
 
 
-def latency(address: str, port: int, seconds: float) -> dict[str, Any]:
+def turns(places: dict[str, Place], seconds: float) -> Iterator[tuple[str, float]]:
+    """(place, when its turn ends), until each had its `seconds`."""
+    for _ in range(max(round(seconds / TURN_SECONDS), 1)):
+        for name in places:
+            yield name, time.perf_counter() + TURN_SECONDS
+
+
+def latency(places: dict[str, Place], seconds: float) -> dict[str, dict[str, float]]:
     """Round trips of 64 bytes on one connection: a second, and microseconds each."""
-    taken = []
-    with _connect(address, port) as connection:
-        end = time.perf_counter() + seconds
+    taken: dict[str, list[float]] = {name: [] for name in places}
+    open_connections = {name: _connect(place) for name, place in places.items()}
+    for name, end in turns(places, seconds):
+        connection, mine = open_connections[name], taken[name]
         before = time.perf_counter()
         while before < end:
             connection.send(MESSAGE)
             if len(connection.recv(4096)) != len(MESSAGE):
                 raise OSError("the server ended the connection")
             after = time.perf_counter()
-            taken.append(after - before)
+            mine.append(after - before)
             before = after
-    taken.sort()
-    middle, late = taken[len(taken) // 2], taken[len(taken) * 99 // 100]
-    return {"rate": len(taken) / seconds, "p50_us": middle * 1e6, "p99_us": late * 1e6}
+    found = {}
+    for name, mine in taken.items():
+        open_connections[name].close()
+        mine.sort()
+        found[name] = {"rate": len(mine) / sum(mine), "p99_us": mine[len(mine) * 99 // 100] * 1e6}
+    return found
 
 
-def throughput(address: str, port: int, seconds: float) -> dict[str, Any]:
+def throughput(places: dict[str, Place], seconds: float) -> dict[str, dict[str, float]]:
     """Of one stream, in Gbit/s."""
     buffer = bytearray(CHUNK_BYTES)
-    with _connect(address, port) as connection:
-        connection.send(b"D")
-        connection.recv_into(buffer)
+    received = dict.fromkeys(places, 0)
+    took_s = dict.fromkeys(places, 0.0)
+    streams = {name: _connect(place) for name, place in places.items()}
+    for stream in streams.values():
+        stream.send(b"D")
+    for name, end in turns(places, seconds):
+        stream = streams[name]
+        # What piled up while others had their turn came for nothing.
+        warm = time.perf_counter() + (end - time.perf_counter()) / 3
+        while time.perf_counter() < warm:
+            stream.recv_into(buffer)
         began = time.perf_counter()
-        received = 0
-        while time.perf_counter() < began + seconds:
-            count = connection.recv_into(buffer)
+        while time.perf_counter() < end:
+            count = stream.recv_into(buffer)
             if not count:
                 raise OSError("the server ended the stream")
-            received += count
-        return {"gbit_s": received * 8 / (time.perf_counter() - began) / 1e9}
+            received[name] += count
+        took_s[name] += time.perf_counter() - began
+    for stream in streams.values():
+        stream.close()
+    return {name: {"gbit_s": received[name] * 8 / took_s[name] / 1e9} for name in places}
 
 
-def connections(address: str, port: int, seconds: float) -> dict[str, Any]:
+def connections(places: dict[str, Place], seconds: float) -> dict[str, dict[str, float]]:
     """One after the other, each with one message there and back: a second."""
-    count = 0
-    began = time.perf_counter()
-    while time.perf_counter() < began + seconds:
-        with _connect(address, port) as connection:
-            connection.send(MESSAGE)
-            if not connection.recv(4096):
-                raise OSError("the server ended the connection")
-        count += 1
-    return {"rate": count / (time.perf_counter() - began)}
+    counts = dict.fromkeys(places, 0)
+    took_s = dict.fromkeys(places, 0.0)
+    for name, end in turns(places, seconds):
+        began = time.perf_counter()
+        while time.perf_counter() < end:
+            with _connect(places[name]) as connection:
+                connection.send(MESSAGE)
+                if not connection.recv(4096):
+                    raise OSError("the server ended the connection")
+            counts[name] += 1
+        took_s[name] += time.perf_counter() - began
+    return {name: {"rate": counts[name] / took_s[name]} for name in places}
 
 
 MEASURES = {"latency": latency, "throughput": throughput, "connections": connections}
 
 
+def main(words: list[str]) -> None:
+    if words[0] == "server":
+        serve(int(words[1]))
+    places = {}
+    for word in words[2:]:
+        name, _, place = word.partition("=")
+        address, _, port = place.rpartition(":")
+        places[name] = (address, int(port))
+    print(json.dumps(MEASURES[words[0]](places, float(words[1]))))
+
+
 if __name__ == "__main__":
-    if sys.argv[1] == "server":
-        serve(int(sys.argv[2]))
-    print(json.dumps(MEASURES[sys.argv[1]](sys.argv[2], int(sys.argv[3]), float(sys.argv[4]))))
+    main(sys.argv[1:])

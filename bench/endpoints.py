@@ -123,7 +123,7 @@ def measure(sides: Sequence[str]) -> Report:
     report.rows.append(Row("one change among them", "ms", change, "of it plan, kernel", kernel, "", None, bar, met))
     report.notes.append(
         "Killed: SIGKILL to the first process, until the host's kernel says that the backend's last slot went.\n"
-        "The rest: from the leader's delta to the kernel's answer, all that a host does for it."
+        "The rest: CPU time, the kernel's included, of all that a host does from the leader's delta on."
     )
     return report
 
@@ -142,7 +142,7 @@ def _kills() -> list[float]:
 
 
 def _next(side: FairwaySide, watches: list[Watch], counts: dict[int, int]) -> objects_pb2.Task:
-    """A task that every balancer has, of the slot that was killed least often: failures make later starts wait."""
+    """One of the tasks once all are in every balancer, of the slot killed least often: failures make starts wait."""
     deadline = time.monotonic() + WAIT_SECONDS_MAX
     while True:
         known = [
@@ -150,7 +150,7 @@ def _next(side: FairwaySide, watches: list[Watch], counts: dict[int, int]) -> ob
             for task in side.tasks("endpoints")
             if task.status.ready and all(watch.has(task.address) for watch in watches)
         ]
-        if len(known) > REPLICAS // 2:
+        if len(known) == REPLICAS:  # else the start of the one before would be measured as well
             chosen = min(known, key=lambda task: (counts.get(task.slot, 0), task.slot))
             counts[chosen.slot] = counts.get(chosen.slot, 0) + 1
             return chosen

@@ -1,7 +1,7 @@
 """One host's balancers with 1,000 services of 10 tasks: from nothing, and one change. Run it in a network of its own.
 
 Goes the whole way that a change goes on a host: the leader's delta into the view, the desired network, names, the plan,
-and the kernel. Prints JSON, seconds each.
+and the kernel. Prints JSON, seconds of CPU time each, the kernel's included: another program's turn does not count.
 """
 
 from __future__ import annotations
@@ -86,17 +86,17 @@ class Host:
 
     def apply(self, state: HostState) -> dict[str, float]:
         """Seconds of each step."""
-        began = time.perf_counter()
+        began = time.thread_time()
         self.view.apply(state)
         desired = self.network_view.desired(self.view)
         assert desired is not None
-        viewed = time.perf_counter()
+        viewed = time.thread_time()
         change = self.index.advance(desired)
         self.names.advance(desired, self.index, change)
-        named = time.perf_counter()
+        named = time.thread_time()
         for problem in self.kernel.apply(desired, self.index, change):
             print(problem, file=sys.stderr)
-        done = time.perf_counter()
+        done = time.thread_time()
         return {"view": viewed - began, "names": named - viewed, "plan_and_kernel": done - named, "all": done - began}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -142,3 +143,23 @@ def test_what_people_see_of_it_can_be_listed(world: World) -> None:
         assert "sctp . 9001" in listed
         assert "198.51.100.1 . tcp . 9002" in listed
         assert world.hosts[0].call("check") == []
+
+
+@pytest.mark.parametrize("place", ["task", "host"])
+def test_connections_made_straight_to_a_task_on_a_host_that_is_cut_off_are_reset(world: World, place: str) -> None:
+    asking = world.tasks["web1"] if place == "task" else world.hosts[0].namespace
+    shell(world.hosts[1].namespace, "ip link set eth0 up")
+    with connect(asking, "10.112.2.11") as lost, lost.makefile() as lines:
+        assert lines.readline().startswith("web.2")
+        shell(world.hosts[1].namespace, "ip link set eth0 down")
+        try:
+            world.apply(endpoints=tuple(each for each in ENDPOINTS if each.node_id != "node2"))
+            started = time.monotonic()
+            with pytest.raises(ConnectionResetError):
+                lost.sendall(b"gone?\n")
+                lines.readline()
+            with pytest.raises(ConnectionRefusedError):
+                connect(asking, "10.112.2.11")
+            assert time.monotonic() - started < 2
+        finally:
+            shell(world.hosts[1].namespace, "ip link set eth0 up")
