@@ -8,7 +8,7 @@ a period, and after (hosts / count) periods every pair was looked at. Paths that
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from net.model import Host
 
@@ -16,6 +16,9 @@ PERIOD_SECONDS = 5.0
 PEERS_PER_PERIOD_MAX = 8
 SUSPECTS_PER_PERIOD_MAX = 8
 ROUNDS_UNTIL_FAILED = 2  # each of several attempts: a lost packet or two is no failure
+OUTCOMES_KEPT, OUTCOMES_UNTIL_LOSSY = 40, 20
+LOSS_FRACTION_MIN, LOSS_FRACTION_MENDED = 0.2, 0.05
+ATTEMPTS_SUSPICIOUS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +27,24 @@ class PathState:
 
     lost_rounds: int = 0  # in a row
     failing: bool = False
+    outcomes: tuple[bool, ...] = ()  # of the newest attempts, oldest first: whether each was answered
+    lossy: bool = False  # answers, but not always
 
-    def after(self, answered: bool) -> PathState:
-        """After one more round; one that is answered ends a failure at once."""
-        if answered:
-            return PathState()
-        lost = min(self.lost_rounds + 1, ROUNDS_UNTIL_FAILED)
-        return replace(self, lost_rounds=lost, failing=self.failing or lost >= ROUNDS_UNTIL_FAILED)
+    def after(self, *answered: bool) -> PathState:
+        """After one more round of attempts, which ends with the first that is answered; that ends a failure at once."""
+        outcomes = (*self.outcomes, *answered)[-OUTCOMES_KEPT:]
+        lost = outcomes.count(False) / len(outcomes)
+        enough = len(outcomes) >= OUTCOMES_UNTIL_LOSSY
+        lossy = (enough and lost >= LOSS_FRACTION_MIN) or (self.lossy and lost > LOSS_FRACTION_MENDED)
+        if answered[-1]:
+            return PathState(outcomes=outcomes, lossy=lossy)
+        rounds = min(self.lost_rounds + 1, ROUNDS_UNTIL_FAILED)
+        return PathState(rounds, self.failing or rounds >= ROUNDS_UNTIL_FAILED, outcomes, lossy)
+
+    @property
+    def suspicious(self) -> bool:
+        """Whether to look again in every period."""
+        return self.lossy or not all(self.outcomes[-ATTEMPTS_SUSPICIOUS:])
 
 
 def ring(local: Host, hosts: Iterable[Host]) -> list[Host]:

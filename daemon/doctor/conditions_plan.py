@@ -9,7 +9,7 @@ from proto import objects_pb2 as objects
 CONDITIONS_MAX = 32  # of one host; the rest is counted
 MESSAGE_CHARACTERS_MAX = 300
 MORE = "more"
-PATH_KINDS = ("underlay path", "overlay path")
+PATH_KINDS = ("underlay path", "underlay loss", "overlay path", "overlay loss", "overlay MTU")
 
 
 def merged(

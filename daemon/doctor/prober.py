@@ -22,9 +22,12 @@ ATTEMPTS_A_ROUND_MAX = 3
 SMALL_PACKET_BYTES = 64
 REPEAT_CONDITIONS_SECONDS = 300.0  # the leader leaves out paths to hosts that are down: it hears of them again
 SOURCE = "probes"
+LOSSES = {UNDERLAY: "underlay loss", OVERLAY: "overlay loss"}
 _PROBLEMS = {
     UNDERLAY: "probes of {name} at {address} are not answered",
     OVERLAY: "probes of {name} over the overlay ({address}) are not answered, those over the underlay are",
+    LOSSES[UNDERLAY]: "many probes of {name} at {address} are lost on the way",
+    LOSSES[OVERLAY]: "many probes of {name} over the overlay ({address}) are lost, those over the underlay are not",
     LARGE: "packets of {size} bytes over the overlay do not arrive at {name}, small ones do",
 }
 
@@ -55,7 +58,10 @@ class Prober:
             desired = self._network.desired
             if desired is not None:
                 await self._round(desired, period)
-                if any(state.failing for state in self._states.values()) and trio.current_time() > repeat_at:
+                if (
+                    any(state.failing or state.lossy for state in self._states.values())
+                    and trio.current_time() > repeat_at
+                ):
                     repeat_at = trio.current_time() + REPEAT_CONDITIONS_SECONDS
                     self._reports.repeat_conditions()
             await trio.sleep(max(0.1, (period + 1) * self._period_s - time.time()))
@@ -68,26 +74,26 @@ class Prober:
         hosts = {host.node_id: host for host in desired.hosts}
         found = []
         for (node_id, path), state in sorted(self._states.items()):
-            if state.failing and node_id in hosts and not self._explained(node_id, path):
-                found.append(
-                    objects.NodeCondition(kind=path, node_id=node_id, message=self._words(hosts[node_id], path))
-                )
+            kind = path if state.failing else LOSSES.get(path, "") if state.lossy else ""
+            if kind and node_id in hosts and not self._explained(node_id, path):
+                words = self._words(hosts[node_id], kind)
+                found.append(objects.NodeCondition(kind=kind, node_id=node_id, message=words))
         return found
 
     def _explained(self, node_id: str, path: str) -> bool:
         """Whether a path fails because a simpler one does."""
         order = (UNDERLAY, OVERLAY, LARGE)
         simpler = (self._states.get((node_id, each)) for each in order[: order.index(path)])
-        return any(state is not None and state.failing for state in simpler)
+        return any(state is not None and (state.failing or state.lossy) for state in simpler)
 
-    def _words(self, host: Host, path: str) -> str:
-        address = host.address if path == UNDERLAY else host.tunnel_address
-        return _PROBLEMS[path].format(name=host.name, address=address, size=self._network.mtu_bytes_to(host.node_id))
+    def _words(self, host: Host, kind: str) -> str:
+        address = host.address if kind in (UNDERLAY, LOSSES[UNDERLAY]) else host.tunnel_address
+        return _PROBLEMS[kind].format(name=host.name, address=address, size=self._network.mtu_bytes_to(host.node_id))
 
     async def _round(self, desired: DesiredNetwork, period: int) -> None:
         others = ring(desired.local, desired.hosts)
         self._forget_all_but(others)
-        suspects = {node_id for (node_id, _), state in self._states.items() if state.lost_rounds}
+        suspects = {node_id for (node_id, _), state in self._states.items() if state.suspicious}
         async with trio.open_nursery() as nursery:
             for host in sample(others, period, suspects):
                 nursery.start_soon(self._probe, host)
@@ -107,16 +113,18 @@ class Prober:
 
     async def _path(self, host: Host, path: str, address: str, packet_bytes: int) -> bool:
         seconds: float | None = None
+        outcomes: list[bool] = []
         for _ in range(ATTEMPTS_A_ROUND_MAX):
             self._sent.add(path)
             seconds = await self._network.probe(address, packet_bytes)
+            outcomes.append(seconds is not None)
             if seconds is not None:
                 self._answered.add(path)
                 self._latency.observe(seconds, path)
                 self._peer_latency.set(seconds, path, host.name)
                 break
         before = self._states.get((host.node_id, path), PathState())
-        after = self._states[host.node_id, path] = before.after(seconds is not None)
+        after = self._states[host.node_id, path] = before.after(*outcomes)
         if after.failing != before.failing:
             logger.warning("%s to %s %s", path, host.name, "fails" if after.failing else "works again")
         if after.failing:

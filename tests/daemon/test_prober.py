@@ -23,14 +23,16 @@ class Paths:
     def __init__(self) -> None:
         self.desired = DesiredNetwork(NetworkConfig("10.112.0.0/13", "10.120.0.0/16"), HOSTS[0], HOSTS)
         self.lost: set[tuple[str, int]] = set()
-        self.asked = 0
+        self.lost_once: set[str] = set()
 
     def mtu_bytes_to(self, _node_id: str) -> int:
         return 1450
 
     async def probe(self, address: str, packet_bytes: int) -> float | None:
-        self.asked += 1
         await trio.lowlevel.checkpoint()
+        if address in self.lost_once:
+            self.lost_once.remove(address)
+            return None
         return None if (address, packet_bytes) in self.lost or (address, 0) in self.lost else 0.001
 
 
@@ -85,6 +87,17 @@ def test_only_the_simplest_path_that_fails_is_a_condition() -> None:
         await rounds(prober, paths, 1)
         assert conditions(reports) == []
         assert "fairway_path_failing{" not in registry.text()
+
+    run(work)
+
+
+def test_loss_is_a_condition_of_its_own() -> None:
+    async def work() -> None:
+        paths, prober, reports, _ = probing()
+        for period in range(20):  # every second probe of the first attempt is lost
+            paths.lost_once = {"192.0.2.2"} if period % 2 else set()
+            await prober._round(paths.desired, period)
+        assert conditions(reports) == [("underlay loss", "n2")]
 
     run(work)
 

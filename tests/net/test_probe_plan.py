@@ -8,6 +8,8 @@ import pytest
 
 from net.model import Host
 from net.probe_plan import (
+    OUTCOMES_KEPT,
+    OUTCOMES_UNTIL_LOSSY,
     PEERS_PER_PERIOD_MAX,
     ROUNDS_UNTIL_FAILED,
     SUSPECTS_PER_PERIOD_MAX,
@@ -66,8 +68,23 @@ def test_a_path_fails_after_rounds_in_a_row_and_recovers_with_one() -> None:
     for _ in range(ROUNDS_UNTIL_FAILED - 1):
         state = state.after(False)
         assert not state.failing
-    assert state.after(True) == PathState()
+    assert not state.after(True).lost_rounds
     state = state.after(False)
     assert state.failing
     assert state.after(False).failing
     assert not state.after(True).failing
+
+
+def test_a_path_that_loses_many_probes_is_lossy_until_almost_none_is_lost() -> None:
+    bad = PathState()
+    for _ in range(OUTCOMES_UNTIL_LOSSY // 4):
+        assert not bad.lossy
+        bad = bad.after(True).after(True).after(False, True)
+    assert (bad.lossy, bad.failing, bad.suspicious) == (True, False, True)
+    good, rounds = bad, 0
+    while good.lossy:
+        good = good.after(True)
+        rounds += 1
+    assert OUTCOMES_KEPT / 2 < rounds <= OUTCOMES_KEPT
+    assert not good.suspicious
+    assert not PathState().after(False, True).after(True).lossy  # a single one says nothing
