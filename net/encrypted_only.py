@@ -11,6 +11,7 @@ from net.wireguard_plan import accepts_clear
 
 CHAIN = "encrypted_only"
 _UDP = b"\x11"
+_VXLAN_ID_OFFSET = 8 + 4  # after the UDP header and VXLAN's flags (RFC 7348, section 5)
 _BEFORE_FILTER = -10
 
 
@@ -26,6 +27,8 @@ def encrypted_only(config: NetworkConfig, wireguard: str) -> Chain:
             + nft.compare(_UDP)
             + nft.destination_port(nft.FIRST)
             + nft.compare(struct.pack(">H", config.vxlan_port))
+            + nft.payload(nft.FIRST, nft.TRANSPORT, _VXLAN_ID_OFFSET, 3)  # others may use the port as well
+            + nft.compare(config.vxlan_id.to_bytes(3))
             + nft.from_interface(wireguard, unequal=True)
         )
         rules = (Rule("hosts send to each other encrypted only", match + nft.verdict(nft.DROP)),)

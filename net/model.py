@@ -41,7 +41,6 @@ class NetworkConfig:
     dns_domain: str = "fairway.internal"
     ipv6_prefix: str = ""  # a /96 that every address of ours also lies in; empty: IPv4 only
     encryption: Encryption = Encryption()
-    probe_port: int = 7447  # UDP, where hosts answer each other's probes
 
 
 @dataclass(frozen=True, slots=True)

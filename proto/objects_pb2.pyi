@@ -450,7 +450,6 @@ class NetworkSettings(_message.Message):
     ENCRYPTION_FIELD_NUMBER: _builtins.int
     KEY_AGE_MS_MAX_FIELD_NUMBER: _builtins.int
     WIREGUARD_PORT_FIELD_NUMBER: _builtins.int
-    PROBE_PORT_FIELD_NUMBER: _builtins.int
     host_pool: _builtins.str
     """CIDR that hosts' blocks are cut from, e.g. 10.112.0.0/13"""
     host_prefix_bits: _builtins.int
@@ -472,8 +471,6 @@ class NetworkSettings(_message.Message):
     """older keys are replaced; 0: seven days"""
     wireguard_port: _builtins.int
     """UDP; this one for even epochs, the next for odd ones; 0: 51871"""
-    probe_port: _builtins.int
-    """UDP, where hosts answer each other's probes; 0: 7447"""
     @_builtins.property
     def trusted_cidrs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """outside sources that may reach VIPs and tasks directly"""
@@ -493,11 +490,10 @@ class NetworkSettings(_message.Message):
         encryption: Global___Encryption.ValueType = ...,
         key_age_ms_max: _builtins.int = ...,
         wireguard_port: _builtins.int = ...,
-        probe_port: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dns_domain", b"dns_domain", "encryption", b"encryption", "host_pool", b"host_pool", "host_prefix_bits", b"host_prefix_bits", "ipv6_prefix", b"ipv6_prefix", "key_age_ms_max", b"key_age_ms_max", "mtu_bytes", b"mtu_bytes", "probe_port", b"probe_port", "trusted_cidrs", b"trusted_cidrs", "vip_pool", b"vip_pool", "vxlan_id", b"vxlan_id", "vxlan_port", b"vxlan_port", "wireguard_port", b"wireguard_port"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dns_domain", b"dns_domain", "encryption", b"encryption", "host_pool", b"host_pool", "host_prefix_bits", b"host_prefix_bits", "ipv6_prefix", b"ipv6_prefix", "key_age_ms_max", b"key_age_ms_max", "mtu_bytes", b"mtu_bytes", "trusted_cidrs", b"trusted_cidrs", "vip_pool", b"vip_pool", "vxlan_id", b"vxlan_id", "vxlan_port", b"vxlan_port", "wireguard_port", b"wireguard_port"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

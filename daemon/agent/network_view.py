@@ -10,7 +10,6 @@ from typing import Any
 from daemon.agent.encryption import encryption_of
 from daemon.agent.host_view import HostView
 from net import model
-from net.probe_socket import PROBE_PORT
 from proto import objects_pb2 as objects
 from proto.host_pb2 import HostItem
 
@@ -107,7 +106,6 @@ def _config(cluster: objects.Cluster) -> model.NetworkConfig:
         trusted_cidrs=tuple(settings.trusted_cidrs),
         dns_domain=settings.dns_domain,
         encryption=encryption_of(cluster),
-        probe_port=settings.probe_port or PROBE_PORT,
         ipv6_prefix=settings.ipv6_prefix,
     )
 

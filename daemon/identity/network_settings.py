@@ -42,7 +42,6 @@ def complete(chosen: objects.NetworkSettings, host_address: str, cluster_id: str
         encryption=chosen.encryption,
         key_age_ms_max=chosen.key_age_ms_max,
         wireguard_port=chosen.wireguard_port,
-        probe_port=chosen.probe_port,
         ipv6_prefix=_ipv6_prefix(chosen.ipv6_prefix or unique_local_prefix(cluster_id)),
     )
     host_pool = _pool("host pool", settings.host_pool)
