@@ -18,6 +18,8 @@ from net.forwarding import Forwarding
 from net.model import DesiredNetwork
 from net.nftables import Nftables, table_name
 from net.overlay import OverlayDevice
+from net.policy_chains import policy_of_counter
+from net.policy_connections import cut_forbidden
 from net.ruleset import RulesetChange, repair
 from net.ruleset_plan import RulesetPlan
 from net.wireguard import WireGuard
@@ -61,10 +63,18 @@ class Kernel:
             self._apply_overlay(desired, compare=change.settings)
             self._overlay_known = True
         self._apply_ruleset(steps, generation)
+        words: list[str] = []
         if change.withdrawn or change.gone:
             prefix = self.overlay.ipv6_prefix
-            return self._connections.forget(_of_both(prefix, change.withdrawn), _of_both(prefix, change.gone))
-        return []
+            words = self._connections.forget(_of_both(prefix, change.withdrawn), _of_both(prefix, change.gone))
+        if self._plan.policies.changed:
+            self._plan.policies.changed = False
+            words += cut_forbidden(desired, index, self._plan.policies)
+        return words
+
+    def policy_counts(self) -> dict[str, tuple[int, int]]:
+        """Policy id -> (packets, bytes) that it denied here, or would have."""
+        return {policy_of_counter(name): found for name, found in self._nftables.counts().items()}
 
     def check(self, desired: DesiredNetwork) -> list[str]:
         """Compares the kernel with the desired state and repairs it; returns the differences, in words."""

@@ -27,6 +27,7 @@ from net.nftables import table_name
 from net.outside_changes import OutsideChanges
 from net.path_mtu import PathMtu
 from net.path_observer import PathObserver, payload_bytes
+from net.policy_log import PolicyLog, counts_reply
 from net.probe_socket import ProbeSocket
 from net.ruleset import RulesetChange
 from net.slow_checks import SlowChecks
@@ -34,6 +35,7 @@ from net.table_changes import TableChanges
 from net.task_interfaces import Surroundings, TaskInterfaces
 from net.task_networks import TaskNetworks
 from proto.doctor_pb2 import ObservePathRequest, PathObservation
+from proto.host_pb2 import ReadPolicyCountsReply
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +81,7 @@ class Network:
         self._observer = PathObserver(interface_prefix, run_folder, self.counters, self.probe, self._differences)
         self._slow_checks = SlowChecks(lambda: self._index.desired, self._note, lambda: self._serve_anew.set())
         self._serve_anew = trio.Event()
+        self._policy_log = PolicyLog()
         self._kernel: Kernel | None = None
         self._tasks = TaskNetworks(run_folder, interface_prefix)
         self._kernel_lock = trio.Lock()
@@ -108,6 +111,7 @@ class Network:
             nursery.start_soon(self._listen)
             nursery.start_soon(self.probes.run)
             nursery.start_soon(self.path_mtu.run)
+            nursery.start_soon(self._listen_to_policies)
             task_status.started()
 
     async def apply(self, desired: DesiredNetwork) -> None:
@@ -192,6 +196,20 @@ class Network:
             more = len(found) - DRIFT_WORDS_MAX
             words = "; ".join(found[:DRIFT_WORDS_MAX]) + (f"; and {more} more" if more > 0 else "")
             log.warning("the kernel differed from the desired network and was repaired: %s", words)
+
+    async def policy_counts(self) -> ReadPolicyCountsReply:
+        """What policies denied on this host, or would have. Raises NetworkError."""
+        async with self._kernel_lock:
+            if self._kernel is None:
+                return ReadPolicyCountsReply()
+            counts = await trio.to_thread.run_sync(self._kernel.policy_counts)
+        return counts_reply(counts, self._policy_log.denials)
+
+    async def _listen_to_policies(self) -> None:
+        try:
+            await self._policy_log.run()
+        except (NetworkError, OSError) as error:
+            log.warning("%s; policies deny and count all the same", error)
 
     async def observe_path(self, request: ObservePathRequest) -> PathObservation:
         """What this host sees of a path, with live probes; takes a few seconds at most. Raises NetworkError."""

@@ -75,6 +75,10 @@ class PolicyElements:
                 self._chains.update(nft_chains(group, families))
         self._step(touched, index, steps)
 
+    @property
+    def groups_in_use(self) -> frozenset[Group]:
+        return self._in_use
+
     def _step(self, touched: Iterable[str], index: DesiredIndex, steps: Steps) -> None:
         removed: _Elements = {}
         added: _Elements = {}
