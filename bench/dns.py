@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 from bench import dns_names as names
 from bench.dns_sides import CLIENTS, Server, Wire, libraries_of, running
@@ -88,7 +89,7 @@ def _ask(wire: Wire, questions: Path, options: list[str]) -> Load:
     program = [str(tree / "usr/bin/dnsperf"), "-s", GATEWAY_ADDRESS, "-d", str(questions), "-c1", "-T1", *options]
     texts = []
     with ExitStack() as stack:
-        clients = []
+        clients: list[tuple[subprocess.Popen[bytes], IO[str]]] = []
         for address in CLIENTS:
             words = ["nsenter", f"--net={wire.client}", *program, "-a", address, *(["-v"] if not clients else [])]
             output = stack.enter_context(tempfile.TemporaryFile("w+"))

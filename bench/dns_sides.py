@@ -34,7 +34,7 @@ class Wire:
         own = Path("/proc/self/ns/net").readlink()
         self.server, self.client = (Path(f"/proc/{each.pid}/ns/net") for each in self._holders)
         for namespace in (self.server, self.client):
-            _wait(lambda namespace=namespace: namespace.readlink() != own, "a network namespace")  # type: ignore[misc]
+            _wait(lambda namespace=namespace: namespace.readlink() != own, "a network namespace")
         client = self._holders[1].pid
         pools = "10.112.0.0/13"
         _run(
