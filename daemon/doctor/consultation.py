@@ -123,5 +123,5 @@ def alone(reply: doctor.ExamineReply, name: str, *, member: bool) -> doctor.Doct
         found.append(doctor.Finding(where=name))
         found[-1].MergeFrom(finding)
     return doctor.DoctorReply(
-        findings=in_order(found), hosts_asked=[name], hosts_answered=[name], checks=HOST_CHECKS, asked=name
+        findings=in_order(found), hosts_asked=[name], hosts_answered=[name], checks=reply.checks, asked=name
     )

@@ -11,7 +11,7 @@ import trio
 
 from daemon.config import Config
 from daemon.doctor import host_facts
-from daemon.doctor.host_findings_plan import CHECKS, RECENT_DRIFT_S, Disk, HostFacts, host_findings
+from daemon.doctor.host_findings_plan import CHECKS, MACHINE_CHECKS, RECENT_DRIFT_S, Disk, HostFacts, host_findings
 from daemon.doctor.subject import Subject
 from daemon.identity.certificates import validity_unix_ms
 from daemon.identity.host_description import fairway_version
@@ -34,6 +34,7 @@ class Blocking:
     filters: list[str]
     address_missing: bool
     clock_unsynchronised: bool
+    containerd_error: str
 
 
 class Examiner:
@@ -50,7 +51,7 @@ class Examiner:
         facts = await self._facts()
         return ExamineReply(
             findings=host_findings(facts),
-            checks=CHECKS,
+            checks=CHECKS if self._subject is not None else MACHINE_CHECKS,
             clock_unix_ms=time.time_ns() // 1_000_000,
             fairway_version=fairway_version(),
             containerd_version=self._subject.runtime.version if self._subject is not None else "",
@@ -64,6 +65,7 @@ class Examiner:
         available, memory = host_facts.memory_bytes()
         connections, connections_max = connection_count()
         found: dict[str, Any] = {
+            "containerd_error": looked.containerd_error,
             "missing_features": looked.missing_features,
             "disks": looked.disks,
             "memory_available_bytes": available,
@@ -93,6 +95,7 @@ class Examiner:
             filters=other_filters(),
             address_missing=bool(address) and not interface_of(address)[0],
             clock_unsynchronised=host_facts.clock_unsynchronised(),
+            containerd_error=host_facts.containerd_error(self._config) if self._subject is None else "",
         )
 
     async def _facts_of_member(self, subject: Subject) -> dict[str, Any]:

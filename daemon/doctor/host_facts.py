@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import resource
+import socket
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from net import path_attempts
 
 CONTAINERD_FOLDER = Path("/var/lib/containerd")
 UPSTREAM_SECONDS_MAX = 1.0
+CONTAINERD_SECONDS_MAX = 1.0
 UPSTREAMS_ASKED_MAX = 3
 _TIMEX_BYTES = 256
 _TIME_ERROR = 5
@@ -40,6 +42,17 @@ def disks(config: Config) -> list[Disk]:
         disk = Disk(str(path), what, status.f_bavail * size, status.f_blocks * size, status.f_favail, status.f_files)
         found.setdefault(device, disk)
     return list(found.values())
+
+
+def containerd_error(config: Config) -> str:
+    """Why nothing answers at containerd's socket, on a host whose daemon does not use it yet; empty: it answers."""
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as unix:
+            unix.settimeout(CONTAINERD_SECONDS_MAX)
+            unix.connect(str(config.containerd.socket))
+    except OSError as error:
+        return f"{config.containerd.socket}: {error.strerror or error}"
+    return ""
 
 
 def memory_bytes() -> tuple[int, int]:

@@ -43,6 +43,19 @@ CHECKS = (
     "consensus",
 )
 
+# Of them, those that do not need a cluster.
+MACHINE_CHECKS = (
+    "containerd",
+    "kernel features",
+    "disk",
+    "inodes",
+    "memory",
+    "file descriptors",
+    "conntrack table",
+    "clock",
+    "packet filters",
+)
+
 
 @dataclass(frozen=True)
 class Disk:
