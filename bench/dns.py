@@ -96,10 +96,10 @@ def _ask(wire: Wire, questions: Path, options: list[str]) -> Load:
             client = subprocess.Popen(words, env=environment, stdout=output, stderr=subprocess.STDOUT)
             stack.callback(client.kill)
             clients.append((client, output))
-        for client, output in clients:
+        for client, said in clients:
             client.wait(CLIENT_SECONDS_MAX)
-            output.seek(0)
-            texts.append(output.read())
+            said.seek(0)
+            texts.append(said.read())
             if client.returncode != 0:
                 raise LabError(f"dnsperf: {texts[-1][-500:]}")
     latencies = [float(line.split()[-1]) * 1000 for line in texts[0].splitlines() if line.startswith(("> NO", "> NX"))]
