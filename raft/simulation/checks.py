@@ -66,6 +66,19 @@ class Checks:
         if driver.journal.dirty and "persist-before-send" in member.rules:
             raise Violation(f"{member.name} ended a turn with something that is not on its disk")
 
+    def after_failed_turn(self, member: SimulatedMember, driver: Driver) -> None:
+        """A fault ended the turn and the member is down: what had it committed of what its disk has?
+
+        Nobody was told, but the next start may know it, when the membership may be another.
+        """
+        journal, commit = driver.journal, driver.consensus.algorithm.commit_index()
+        while commit > member.commit_seen:
+            term = journal.term_at(commit)
+            if term is not None and member.holds(commit, term, journal.log_id):
+                self._commits(member, driver, commit)
+                return
+            commit -= 1
+
     def applied(self, member: SimulatedMember, driver: Driver) -> None:
         """The member's store is what the committed entries make of it."""
         index = driver.consensus.algorithm.applied_index()

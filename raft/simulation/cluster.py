@@ -189,17 +189,9 @@ class Cluster:
         writes = member.disk.writes
         try:
             turn = self._run_turn(member, driver, member.clock.read(now))
-        except PowerCut:
-            self._cut_in_write(member, member.dark_seconds)
-            return
-        except LevelUnknown as fault:
-            self._too_old(member, fault)
-            return
-        except (DiskFull, MemberFault) as fault:
-            if not member.disk.broken:
-                raise Violation(f"{member.name} stops: {fault}") from fault
-            self.counts["stops for a full disk" if isinstance(fault, DiskFull) else "stops for a disk's error"] += 1
-            self.stop(member, RESTART_SECONDS if isinstance(fault, DiskFull) else member.dark_seconds, str(fault))
+        except (PowerCut, MemberFault) as fault:
+            self._turn_failed(member, fault)
+            self.checks.after_failed_turn(member, driver)
             return
         except Violation:
             raise
@@ -266,6 +258,19 @@ class Cluster:
         turn = driver.turn(local, send)
         turn.outbox = later
         return turn
+
+    def _turn_failed(self, member: SimulatedMember, fault: PowerCut | MemberFault) -> None:
+        if isinstance(fault, PowerCut):
+            self._cut_in_write(member, member.dark_seconds)
+            return
+        if isinstance(fault, LevelUnknown):
+            self._too_old(member, fault)
+            return
+        if not member.disk.broken:
+            raise Violation(f"{member.name} stops: {fault}") from fault
+        full = isinstance(fault, DiskFull)
+        self.counts["stops for a full disk" if full else "stops for a disk's error"] += 1
+        self.stop(member, RESTART_SECONDS if full else member.dark_seconds, str(fault))
 
     def _cut_in_write(self, member: SimulatedMember, seconds: float) -> None:
         if member.disk.cut_at:

@@ -56,8 +56,7 @@ class SimulatedMember:
         self.log_id = driver.journal.log_id
         self.commit_seen = driver.journal.first_index
         self.applied_seen = 0
-        # What it committed in a turn that a fault ended is looked at only now, and may be of the membership before.
-        self.membership_seen = self.membership_seen or driver.journal.membership
+        self.membership_seen = driver.journal.membership
         self.busy_until = now
         return driver
 
@@ -75,7 +74,7 @@ class SimulatedMember:
     def lose_disk(self) -> None:
         """While it is down: the next start finds an empty disk."""
         self.lost_logs[self.log_id], self._log = self._log, {}
-        self.log_id, self.membership_seen = 0, ()
+        self.log_id = 0
         self.disk.lose_all()
 
     def holds(self, index: int, term: int, log_id: int) -> bool:

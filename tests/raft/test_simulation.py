@@ -9,16 +9,23 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import replace
 
 import pytest
 
+from raft.entry import transaction_command
+from raft.requests import Propose
 from raft.rules import ALL_RULES, RULES, all_but
 from raft.simulation.__main__ import main
+from raft.simulation.checks import Violation
+from raft.simulation.cluster import Cluster
 from raft.simulation.many import results
 from raft.simulation.plan import CLASSES, REAL_FILE_EVERY, Plan, plan_of, positions_of
 from raft.simulation.run import run
 from raft.simulation.shrink import shrink
 from raft.simulation.tally import NAMES, missing
+from raft.transaction import TransactionBuilder
 
 FRESH_SEEDS = 200
 FRESH_GROUPS = 8  # so that a failure is seen early and a part can be run alone
@@ -113,6 +120,29 @@ def test_state_in_real_files_survives_torn_writes() -> None:
         assert not result.violation, f"./run sim --seeds {seed}"
         torn += result.counts["power cuts that tore files"]
     assert torn
+
+
+@pytest.mark.parametrize("false_commit", [False, True])
+def test_what_a_turn_committed_is_judged_though_a_power_cut_ends_it(false_commit: bool) -> None:
+    calm = replace(plan_of(1, CLASSES), names="abc", voters=3, drift=dict.fromkeys("abc", 1.0))
+    cluster = Cluster(calm)
+    events = cluster.events
+    assert events.run_until(10.0, lambda: cluster.leader() is not None and cluster.checks.commit_index == 3)
+    leader = cluster.leader()
+    assert leader is not None and leader.driver is not None
+    for other in set("abc") - {leader.name}:
+        cluster.network.block(leader.name, other, 9.0, held=False)
+    cluster.ask(leader.name, Propose("", transaction_command(TransactionBuilder().build("nobody has it", "test", 1))))
+    events.run_until(events.now + 0.05)
+    assert leader.disk.log().keys() >= {4}
+    if false_commit:
+        leader.driver.consensus.algorithm.committed(4)
+    leader.disk.cut_in_statements = 1
+    cluster.ask(leader.name, Propose("", transaction_command(TransactionBuilder().build("next", "test", 1))))
+    with pytest.raises(Violation, match="entry 4 that only") if false_commit else nullcontext():
+        events.run_until(events.now + 0.05)
+    assert leader.driver is None
+    cluster.close()
 
 
 def test_a_seed_fixes_the_plan_and_taking_faults_away_leaves_the_rest() -> None:
