@@ -19,6 +19,7 @@ MEMORY_FREE_FRACTION_WARN, MEMORY_FREE_FRACTION_ERROR = 0.08, 0.03
 TABLE_USED_FRACTION_WARN, TABLE_USED_FRACTION_ERROR = 0.80, 0.95
 CERTIFICATE_LEFT_MS_WARN, CERTIFICATE_LEFT_MS_ERROR = 14 * 86_400_000, 2 * 86_400_000
 RECENT_DRIFT_S = 600.0
+DRIFT_KEPT = 50  # the newest, of all (net/model.py)
 WORDS_MAX = 3  # of a list in one finding
 
 # Everything that a host looks at, in the order in which it is said.
@@ -279,7 +280,7 @@ def _network(facts: HostFacts) -> list[Finding]:
         found.append(
             warning(
                 "data plane",
-                f"{len(facts.drift)} differences between kernel and desired network were repaired within the last "
+                f"{'at least ' if len(facts.drift) >= DRIFT_KEPT else ''}{len(facts.drift)} differences between kernel and desired network were repaired within the last "
                 f"{RECENT_DRIFT_S / 60:.0f} minutes, the newest {facts.drift[-1][0]:.0f} s ago: "
                 f"{several(drift_in_words([words for _, words in facts.drift]))}",
                 "find who changes it (a firewall's reload, a network manager, a script that flushes rules)",

@@ -90,6 +90,13 @@ def _to_host(evidence: Evidence, walk: Walk, here: PathObservation) -> None:
         return
     name = evidence.source.node.meta.name
     there = evidence.there.get(node.meta.id, "was not asked")
+    if node.state == objects.NODE_STATE_DOWN:
+        walk.fail(
+            "host",
+            node.meta.name,
+            f"the host is down: {node.state_message or 'not heard of'}",
+            "look at its power, its network and `systemctl status fairwayd`",
+        )
     path.tunnel(walk, name, node, here)
     path.underlay(walk, name, node, here)
     path.overlay(walk, name, node, here, there, evidence.tunnel_ports)
