@@ -163,6 +163,8 @@ def _address(text: str) -> str:
         address = ipaddress.ip_address(stripped)
     except ValueError:
         raise ValueError(f"{text!r} is not an IP address of hosts") from None
+    if address.version == 6 and address.is_loopback:
+        raise ValueError(f"{text!r}: hosts publish to themselves over IPv4 only; use 127.0.0.1")
     return "" if address.is_unspecified else str(address)
 
 

@@ -35,8 +35,10 @@ def port_problems(spec: objects.ServiceSpec) -> Iterator[str]:
         known.append(asked)
         if not spec.networks:
             yield f"port {words} is published, but the service has no network"
-        if port.host_ip and _address(port.host_ip) is None:
+        if port.host_ip and (address := _address(port.host_ip)) is None:
             yield f"port {words} is to be published at {port.host_ip!r}, which is not an IP address"
+        elif port.host_ip and address is not None and address.version == 6 and address.is_loopback:
+            yield f"port {words}: hosts publish to themselves over IPv4 only; use 127.0.0.1"
         if spec.endpoint_mode == objects.ENDPOINT_MODE_DNSRR and port.mode != objects.PortSpec.MODE_HOST:
             yield f"port {words} is published on every host, which endpoint mode dnsrr does not do: use mode host"
 

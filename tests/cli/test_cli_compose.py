@@ -228,6 +228,7 @@ REFUSED = [
     ("build: .", "fairway image load"),
     ("privileged: true", "cap_add"),
     ("ports: ['127.0.0.1::80']", "names an address and no port"),
+    ("ports: ['[::1]:80:80']", "over IPv4 only; use 127.0.0.1"),
     ("ports: ['example.org:80:80']", "is not an IP address of hosts"),
     ("ports: [{target: 80, published: 80, host_ip: x}]", "services.web.ports[0].host_ip: 'x' is not an IP"),
     ("ports: ['10.0.0.1:80:80', '80:81']", "publishes 80/tcp a second time"),

@@ -78,6 +78,7 @@ def test_which_ports_of_two_services_clash(first: objects.PortSpec, second: obje
     ("spec", "words"),
     [
         (web(port(80), endpoint_mode=objects.ENDPOINT_MODE_DNSRR), "dnsrr does not do: use mode host"),
+        (web(port(80, "::1")), "over IPv4 only; use 127.0.0.1"),
         (web(port(80, "here")), "'here', which is not an IP address"),
         (web(port(80), port(80, "192.0.2.1")), "port 80/tcp at 192.0.2.1 is published twice"),
         (web(balance=balance(objects.BALANCE_POLICY_WEIGHTED)), "balanced by weight and has no weights"),
