@@ -277,10 +277,11 @@ def _network(facts: HostFacts) -> list[Finding]:
             error("network", facts.network_error, "what it names must be mended; fairwayd tries again by itself")
         )
     if facts.drift:
+        count = f"{'at least ' if len(facts.drift) >= DRIFT_KEPT else ''}{len(facts.drift)}"
         found.append(
             warning(
                 "data plane",
-                f"{'at least ' if len(facts.drift) >= DRIFT_KEPT else ''}{len(facts.drift)} differences between kernel and desired network were repaired within the last "
+                f"{count} differences between kernel and desired network were repaired within the last "
                 f"{RECENT_DRIFT_S / 60:.0f} minutes, the newest {facts.drift[-1][0]:.0f} s ago: "
                 f"{several(drift_in_words([words for _, words in facts.drift]))}",
                 "find who changes it (a firewall's reload, a network manager, a script that flushes rules)",
