@@ -37,7 +37,7 @@ class Difference(str):
         return self.kind, str(self)
 
 
-def of_kind(kind: str, words: Iterable[str]) -> list[Difference]:
+def of_kind(kind: str, words: Iterable[str]) -> list[str]:
     return [Difference(kind, each) for each in words]
 
 
