@@ -118,7 +118,7 @@ def balancer(walk: Walk, where: str, target: Target, here: PathObservation) -> N
         return
     places = several([f"{task.meta.name} at {task.address}" for task in target.backends])
     if here.vip_differences and target.service is not None and target.service.vip:
-        walk.fail("balancer", where, several(here.vip_differences), f"{REPAIRED}: `nft list table ip fairway_fw`")
+        walk.fail("balancer", where, several(here.vip_differences), f"{REPAIRED}: `nft list table inet fairway_fw`")
     elif target.service is not None and not target.service.vip:
         walk.ok("balancer", where, f"{target.label} has no address of its own; its tasks: {places}")
     else:
