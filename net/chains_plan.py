@@ -141,8 +141,8 @@ def port_key(family: Family, *, at: bool = False) -> tuple[bytes, int]:
     if not at:
         return nft.meta(nft.META_L4PROTO, nft.WORD_0) + nft.destination_port(nft.WORD_1), nft.WORD_2
     word = nft.WORD_0 + family.address_bytes // 4
-    key = family.destination(nft.FIRST) + nft.meta(nft.META_L4PROTO, word) + nft.destination_port(word + 1)
-    return key, word + 2
+    key = family.only() + family.destination(nft.FIRST) + nft.meta(nft.META_L4PROTO, word)
+    return key + nft.destination_port(word + 1), word + 2
 
 
 def at_suffix(family: Family) -> str:
@@ -379,6 +379,7 @@ def _postrouting(family: Family, tunnel: str) -> tuple[Rule, ...]:
         rule(
             "hosts that use a published port of another",
             nft.to_interface(tunnel),
+            family.only(),
             family.source(),
             nft.lookup(f"underlays{family.suffix}"),
             as_tunnel,

@@ -40,7 +40,8 @@ class Family:
         return bool(self.prefix)
 
     def only(self) -> bytes:
-        """Matches packets of this family."""
+        """Matches packets of this family. `nft` shows what comes after it as `ip saddr` and not as bytes of a header,
+        hence it stands also where nothing else comes by."""
         return nft.meta(nft.META_NFPROTO) + nft.compare(bytes([self.number]))
 
     def source(self, register: int = nft.FIRST) -> bytes:
@@ -58,7 +59,7 @@ class Family:
 
     def of_ours(self) -> bytes:
         """Matches where source and destination both begin as addresses of ours."""
-        return self._begins(self.source_offset) + self._begins(self.source_offset + self.address_bytes)
+        return self.only() + self._begins(self.source_offset) + self._begins(self.source_offset + self.address_bytes)
 
     def last_source(self, register: int) -> bytes:
         """The last 32 bits of the source, whoever's it is."""
@@ -68,13 +69,13 @@ class Family:
         return self._last(self.source_offset + self.address_bytes, register)
 
     def to(self, address: str) -> bytes:
-        return self.destination() + nft.compare(pack_address(address))
+        return self.only() + self.destination() + nft.compare(pack_address(address))
 
     def to_pool(self, cidr: str, *, outside: bool = False) -> bytes:
-        return self.destination() + nft.within(cidr, outside=outside)
+        return self.only() + self.destination() + nft.within(cidr, outside=outside)
 
     def from_pool(self, cidr: str, *, outside: bool = False) -> bytes:
-        return self.source() + nft.within(cidr, outside=outside)
+        return self.only() + self.source() + nft.within(cidr, outside=outside)
 
     def original_destination(self) -> bytes:
         """Loads the address that a connection asked for before it was redirected."""
@@ -102,7 +103,7 @@ class Family:
         return self.source(nft.THIRD) + nft.hashed_number(below, nft.THIRD, self.address_bytes, register)
 
     def _ours(self, offset: int, register: int) -> bytes:
-        return self._begins(offset) + self._last(offset, register)
+        return self.only() + self._begins(offset) + self._last(offset, register)
 
     def _begins(self, offset: int) -> bytes:
         if not self.is_ipv6:
