@@ -124,6 +124,13 @@ CASES = (
         r"{a}: upstream DNS: the upstream name servers? .* not answer",
     ),
     Case(
+        "name server is shut off",
+        firewall("a", "input type filter hook input priority -10;", "udp dport 53 drop"),
+        TRACE,
+        r"name on {a}: the name server at 169\.254\.77\.1 did not answer",
+        also=(DOCTOR, r"{a}: DNS: this host's name server does not answer"),
+    ),
+    Case(
         "published at an address that no host has",
         nothing,
         DOCTOR,
