@@ -9,6 +9,7 @@ from typing import Any
 
 from daemon.agent.encryption import encryption_of
 from daemon.agent.host_view import HostView
+from daemon.policies.policy_values import policy_of_service, policy_value
 from net import model
 from proto import objects_pb2 as objects
 from proto.host_pb2 import HostItem
@@ -52,10 +53,11 @@ class NetworkView:
             config=clusters[0],
             local=local,
             hosts=hosts,
-            frontends=self._all(view, "frontend", lambda item: _frontend(item.frontend)),
+            frontends=self._all(view, "frontend", lambda item: frontend_value(item.frontend)),
             endpoints=self._all(view, "endpoint", lambda item: _endpoint(item.endpoint)),
-            networks=self._all(view, "network", lambda item: _network(item.network)),
+            networks=self._all(view, "network", lambda item: network_value(item.network)),
             tasks=self._all(view, "task", lambda item: _local_task(item.task)),
+            policies=self._all(view, "policy", lambda item: policy_value(item.policy)),
         )
 
     def _all(self, view: HostView, kind: str, make: Callable[[HostItem], Any]) -> tuple[Any, ...]:
@@ -92,6 +94,7 @@ def _local_task(task: objects.Task) -> model.LocalTask | None:
         address=task.address,
         networks=tuple(task.networks),
         dns_servers=tuple(task.spec.container.dns_servers),
+        service_id=task.service_id,
     )
 
 
@@ -125,7 +128,7 @@ def _host(node: objects.Node) -> model.Host:
     )
 
 
-def _frontend(frontend: objects.Frontend) -> model.Frontend:
+def frontend_value(frontend: objects.Frontend) -> model.Frontend:
     return model.Frontend(
         service_id=frontend.service_id,
         service=frontend.service,
@@ -150,6 +153,10 @@ def _frontend(frontend: objects.Frontend) -> model.Frontend:
             for name in names.values
         ),
         balance=_balance(frontend.balance),
+        labels=tuple(sorted(frontend.labels.items())),
+        policy=policy_of_service(frontend.policy, frontend.service_id, frontend.tenant, frontend.app, frontend.service)
+        if frontend.HasField("policy")
+        else None,
     )
 
 
@@ -172,7 +179,7 @@ def _endpoint(endpoint: objects.Endpoint) -> model.Endpoint:
     )
 
 
-def _network(network: objects.Network) -> model.NetworkInfo:
+def network_value(network: objects.Network) -> model.NetworkInfo:
     return model.NetworkInfo(
         network_id=network.meta.id,
         ordinal=network.ordinal,
@@ -181,4 +188,5 @@ def _network(network: objects.Network) -> model.NetworkInfo:
         tenant=network.meta.tenant,
         internal=network.internal,
         ipv6_disabled=network.ipv6_disabled,
+        closed=network.closed,
     )

@@ -39,8 +39,10 @@ def _words(change: Change) -> list[Words]:
             return _service(cast(objects.Service | None, before), cast(objects.Service | None, after))
         case "images":
             return _image(cast(objects.Image | None, before), cast(objects.Image | None, after))
-        case "apps" | "volumes" | "networks" if before is None or after is None:
+        case "apps" | "volumes" | "networks" | "policies" if before is None or after is None:
             return [("created" if before is None else "removed", "", False)]
+        case "policies":
+            return [("updated", "", False)]
     return []
 
 
@@ -118,7 +120,7 @@ def _event(revision: int, change: Change, action: str, message: str, warning: bo
     name = subject.meta.name
     return objects.Event(
         unix_ms=subject.meta.updated_unix_ms,
-        kind=change.table.removesuffix("s"),
+        kind="policy" if change.table == "policies" else change.table.removesuffix("s"),
         action=action,
         subject_id=change.id,
         subject=f"{app}/{name}" if app else name,

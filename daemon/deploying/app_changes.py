@@ -66,6 +66,8 @@ def balancing_changes(before: objects.ServiceSpec, after: objects.ServiceSpec) -
         reasons.append(f"balancing {old} -> {new}" if old != new else "weights of balancing changed")
     if before.endpoint_mode != after.endpoint_mode:
         reasons.append(f"endpoint mode {_endpoint_mode(before)} -> {_endpoint_mode(after)}")
+    if before.policy != after.policy or before.HasField("policy") != after.HasField("policy"):
+        reasons.append("policy changed")
     return reasons + _set_changes("floating address", before.floating_addresses, after.floating_addresses)
 
 
@@ -81,7 +83,7 @@ def _endpoint_mode(spec: objects.ServiceSpec) -> str:
 def _as_tasks_see(spec: objects.ServiceSpec) -> objects.ServiceSpec:
     copy = objects.ServiceSpec()
     copy.CopyFrom(spec)
-    for name in ("replicas", "balance", "endpoint_mode", "floating_addresses"):
+    for name in ("replicas", "balance", "endpoint_mode", "floating_addresses", "policy"):
         copy.ClearField(name)
     return copy
 

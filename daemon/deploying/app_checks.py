@@ -10,6 +10,7 @@ from daemon.deploying.name_checks import name_problems
 from daemon.errors import Refused
 from daemon.orchestration import constraints
 from daemon.orchestration.task_states import named_volumes
+from daemon.policies.policy_checks import service_policy_problems
 from proto import control_pb2 as control
 from proto import objects_pb2 as objects
 from runtime.errors import InvalidRequest
@@ -78,6 +79,8 @@ def _problems(app: control.AppSpec, name: str, spec: objects.ServiceSpec) -> Ite
     yield from port_problems(spec)
     yield from balance_problems(spec.balance)
     yield from floating_problems(spec)
+    if spec.HasField("policy"):
+        yield from service_policy_problems(spec.policy)
     yield from _resource_problems(spec.resources)
 
 

@@ -117,6 +117,7 @@ class _Deploy:
             if before is None:
                 network = objects.Network(meta=self.meta(name, spec.labels), app=self.app.name)
                 network.internal, network.ipv6_disabled = spec.internal, spec.ipv6_disabled
+                network.closed = spec.closed
                 lease, network.ordinal = self.leases.network_ordinal(network.meta.id)
                 self.builder.create(lease).create(network)
                 self.reply.networks_created.append(name)
@@ -124,6 +125,7 @@ class _Deploy:
             network = objects.Network()
             network.CopyFrom(before)
             network.internal, network.ipv6_disabled = spec.internal, spec.ipv6_disabled
+            network.closed = spec.closed
             _set_labels(network.meta, spec.labels)
             if network != before:
                 self.builder.update(network)

@@ -75,6 +75,8 @@ def frontend_of(store: Store, service: objects.Service) -> objects.Frontend | No
         balance=service.spec.balance if service.spec.HasField("balance") else None,
         networks=networks,
         network_aliases=aliases,
+        policy=service.spec.policy if service.spec.HasField("policy") else None,
+        labels=service.meta.labels,
     )
 
 

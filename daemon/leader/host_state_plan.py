@@ -1,6 +1,6 @@
 """What each host has to know of the cluster, complete or as changes. Pure.
 
-The common part (cluster, nodes, frontends, endpoints, networks, images) is computed once for all hosts; a
+The common part (cluster, nodes, frontends, endpoints, networks, policies, images) is computed once for all hosts; a
 host's own part is the tasks that it has not reported gone and the volumes that it holds. Items are compared
 with those sent before: a change of the store that hosts have no use for wakes up nobody.
 """
@@ -103,6 +103,10 @@ class HostStates:
                 return {key: HostItem(key=key, image=image) if image is not None else None}
             case "nodes":
                 return self._common_of_node(change)
+            case "policies":
+                policy = store.get(objects.Policy, identifier)
+                key = f"policy/{identifier}"
+                return {key: HostItem(key=key, policy=policy) if policy is not None else None}
             case "leases":
                 lease = store.get(objects.Lease, identifier)
                 return _floating_items(identifier, lease)
@@ -178,6 +182,7 @@ def _all_common(store: Store) -> Iterator[tuple[str, HostItem]]:
     items += [_endpoint_item(store, task.meta.id) for task in store.table(objects.Task)]
     items += [_network_item(network) for network in store.table(objects.Network)]
     items += [HostItem(key=f"image/{image.meta.id}", image=image) for image in store.table(objects.Image)]
+    items += [HostItem(key=f"policy/{policy.meta.id}", policy=policy) for policy in store.table(objects.Policy)]
     for lease in store.table(objects.Lease).by("kind", objects.Lease.KIND_FLOATING_ADDRESS):
         items += _floating_items(lease.meta.id, lease).values()
     for item in items:

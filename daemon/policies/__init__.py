@@ -1,0 +1,1 @@
+"""Who may reach whom: policies as operators apply them, and what they say about one connection."""
