@@ -1234,6 +1234,26 @@ class ServiceView(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class Ipv6AddressesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     SERVICE_FIELD_NUMBER: _builtins.int
     RUNNING_FIELD_NUMBER: _builtins.int
     READY_FIELD_NUMBER: _builtins.int
@@ -1241,6 +1261,7 @@ class ServiceView(_message.Message):
     PENDING_REASONS_FIELD_NUMBER: _builtins.int
     UPDATED_FIELD_NUMBER: _builtins.int
     VOLUME_HOSTS_FIELD_NUMBER: _builtins.int
+    IPV6_ADDRESSES_FIELD_NUMBER: _builtins.int
     running: _builtins.int
     ready: _builtins.int
     updated: _builtins.int
@@ -1255,6 +1276,10 @@ class ServiceView(_message.Message):
     def volume_hosts(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """named volume -> name of the host that holds it"""
 
+    @_builtins.property
+    def ipv6_addresses(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """of its VIP and endpoints: IPv4 address -> IPv6 one; empty without IPv6"""
+
     def __init__(
         self,
         *,
@@ -1265,10 +1290,11 @@ class ServiceView(_message.Message):
         pending_reasons: _abc.Iterable[_builtins.str] | None = ...,
         updated: _builtins.int = ...,
         volume_hosts: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        ipv6_addresses: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["service", b"service"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoints", b"endpoints", "pending_reasons", b"pending_reasons", "ready", b"ready", "running", b"running", "service", b"service", "updated", b"updated", "volume_hosts", b"volume_hosts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoints", b"endpoints", "ipv6_addresses", b"ipv6_addresses", "pending_reasons", b"pending_reasons", "ready", b"ready", "running", b"running", "service", b"service", "updated", b"updated", "volume_hosts", b"volume_hosts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

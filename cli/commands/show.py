@@ -64,11 +64,15 @@ def describe(view: control_pb2.ServiceView) -> list[tuple[str, str]]:
         ("Image", container.image + (f" ({service.image_digest})" if service.image_digest else "")),
         ("Command", " ".join([*container.entrypoint.values, *container.command.values])),
         ("Tasks", f"{view.ready} ready, {view.running} running, {spec.replicas} wanted"),
-        ("VIP", service.vip or ("none (dnsrr)" if spec.endpoint_mode == objects_pb2.ENDPOINT_MODE_DNSRR else "")),
+        (
+            "VIP",
+            with_ipv6(service.vip, view)
+            or ("none (dnsrr)" if spec.endpoint_mode == objects_pb2.ENDPOINT_MODE_DNSRR else ""),
+        ),
         ("Balancing", balance_words(spec.balance) if spec.HasField("balance") else ""),
         ("Floating", ", ".join(spec.floating_addresses)),
         ("Ports", ", ".join(port_words(port) for port in spec.ports)),
-        ("Endpoints", ", ".join(_endpoint_words(endpoint) for endpoint in view.endpoints)),
+        ("Endpoints", ", ".join(_endpoint_words(endpoint, view) for endpoint in view.endpoints)),
         ("Networks", ", ".join(spec.networks)),
         ("Mounts", ", ".join(mount_words(mount, view.volume_hosts) for mount in container.mounts)),
         ("Limits", ", ".join(filter(None, limits))),
@@ -107,6 +111,11 @@ def mount_words(mount: objects_pb2.Mount, hosts: Mapping[str, str]) -> str:
     return f"{source} at {mount.target}{place}" + (" (read-only)" if mount.read_only else "")
 
 
-def _endpoint_words(endpoint: objects_pb2.Endpoint) -> str:
+def with_ipv6(address: str, view: control_pb2.ServiceView) -> str:
+    """ "10.120.0.7 (fd12:3456:789a::a78:7)", or the address alone where there is no IPv6."""
+    return f"{address} ({view.ipv6_addresses[address]})" if address in view.ipv6_addresses else address
+
+
+def _endpoint_words(endpoint: objects_pb2.Endpoint, view: control_pb2.ServiceView) -> str:
     weight = f" (weight {endpoint.weight})" if endpoint.weight else ""
-    return endpoint.address + weight + ("" if endpoint.ready else " (not ready)")
+    return with_ipv6(endpoint.address, view) + weight + ("" if endpoint.ready else " (not ready)")

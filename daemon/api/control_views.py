@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from daemon import lookup
 from daemon.leader.endpoints_plan import endpoint_of
 from daemon.orchestration.task_states import named_volumes
+from net.addresses import ipv6_of
 from proto import control_pb2 as control
 from proto import objects_pb2 as objects
 from raft.store import Store
@@ -31,6 +32,10 @@ def service_view(store: Store, service: objects.Service) -> control.ServiceView:
         if endpoint is not None:
             view.endpoints.append(endpoint)
     view.pending_reasons.extend(sorted(reasons))
+    prefix = next((cluster.network.ipv6_prefix for cluster in store.table(objects.Cluster)), "")
+    for address in filter(None, (service.vip, *(endpoint.address for endpoint in view.endpoints))):
+        if prefix:
+            view.ipv6_addresses[address] = ipv6_of(prefix, address)
     for name in named_volumes(service.spec):
         volume = store.table(objects.Volume).unique("name", (service.meta.tenant, service.app, name))
         node = store.get(objects.Node, volume.node_id) if volume is not None and volume.node_id else None
