@@ -190,7 +190,8 @@ def connection(walk: Walk, where: str, target: Target, here: PathObservation, fi
     for result in here.connects:
         place = f"[{result.address}]:{result.port}" if ":" in result.address else f"{result.address}:{result.port}"
         if result.connected:
-            walk.ok("connection", where, f"{place} accepts in {milliseconds(result.seconds)}")
+            accepts = f"accepts in {milliseconds(result.seconds)}"
+            walk.ok("connection", where, f"{place} {'does not refuse' if target.protocol == 'udp' else accepts}")
             continue
         filters = [*here.other_filters, *filters_there]
         walk.fail(
