@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 
-from net.netlink import attribute, nest, text, u8, u32_network
+from net.netlink import NESTED, attribute, nest, text, u8, u32_network
 from net.route_messages import pack_address
 
 # Registers: the verdict, the first three of 16 bytes, and the first words of 32 bits of all: four make a register.
@@ -28,12 +28,18 @@ _OBJECT_COUNTER = 1
 PORT_UNREACHABLE, ADMINISTRATIVELY_PROHIBITED = 1, 3
 
 
+_TWO_ATTRIBUTES = struct.Struct("=HHHH")
+
+
 def expression(name: str, *parts: bytes) -> bytes:
     return nest(1, text(1, name), nest(2, *parts))
 
 
 def value(kind: int, data: bytes) -> bytes:
-    return nest(kind, attribute(1, data))
+    """nest(kind, attribute(1, data)), of which every element has two, at once."""
+    padding = -len(data) % 4
+    head = _TWO_ATTRIBUTES.pack(8 + len(data) + padding, kind | NESTED, 4 + len(data), 1)
+    return head + data + bytes(padding) if padding else head + data
 
 
 def host_word(number: int) -> bytes:

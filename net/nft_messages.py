@@ -40,6 +40,11 @@ def _request(kind: int, flags: int, body: bytes, asked: str) -> Request:
     return Request(_SUBSYSTEM | kind, flags, _HEADER.pack(FAMILY, 0, 0) + body, asked)
 
 
+def new_plain_chain(table: str, name: str) -> Request:
+    """A chain without a hook: services and networks have some each."""
+    return _request(nft.NFT_MSG_NEWCHAIN, CREATE, text(1, table) + text(3, name), f"make nftables chain {name}")
+
+
 def flush_chain(table: str, name: str) -> Request:
     return _request(nft.NFT_MSG_DELRULE, 0, text(1, table) + text(2, name), f"empty nftables chain {name}")
 

@@ -75,7 +75,8 @@ def _requests(table: str, change: RulesetChange) -> list[Request]:
         requests.append(tables.new_set(table, name, shape, number))
     requests.extend(messages.new_counter(table, name) for name in change.new_counters)
     for name, chain in change.new_chains.items():
-        requests.append(tables.new_chain(table, name, chain))
+        plain = chain.hook is None
+        requests.append(messages.new_plain_chain(table, name) if plain else tables.new_chain(table, name, chain))
     for name, elements in change.removed_elements.items():
         requests.extend(messages.elements(table, name, elements.items(), remove=True))
     for name, elements in change.new_elements.items():
