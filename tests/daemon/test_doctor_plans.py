@@ -12,9 +12,12 @@ from daemon.doctor.cluster_findings_plan import Answer, ClusterFacts, cluster_fi
 from daemon.doctor.conditions_plan import CONDITIONS_MAX, merged
 from daemon.doctor.host_findings_plan import Disk, HostFacts, drift_in_words, host_findings
 from daemon.doctor.metrics import LABEL_SETS_MAX, Registry
+from daemon.leader.report_plan import plan_reports
 from proto import objects_pb2 as objects
 from proto.control_pb2 import RaftMemberView, RaftStatusReply
 from proto.doctor_pb2 import FINDING_LEVEL_ERROR, FINDING_LEVEL_WARNING, ExamineReply, Finding, FindingLevel
+from proto.host_pb2 import HostReport
+from tests.daemon.cluster_model import ClusterModel
 
 GIB = 1 << 30
 DAY_MS = 86_400_000
@@ -303,3 +306,31 @@ def test_hosts_that_cannot_encrypt_are_named() -> None:
     nodes = [node(name) for name in NAMES]
     nodes[1].network.encryption_problem = "no WireGuard"
     assert found(nodes=nodes) == [("b", "encryption", "the host cannot encrypt: no WireGuard; it gets no tasks")]
+
+
+def test_only_changes_of_conditions_are_written() -> None:
+    model = ClusterModel(2)
+
+    def report(*conditions: objects.NodeCondition, changed: bool = True) -> int:
+        reported = HostReport(conditions=conditions, conditions_changed=changed)
+        builder = plan_reports(model.store, [("node-host-1", reported)], model.now_unix_ms)
+        if len(builder):
+            model.apply(builder)
+        return len(builder)
+
+    def held() -> list[tuple[str, int]]:
+        node = model.store.get(objects.Node, "node-host-1")
+        assert node is not None
+        return [(each.kind, each.since_unix_ms) for each in node.conditions]
+
+    bad = condition("overlay path", "node-host-2", "words")
+    assert report(bad) == 1
+    assert held() == [("overlay path", 1_000_000)]
+    model.now_unix_ms += 5_000
+    assert report(bad) == 0
+    assert report(changed=False) == 0  # a report that says nothing of conditions changes none
+    assert held() == [("overlay path", 1_000_000)]
+    assert report() == 1
+    assert held() == []
+    model.change_node("host-2", state=objects.NODE_STATE_DOWN)
+    assert report(bad) == 0
