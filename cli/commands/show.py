@@ -50,6 +50,7 @@ def describe(view: control_pb2.ServiceView) -> list[tuple[str, str]]:
     service, spec = view.service, view.service.spec
     container, resources = spec.container, spec.resources
     now = time.time_ns() // 1_000_000
+    without_vip = spec.endpoint_mode == objects_pb2.ENDPOINT_MODE_DNSRR
     limits = [
         f"{words.cores(resources.cpu_limit_millis)} cores" if resources.cpu_limit_millis else "",
         f"{words.size(resources.memory_limit_bytes)} memory" if resources.memory_limit_bytes else "",
@@ -64,11 +65,7 @@ def describe(view: control_pb2.ServiceView) -> list[tuple[str, str]]:
         ("Image", container.image + (f" ({service.image_digest})" if service.image_digest else "")),
         ("Command", " ".join([*container.entrypoint.values, *container.command.values])),
         ("Tasks", f"{view.ready} ready, {view.running} running, {spec.replicas} wanted"),
-        (
-            "VIP",
-            with_ipv6(service.vip, view)
-            or ("none (dnsrr)" if spec.endpoint_mode == objects_pb2.ENDPOINT_MODE_DNSRR else ""),
-        ),
+        ("VIP", with_ipv6(service.vip, view) or ("none (dnsrr)" if without_vip else "")),
         ("Balancing", balance_words(spec.balance) if spec.HasField("balance") else ""),
         ("Floating", ", ".join(spec.floating_addresses)),
         ("Ports", ", ".join(port_words(port) for port in spec.ports)),
