@@ -17,6 +17,7 @@ from daemon.api.control_cluster import ControlCluster
 from daemon.api.control_doctor import ControlDoctor
 from daemon.api.control_encryption import ControlEncryption
 from daemon.api.control_images import ControlImages
+from daemon.api.control_policies import ControlPolicies
 from daemon.api.control_raft import ControlRaft
 from daemon.api.control_tasks import ControlTasks
 from daemon.api.forwarding import forwarded_actor
@@ -229,6 +230,7 @@ class Fairwayd:
             ControlTasks(parts.voter),
             ControlRaft(parts.voter),
             ControlEncryption(parts.voter),
+            ControlPolicies(parts.voter, parts.doctor),
             ControlBackup(parts.voter),
             ControlDoctor(parts.voter, parts.doctor),
             ControlImages(parts.voter, parts.runtime.images, folder, parts.images.changed),
