@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import trio
 
 from daemon.agent.host_view import HostView
@@ -53,7 +55,7 @@ class LoadAgent:
         loads = []
         before, self._cpu = self._cpu, {}
         for task_id, process_id in tasks:
-            now_s = trio.current_time()
+            now_s = time.monotonic()
             connections, cpu_s = connections_of(process_id), cpu_seconds_of(process_id)
             if connections is None:
                 continue

@@ -6,15 +6,19 @@ import os
 import socket
 
 import pytest
+import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
+from daemon.agent.host_view import HostView
+from daemon.agent.load_agent import LoadAgent
+from daemon.agent.reports import Reports
 from daemon.agent.task_load import connections_of, cpu_seconds_of
 from daemon.leader.endpoints_plan import endpoints
 from daemon.leader.load_weights import FRESH_S_MAX, Loads
 from daemon.leader.load_weights_plan import AVERAGE, HYSTERESIS, STEPS, plan_weights, step, weights
 from proto import objects_pb2 as objects
-from proto.host_pb2 import TaskLoad
+from proto.host_pb2 import HostItem, HostState, TaskLoad
 from tests.daemon.cluster_model import ClusterModel, app_spec, service_spec
 
 BY_LOAD = objects.Balance(policy=objects.BALANCE_POLICY_LEAST_LOADED)
@@ -99,3 +103,26 @@ def test_a_process_shows_its_connections_and_its_cpu_time() -> None:
     if used is None:
         pytest.skip("this process's control group is not visible here")
     assert used >= 0
+
+
+def test_a_host_measures_the_tasks_of_services_balanced_by_load_only() -> None:
+    view, reports = HostView(), Reports()
+    items = []
+    for service, policy in (("busy", BY_LOAD), ("other", objects.Balance())):
+        frontend = objects.Frontend(service_id=service, balance=policy)
+        status = objects.TaskStatus(state=objects.TASK_STATE_RUNNING, pid=os.getpid())
+        task = objects.Task(meta=objects.Meta(id=f"t-{service}"), service_id=service, status=status)
+        items += [HostItem(key=f"frontend/{service}", frontend=frontend), HostItem(key=f"task/t-{service}", task=task)]
+    view.apply(HostState(complete=True, revision=1, put=items))
+
+    async def main() -> list[TaskLoad]:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(LoadAgent(view, reports).run)
+            with trio.fail_after(10):
+                while not (loads := list(reports.next().loads)):
+                    await trio.sleep(0.01)
+            nursery.cancel_scope.cancel()
+        return loads
+
+    (load,) = trio.run(main)
+    assert load.task_id == "t-busy"
