@@ -4,7 +4,8 @@ PySyncObj 0.3.17 acts on any message that looks right. By itself it counts a vot
 at all, takes acknowledgements of another term, cuts matching entries off its log when an old message
 arrives late, commits what it never compared with the leader's log, and lets any candidate depose a live
 leader. `examine` drops, trims or rewrites a message so that none of that can happen, and answers itself
-what PySyncObj would leave unanswered (a repeated vote request, a leader of an old term).
+what PySyncObj would leave unanswered (a repeated vote request, a leader of an old term, a rehearsal for a
+term in which the vote is given away).
 
 The invariants that it keeps, each tested in tests/raft/test_guard.py:
 
