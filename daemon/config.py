@@ -25,19 +25,19 @@ class HostConfig:
 
 @dataclass(frozen=True)
 class ApiConfig:
-    listen_address: str = field(default="0.0.0.0", metadata=check.address)  # noqa: S104 every host serves it
+    listen_address: str = field(default="::", metadata=check.address)  # every host serves it, on IPv4 and IPv6
     port: int = field(default=7443, metadata=check.port)
 
 
 @dataclass(frozen=True)
 class RaftConfig:
-    listen_address: str = field(default="0.0.0.0", metadata=check.address)  # noqa: S104
+    listen_address: str = field(default="::", metadata=check.address)
     port: int = field(default=7444, metadata=check.port)
 
 
 @dataclass(frozen=True)
 class JoinConfig:
-    listen_address: str = field(default="0.0.0.0", metadata=check.address)  # noqa: S104
+    listen_address: str = field(default="::", metadata=check.address)
     port: int = field(default=7445, metadata=check.port)
 
 

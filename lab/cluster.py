@@ -31,6 +31,7 @@ from lab.layout import (
     RUN_ROOT,
     LabError,
     LabPaths,
+    both_addresses,
     checked_name,
     client_address,
     host_address,
@@ -75,6 +76,7 @@ class Lab:
         build: Path | None = None,
         host_cpu_millis: int = 4000,
         host_memory_bytes: int = 4 << 30,
+        ipv6_underlay: bool = False,
         keep_on_failure: bool = False,
         on_failure: Callable[[Lab], None] | None = None,
         progress: Progress = _silent,
@@ -82,9 +84,9 @@ class Lab:
         """Starts `hosts` hosts, named host-1 and so on, and makes one cluster of them.
 
         When it fails, `on_failure` may look at what there is (its logs, say), and then all is removed,
-        unless `keep_on_failure`. `daemon_command` (tests of the lab
-        itself) runs in place of fairwayd, and no cluster is formed. `build`: another source tree that the hosts'
-        fairwayd runs from.
+        unless `keep_on_failure`. `daemon_command` (tests of the lab itself) runs in place of fairwayd, and no cluster
+        is formed. `build`: another source tree that the hosts' fairwayd runs from. `ipv6_underlay`: the hosts, which
+        have addresses of both families, reach each other by IPv6.
         """
         checked_name(name, "lab name")
         if not 1 <= hosts <= HOST_COUNT_MAX:
@@ -99,6 +101,7 @@ class Lab:
             daemon_command=daemon_command or [],
             host_cpu_millis=host_cpu_millis,
             host_memory_bytes=host_memory_bytes,
+            ipv6_underlay=ipv6_underlay,
         )
         with records.locked(name):
             if paths.record.exists():
@@ -244,7 +247,9 @@ class Lab:
             if number > HOST_COUNT_MAX:
                 raise LabError(f"a lab has at most {HOST_COUNT_MAX} hosts")
             name = f"host-{number}"
-            record.hosts[name] = HostRecord(number, host_address(number), build=_build(build))
+            record.hosts[name] = HostRecord(
+                number, host_address(number, ipv6=record.ipv6_underlay), build=_build(build)
+            )
             hosts_on.prepare_disk(record, self._paths, name)
             record.hosts[name].init = hosts_on.power_on(record, self._paths, name)
             return name
@@ -328,7 +333,7 @@ class Lab:
                 entry = ClientRecord(address, switch.hold_namespace())
                 record.clients[name] = entry
                 switch.connect(self._switch(), entry.holder, name, address, switch.MAIN_BRIDGE)
-            hops = [self._host(host).address for host in via or record.hosts]
+            hops = [both_addresses(self._host(host).address)[0] for host in via or record.hosts]
             nexthops = f"via {hops[0]}" if len(hops) == 1 else " ".join(f"nexthop via {hop}" for hop in hops)
             switch.configure(entry.holder, [f"route replace {pool} {nexthops}" for pool in CLUSTER_POOLS])
             return name

@@ -31,6 +31,7 @@ def up(arguments: argparse.Namespace) -> int:
             arguments.hosts,
             state_folder=arguments.state_folder,
             build=arguments.build,
+            ipv6_underlay=arguments.underlay == "ipv6",
             host_cpu_millis=arguments.cpu_millis,
             host_memory_bytes=arguments.memory_mib << 20,
             keep_on_failure=arguments.keep,

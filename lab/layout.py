@@ -18,7 +18,7 @@ DEFAULT_NAME = "lab"
 
 # All of these exist in the lab's own network namespaces only, so labs may use the same ones.
 UNDERLAY_CIDR = "10.99.0.0/24"
-UNDERLAY_PREFIX_BITS = 24
+UNDERLAY_PREFIX_BITS, UNDERLAY_IPV6_PREFIX_BITS = 24, 64
 SWITCH_ADDRESS = "10.99.0.1"  # the hosts' default gateway: it forwards nothing out and says so
 CLUSTER_POOLS = ("10.112.0.0/13", "10.120.0.0/16")  # fairwayd's defaults: hosts' blocks, VIPs
 # The host pool covers the VIP pool; the longer route wins, and both lead to hosts of the cluster anyway.
@@ -30,9 +30,15 @@ class LabError(Exception):
     """What a person asked of the lab cannot be done: the message says what is wrong and what to do."""
 
 
-def host_address(number: int) -> str:
-    """Underlay address of the host with this number (1 to HOST_COUNT_MAX)."""
-    return f"10.99.0.{10 + number}"
+def host_address(number: int, *, ipv6: bool = False) -> str:
+    """Underlay address of the host with this number (1 to HOST_COUNT_MAX): the one that the others reach it by."""
+    return both_addresses(f"10.99.0.{10 + number}")[ipv6]
+
+
+def both_addresses(address: str) -> tuple[str, str]:
+    """The IPv4 and the IPv6 address of whoever has one of them on the underlay: everyone has both."""
+    number = re.split("[.:]", address)[-1]
+    return f"10.99.0.{number}", f"fd10:99::{number}"
 
 
 def client_address(number: int) -> str:

@@ -39,6 +39,9 @@ def build_parser() -> argparse.ArgumentParser:
     up.add_argument("--cpu-millis", type=int, default=4000, help="that each host says it has")
     up.add_argument("--memory-mib", type=int, default=4096, help="that each host says it has")
     up.add_argument("--build", type=Path, metavar="FOLDER", help="source tree that the hosts' fairwayd runs from")
+    up.add_argument(
+        "--underlay", choices=("ipv4", "ipv6"), default="ipv4", help="what hosts reach each other by; default ipv4"
+    )
     up.add_argument("--keep", action="store_true", help="leave what was made when something fails")
     verb("ls", "list the labs of this machine", commands.ls)
     verb("status", "show hosts, daemons, clients and partitions", commands.status)

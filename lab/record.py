@@ -46,6 +46,7 @@ class LabRecord:
     clients: dict[str, ClientRecord] = field(default_factory=dict)
     partition_count: int = 0  # bridges made for partitions since the last heal
     cluster_formed: bool = False
+    ipv6_underlay: bool = False  # hosts reach each other by IPv6
 
 
 def boot_id() -> str:

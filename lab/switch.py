@@ -11,7 +11,13 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from lab.layout import SWITCH_ADDRESS, UNDERLAY_PREFIX_BITS, LabError
+from lab.layout import (
+    SWITCH_ADDRESS,
+    UNDERLAY_IPV6_PREFIX_BITS,
+    UNDERLAY_PREFIX_BITS,
+    LabError,
+    both_addresses,
+)
 from lab.processes import ProcessMark, mark
 
 MAIN_BRIDGE = "main"
@@ -73,13 +79,16 @@ def make_switch() -> ProcessMark:
         [
             "link set lo up",
             f"link add {MAIN_BRIDGE} type bridge forward_delay 0",
-            f"address add {SWITCH_ADDRESS}/{UNDERLAY_PREFIX_BITS} dev {MAIN_BRIDGE}",
+            *_addresses(SWITCH_ADDRESS, MAIN_BRIDGE),
             f"link set {MAIN_BRIDGE} up",
             "route add unreachable default",
+            "route add unreachable ::/0",
         ],
     )
     subprocess.run(
-        in_network(holder, ["sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"]),
+        in_network(
+            holder, ["sh", "-c", "echo 1 | tee /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv6/conf/all/forwarding"]
+        ),
         check=True,
         capture_output=True,
         timeout=_COMMAND_TIMEOUT_SECONDS,
@@ -102,11 +111,20 @@ def connect(switch: ProcessMark, end: ProcessMark, name: str, address: str, brid
         end,
         [
             "link set lo up",
-            f"address add {address}/{UNDERLAY_PREFIX_BITS} dev eth0",
+            *_addresses(address, "eth0"),
             "link set eth0 up",
             f"route add default via {SWITCH_ADDRESS}",
+            f"route add ::/0 via {both_addresses(SWITCH_ADDRESS)[1]} dev eth0",
         ],
     )
+
+
+def _addresses(address: str, device: str) -> list[str]:
+    ipv4, ipv6 = both_addresses(address)
+    return [
+        f"address add {ipv4}/{UNDERLAY_PREFIX_BITS} dev {device}",
+        f"address add {ipv6}/{UNDERLAY_IPV6_PREFIX_BITS} dev {device} nodad",
+    ]
 
 
 def disconnect(switch: ProcessMark, name: str) -> None:

@@ -146,7 +146,8 @@ class Transport:
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Listens and dials until cancelled. OSError where the port is taken."""
         settings = self._settings
-        listeners = await trio.open_tcp_listeners(settings.port, host=settings.listen_address)
+        everywhere = settings.listen_address == "::"  # IPv4 too, for which trio has a listener of its own
+        listeners = await trio.open_tcp_listeners(settings.port, host=None if everywhere else settings.listen_address)
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 
+from daemon.identity.places import place_text
 from proto import control_pb2 as control
 from proto import host_pb2 as host
 from proto import objects_pb2 as objects
@@ -63,7 +64,7 @@ def _view(
         node_id=node.meta.id,
         name=node.meta.name,
         zone=node.meta.labels.get(ZONE_LABEL, ""),
-        address=f"{node.address}:{node.raft_port}" if node.address else "",
+        address=place_text(node.address, node.raft_port) if node.address else "",
         voter=node.meta.id in voters,
         last_heard_ms=-1,
         lag_entries=-1,

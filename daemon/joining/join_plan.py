@@ -52,7 +52,7 @@ def plan_join(
     problem = tokens.check(token, request.token_secret, now_unix_ms)
     if problem is not None or token is None:
         raise Refused(problem or "the join token is not known", Kind.DENIED)
-    _check_request(cluster, request)
+    _check_request(store, cluster, request)
     about = request.description
     old = too_old(store, request.name, about.feature_level, about.fairway_version)
     if old:
@@ -109,7 +109,7 @@ def _lease_network(
     return host_network(block, ordinal, tunnel_mac(node_id))
 
 
-def _check_request(cluster: objects.Cluster, request: host_pb2.JoinRequest) -> None:
+def _check_request(store: Store, cluster: objects.Cluster, request: host_pb2.JoinRequest) -> None:
     problem = node_name_error(request.name) or labels_error(request.labels) or unicast_address_error(request.address)
     ports = {"API": request.api_port, "raft": request.raft_port, "join": request.join_port}
     for what, port in ports.items():
@@ -118,6 +118,20 @@ def _check_request(cluster: objects.Cluster, request: host_pb2.JoinRequest) -> N
     if problem is not None:
         raise Refused(f"host {request.name[:64]!r} cannot join: {problem}")
     check_outside_pools(cluster.network, request.address)
+    _check_family(store, request)
+
+
+def _check_family(store: Store, request: host_pb2.JoinRequest) -> None:
+    """The overlay has one kind of outer packet: every host must be reached by the same family."""
+    wanted = ipaddress.ip_address(request.address).version
+    for node in store.table(objects.Node):
+        if ipaddress.ip_address(node.address).version != wanted:
+            other = 10 - wanted  # 4 and 6
+            raise Refused(
+                f"host {request.name!r} cannot join: its address {request.address} is an IPv{wanted} address, and the "
+                f"cluster's hosts reach each other by IPv{other} ({node.meta.name} is at {node.address}); "
+                f"give the host's IPv{other} address: --address ADDRESS"
+            )
 
 
 def _check_free(store: Store, request: host_pb2.JoinRequest, node_id: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import socket
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -85,7 +86,7 @@ class JoinServer:
     async def _connection(self, stream: trio.SocketStream) -> None:
         async with stream:
             try:
-                address = str(stream.socket.getpeername()[0])
+                address = str(stream.socket.getpeername()[0]).removeprefix("::ffff:")
             except OSError:
                 return  # gone before it was looked at
             if self._open.total() >= self._limits.connections_max or (
@@ -160,7 +161,11 @@ class JoinServer:
 
 async def _listen(address: str, port: int) -> trio.SocketListener:
     try:
-        listeners = await trio.open_tcp_listeners(port, host=address, backlog=_BACKLOG)
+        if address == "::" and socket.has_dualstack_ipv6():
+            both = socket.create_server((address, port), family=socket.AF_INET6, backlog=_BACKLOG, dualstack_ipv6=True)
+            return trio.SocketListener(trio.socket.from_stdlib_socket(both))
+        anywhere = None if address == "::" else address
+        listeners = await trio.open_tcp_listeners(port, host=anywhere, backlog=_BACKLOG)
     except OSError as error:
         reason = "another program has it" if error.errno == errno.EADDRINUSE else str(error)
         raise Refused(

@@ -81,6 +81,7 @@ def test_the_cluster_key_goes_to_voters_only(tmp_path: Path) -> None:
         ({"address": "127.0.0.1"}, Kind.CONFLICT, "is that of node first"),
         ({"address": ""}, Kind.INVALID, "not an IP address"),
         ({"address": "10.120.4.4"}, Kind.INVALID, "VIP pool"),
+        ({"address": "2001:db8::2"}, Kind.INVALID, "reach each other by IPv4"),
         ({"raft_port": 0}, Kind.INVALID, "not a port for its raft"),
         ({"join_port": 70_000}, Kind.INVALID, "not a port for its join"),
         ({"labels": {"": ""}}, Kind.INVALID, "label"),
