@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 UNDERLAY, OVERLAY, LARGE = "underlay path", "overlay path", "overlay MTU"
 ATTEMPTS_A_ROUND_MAX = 3
-SMALL_PACKET_BYTES = 64
+SMALL_PACKET_BYTES = 96  # the least is 72 where hosts reach each other by IPv6
 REPEAT_CONDITIONS_SECONDS = 300.0  # the leader leaves out paths to hosts that are down: it hears of them again
 SOURCE = "probes"
 LOSSES = {UNDERLAY: "underlay loss", OVERLAY: "overlay loss"}
