@@ -5,6 +5,7 @@ from __future__ import annotations
 from cli.catalogue_apps import APPS
 from cli.catalogue_cluster import CLUSTER
 from cli.catalogue_doctor import DOCTOR
+from cli.catalogue_policy import POLICY
 from cli.catalogue_state import STATE
 from cli.command import Command
 
@@ -19,6 +20,7 @@ GROUPS = {
 FAMILIES = {
     "net": "look at the network",
     "net encryption": "look at and change the encryption of what hosts send to each other",
+    "net policy": "who may reach whom",
     "node": "look at and change hosts of the cluster",
     "image": "load, list and remove images",
     "token": "tokens that let hosts join",
@@ -27,4 +29,4 @@ FAMILIES = {
     "context": "clusters that are known here",
 }
 
-COMMANDS: tuple[Command, ...] = (*APPS, *DOCTOR, *CLUSTER, *STATE)
+COMMANDS: tuple[Command, ...] = (*APPS, *DOCTOR, *POLICY, *CLUSTER, *STATE)

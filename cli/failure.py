@@ -18,7 +18,8 @@ EXIT_CODES_HELP = """exit status:
   3    the cluster cannot be reached, or has lost its majority
   4    timed out waiting
   5    'fairway doctor' has warnings
-  6    'fairway doctor' found something broken, 'fairway net trace' a hop that fails
+  6    'fairway doctor' found something broken, 'fairway net trace' a hop that fails,
+       'fairway net policy test' says no
   130  interrupted (Ctrl-C)
   'fairway exec' ends with the exit status of the command it ran."""
 

@@ -1,14 +1,19 @@
-"""`x-fairway` of a service: what Compose has no keys for - balancing, and addresses that move with healthy hosts."""
+"""`x-fairway`: what Compose has no keys for.
+
+Of a service: balancing, addresses that move with healthy hosts, who may reach it and whom it may reach; of a network:
+whether its members reach each other.
+"""
 
 from __future__ import annotations
 
 import ipaddress
 
 from cli.compose.placement import CONSTRAINT
+from cli.compose.policy import read_service_policy
 from cli.compose.reader import Field, Reader
-from proto import objects_pb2
+from proto import control_pb2, objects_pb2
 
-_KEYS = frozenset({"balance", "floating_addresses"})
+_KEYS = frozenset({"balance", "floating_addresses", "policy"})
 _POLICIES = {
     "random": objects_pb2.BALANCE_POLICY_RANDOM,
     "round-robin": objects_pb2.BALANCE_POLICY_ROUND_ROBIN,
@@ -29,6 +34,18 @@ def read_extension(reader: Reader, field: Field, spec: objects_pb2.ServiceSpec) 
         _balance(reader, entries["balance"], spec.balance)
     if "floating_addresses" in entries:
         _floating(reader, entries["floating_addresses"], spec)
+    if "policy" in entries:
+        read_service_policy(reader, entries["policy"], spec.policy)
+
+
+def read_network_extension(reader: Reader, field: Field, network: control_pb2.NetworkSpec) -> None:
+    """Fills `network`."""
+    entries = reader.known_entries(field, frozenset({"default"}))
+    if "default" in entries:
+        default = reader.text(entries["default"])
+        if default not in ("open", "closed"):
+            reader.refuse(entries["default"], f"{default!r} is neither open nor closed")
+        network.closed = default == "closed"
 
 
 def _balance(reader: Reader, field: Field, balance: objects_pb2.Balance) -> None:

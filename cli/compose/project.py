@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from cli.compose import document, dotenv, references
+from cli.compose import document, dotenv, extension, references
 from cli.compose.environment import Surroundings
 from cli.compose.interpolation import InterpolationError, interpolate
 from cli.compose.problems import ComposeRefused, Problem, Problems
@@ -19,6 +19,7 @@ APP_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _PART_NAME = re.compile(r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?")
 _VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,126}")
 _TOP_KEYS = frozenset({"name", "version", "services", "networks", "volumes"})
+_NETWORK_KEYS = frozenset({"internal", "labels", "driver", "enable_ipv6", "x-fairway"})
 _TOP_HINTS = {
     "secrets": "there are no secrets yet",
     "configs": "there are no configs yet",
@@ -157,7 +158,7 @@ def _networks(reader: Reader, top: dict[str, Field], app: control_pb2.AppSpec) -
             reader.refuse(below, f"{name!r}: {_PART_RULE}")
             continue
         network = app.networks[name]
-        known = reader.known_entries(below, frozenset({"internal", "labels", "driver", "enable_ipv6"}), hints)
+        known = reader.known_entries(below, _NETWORK_KEYS, hints)
         if "internal" in known:
             network.internal = reader.boolean(known["internal"])
         if "enable_ipv6" in known:
@@ -166,6 +167,8 @@ def _networks(reader: Reader, top: dict[str, Field], app: control_pb2.AppSpec) -
             network.ipv6_wanted_line = known["enable_ipv6"].line if wanted else 0
         if "labels" in known:
             network.labels.update(reader.labels(known["labels"]))
+        if "x-fairway" in known:
+            extension.read_network_extension(reader, known["x-fairway"], network)
         if "driver" in known and (driver := reader.text(known["driver"])) not in ("overlay", "bridge", ""):
             reader.refuse(known["driver"], f"{driver!r} is not supported by Fairway (leave it out)")
     return entries
