@@ -44,10 +44,9 @@ async def keep_load_weights(writer: Writer, loads: Loads) -> None:
     """Until cancelled."""
     while True:
         await trio.sleep(INTERVAL_S)
-        fresh = loads.fresh()
-        if not fresh:
+        if not loads.fresh():
             continue
         try:
-            await writer.commit(lambda store, _, __, fresh=fresh: (plan_weights(store, fresh), None), actor="leader")
+            await writer.commit(lambda store, _, __: (plan_weights(store, loads.fresh()), None), actor="leader")
         except Refused as refused:
             logger.warning("weights by load were not committed: %s", refused.message)

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -61,7 +62,7 @@ def namespaces() -> Iterator[dict[str, Path]]:
     own = Path("/proc/self/ns/net").readlink()
     try:
         for place in places.values():
-            wait_until(lambda place=place: place.readlink() != own, "a namespace of its own")
+            wait_until(partial(is_other, place, own), "a namespace of its own")
         shell(places["client"], "ip link add br0 type bridge && ip link set br0 up && ip link set lo up")
         shell(places["client"], "ip addr add 198.51.100.50/24 dev br0; ip addr add 2001:db8:77::50/64 dev br0 nodad")
         for number, name in enumerate("ab", start=1):
@@ -81,12 +82,20 @@ def namespaces() -> Iterator[dict[str, Path]]:
             holder.wait()
 
 
+def is_other(place: Path, own: Path) -> bool:
+    return place.readlink() != own
+
+
+def is_neighbour(place: Path, address: str, mac: str) -> bool:
+    return mac in neighbour(place, address)
+
+
 def hold(place: Path, floating: FloatingAddresses, seconds: int, underlay: str) -> list[str]:
     wanted = {ADDRESS: seconds, ADDRESS_6: seconds} if seconds else {}
     taken, problems = within_namespace(place, lambda: floating.hold(wanted, underlay))
     assert not problems
     for address in taken:
-        within_namespace(place, lambda address=address: floating.announce(address))
+        within_namespace(place, partial(floating.announce, address))
     return taken
 
 
@@ -101,15 +110,15 @@ def test_neighbours_follow_an_address_that_moves(namespaces: dict[str, Path]) ->
     assert hold(namespaces["a"], first, 30, "198.51.100.1") == []
     for address in (ADDRESS, ADDRESS_6):
         with contextlib.suppress(ConnectionRefusedError):  # nobody listens: only its neighbour entry is wanted
-            within_namespace(client, lambda address=address: socket.create_connection((address, 9), 3)).close()
-        wait_until(lambda address=address: neighbour(client, address), f"a neighbour entry of {address}")
+            within_namespace(client, partial(socket.create_connection, (address, 9), 3)).close()
+        wait_until(partial(neighbour, client, address), f"a neighbour entry of {address}")
     before = {address: neighbour(client, address) for address in (ADDRESS, ADDRESS_6)}
     # The first host hangs: it does not even know that it has lost them.
     assert len(hold(namespaces["b"], second, 30, "198.51.100.2")) == 2
     mac = shell(namespaces["b"], "ip -o link show eth0 | grep -o 'ether [0-9a-f:]*'").split()[1]
     for address in (ADDRESS, ADDRESS_6):
         assert mac not in before[address]
-        wait_until(lambda address=address: mac in neighbour(client, address), f"{address} at its new host")
+        wait_until(partial(is_neighbour, client, address, mac), f"{address} at its new host")
     hold(namespaces["b"], second, 0, "198.51.100.2")
     assert ADDRESS not in shell(namespaces["b"], "ip addr")
     assert ADDRESS_6 not in shell(namespaces["b"], "ip addr")
