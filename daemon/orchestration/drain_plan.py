@@ -1,4 +1,4 @@
-"""The last tasks of a draining host: those that a volume ties to it. Pure.
+"""The last tasks of a draining host: those that a volume ties to it, or a port that all other hosts have taken. Pure.
 
 They cannot be replaced elsewhere first, so they are stopped when every task that can move has been moved;
 their successors stay pending, and say why, until the host takes tasks again.
@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from daemon.orchestration.draft import Draft
+from daemon.orchestration.host_ports import host_ports
+from daemon.orchestration.scheduler_filters import PORT_TAKEN
 from daemon.orchestration.task_plan import create_task, stop_task
-from daemon.orchestration.task_states import age_key, alive, named_volumes
+from daemon.orchestration.task_states import age_key, alive, assigned, named_volumes
 from proto import objects_pb2 as objects
 
 
@@ -24,7 +26,7 @@ def stop_tied_tasks(draft: Draft, nodes: Mapping[str, objects.Node]) -> None:
             task = draft.get(objects.Task, stored.meta.id)
             if task is not None and alive(task):
                 tasks.append(task)
-        if any(not named_volumes(task.spec) for task in tasks):
+        if not all(named_volumes(task.spec) or _no_port_elsewhere(draft, task) for task in tasks):
             continue
         for task in sorted(tasks, key=age_key):
             service = draft.get(objects.Service, task.service_id)
@@ -35,3 +37,11 @@ def stop_tied_tasks(draft: Draft, nodes: Mapping[str, objects.Node]) -> None:
             if not others:
                 like = None if task.generation == service.generation else task
                 create_task(draft, service, task.slot, like=like)
+
+
+def _no_port_elsewhere(draft: Draft, task: objects.Task) -> bool:
+    """Its successor waits for a port of mode host, which no host has free that could take it."""
+    if not host_ports(task.spec):
+        return False
+    others = (other for other in draft.tasks_of(task.service_id) if other.slot == task.slot and alive(other))
+    return any(not assigned(other) and PORT_TAKEN in other.status.message for other in others)

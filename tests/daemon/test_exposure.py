@@ -133,6 +133,20 @@ def test_two_tasks_with_a_port_of_their_host_never_share_one_and_say_so() -> Non
     assert model.hosts("api") == ["host-3"]
 
 
+def test_a_drain_stops_a_task_whose_port_no_other_host_has_free_and_it_comes_back() -> None:
+    model = ClusterModel(3)
+    model.deploy(app_spec(web=web(port(80, mode=HOST), replicas=3), other=web(replicas=1)))
+    model.settle()
+    model.change_node("host-1", availability=objects.AVAILABILITY_DRAINING)
+    model.settle()
+    assert model.hosts("web") == ["host-2", "host-3"]
+    (waiting,) = [task for task in model.alive("web") if not task.node_id]
+    assert "host-2 and host-3 have port 80/tcp taken by another task; host-1 is draining" in waiting.status.message
+    model.change_node("host-1", availability=objects.AVAILABILITY_ACTIVE)
+    model.settle()
+    assert model.hosts("web") == ["host-1", "host-2", "host-3"]
+
+
 def test_sctp_goes_where_the_kernel_has_it() -> None:
     model = ClusterModel()
     for name in ("host-1", "host-2"):
