@@ -32,6 +32,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "power cuts at begin",
         "power cuts at insert",
         "power cuts at delete",
+        "power cuts at update",
         "power cuts at commit",
         "power cuts at commit that got to the disk",
         "power cuts after early messages",
