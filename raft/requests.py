@@ -5,7 +5,7 @@ A request carries a ticket, any object of the asker's; the answer goes to the ti
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from proto.store_pb2 import Transaction, TransactionResult
@@ -162,7 +162,7 @@ class Changes:
             outcome = Refused(f"{change.node_id} did not take over within {HAND_OVER_MS_MAX} ms: try another")
         elif self._index == 0:
             if now < self._deadline:
-                self._append_when_possible(change)
+                self._append_when_possible(change, now)
                 return None
             outcome = self._too_slow(change)
         elif self._consensus.algorithm.commit_index() < self._index:
@@ -173,7 +173,7 @@ class Changes:
     # ---- conditions ---------------------------------------------------------------------------
 
     def _refusal(self, change: Change, now: float) -> NotServed | None:
-        consensus, me = self._consensus, self._consensus.algorithm.selfNode.id
+        consensus, me = self._consensus, self._me
         if not consensus.leads:
             return NotLeader(consensus.algorithm.leader_id())
         if self._change is not None:
@@ -182,7 +182,7 @@ class Changes:
             if change.node_id == me:
                 return Refused("the leader cannot take its own vote: hand the leadership over first")
             left = consensus.voters - {change.node_id}
-            heard = {one for one in left if consensus.algorithm.heard_at(one) > now - 1.0} | {me}
+            heard = self._heard(left, now)
             if change.node_id in consensus.voters and 2 * len(heard) <= len(left):
                 return Refused(
                     f"without {change.node_id} only {len(heard)} of {len(left)} voters would be up, "
@@ -199,7 +199,7 @@ class Changes:
             return change.node_id not in self._consensus.voters
         return bool(change.node_id == self._consensus.algorithm.selfNode.id)
 
-    def _append_when_possible(self, change: AddVoter | RemoveVoter) -> None:
+    def _append_when_possible(self, change: AddVoter | RemoveVoter, now: float) -> None:
         algorithm, journal = self._consensus.algorithm, self._journal
         committed = algorithm.commit_index()
         # Raft's single-server changes are safe only one after the other, and after an entry of its own term.
@@ -217,8 +217,23 @@ class Changes:
             added: tuple[Peer, ...] = (replace(change.peer, log_id=log_id),)
         else:
             node_id, added = change.node_id, ()
+            left = self._consensus.voters - {node_id}
+            # A new leader takes everybody for heard; those who are to decide must have answered it with their logs.
+            answered = {one for one in self._heard(left, now) if one == self._me or algorithm.match_index(one)}
+            if 2 * len(answered) <= len(left):
+                return
         others = tuple(peer for peer in journal.membership if peer.node_id != node_id)
         self._index = self._consensus.append(membership_command(others + added))
+
+    @property
+    def _me(self) -> str:
+        return str(self._consensus.algorithm.selfNode.id)
+
+    def _heard(self, voters: Collection[str], now: float) -> set[str]:
+        """This leader, and those of `voters` that it heard lately and whose log is the one that has the vote."""
+        consensus = self._consensus
+        heard = {one for one in voters if consensus.algorithm.heard_at(one) > now - 1.0}
+        return (heard - consensus.lost_logs) | {self._me}
 
     def _hand_over(self, change: HandOver, now: float) -> None:
         if now >= self._again_at and self._consensus.hand_over(change.node_id):
@@ -237,4 +252,6 @@ class Changes:
                 f"{peer.node_id} at {peer.address}:{peer.port} did not catch up within {CATCH_UP_MS_MAX} ms: "
                 "is its daemon running, and can this host reach that port?"
             )
-        return Refused("the change before this one is not committed yet: is a majority of the voters up?")
+        return Refused(
+            "the change before this one is not committed yet, or no majority would be up: are the voters up?"
+        )
