@@ -10,6 +10,7 @@ import json
 import os
 import selectors
 import socket
+import statistics
 import sys
 import threading
 import time
@@ -81,32 +82,34 @@ def turns(places: dict[str, Place], seconds: float) -> Iterator[tuple[str, float
 
 
 def latency(places: dict[str, Place], seconds: float) -> dict[str, dict[str, float]]:
-    """Round trips of 64 bytes on one connection: a second, and microseconds each."""
+    """Round trips of 64 bytes on one connection: a second in the middle turn, and microseconds each."""
     taken: dict[str, list[float]] = {name: [] for name in places}
+    rates: dict[str, list[float]] = {name: [] for name in places}
     open_connections = {name: _connect(place) for name, place in places.items()}
     for name, end in turns(places, seconds):
         connection, mine = open_connections[name], taken[name]
-        before = time.perf_counter()
-        while before < end:
+        before = began = time.perf_counter()
+        count = len(mine)
+        while len(mine) == count or before < end:
             connection.send(MESSAGE)
             if len(connection.recv(4096)) != len(MESSAGE):
                 raise OSError("the server ended the connection")
             after = time.perf_counter()
             mine.append(after - before)
             before = after
+        rates[name].append((len(mine) - count) / (before - began))
     found = {}
     for name, mine in taken.items():
         open_connections[name].close()
         mine.sort()
-        found[name] = {"rate": len(mine) / sum(mine), "p99_us": mine[len(mine) * 99 // 100] * 1e6}
+        found[name] = {"rate": statistics.median(rates[name]), "p99_us": mine[len(mine) * 99 // 100] * 1e6}
     return found
 
 
 def throughput(places: dict[str, Place], seconds: float) -> dict[str, dict[str, float]]:
-    """Of one stream, in Gbit/s."""
+    """Of one stream, in Gbit/s in the middle turn."""
     buffer = bytearray(CHUNK_BYTES)
-    received = dict.fromkeys(places, 0)
-    took_s = dict.fromkeys(places, 0.0)
+    rates: dict[str, list[float]] = {name: [] for name in places}
     streams = {name: _connect(place) for name, place in places.items()}
     for stream in streams.values():
         stream.send(b"D")
@@ -116,32 +119,35 @@ def throughput(places: dict[str, Place], seconds: float) -> dict[str, dict[str, 
         warm = time.perf_counter() + (end - time.perf_counter()) / 3
         while time.perf_counter() < warm:
             stream.recv_into(buffer)
-        began = time.perf_counter()
-        while time.perf_counter() < end:
+        began = now = time.perf_counter()
+        received = 0
+        while not received or now < end:
             count = stream.recv_into(buffer)
             if not count:
                 raise OSError("the server ended the stream")
-            received[name] += count
-        took_s[name] += time.perf_counter() - began
+            received += count
+            now = time.perf_counter()
+        rates[name].append(received * 8 / (now - began) / 1e9)
     for stream in streams.values():
         stream.close()
-    return {name: {"gbit_s": received[name] * 8 / took_s[name] / 1e9} for name in places}
+    return {name: {"gbit_s": statistics.median(rates[name])} for name in places}
 
 
 def connections(places: dict[str, Place], seconds: float) -> dict[str, dict[str, float]]:
-    """One after the other, each with one message there and back: a second."""
-    counts = dict.fromkeys(places, 0)
-    took_s = dict.fromkeys(places, 0.0)
+    """One after the other, each with one message there and back: a second in the middle turn."""
+    rates: dict[str, list[float]] = {name: [] for name in places}
     for name, end in turns(places, seconds):
-        began = time.perf_counter()
-        while time.perf_counter() < end:
+        count = 0
+        began = now = time.perf_counter()
+        while not count or now < end:
             with _connect(places[name]) as connection:
                 connection.send(MESSAGE)
                 if not connection.recv(4096):
                     raise OSError("the server ended the connection")
-            counts[name] += 1
-        took_s[name] += time.perf_counter() - began
-    return {name: {"rate": counts[name] / took_s[name]} for name in places}
+            count += 1
+            now = time.perf_counter()
+        rates[name].append(count / (now - began))
+    return {name: {"rate": statistics.median(rates[name])} for name in places}
 
 
 MEASURES = {"latency": latency, "throughput": throughput, "connections": connections}
