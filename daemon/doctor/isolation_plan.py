@@ -1,7 +1,7 @@
-"""Who may reach whom, as the state says it: the same answer that nftables gives, with the reason. Pure.
+"""Whether a path may be used, as the state says it: the same answer that nftables gives, with the reason. Pure.
 
-A task reaches tasks that it shares a network with; hosts reach everything; tasks all of whose networks are internal
-reach nothing outside.
+The verdict of policies (net/policy_plan.py) counts; where it is about networks alone, they are named here, for that is
+what people have to change.
 """
 
 from __future__ import annotations
@@ -9,7 +9,12 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+from daemon.doctor.trace_ends_plan import OUTSIDE, Source, Target
+from daemon.policies.policy_test_plan import judge, party_of, party_of_task
+from net import policy_plan
+from net.policy_plan import Connection, Party
 from proto import objects_pb2 as objects
+from raft.store import Store
 
 
 @dataclass(frozen=True)
@@ -19,6 +24,47 @@ class Verdict:
     allowed: bool
     words: str
     advice: str = ""
+
+
+def decide(store: Store, source: Source, target: Target) -> Verdict:
+    """Of a path that `net trace` walks."""
+    networks = {network.meta.id: network for network in store.table(objects.Network)}
+    if target.kind == OUTSIDE:
+        by_networks = to_outside(source.task, networks)
+    elif target.networks:
+        by_networks = between(source.task, target.networks, target.label, networks)
+    else:
+        return Verdict(True, "hosts answer their tasks")
+    if source.task is None or not target.port:  # without a port rules cannot be told from each other
+        return by_networks
+    judged = judge(
+        store,
+        Connection(
+            party_of_task(store, source.task),
+            _party(store, target),
+            target.protocol,
+            target.port,
+            bool(target.ipv6_prefix),
+        ),
+    )
+    if judged.allowed:
+        would = next((step.would for step in judged.steps if step.would), "")
+        return Verdict(True, judged.rule + (f"; a policy that only counts would say: {would}" if would else ""))
+    if not by_networks.allowed:
+        return by_networks
+    return Verdict(
+        False,
+        judged.rule,
+        f"`fairway net policy test {source.label} {target.label} {target.port}` and `fairway net policy ls` say more",
+    )
+
+
+def _party(store: Store, target: Target) -> Party:
+    if target.kind == OUTSIDE:
+        return Party(policy_plan.OUTSIDE, target.addresses[0], target.label)
+    if target.backends:
+        return party_of_task(store, target.backends[0])
+    return party_of(store, target.label)
 
 
 def between(

@@ -9,7 +9,6 @@ from daemon.api.cluster_context import VoterContext
 from daemon.doctor import isolation_plan
 from daemon.doctor.consultation import why
 from daemon.doctor.host_doctor import HostDoctor
-from daemon.doctor.isolation_plan import Verdict
 from daemon.doctor.trace_ends_plan import (
     HOST,
     NAME,
@@ -56,7 +55,7 @@ class Tracing:
             here = await self._observe(source.node, self._question(source, target))
             if not isinstance(here, str):
                 target = resolved(store, target, here.name.addresses)
-        policy = self._policy(store, source, target)
+        policy = isolation_plan.decide(store, source, target)
         there: dict[str, doctor.PathObservation | str] = {}
         seen: list[doctor.PathObservation | str] = [here]
         async with trio.open_nursery() as nursery:
@@ -119,15 +118,6 @@ class Tracing:
                 )
                 found.append((node, question))
         return found
-
-    def _policy(self, store: Store, source: Source, target: Target) -> Verdict:
-        """The seam for rules beyond networks: who may talk to whom is decided here, for the trace."""
-        networks = {network.meta.id: network for network in store.table(objects.Network)}
-        if target.kind == OUTSIDE:
-            return isolation_plan.to_outside(source.task, networks)
-        if target.networks:
-            return isolation_plan.between(source.task, target.networks, target.label, networks)
-        return Verdict(True, "hosts answer their tasks")
 
     async def _observe(self, node: objects.Node, question: doctor.ObservePathRequest) -> doctor.PathObservation | str:
         if node.meta.id == self._context.identity.node_id:

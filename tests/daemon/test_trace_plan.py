@@ -85,9 +85,8 @@ class World:
         store = self.model.store
         begin = find_source(store, source)
         aim = find_target(store, target, begin, 5432, "tcp")
-        networks = {each.meta.id: each for each in store.table(objects.Network)}
         nodes = {each.meta.id: each for each in store.table(objects.Node)}
-        policy = isolation_plan.between(begin.task, aim.networks, aim.label, networks)
+        policy = isolation_plan.decide(store, begin, aim)
         return trace(Evidence(begin, aim, policy, self.here, {self.db.meta.id: self.there}, nodes, "4789"))
 
 
@@ -311,3 +310,15 @@ def test_internal_networks_have_no_way_out(world: World) -> None:
     assert not isolation_plan.to_outside(world.task("shut"), networks).allowed
     assert isolation_plan.to_outside(world.task("web"), networks).allowed
     assert isolation_plan.to_outside(None, networks).allowed
+
+
+def test_a_policy_in_the_way_is_named(world: World) -> None:
+    policy = objects.Policy(
+        meta=objects.Meta(id="p", name="backups-only", tenant="default"),
+        selects=objects.PolicySelector(app="shop", service="db"),
+    )
+    policy.ingress.rules.add().peers.add().services.service = "backup"
+    world.model.apply(TransactionBuilder().create(policy))
+    reply = world.trace()
+    assert reply.verdict.startswith("policy on host-1: no ingress rule of policy backups-only allows it")
+    assert reply.advice.startswith("`fairway net policy test shop/web.1 shop/db 5432`")
