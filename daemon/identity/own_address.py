@@ -14,8 +14,8 @@ _ANYWHERE_IPV6 = ("2001:db8::1", 9)
 
 def own_address() -> str:
     """The source address that the kernel would choose for the outside. Raises Refused where it has none."""
-    for family, place in ((socket.AF_INET, _ANYWHERE_IPV4), (socket.AF_INET6, _ANYWHERE_IPV6)):
-        address = _source_address(family, place)
+    for version in (4, 6):
+        address = _address_towards_outside(version)
         if address is not None:
             return address
     raise Refused(
@@ -27,15 +27,15 @@ def own_address() -> str:
 
 def present_address(configured: str, joined: str) -> str:
     """The address that this host has now: the configured one, else the one it joined with while it is still
-    its own, else that of the default route. A host may change its address; its node id stays."""
+    its own, else that of the default route. A host may change its address; its node id stays, and so does the family
+    that the cluster's hosts reach each other by."""
     if configured:
         return configured
     if joined and is_own_address(joined):
         return joined
-    try:
-        return own_address()
-    except Refused:
-        return joined  # no route now: better the old one than none
+    versions = (ipaddress.ip_address(joined).version,) if joined else (4, 6)
+    # Without a route now: better the old one than none.
+    return next(filter(None, map(_address_towards_outside, versions)), joined)
 
 
 def is_own_address(address: str) -> bool:
@@ -47,6 +47,13 @@ def is_own_address(address: str) -> bool:
         except OSError:
             return False
     return True
+
+
+def _address_towards_outside(version: int) -> str | None:
+    """Of IP version 4 or 6; None where there is no route."""
+    if version == 4:
+        return _source_address(socket.AF_INET, _ANYWHERE_IPV4)
+    return _source_address(socket.AF_INET6, _ANYWHERE_IPV6)
 
 
 def _source_address(family: socket.AddressFamily, place: tuple[str, int]) -> str | None:
