@@ -180,7 +180,10 @@ def _measure(lab: Lab, asking: End, serving: End, found: Measured) -> None:
 def _throughput(lab: Lab, asking: End, serving: End, streams: int, seconds: int) -> float:
     options = ["--port", str(IPERF_PORT), "--time", str(seconds), "--parallel", str(streams), "--json"]
     done = lab.run_in(asking.host, asking.command([*_iperf(), "--client", serving.address, *options]))
-    bits: float = json.loads(done.stdout)["end"]["sum_received"]["bits_per_second"]
+    found = json.loads(done.stdout)
+    if "error" in found or "sum_received" not in found["end"]:  # with exit status 0 all the same
+        raise LabError(f"iperf3 to {serving.address}: {found.get('error', 'nothing was received')}")
+    bits: float = found["end"]["sum_received"]["bits_per_second"]
     return bits / 1e9
 
 
