@@ -27,11 +27,12 @@ def parse(data: bytes, file: str) -> list[objects_pb2.Policy]:
     assert root is not None
     reader = Reader(problems)
     top = reader.known_entries(Field(root, ""), frozenset({"policies"}))
+    top = {key: Field(below.item, key) for key, below in top.items()}
     found = []
     if "policies" not in top:
         problems.add(1, "", "the file has no policies")
     else:
-        elements = reader.elements(Field(top["policies"].item, "policies"))
+        elements = reader.elements(top["policies"])
         if not elements:
             reader.refuse(top["policies"], "has no policies")
         found = [_policy(reader, each) for each in elements]
