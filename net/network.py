@@ -23,10 +23,11 @@ from net.dns_upstream import Upstream
 from net.errors import NetworkError
 from net.kernel import Kernel
 from net.model import Counters, DesiredNetwork
-from net.nftables import table_name
+from net.nftables import Nftables, table_name
 from net.outside_changes import OutsideChanges
 from net.path_mtu import PathMtu
 from net.path_observer import PathObserver, payload_bytes
+from net.policy_chains import policy_of_counter
 from net.policy_log import PolicyLog, counts_reply
 from net.probe_socket import ProbeSocket
 from net.ruleset import RulesetChange
@@ -204,6 +205,11 @@ class Network:
                 return ReadPolicyCountsReply()
             counts = await trio.to_thread.run_sync(self._kernel.policy_counts)
         return counts_reply(counts, self._policy_log.denials)
+
+    def denied_packets(self) -> dict[str, int]:
+        """Policy id -> packets that it denied on this host, or would have; blocks for less than a millisecond."""
+        with closing(Nftables(table_name(self._prefix))) as nftables:
+            return {policy_of_counter(name): packets for name, (packets, _) in nftables.counts().items()}
 
     async def _listen_to_policies(self) -> None:
         try:

@@ -15,6 +15,7 @@ from daemon.doctor.subject import Subject
 from daemon.identity.certificates import validity_unix_ms
 from daemon.identity.host_description import fairway_version
 from net.differences import KINDS
+from net.errors import NetworkError
 from net.path_observer import connection_count
 from proto import objects_pb2 as objects
 from raft.member import Member
@@ -37,6 +38,7 @@ class HostMetrics:
         yield from self._process()
         yield from self._host()
         yield from self._network()
+        yield from self._policies()
         yield from self._tasks()
         if self._subject.member is not None:
             yield from _raft(self._subject.member)
@@ -86,6 +88,22 @@ class HostMetrics:
             "counter",
             "Differences between kernel and desired network that were found and repaired.",
             [Sample({"kind": kind}, count) for kind, count in sorted(by_kind.items())],
+        )
+
+    def _policies(self) -> Iterator[Family]:
+        view = self._subject.view
+        names = {item.policy.meta.id: item.policy.meta.name for _, item in view.items_of("policy")}
+        for _, item in view.items_of("frontend"):
+            names[item.frontend.service_id] = f"{item.frontend.app}/{item.frontend.service}"
+        try:
+            denied = self._subject.network.denied_packets()
+        except (NetworkError, OSError):
+            denied = {}
+        yield Family(
+            "fairway_policy_denied_packets_total",
+            "counter",
+            "First packets of connections that a policy denied on this host, or would have where it only counts.",
+            [Sample({"policy": names.get(each, each)}, count) for each, count in sorted(denied.items())],
         )
 
     def _tasks(self) -> Iterator[Family]:
