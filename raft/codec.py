@@ -64,18 +64,21 @@ def encode(message: Message) -> bytes:
     frame = RaftFrame(term=message.term)
     match message:
         case Append():
-            frame.append.previous_index = message.previous_index
-            frame.append.previous_term = message.previous_term
-            frame.append.commit_index = message.commit_index
-            frame.append.round = message.round
+            append = frame.append
+            append.previous_index = message.previous_index
+            append.previous_term = message.previous_term
+            append.commit_index = message.commit_index
+            append.round = message.round
+            entries = append.entries
             for command, index, term in message.entries:
-                frame.append.entries.add(index=index, term=term, command=command)
+                entries.add(index=index, term=term, command=command)
         case AppendReply():
-            frame.append_reply.next_index = message.next_index
-            frame.append_reply.success = message.success
-            frame.append_reply.reset = message.reset
-            frame.append_reply.round = message.round
-            frame.append_reply.log_id = message.log_id
+            reply = frame.append_reply
+            reply.next_index = message.next_index
+            reply.success = message.success
+            reply.reset = message.reset
+            reply.round = message.round
+            reply.log_id = message.log_id
         case VoteRequest():
             frame.vote_request.last_log_index = message.last_log_index
             frame.vote_request.last_log_term = message.last_log_term

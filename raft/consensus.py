@@ -153,7 +153,7 @@ class Consensus:
     def deliver(self, sender: str, message: Message, now: float) -> None:
         """One message of an authenticated member. MemberFault where it shows that the state has forked."""
         self._now = now
-        verdict = examine(self._view(now), sender, message)
+        verdict = examine(self._view(now, isinstance(message, VoteRequest)), sender, message)
         if verdict.dropped:
             log.debug("%s from %s dropped: %s", type(message).__name__, sender, verdict.dropped)
         self.heard_at[sender] = now
@@ -190,8 +190,9 @@ class Consensus:
         elif not self.leads and self.algorithm.election_at() <= now:
             self._election_due(now)
         self._rehearsal_won = False
-        with ambient(now, self._random):
-            self.algorithm.doTick(0)
+        if self.leads or self.algorithm.election_at() < now:  # else there is nothing for it
+            with ambient(now, self._random):
+                self.algorithm.doTick(0)
         self._refresh_members()
         if self.leads:
             self.replication.send_new(now)
@@ -365,7 +366,7 @@ class Consensus:
         self._membership = self._journal.membership
         self._voters = frozenset(peer.node_id for peer in self._membership)
         before, self.log_ids = self.log_ids, {peer.node_id: peer.log_id for peer in self._membership}
-        self._has_vote = has_vote(self._view(self._now))
+        self._has_vote = has_vote(self._view(self._now, candidate=False))
         # Of who was removed and added again meanwhile nothing is known yet.
         self.lost_logs = frozenset(one for one in self.lost_logs if self.log_ids.get(one) == before[one])
         for member in self._voters & self.learners.keys():
@@ -373,7 +374,8 @@ class Consensus:
         self.algorithm.set_members(self._voters, self.learners, self._now)
         self.replication.set_members((self._voters | self.learners.keys()) - {self._me})
 
-    def _view(self, now: float) -> View:
+    def _view(self, now: float, candidate: bool) -> View:
+        """`candidate`: a candidate speaks, and only then it matters whether a leader is alive."""
         term, votes = self._votes
         return View(
             me=self._me,
@@ -381,7 +383,7 @@ class Consensus:
             term=self.algorithm.term(),
             voted_for=self.algorithm.voted_for(),
             leader_id=self.algorithm.leader_id(),
-            leader_alive=self.quorum(now),
+            leader_alive=candidate and self.quorum(now),
             voters=self._voters,
             learners=self.learners,
             votes=votes if term == self.algorithm.term() else (),

@@ -65,6 +65,12 @@ def checksum(*parts: int | bytes | str | None) -> int:
     return zlib.crc32(b"".join(pieces))
 
 
+def entry_checksum(index: int, term: int, command: bytes) -> int:
+    """`checksum(index, term, command)` for the log, which computes one for every write of every member."""
+    first, second = b"%d" % index, b"%d" % term
+    return zlib.crc32(b"%d:%b%d:%b%d:%b" % (len(first), first, len(second), second, len(command), command))
+
+
 def object_checksum(identifier: str, content: bytes) -> int:
     """`checksum(identifier, content)` for the many: a start computes one for every object."""
     name = identifier.encode()

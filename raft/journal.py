@@ -15,7 +15,7 @@ from typing import Any, overload
 
 from pysyncobj.journal import Journal as PySyncObjJournal
 
-from raft.database import checksum
+from raft.database import checksum, entry_checksum
 from raft.entry import FIRST_ENTRY, Entry, membership_of
 from raft.errors import MemberFault
 from raft.rules import ALL_RULES, Rules
@@ -202,7 +202,7 @@ class Journal(PySyncObjJournal):  # type: ignore[misc]
         self._database.executemany(
             "insert or replace into raft_log values (?, ?, ?, ?)",
             [
-                (index, term, command, checksum(index, term, command))
+                (index, term, command, entry_checksum(index, term, command))
                 for command, index, term in self._entries[first - self.first_index :]
             ],
         )
@@ -256,7 +256,7 @@ class Journal(PySyncObjJournal):  # type: ignore[misc]
         for index, term, command, crc in self._database.execute(
             "select log_index, term, command, crc from raft_log order by log_index"
         ):
-            if crc != checksum(index, term, command) or (self._entries and index != self.last_index + 1):
+            if crc != entry_checksum(index, term, command) or (self._entries and index != self.last_index + 1):
                 raise MemberFault(f"log entry {index} is damaged or missing: restore this host's state or rejoin")
             self._append((command, index, term))
         if not self._entries:
