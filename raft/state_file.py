@@ -122,10 +122,18 @@ class StateFile:
 
     def flush(self, applied: Applied, revision: int) -> None:
         """Writes all that was noted, as of `applied`. The caller has begun the transaction."""
+        written: dict[str, list[tuple[str, Message]]] = {}
         for (table, identifier), stored in self._dirty.items():
-            self._write(table, identifier, stored)
-        for request_id, result in self._requests[-REQUESTS_REMEMBERED_MAX:]:
-            self._write_request(request_id, result)
+            if stored is None:
+                self._database.execute(f"delete from {table} where id = ?", (identifier,))  # noqa: S608 - our own names
+            else:
+                written.setdefault(table, []).append((identifier, stored))
+        for table, rows in written.items():  # a call for each row would cost more than all else here
+            self._database.executemany(
+                f"insert or replace into {table} values (?, ?, ?, ?, ?, null)",  # noqa: S608 - our own names
+                (_row(identifier, stored) for identifier, stored in rows),
+            )
+        self._write_requests(self._requests[-REQUESTS_REMEMBERED_MAX:])
         self._database.execute("delete from requests where position <= ?", (self._position - REQUESTS_REMEMBERED_MAX,))
         self._write_position(applied, revision)
 
@@ -148,8 +156,7 @@ class StateFile:
         self._without_text.clear()
         self._requests.clear()
         self._dirty = {(table, meta_of(stored).id): stored for table, stored in store.objects()}
-        for request_id, result in store.requests():
-            self._write_request(request_id, result)
+        self._write_requests(store.requests())
         self.flush(applied, store.revision)
 
     def write_texts(self) -> None:
@@ -170,24 +177,13 @@ class StateFile:
                 )
             del self._without_text[table, identifier]
 
-    def _write(self, table: str, identifier: str, stored: Message | None) -> None:
-        if stored is None:
-            self._database.execute(f"delete from {table} where id = ?", (identifier,))  # noqa: S608
-            return
-        content = stored.SerializeToString()
-        meta = meta_of(stored)
-        self._database.execute(
-            f"insert or replace into {table} values (?, ?, ?, ?, ?, null)",  # noqa: S608 - our own names
-            (identifier, meta.name, meta.version, content, object_checksum(identifier, content)),
-        )
-
-    def _write_request(self, request_id: str, result: TransactionResult) -> None:
-        self._position += 1
-        content = result.SerializeToString()
-        self._database.execute(
-            "insert into requests values (?, ?, ?, ?)",
-            (self._position, request_id, content, checksum(self._position, request_id, content)),
-        )
+    def _write_requests(self, requests: Iterable[tuple[str, TransactionResult]]) -> None:
+        rows: list[tuple[int, str, bytes, int]] = []
+        for request_id, result in requests:
+            self._position += 1
+            content = result.SerializeToString()
+            rows.append((self._position, request_id, content, checksum(self._position, request_id, content)))
+        self._database.executemany("insert into requests values (?, ?, ?, ?)", rows)
 
     def _write_position(self, applied: Applied, revision: int) -> None:
         membership = membership_message(applied.membership).SerializeToString(deterministic=True)
@@ -201,3 +197,9 @@ class StateFile:
                 checksum(applied.index, applied.term, revision, membership),
             ),
         )
+
+
+def _row(identifier: str, stored: Message) -> tuple[str, str, int, bytes, int]:
+    content = stored.SerializeToString()
+    meta = meta_of(stored)
+    return identifier, meta.name, meta.version, content, object_checksum(identifier, content)
