@@ -93,11 +93,10 @@ def address_of(task_id: str) -> str:
 @pytest.fixture(scope="module")
 def encrypted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EncryptedWorld]:
     with running_world(tmp_path_factory.mktemp("encrypted"), f"t{uuid.uuid4().hex[:4]}") as world:
-        made = EncryptedWorld(world)
-        try:
-            yield made
-        finally:
-            world.apply()  # in the clear: wireguard-go ends
+        yield EncryptedWorld(world)
+    # They outlive their daemon, which would have replaced them, and would outlive this test.
+    for process_id in [each for number in range(len(world.hosts)) for each in processes(world, number)]:
+        os.kill(process_id, signal.SIGTERM)
 
 
 def test_on_rotated_and_off_without_a_packet_lost(encrypted: EncryptedWorld) -> None:
