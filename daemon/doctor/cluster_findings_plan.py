@@ -264,7 +264,7 @@ def _encryption(facts: ClusterFacts) -> list[Finding]:
             finding = error(
                 "encryption",
                 f"the host cannot encrypt: {node.network.encryption_problem}; it gets no tasks",
-                "install the kernel's WireGuard, or the package wireguard-go; see `fairway network encryption status`",
+                "install the kernel's WireGuard, or the package wireguard-go; see `fairway net encryption status`",
             )
             finding.where = node.meta.name
             found.append(finding)
