@@ -38,7 +38,7 @@ class PolicyElements:
         self._elements: dict[str, _Elements] = {}  # by service id
         self._in_use: frozenset[Group] = frozenset()
         self._selectors: dict[Selector, str] = {}  # of the groups in use -> their sets
-        self._chains: dict[str, Chain] = {}
+        self._chains: dict[Group, dict[str, Chain]] = {}  # of the groups in use
 
     def advance(
         self,
@@ -54,32 +54,34 @@ class PolicyElements:
         if change.policies:
             self.policies = Policies(desired.policies)
         if change.tasks:
-            touched |= self._local.keys()
-            self._local = _by_service(desired.tasks)
-            touched |= self._local.keys()
+            before, self._local = self._local, _by_service(desired.tasks)
+            known = before.keys() | self._local.keys()
+            touched.update(each for each in known if before.get(each) != self._local.get(each))
         if change.policies or change.networks or anew:
             touched |= self._known(index)
             self.changed = True
-        for service_id in touched:
-            self._regroup(service_id, index)
-        in_use = frozenset(group for groups in self._groups.values() for group in groups.values())
-        if in_use != self._in_use or anew:
+        regrouped = [each for each in touched if self._regroup(each, index)]
+        in_use = self._in_use
+        if regrouped:
+            in_use = frozenset(group for groups in self._groups.values() for group in groups.values())
+        others = in_use != self._in_use or anew
+        if others:
             self._in_use = in_use
-            policies = {policy.policy_id: policy for group in in_use for policy in group.deciding.policies}
+            policies = {policy.policy_id: policy for group in self._in_use for policy in group.deciding.policies}
             wanted = {each: peers_set(each) for policy in policies.values() for each in selectors(policy)}
             if wanted != self._selectors:
                 self._selectors = wanted
                 touched |= self._known(index)
-            self._chains = {}
-            for group in in_use:
-                self._chains.update(nft_chains(group, families))
-        self._step(touched, index, steps)
+            made = {} if anew else self._chains
+            self._chains = {group: made.get(group) or nft_chains(group, families) for group in in_use}
+        self._step(touched, index, steps, others=others)
 
     @property
     def groups_in_use(self) -> frozenset[Group]:
         return self._in_use
 
-    def _step(self, touched: Iterable[str], index: DesiredIndex, steps: Steps) -> None:
+    def _step(self, touched: Iterable[str], index: DesiredIndex, steps: Steps, *, others: bool) -> None:
+        """`others`: there are other groups than before."""
         removed: _Elements = {}
         added: _Elements = {}
         for service_id in touched:
@@ -88,18 +90,23 @@ class PolicyElements:
                 self._elements[service_id] = after
             removed.update(item for item in before.items() if after.get(item[0], before) != item[1])
             added.update(item for item in after.items() if before.get(item[0], after) != item[1])
+        if not others:
+            steps.elements(removed, added)
+            return
         for name in self._selectors.values():
             steps.new_set(name)
-        for name, chain in self._chains.items():
+        chains = {name: chain for made in self._chains.values() for name, chain in made.items()}
+        for name, chain in chains.items():
             steps.chain(name, chain)
         steps.elements(removed, added)
         counters = {counter_name(policy.policy_id) for group in self._in_use for policy in group.deciding.policies}
-        steps.keep_policy_parts(self._chains.keys(), set(self._selectors.values()), counters)
+        steps.keep_policy_parts(chains.keys(), set(self._selectors.values()), counters)
 
     def _known(self, index: DesiredIndex) -> set[str]:
         return self._elements.keys() | self.frontends.keys() | index.frontends.keys() | self._local.keys()
 
-    def _regroup(self, service_id: str, index: DesiredIndex) -> None:
+    def _regroup(self, service_id: str, index: DesiredIndex) -> bool:
+        """Whether tasks of a service are in other groups than before."""
         before, after = self.frontends.get(service_id), index.frontends.get(service_id)
         if after is not None:
             self.changed |= before is not None and _as_policies_see(before) != _as_policies_see(after)
@@ -107,9 +114,10 @@ class PolicyElements:
         elif before is not None and not index.endpoints_of(service_id) and service_id not in self._local:
             del self.frontends[service_id]
         groups = dict(self._groups_of(service_id, index))
-        self._groups.pop(service_id, None)
+        known = self._groups.pop(service_id, {})
         if groups:
             self._groups[service_id] = groups
+        return groups != known
 
     def _groups_of(self, service_id: str, index: DesiredIndex) -> Iterator[tuple[tuple[str, str], Group]]:
         frontend = self.frontends.get(service_id)
