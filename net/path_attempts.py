@@ -51,13 +51,12 @@ async def connect(namespace: Path | None, protocol: str, address: str, port: int
     return result
 
 
-async def resolve(namespace: Path | None, name: str, ipv6: bool = False) -> NameAnswer:
-    """Asks this host's name server as the task does; `code` is empty where nothing answered."""
+async def resolve(namespace: Path | None, name: str) -> NameAnswer:
+    """Asks this host's name server for IPv4 addresses, as the task does; `code` is empty where nothing answered."""
     found = NameAnswer(server=GATEWAY_ADDRESS)
-    kind = message.TYPE_AAAA if ipv6 else message.TYPE_A
-    for attempt in range(NAME_ATTEMPTS):
-        identifier = int.from_bytes(os.urandom(2), "big") | attempt
-        asked = message.write_query(identifier, name, kind)
+    for _ in range(NAME_ATTEMPTS):
+        identifier = int.from_bytes(os.urandom(2), "big")
+        asked = message.write_query(identifier, name, message.TYPE_A)
         try:
             with await _open(namespace, GATEWAY_ADDRESS, plain_socket.SOCK_DGRAM) as socket:
                 with trio.move_on_after(NAME_SECONDS_MAX / NAME_ATTEMPTS):
@@ -65,7 +64,7 @@ async def resolve(namespace: Path | None, name: str, ipv6: bool = False) -> Name
                     await socket.send(asked)
                     data = await socket.recv(message.MESSAGE_BYTES_MAX)
                     found.code = _CODES.get(data[3] & 15, str(data[3] & 15))
-                    found.addresses.extend(_addresses(data, kind))
+                    found.addresses.extend(_addresses(data))
                     return found
         except (OSError, IndexError, message.MalformedMessage):
             continue
@@ -90,17 +89,16 @@ async def _open(namespace: Path | None, address: str, kind: int) -> trio.socket.
     return trio.socket.from_stdlib_socket(await trio.to_thread.run_sync(within_namespace, namespace, within))
 
 
-def _addresses(data: bytes, kind: int) -> list[str]:
+def _addresses(data: bytes) -> list[str]:
     """Of the answer section; MalformedMessage where it cannot be read."""
-    family, length = (plain_socket.AF_INET6, 16) if kind == message.TYPE_AAAA else (plain_socket.AF_INET, 4)
     _, _, questions, answers, _, _ = struct.unpack_from(">HHHHHH", data)
     offset, found = 12, []
     for _ in range(questions):
         offset = message.read_name(data, offset)[1] + 4
     for _ in range(answers):
-        offset, record_kind, _, _ = message.skip_record(data, offset)
-        if record_kind == kind:
-            found.append(plain_socket.inet_ntop(family, data[offset - length : offset]))
+        offset, kind, _, _ = message.skip_record(data, offset)
+        if kind == message.TYPE_A:
+            found.append(plain_socket.inet_ntoa(data[offset - 4 : offset]))
     return found
 
 
