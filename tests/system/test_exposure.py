@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -92,6 +93,33 @@ services:
         lambda: len({ask(cluster, cluster.lab.address("host-2"), 8094) for _ in range(3)}) == 1,
         "one task for one client",
     )
+
+
+def test_a_busy_task_gets_less_of_the_new_connections(cluster: Cluster, deployed: Deploy) -> None:
+    app = deployed("""
+services:
+  web:
+    image: static-web:1
+    expose: ["8000"]
+    stop_grace_period: 1s
+    deploy: {replicas: 2}
+    x-fairway: {balance: {policy: least-loaded}}
+""")
+
+    def weights() -> dict[str, int]:
+        found = cluster.json("show", f"{app}/web")["endpoints"]
+        return {one["address"]: int(one.get("weight", 0)) for one in found}
+
+    busy, idle = sorted(weights())
+    program = (
+        "import socket, sys\n"
+        "held = [socket.create_connection((sys.argv[1], 8000)) for _ in range(40)]\n"
+        "sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", program, busy]
+    with cluster.lab.popen("host-1", command, stdin=subprocess.PIPE):  # whose end lets go
+        cluster.wait(lambda: 0 < weights()[busy] < weights()[idle], "the busy task weighs less")
+    cluster.wait(lambda: weights()[busy] == weights()[idle] > 0, "both weigh the same again")
 
 
 @pytest.fixture
