@@ -20,6 +20,7 @@ CATCH_UP_ENTRIES = 64  # a learner this close to the end of the log gets its vot
 CATCH_UP_MS_MAX = 30_000
 HAND_OVER_MS_MAX = 5_000
 HAND_OVER_REPEAT_MS = 500
+ANSWER_MS_MAX = 1_000  # an answer that took longer says too little of now: everybody is asked again
 STEP_MS = 50  # how often a change in progress is looked at when nothing else happens
 
 Outcome = TransactionResult | None | NotServed
@@ -111,6 +112,8 @@ class Changes:
         self._deadline = 0.0
         self._again_at = 0.0
         self._index = 0  # of the entry that must commit; 0: not appended yet
+        self._round = 0  # whoever answered it was there since the change became possible; 0: not asked yet
+        self._round_until = 0.0
 
     @property
     def handing_over(self) -> bool:
@@ -139,7 +142,7 @@ class Changes:
             return change.ticket, refused
         if self._is_done(change):
             return change.ticket, None
-        self._change, self._index, self._again_at = change, 0, now
+        self._change, self._index, self._round, self._again_at = change, 0, 0, now
         limit = HAND_OVER_MS_MAX if isinstance(change, HandOver) else CATCH_UP_MS_MAX
         self._deadline = now + limit / 1000
         if isinstance(change, AddVoter) and change.peer.node_id not in self._consensus.voters:
@@ -211,19 +214,29 @@ class Changes:
             if log_id is None:
                 # Who knows no membership gives no vote: it must have the entry that set it, or a snapshot.
                 needed = max(journal.last_index - CATCH_UP_ENTRIES, journal.membership_index, journal.first_index)
-                if algorithm.match_index(node_id) < needed:
+                voters = self._consensus.voters | {node_id}
+                if algorithm.match_index(node_id) < needed or not self._answered(voters, {node_id}, now):
                     return
                 log_id = self._consensus.learner_logs.get(node_id, 0)
             added: tuple[Peer, ...] = (replace(change.peer, log_id=log_id),)
         else:
             node_id, added = change.node_id, ()
-            left = self._consensus.voters - {node_id}
-            # A new leader takes everybody for heard; those who are to decide must have answered it with their logs.
-            answered = {one for one in self._heard(left, now) if one == self._me or algorithm.match_index(one)}
-            if 2 * len(answered) <= len(left):
+            if not self._answered(self._consensus.voters - {node_id}, set(), now):
                 return
         others = tuple(peer for peer in journal.membership if peer.node_id != node_id)
         self._index = self._consensus.append(membership_command(others + added))
+
+    def _answered(self, voters: Collection[str], needed: Collection[str], now: float) -> bool:
+        """Whether a majority of those who are to vote, and all `needed`, answer this leader now with their logs.
+
+        Who was heard a while ago, or is only taken for heard as a new leader does, may have lost its log since: the
+        change could then leave voters of whom no majority can ever be had again.
+        """
+        consensus = self._consensus
+        if not self._round or now >= self._round_until:
+            self._round, self._round_until = consensus.new_round(now), now + ANSWER_MS_MAX / 1000
+        answered = {one for one in voters if one == self._me or consensus.replication.round_of(one) >= self._round}
+        return 2 * len(answered) > len(voters) and answered.issuperset(needed)
 
     @property
     def _me(self) -> str:

@@ -14,7 +14,7 @@
     from b: MESSAGE               b says something
     ask write ID VALUE            a client does: read, write, poison (bytes that are no command), large (BYTES);
                                   the operator: follow NAME (a member without a vote gets the log),
-                                  remove NAME (a voter)
+                                  add NAME (give it a vote), remove NAME (a voter)
     expect WHAT                   log TERMS | base N | term N | commit N | applied N | role ROLE | value ID VALUE
     expect sent b: MESSAGE        in the turn before; of a message only what is written is compared
     expect not sent b: KIND       nothing of that kind
@@ -42,7 +42,7 @@ from raft.errors import MemberFault
 from raft.features import LevelUnknown
 from raft.journal import Journal
 from raft.messages import Message
-from raft.requests import Follow, Propose, ReadBarrier, RemoveVoter, Request
+from raft.requests import AddVoter, Follow, Propose, ReadBarrier, RemoveVoter, Request
 from raft.rules import ALL_RULES, Rules
 from raft.settings import RaftSettings
 from raft.simulation.disk import NOWHERE, Disk, PowerCut, form, formed, peers
@@ -184,6 +184,8 @@ class Replay:
             case ["follow", name]:
                 self.driver.connected(name, True)
                 return Follow("follow", peers((name,))[0], wanted=True)
+            case ["add", name]:
+                return AddVoter("add", peers((name,))[0])
             case ["remove", name]:
                 return RemoveVoter("remove", name)
             case ["read"]:
