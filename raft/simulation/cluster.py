@@ -139,7 +139,7 @@ class Cluster:
         """The host comes back with its name and an empty disk; not where that would be one disk too many."""
         for one in self.members.values():
             membership = one.driver.journal.membership if one.driver is not None else one.membership_seen
-            lost = [peer for peer in membership if self._lost(peer) or peer.node_id == member.name]
+            lost = [peer for peer in membership if self.lost(peer) or peer.node_id == member.name]
             if membership and 2 * len(lost) >= len(membership):
                 return False
         if member.driver is None:
@@ -151,7 +151,8 @@ class Cluster:
         member.lose_disk()
         return True
 
-    def _lost(self, peer: Peer) -> bool:
+    def lost(self, peer: Peer) -> bool:
+        """Whether the log that has this vote is gone."""
         return self.members[peer.node_id].log_id != peer.log_id
 
     def _down(self, member: SimulatedMember, seconds: float) -> None:

@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
 from raft.entry import MEMBERSHIP
+from raft.journal import Journal
 from raft.messages import VoteRequest
 from raft.rules import ALL_RULES, Rules
 from raft.simulation.checks import Violation
@@ -41,9 +42,13 @@ def run(plan: Plan, rules: Rules = ALL_RULES, show: bool = False) -> Result:
     story = _Story(cluster)
     violation, undecided = "", 0
     try:
-        story.storm()
-        story.recover()
-        story.stay_calm()
+        try:
+            story.storm()
+            story.recover()
+            story.stay_calm()
+        except _Lost as found:
+            cluster.note(str(found))
+            cluster.counts["runs that lost a majority's disks"] = 1
         undecided = story.judge()
     except Violation as found:
         violation = str(found)
@@ -69,6 +74,10 @@ def run(plan: Plan, rules: Rules = ALL_RULES, show: bool = False) -> Result:
     return Result(violation, len(story.operations()), len(checks.committed), len(checks.leaders), counts, undecided)
 
 
+class _Lost(Exception):
+    """A majority's disks are gone for good: nothing but `fairway raft recover` could help, which no seed tries."""
+
+
 class _Story:
     def __init__(self, cluster: Cluster) -> None:
         self.cluster, self.events, self.plan = cluster, cluster.events, cluster.plan
@@ -92,6 +101,7 @@ class _Story:
             client.active = False
         end = self.events.now + RECOVERY_SECONDS_MAX
         if not self.events.run_until(end, self._well):
+            self._excuse()
             raise Violation(f"not well {RECOVERY_SECONDS_MAX:.0f} s after the last fault: {self._what_is_wrong()}")
         # One more operation of each client after the storm: the cluster does not only look well.
         for client in self.clients:
@@ -99,6 +109,7 @@ class _Story:
             client.begin()
             client.active = False
         if not self.events.run_until(self.events.now + RECOVERY_SECONDS_MAX, self._well):
+            self._excuse()
             raise Violation(f"requests after the storm hang: {self._what_is_wrong()}")
 
     def stay_calm(self) -> None:
@@ -134,6 +145,19 @@ class _Story:
                 self.cluster.network.block(away, other, AWAY_SECONDS, False)
                 self.cluster.network.block(other, away, AWAY_SECONDS, False)
         self.events.run_until(self.events.now + AWAY_SECONDS + 3.0)
+
+    def _excuse(self) -> None:
+        """Where the newest change of the voters that a member knows left no majority of logs, nobody can lead.
+
+        A member may lose its disk in the moment between its answer and the entry that gives it a vote, or takes
+        that of another.
+        """
+        drivers = [member.driver for member in self.cluster.members.values() if member.driver is not None]
+        journals = [driver.journal for driver in drivers if driver.journal.membership]
+        newest = max(journals, key=_age_of_membership)
+        lost = [peer.node_id for peer in newest.membership if self.cluster.lost(peer)]
+        if 2 * len(lost) >= len(newest.membership):
+            raise _Lost(f"{', '.join(lost)} lost their disks, of {len(newest.membership)} voters: no majority is left")
 
     # ---- verdict ------------------------------------------------------------------------------
 
@@ -171,6 +195,12 @@ class _Story:
             except TooComplex:
                 undecided += 1
         return undecided
+
+
+def _age_of_membership(journal: Journal) -> tuple[int, int]:
+    """Term and index of the entry that set it; of the log's base where the entry is not kept."""
+    index = max(journal.membership_index, journal.first_index)
+    return journal.term_at(index) or 0, index
 
 
 def _told(history: list[Operation]) -> str:

@@ -45,7 +45,12 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "disks of voters lost",
         "slow writes",
     ),
-    "hosts": ("slow turns", "runs with clocks that drift", "stops of older builds"),
+    "hosts": (
+        "slow turns",
+        "runs with clocks that drift",
+        "stops of older builds",
+        "runs that lost a majority's disks",
+    ),
     "log": (
         "elections won",
         "entries committed",
@@ -64,7 +69,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "planned faults": tuple(f"fault {kind}" for kind in FAULTS),
 }
 NAMES = frozenset(name for names in GROUPS.values() for name in names)
-NEVER_WANTED = frozenset({"histories too complex to judge"})
+NEVER_WANTED = frozenset({"histories too complex to judge", "runs that lost a majority's disks"})
 
 
 def missing(counts: Mapping[str, int]) -> list[str]:
