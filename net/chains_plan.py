@@ -1,7 +1,7 @@
 """The fixed part of the nftables table: chains and sets that do not depend on services or tasks; pure.
 
 A packet's way: `forged` drops what is forged, `way_in` remembers by which host a connection from outside came in,
-`prerouting`/`output` choose a backend (destination NAT), `forward` and `onward` decide who may talk to whom,
+`prerouting`/`output` choose a backend (destination NAT), `limits` and `forward` decide who may talk to whom,
 `postrouting` hides sources where the answer could not find its way back. Each begins by sending IPv6 to a chain of the
 same name with `_ipv6`, which the same functions make.
 """
@@ -73,8 +73,11 @@ FIXED_SETS: dict[str, SetShape] = {
     "confined": SetShape(TYPE_ADDRESS, 4),
     "gone": SetShape(TYPE_ADDRESS, 4),
     "tasks": SetShape(TYPE_ADDRESS, 4, goes_to_chains=True),
-    "ingress": SetShape(TYPE_ADDRESS, 4, goes_to_chains=True),
-    "egress": SetShape(TYPE_ADDRESS, 4, goes_to_chains=True),
+    # By way of a group's number, since the kernel walks all that an element leads to whenever one is added.
+    "ingress": SetShape(TYPE_ADDRESS, 4, TYPE_MARK, 4),
+    "ingress_groups": SetShape(TYPE_MARK, 4, goes_to_chains=True),
+    "egress": SetShape(TYPE_ADDRESS, 4, TYPE_MARK, 4),
+    "egress_groups": SetShape(TYPE_MARK, 4, goes_to_chains=True),
     "guarded": SetShape(TYPE_ADDRESS, 4),
 }
 
@@ -116,8 +119,8 @@ def fixed_chains(config: NetworkConfig, local: Host, tunnel: str, veths: str, dn
         "prerouting": (Hook("nat", PREROUTING, -100), lambda family: _prerouting(family, dns_peer_count)),
         "output": (Hook("nat", OUTPUT, -100), _output),
         "input": (Hook("filter", INPUT, 0), lambda family: _input(family, veths)),
-        "forward": (Hook("filter", FORWARD, 0), _forward),
-        "onward": (None, lambda family: _onward(family, tunnel)),
+        "limits": (Hook("filter", FORWARD, -1), _limits),
+        "forward": (Hook("filter", FORWARD, 0), lambda family: _forward(family, tunnel)),
         "admit": (None, _admit),
         "local_output": (Hook("filter", OUTPUT, 0), lambda family: (_vip_without_backends(family), _gone(family))),
         "postrouting": (Hook("nat", POSTROUTING, 100), lambda family: _postrouting(family, tunnel)),
@@ -283,8 +286,26 @@ def _input(family: Family, veths: str) -> tuple[Rule, ...]:
 
 
 def _limited(family: Family) -> bytes:
-    """Sends what a task with egress policies begins to their chain."""
-    return family.our_source() + nft.lookup("egress", nft.FIRST, nft.VERDICT)
+    """Sends what a task with egress policies begins to the chain of its group."""
+    groups = nft.lookup("egress_groups", nft.FIRST, nft.VERDICT)
+    return family.our_source() + nft.lookup("egress", nft.FIRST, nft.FIRST) + groups
+
+
+def _guarded(family: Family) -> bytes:
+    """Sends what is for a task with ingress policies to the chain of its group."""
+    groups = nft.lookup("ingress_groups", nft.FIRST, nft.VERDICT)
+    return family.our_destination() + nft.lookup("ingress", nft.FIRST, nft.FIRST) + groups
+
+
+def _limits(family: Family) -> tuple[Rule, ...]:
+    """What passes here is what `forward` decides about next; what is refused there anyway passes."""
+    accept = nft.verdict(nft.ACCEPT)
+    known = nft.connection_has(nft.CT_STATE, nft.STATE_ESTABLISHED | nft.STATE_RELATED)
+    return (
+        rule("what was allowed goes on", known, accept),
+        rule("virtual addresses without a ready backend", family.to_pool(family.vip_pool), accept),
+        rule("tasks that policies limit", _limited(family)),
+    )
 
 
 def _vip_without_backends(family: Family) -> Rule:
@@ -301,11 +322,13 @@ def _gone(family: Family) -> Rule:
     return rule("tasks that are gone", family.our_destination(), nft.lookup("gone"), nft.verdict(nft.GOTO, "refuse"))
 
 
-def _forward(family: Family) -> tuple[Rule, ...]:
-    accept = nft.verdict(nft.ACCEPT)
+def _forward(family: Family, tunnel: str) -> tuple[Rule, ...]:
+    accept, stranger = nft.verdict(nft.ACCEPT), nft.verdict(nft.GOTO, f"stranger{family.suffix}")
+    admit, not_allowed = nft.verdict(nft.GOTO, f"admit{family.suffix}"), nft.verdict(nft.GOTO, "not_allowed")
     invalid = nft.connection_has(nft.CT_STATE, nft.STATE_INVALID) + nft.verdict(nft.DROP)
     known = nft.connection_has(nft.CT_STATE, nft.STATE_ESTABLISHED | nft.STATE_RELATED)
     to_tasks, from_tasks = family.to_pool(family.host_pool), family.from_pool(family.host_pool)
+    from_outside = family.from_pool(family.host_pool, outside=True)
     refuse = nft.verdict(nft.GOTO, "refuse")
     no_server = () if family.is_ipv6 else (rule("no other name server", family.to(PEER_DNS_ADDRESS), refuse),)
     # Else a packet of the other end would begin a cut connection anew, the other way round.
@@ -317,44 +340,24 @@ def _forward(family: Family) -> tuple[Rule, ...]:
         rule("connections that a policy cut, from the task", cut, family.our_source(), nft.lookup("guarded"), refuse),
         rule("connections that a policy cut, to it", cut, family.our_destination(), nft.lookup("guarded"), refuse),
         _vip_without_backends(family),
-        _gone(family),
         *no_server,
-        rule("tasks that policies limit", _limited(family)),
-        rule("everything else", nft.verdict(nft.GOTO, f"onward{family.suffix}")),
-    )
-
-
-def _onward(family: Family, tunnel: str) -> tuple[Rule, ...]:
-    """What no egress policy denied. Decides about every packet, since those that come by a jump would return."""
-    accept, stranger = nft.verdict(nft.ACCEPT), nft.verdict(nft.GOTO, f"stranger{family.suffix}")
-    admit, refuse = nft.verdict(nft.GOTO, f"admit{family.suffix}"), nft.verdict(nft.GOTO, "not_allowed")
-    to_tasks, from_tasks = family.to_pool(family.host_pool), family.from_pool(family.host_pool)
-    from_outside = family.from_pool(family.host_pool, outside=True)
-    here = nft.fib_destination_type() + nft.compare(struct.pack("=I", nft.TYPE_LOCAL))
-    return (
-        rule("this host itself", here, accept),
         rule("published ports are open to all that policies let in", to_tasks, asked_outside(family), admit),
         rule("to other hosts: theirs to check", nft.to_interface(tunnel), from_tasks, accept),
         rule("to other hosts, from outside", nft.to_interface(tunnel), stranger),
         rule("from outside, by another host, which let it in", nft.from_interface(tunnel), from_outside, admit),
         *(rule(f"trusted {cidr}", family.from_pool(cidr), to_tasks, admit) for cidr in family.trusted),
-        rule("from outside", from_outside, to_tasks, refuse),
-        rule(
-            "tasks of this host that policies guard",
-            family.our_destination(),
-            nft.lookup("ingress", nft.FIRST, nft.VERDICT),
-        ),
+        rule("from outside", from_outside, to_tasks, not_allowed),
+        rule("tasks of this host that policies guard", _guarded(family)),
         rule("tasks of this host", family.our_destination(), nft.lookup("tasks", nft.FIRST, nft.VERDICT)),
         rule("no such task", to_tasks, stranger),
-        rule("tasks of internal networks stay inside", family.our_source(), nft.lookup("confined"), refuse),
-        rule("everything else", accept),
+        rule("tasks of internal networks stay inside", family.our_source(), nft.lookup("confined"), not_allowed),
     )
 
 
 def _admit(family: Family) -> tuple[Rule, ...]:
     """What comes from outside or by a published port; on the host that it came in by and on the task's."""
     return (
-        rule("tasks that policies guard", family.our_destination(), nft.lookup("ingress", nft.FIRST, nft.VERDICT)),
+        rule("tasks that policies guard", _guarded(family)),
         rule("everyone else's tasks", nft.verdict(nft.ACCEPT)),
     )
 

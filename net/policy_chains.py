@@ -1,9 +1,11 @@
 """Policies as chains: what a verdict of `net/policy_plan.py` is in the kernel; pure.
 
-A packet that begins a connection goes through `forward`: from a task that policies limit to its group's egress chain,
-from there or at once to `onward`, and there to the ingress chain of the target's group, on the target's host and, for
-published ports, also on the host that it came in by. A group is the policies that decide on a task's direction and,
-for ingress, the task's networks. Each rule of a policy has a chain, which a group's chain jumps to for each port.
+A packet that begins a connection goes through `limits`, from a task that policies limit to its group's egress chain,
+and then through `forward` to the ingress chain of the target's group, on the target's host and, for published ports,
+also on the host that it came in by. Egress chains have a hook of their own: what they accept goes on to `forward`, and
+the kernel, which walks every way through the chains of a hook when they change, has fewer to walk. A group is the
+policies that decide on a task's direction and, for ingress, the task's networks. Each rule of a policy has a chain,
+which a group's chain jumps to for each port.
 
 Chains are first made as lines, which say what they mean and which tests interpret, and then as nftables rules.
 """
@@ -134,8 +136,8 @@ def _ingress_lines(group: Group, ipv6: bool) -> Lines:
         lines.append(Line("anyone else", GOTO, "stranger"))
         lines = chains[f"{name}_count"] = []
     anyone = f"{name}_anyone"
-    lines += _rules(group, chains, ACCEPT, "", anyone)
-    lines += _at_the_end(group, ACCEPT if counting else GOTO, "" if counting else "not_allowed")
+    lines += _rules(group, chains, anyone)
+    lines += _at_the_end(group)
     if any(line.chain == anyone for line in lines):
         everyone = by_default[:2] + [_member(each) for each in members]
         chains[anyone] = [Line(words, ACCEPT, other=each.other, name=each.name) for words, each in everyone]
@@ -149,46 +151,44 @@ def _member(network: Membership) -> tuple[str, Line]:
 
 def _egress_lines(group: Group) -> Lines:
     lines = [
-        Line("the name servers of other hosts", GOTO, "onward", other=PEER_DNS),
-        Line("a task reaches itself", GOTO, "onward", other=ITSELF),
+        Line("the name servers of other hosts", ACCEPT, other=PEER_DNS),
+        Line("a task reaches itself", ACCEPT, other=ITSELF),
     ]
     chains: Lines = {group.chain: lines}
-    lines += _rules(group, chains, GOTO, "onward", "")
-    lines += _at_the_end(group, GOTO, "onward" if group.deciding.counting else "not_allowed")
+    lines += _rules(group, chains, "")
+    lines += _at_the_end(group)
     return chains
 
 
-def _rules(group: Group, chains: Lines, action: str, chain: str, anyone: str) -> Iterator[Line]:
-    """For each rule the lines of the group's own chain; `action` and `chain` are what allows."""
+def _rules(group: Group, chains: Lines, anyone: str) -> Iterator[Line]:
+    """For each rule the lines of the group's own chain; `anyone`: the chain for those without peers, "" to accept."""
     for policy in group.deciding.policies:
         for number, rule in enumerate(policy.rules(group.direction) or (), start=1):
             words = f"rule {number} of {policy.name}"
             if rule.peers:
                 name = f"policy_{policy.policy_id}_{group.direction}_{number}"
-                chains[name] = [_peer_line(peer, action, chain) for peer in rule.peers]
+                chains[name] = [_peer_line(peer) for peer in rule.peers]
                 verdict = (JUMP, name)
             elif anyone:
                 verdict = (JUMP, anyone)
             else:
-                verdict = (action, chain)
+                verdict = (ACCEPT, "")
             for port in rule.ports or (None,):
                 yield Line(words + (f", {port}" if port is not None else ""), *verdict, port=port)
 
 
-def _peer_line(peer: Peer, action: str, chain: str) -> Line:
+def _peer_line(peer: Peer) -> Line:
     if peer.services is not None:
-        return Line(str(peer), action, chain, other=SERVICE, name=peers_set(peer.services))
-    return Line(str(peer), action, chain, other=CIDR, peer=peer)
+        return Line(str(peer), ACCEPT, other=SERVICE, name=peers_set(peer.services))
+    return Line(str(peer), ACCEPT, other=CIDR, peer=peer)
 
 
-def _at_the_end(group: Group, action: str, chain: str) -> list[Line]:
+def _at_the_end(group: Group) -> list[Line]:
     names = ", ".join(each.name for each in group.deciding.policies)
     ids = tuple(each.policy_id for each in group.deciding.policies)
-    verb = "would be denied" if group.deciding.counting else "denied"
-    return [
-        Line(f"{verb} by {names}", COUNT, policies=ids),
-        Line("goes on" if group.deciding.counting else "no rule allows it", action, chain),
-    ]
+    if group.deciding.counting:
+        return [Line(f"would be denied by {names}", COUNT, policies=ids), Line("goes on", ACCEPT)]
+    return [Line(f"denied by {names}", COUNT, policies=ids), Line("no rule allows it", GOTO, "not_allowed")]
 
 
 def nft_chains(group: Group, families: tuple[Family, ...]) -> dict[str, Chain]:

@@ -52,6 +52,8 @@ class Parties:
         self._tasks = {each.address: (each.service_id, each.networks) for each in index.endpoints.values()}
         self._tasks.update({each.address: (each.service_id, each.networks) for each in desired.tasks})
         self._hosts = {each.tunnel_address for each in (desired.local, *desired.hosts)}
+        # What comes from this host itself passes no chain of `forward`, whatever address it has.
+        self._hosts |= {desired.local.address, *desired.local.other_addresses}
         self._services = policies.frontends
         self._world = World(policies.policies, index.networks, desired.config.trusted_cidrs)
 
@@ -75,7 +77,7 @@ class Parties:
         if ours in self._tasks:
             service_id, networks = self._tasks[ours]
             return Party(TASK, ours, ours, self._services.get(service_id), networks)
-        if ours in self._hosts:
+        if ours in self._hosts or address in self._hosts or ipaddress.ip_address(address).is_loopback:
             return Party(HOST, address, address)
         return None if self._is_ours(address, self._pool) else Party(OUTSIDE, address, address)
 

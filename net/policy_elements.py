@@ -1,6 +1,6 @@
 """Policies in the table of one host, from one desired network to the next: groups, their chains and elements; pure.
 
-A task's address is an element: of the maps `ingress` and `egress`, which lead to the chain of its group, where it is on
+A task's address is an element: of the maps `ingress` and `egress`, which lead to its group's number, where it is on
 this host (or, for `ingress`, behind a published port), and of the set of each selector that finds its service. So a
 task that comes or goes is some elements, whatever the number of policies and tasks. Only the selectors of policies that
 groups on this host have get a set.
@@ -8,8 +8,10 @@ groups on this host have get a set.
 
 from __future__ import annotations
 
+import itertools
+import struct
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from net.balance_plan import packed
 from net.desired_changes import Change, DesiredIndex
@@ -37,6 +39,7 @@ class PolicyElements:
         self._groups: dict[str, dict[tuple[str, str], Group]] = {}  # service id -> (map, address) -> group
         self._elements: dict[str, _Elements] = {}  # by service id
         self._in_use: frozenset[Group] = frozenset()
+        self._numbers: dict[Group, int] = {}  # of the groups in use
         self._selectors: dict[Selector, str] = {}  # of the groups in use -> their sets
         self._chains: dict[Group, dict[str, Chain]] = {}  # of the groups in use
 
@@ -67,6 +70,7 @@ class PolicyElements:
         others = in_use != self._in_use or anew
         if others:
             self._in_use = in_use
+            self._number(in_use)
             policies = {policy.policy_id: policy for group in self._in_use for policy in group.deciding.policies}
             wanted = {each: peers_set(each) for policy in policies.values() for each in selectors(policy)}
             if wanted != self._selectors:
@@ -79,6 +83,13 @@ class PolicyElements:
     @property
     def groups_in_use(self) -> frozenset[Group]:
         return self._in_use
+
+    def _number(self, groups: Collection[Group]) -> None:
+        """The lowest that are free; a group keeps its number while it is in use."""
+        self._numbers = {group: number for group, number in self._numbers.items() if group in groups}
+        taken = set(self._numbers.values())
+        free = (number for number in itertools.count(1) if number not in taken)
+        self._numbers.update(zip((group for group in groups if group not in self._numbers), free, strict=False))
 
     def _step(self, touched: Iterable[str], index: DesiredIndex, steps: Steps, *, others: bool) -> None:
         """`others`: there are other groups than before."""
@@ -95,6 +106,13 @@ class PolicyElements:
             return
         for name in self._selectors.values():
             steps.new_set(name)
+        for direction in (INGRESS, EGRESS):
+            of_direction = {
+                struct.pack("=I", number): group.chain
+                for group, number in self._numbers.items()
+                if group.direction == direction
+            }
+            steps.fixed_set(f"{direction}_groups", of_direction)
         chains = {name: chain for made in self._chains.values() for name, chain in made.items()}
         for name, chain in chains.items():
             steps.chain(name, chain)
@@ -146,7 +164,7 @@ class PolicyElements:
                     yield (name, packed(address)), None
         groups = self._groups.get(service_id, {})
         for (direction, address), group in groups.items():
-            yield (direction, packed(address)), group.chain
+            yield (direction, packed(address)), struct.pack("=I", self._numbers[group])
         for task in local:
             found = (groups.get((direction, task.address)) for direction in (INGRESS, EGRESS))
             networks = (index.networks.get(each) for each in task.networks)

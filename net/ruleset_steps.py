@@ -80,6 +80,10 @@ class Steps:
         self._change.new_counters += sorted(counters - self._ruleset.counters)
         self._ruleset.counters = set(counters)
 
+    def fixed_set(self, name: str, wanted: dict[bytes, Data]) -> None:
+        """All elements of a set that is always there."""
+        self.whole_set(name, wanted, self._ruleset.sets[name])
+
     def new_set(self, name: str) -> None:
         """An empty set of addresses, where there is none of that name."""
         if name not in self._ruleset.sets:

@@ -77,11 +77,13 @@ class Kernel:
 
     def _passes(self, node: str, direction: str, address: str, connection: Connection, counted: list[str]) -> bool:
         ruleset, policies = self.of[node]
-        chain = ruleset.elements[direction].get(packed(address))
-        if chain is None:
+        number = ruleset.elements[direction].get(packed(address))
+        if number is None:
             if direction == EGRESS or connection.published or connection.source.kind != "task":
                 return True
             return self._by_default(ruleset, address, connection)
+        assert isinstance(number, bytes)
+        chain = ruleset.elements[f"{direction}_groups"][number]
         groups = {group.chain: group for group in policies.groups_in_use}
         group = groups[str(chain)]
         lines = policy_lines(group, ipv6=connection.ipv6)
@@ -106,8 +108,8 @@ class Kernel:
         connection: Connection,
         counted: list[str],
     ) -> bool | None:
-        if chain in ("onward", "not_allowed", "stranger"):
-            return chain == "onward"
+        if chain in ("not_allowed", "stranger"):
+            return False
         assert chain in ruleset.chains, f"{chain} is in the table"
         for line in lines[chain]:
             if not self._matches(ruleset, group, line, connection):
