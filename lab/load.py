@@ -58,6 +58,7 @@ class LoadResult:
     failures: list[Failure] = field(default_factory=list)  # the first FAILURES_KEPT_MAX
     answers: dict[str, int] = field(default_factory=dict)  # body's first 200 characters -> count
     longest_outage_seconds: float = 0.0
+    longest_silence_seconds: float = 0.0  # without an answer, from the start to the end
     failing_span_seconds: float = 0.0  # from the first failed request to the last, whatever was in between
     latency_ms_p50: float = 0.0
     latency_ms_p99: float = 0.0
@@ -77,6 +78,7 @@ class _Tally:
         self.result = LoadResult(started_unix_seconds=time.time())
         self._latencies_ms: list[float] = []
         self._outcomes: list[tuple[float, bool]] = []
+        self._last_answer_unix_seconds = self.result.started_unix_seconds
 
     def add(self, sent_at: float, latency_seconds: float, reason: str, body: bytes) -> None:
         result = self.result
@@ -88,6 +90,9 @@ class _Tally:
                 result.failures.append(Failure(sent_at, reason))
             return
         result.ok += 1
+        now = time.time()
+        result.longest_silence_seconds = max(result.longest_silence_seconds, now - self._last_answer_unix_seconds)
+        self._last_answer_unix_seconds = now
         self._latencies_ms.append(latency_seconds * 1e3)
         text = body[:200].decode(errors="replace").strip()
         if text in result.answers or len(result.answers) < ANSWERS_KEPT_MAX:
@@ -96,6 +101,8 @@ class _Tally:
     def finished(self) -> LoadResult:
         result = self.result
         result.seconds = time.time() - result.started_unix_seconds
+        silence = time.time() - self._last_answer_unix_seconds
+        result.longest_silence_seconds = max(result.longest_silence_seconds, silence)
         result.longest_outage_seconds = longest_outage(self._outcomes)
         failed_at = [sent_at for sent_at, good in self._outcomes if not good]
         result.failing_span_seconds = max(failed_at) - min(failed_at) if failed_at else 0.0
