@@ -340,6 +340,7 @@ def _forward(family: Family, tunnel: str) -> tuple[Rule, ...]:
         rule("connections that a policy cut, from the task", cut, family.our_source(), nft.lookup("guarded"), refuse),
         rule("connections that a policy cut, to it", cut, family.our_destination(), nft.lookup("guarded"), refuse),
         _vip_without_backends(family),
+        _gone(family),
         *no_server,
         rule("published ports are open to all that policies let in", to_tasks, asked_outside(family), admit),
         rule("to other hosts: theirs to check", nft.to_interface(tunnel), from_tasks, accept),
