@@ -107,7 +107,7 @@ class PolicyElements:
         for name in self._selectors.values():
             steps.new_set(name)
         for direction in (INGRESS, EGRESS):
-            of_direction = {
+            of_direction: dict[bytes, Data] = {
                 struct.pack("=I", number): group.chain
                 for group, number in self._numbers.items()
                 if group.direction == direction

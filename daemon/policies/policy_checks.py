@@ -29,7 +29,7 @@ def policy_problems(policy: objects.Policy) -> Iterator[str]:
     if not policy.HasField("ingress") and not policy.HasField("egress"):
         yield "it has neither ingress nor egress rules, so it would change nothing"
     for direction in ("ingress", "egress"):
-        if policy.HasField(direction):  # type: ignore[arg-type]
+        if policy.HasField(direction):
             yield from rules_problems(getattr(policy, direction), direction)
 
 
@@ -38,7 +38,7 @@ def service_policy_problems(policy: objects.ServicePolicy) -> Iterator[str]:
     if not policy.HasField("ingress") and not policy.HasField("egress"):
         yield "its policy has neither ingress nor egress rules, so it would change nothing"
     for direction in ("ingress", "egress"):
-        if policy.HasField(direction):  # type: ignore[arg-type]
+        if policy.HasField(direction):
             yield from (f"its policy: {each}" for each in rules_problems(getattr(policy, direction), direction))
 
 

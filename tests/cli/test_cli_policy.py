@@ -13,7 +13,7 @@ import pytest
 from cli.compose import policy_file
 from cli.compose.problems import ComposeRefused
 from cli.failure import EXIT_FAILED, EXIT_FOUND_BROKEN, EXIT_OK, EXIT_USAGE
-from proto import control_pb2, objects_pb2
+from proto import control_pb2, host_pb2, objects_pb2
 from tests.cli.control_server import ControlServer
 from tests.cli.test_cli_compose import parse, service
 
@@ -149,10 +149,8 @@ def test_test_says_yes_or_no_and_by_which_rule(server: ControlServer, fairway: R
 
 def test_listings_show_rules_counts_and_denials(server: ControlServer, fairway: Run) -> None:
     [policy] = read(FILE)
-    denial = {"policy_id": "p", "unix_ms": 1, "source": "shop/cart.1", "target": "shop/db.1", "port": 80}
-    view = control_pb2.PolicyView(
-        policy=policy, selected=["shop/db"], packets=7, denials=[denial | {"protocol": "tcp"}]
-    )
+    denial = host_pb2.PolicyDenial(unix_ms=1, source="shop/cart.1", target="shop/db.1", protocol="tcp", port=80)
+    view = control_pb2.PolicyView(policy=policy, selected=["shop/db"], packets=7, denials=[denial])
     server.on("ListPolicies", control_pb2.ListPoliciesReply(policies=[view], silent=["host-3"]))
     listed = fairway("net", "policy", "ls", "-o", "wide").out
     assert "2 rules" in listed and "nothing" in listed and "dry run" in listed and "7" in listed

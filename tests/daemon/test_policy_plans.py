@@ -40,8 +40,7 @@ def model() -> ClusterModel:
     model = ClusterModel()
     published = objects.PortSpec(protocol="tcp", target=80, published=8080)
     db = service_spec(1, ports=[published])
-    others = {name: service_spec(1) for name in ("web", "batch")}
-    model.deploy(app_spec("shop", db=db, **others))
+    model.deploy(app_spec("shop", db=db, web=service_spec(1), batch=service_spec(1)))
     model.deploy(app_spec("blog", news=service_spec(1)))
     model.settle()
     return model
@@ -151,8 +150,7 @@ def test_a_policy_in_an_apps_file_is_its_own_and_replaces_no_task(model: Cluster
     db = service_spec(1)
     db.policy.ingress.rules.add(peers=[objects.PolicyPeer(services=objects.PolicySelector(service="web"))])
     before = {task.meta.id for task in model.store.table(objects.Task)}
-    others = {name: service_spec(1) for name in ("web", "batch")}
-    app = app_spec("shop", db=db, **others)
+    app = app_spec("shop", db=db, web=service_spec(1), batch=service_spec(1))
     app.networks["default"].closed = True
     model.deploy(app)
     model.settle()

@@ -201,7 +201,7 @@ def random_world(chance: random.Random) -> DesiredNetwork:
 
         return Policy(number, f"policy-{number}", selects, rules(), rules(), dry_run=chance.random() < 0.45)
 
-    frontends = []
+    frontends: list[Frontend] = []
     for tenant in tenants:
         for app in apps:
             for name in names:
@@ -258,7 +258,7 @@ def connections(chance: random.Random, desired: DesiredNetwork, count: int) -> l
         service = ends[1].service
         published = service is not None and bool(service.ports) and ends[0].kind != "host" and chance.random() < 0.3
         protocol = chance.choice(("tcp", "udp", "sctp", "icmp"))
-        found.append(Connection(*ends, protocol, chance.choice((80, 5432)), ipv6, published))
+        found.append(Connection(ends[0], ends[1], protocol, chance.choice((80, 5432)), ipv6, published))
     return found
 
 
