@@ -102,6 +102,8 @@ def questions_text(questions: list[Question]) -> str:
     return json.dumps([[each.tasks, each.protocol, each.family, each.name, each.port] for each in questions])
 
 
-def replies_of(text: str) -> list[set[Answer] | str]:
+def replies_of(text: str) -> list[frozenset[Answer] | str]:
     """What ASKING printed: answers, or the error in words, of each question."""
-    return [reply if isinstance(reply, str) else {Answer(*each) for each in reply} for reply in json.loads(text)]
+    return [
+        reply if isinstance(reply, str) else frozenset(Answer(*each) for each in reply) for reply in json.loads(text)
+    ]
