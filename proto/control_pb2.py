@@ -23,6 +23,10 @@ _sym_db = _symbol_database.Default()
 
 
 from proto import objects_pb2 as proto_dot_objects__pb2
+try:
+  proto_dot_nodes__pb2 = proto_dot_objects__pb2.proto_dot_nodes__pb2
+except AttributeError:
+  proto_dot_nodes__pb2 = proto_dot_objects__pb2.proto.nodes_pb2
 from proto import host_pb2 as proto_dot_host__pb2
 from proto import backup_pb2 as proto_dot_backup__pb2
 from proto import doctor_pb2 as proto_dot_doctor__pb2

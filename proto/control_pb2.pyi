@@ -12,6 +12,7 @@ from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from proto import backup_pb2 as _backup_pb2
 from proto import host_pb2 as _host_pb2
+from proto import nodes_pb2 as _nodes_pb2
 from proto import objects_pb2 as _objects_pb2
 import builtins as _builtins
 import sys
@@ -59,7 +60,7 @@ class InitialiseRequest(_message.Message):
     address: _builtins.str
     """empty: the address of the default route's interface"""
     @_builtins.property
-    def network(self) -> _objects_pb2.NetworkSettings:
+    def network(self) -> _nodes_pb2.NetworkSettings:
         """empty fields: defaults"""
 
     @_builtins.property
@@ -70,7 +71,7 @@ class InitialiseRequest(_message.Message):
         cluster_name: _builtins.str = ...,
         node_name: _builtins.str = ...,
         address: _builtins.str = ...,
-        network: _objects_pb2.NetworkSettings | None = ...,
+        network: _nodes_pb2.NetworkSettings | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["network", b"network"]  # noqa: Y015
@@ -319,11 +320,11 @@ class GetClusterReply(_message.Message):
     task_running_count: _builtins.int
     task_wanted_count: _builtins.int
     @_builtins.property
-    def cluster(self) -> _objects_pb2.Cluster:
+    def cluster(self) -> _nodes_pb2.Cluster:
         """without its sealed key"""
 
     @_builtins.property
-    def nodes(self) -> _containers.RepeatedCompositeFieldContainer[_objects_pb2.Node]: ...
+    def nodes(self) -> _containers.RepeatedCompositeFieldContainer[_nodes_pb2.Node]: ...
     @_builtins.property
     def voters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """node ids"""
@@ -331,11 +332,11 @@ class GetClusterReply(_message.Message):
     def __init__(
         self,
         *,
-        cluster: _objects_pb2.Cluster | None = ...,
+        cluster: _nodes_pb2.Cluster | None = ...,
         leader_id: _builtins.str = ...,
         term: _builtins.int = ...,
         revision: _builtins.int = ...,
-        nodes: _abc.Iterable[_objects_pb2.Node] | None = ...,
+        nodes: _abc.Iterable[_nodes_pb2.Node] | None = ...,
         voters: _abc.Iterable[_builtins.str] | None = ...,
         app_count: _builtins.int = ...,
         service_count: _builtins.int = ...,
@@ -406,11 +407,11 @@ class NodeView(_message.Message):
     last_heard_ms: _builtins.int
     """milliseconds ago"""
     @_builtins.property
-    def node(self) -> _objects_pb2.Node: ...
+    def node(self) -> _nodes_pb2.Node: ...
     def __init__(
         self,
         *,
-        node: _objects_pb2.Node | None = ...,
+        node: _nodes_pb2.Node | None = ...,
         leader: _builtins.bool = ...,
         task_count: _builtins.int = ...,
         cpu_reserved_millis: _builtins.int = ...,
@@ -454,7 +455,7 @@ class UpdateNodeRequest(_message.Message):
     SET_LABELS_FIELD_NUMBER: _builtins.int
     REMOVE_LABELS_FIELD_NUMBER: _builtins.int
     node: _builtins.str
-    availability: _objects_pb2.Availability.ValueType
+    availability: _nodes_pb2.Availability.ValueType
     """unspecified: as it is"""
     @_builtins.property
     def set_labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
@@ -464,7 +465,7 @@ class UpdateNodeRequest(_message.Message):
         self,
         *,
         node: _builtins.str = ...,
-        availability: _objects_pb2.Availability.ValueType = ...,
+        availability: _nodes_pb2.Availability.ValueType = ...,
         set_labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         remove_labels: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
@@ -482,11 +483,11 @@ class UpdateNodeReply(_message.Message):
 
     NODE_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def node(self) -> _objects_pb2.Node: ...
+    def node(self) -> _nodes_pb2.Node: ...
     def __init__(
         self,
         *,
-        node: _objects_pb2.Node | None = ...,
+        node: _nodes_pb2.Node | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["node", b"node"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -544,13 +545,13 @@ class CreateTokenRequest(_message.Message):
     ROLE_FIELD_NUMBER: _builtins.int
     VALID_MS_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
-    role: _objects_pb2.NodeRole.ValueType
+    role: _nodes_pb2.NodeRole.ValueType
     valid_ms: _builtins.int
     name: _builtins.str
     def __init__(
         self,
         *,
-        role: _objects_pb2.NodeRole.ValueType = ...,
+        role: _nodes_pb2.NodeRole.ValueType = ...,
         valid_ms: _builtins.int = ...,
         name: _builtins.str = ...,
     ) -> None: ...
@@ -570,11 +571,11 @@ class CreateTokenReply(_message.Message):
     TEXT_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     @_builtins.property
-    def token(self) -> _objects_pb2.JoinToken: ...
+    def token(self) -> _nodes_pb2.JoinToken: ...
     def __init__(
         self,
         *,
-        token: _objects_pb2.JoinToken | None = ...,
+        token: _nodes_pb2.JoinToken | None = ...,
         text: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["token", b"token"]  # noqa: Y015
@@ -606,11 +607,11 @@ class ListTokensReply(_message.Message):
 
     TOKENS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def tokens(self) -> _containers.RepeatedCompositeFieldContainer[_objects_pb2.JoinToken]: ...
+    def tokens(self) -> _containers.RepeatedCompositeFieldContainer[_nodes_pb2.JoinToken]: ...
     def __init__(
         self,
         *,
-        tokens: _abc.Iterable[_objects_pb2.JoinToken] | None = ...,
+        tokens: _abc.Iterable[_nodes_pb2.JoinToken] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -1441,7 +1442,7 @@ class ListTasksReply(_message.Message):
         """that match the request"""
 
     @_builtins.property
-    def nodes(self) -> _containers.RepeatedCompositeFieldContainer[_objects_pb2.Node]:
+    def nodes(self) -> _containers.RepeatedCompositeFieldContainer[_nodes_pb2.Node]:
         """that the tasks name"""
 
     def __init__(
@@ -1450,7 +1451,7 @@ class ListTasksReply(_message.Message):
         tasks: _abc.Iterable[_objects_pb2.Task] | None = ...,
         services: _abc.Iterable[_objects_pb2.Service] | None = ...,
         revision: _builtins.int = ...,
-        nodes: _abc.Iterable[_objects_pb2.Node] | None = ...,
+        nodes: _abc.Iterable[_nodes_pb2.Node] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -2032,7 +2033,7 @@ class UpdateEncryptionRequest(_message.Message):
     ENCRYPTION_FIELD_NUMBER: _builtins.int
     KEY_AGE_MS_MAX_FIELD_NUMBER: _builtins.int
     ROTATE_FIELD_NUMBER: _builtins.int
-    encryption: _objects_pb2.Encryption.ValueType
+    encryption: _nodes_pb2.Encryption.ValueType
     """unspecified: as it is"""
     key_age_ms_max: _builtins.int
     """0: as it is"""
@@ -2041,7 +2042,7 @@ class UpdateEncryptionRequest(_message.Message):
     def __init__(
         self,
         *,
-        encryption: _objects_pb2.Encryption.ValueType = ...,
+        encryption: _nodes_pb2.Encryption.ValueType = ...,
         key_age_ms_max: _builtins.int = ...,
         rotate: _builtins.bool = ...,
     ) -> None: ...
@@ -2063,14 +2064,14 @@ class EncryptionReply(_message.Message):
     SUMMARY_FIELD_NUMBER: _builtins.int
     SETTLED_FIELD_NUMBER: _builtins.int
     HOSTS_FIELD_NUMBER: _builtins.int
-    wanted: _objects_pb2.Encryption.ValueType
+    wanted: _nodes_pb2.Encryption.ValueType
     key_age_ms_max: _builtins.int
     summary: _builtins.str
     """where the cluster is and what it waits for, in words"""
     settled: _builtins.bool
     """what is wanted holds, and nothing else is taken"""
     @_builtins.property
-    def state(self) -> _objects_pb2.EncryptionState: ...
+    def state(self) -> _nodes_pb2.EncryptionState: ...
     @_builtins.property
     def hosts(self) -> _containers.RepeatedCompositeFieldContainer[Global___EncryptionHost]:
         """by name"""
@@ -2078,8 +2079,8 @@ class EncryptionReply(_message.Message):
     def __init__(
         self,
         *,
-        wanted: _objects_pb2.Encryption.ValueType = ...,
-        state: _objects_pb2.EncryptionState | None = ...,
+        wanted: _nodes_pb2.Encryption.ValueType = ...,
+        state: _nodes_pb2.EncryptionState | None = ...,
         key_age_ms_max: _builtins.int = ...,
         summary: _builtins.str = ...,
         settled: _builtins.bool = ...,
@@ -2105,7 +2106,7 @@ class EncryptionHost(_message.Message):
     CURRENT_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     name: _builtins.str
-    state: _objects_pb2.NodeState.ValueType
+    state: _nodes_pb2.NodeState.ValueType
     problem: _builtins.str
     current: _builtins.bool
     """it acknowledged the newest step"""
@@ -2118,7 +2119,7 @@ class EncryptionHost(_message.Message):
         *,
         node_id: _builtins.str = ...,
         name: _builtins.str = ...,
-        state: _objects_pb2.NodeState.ValueType = ...,
+        state: _nodes_pb2.NodeState.ValueType = ...,
         epochs: _abc.Iterable[_builtins.int] | None = ...,
         problem: _builtins.str = ...,
         current: _builtins.bool = ...,

@@ -9,6 +9,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from proto import nodes_pb2 as _nodes_pb2
 from proto import objects_pb2 as _objects_pb2
 import builtins as _builtins
 import sys
@@ -55,7 +56,7 @@ class HostReport(_message.Message):
         """what changed since the report before; all in the first"""
 
     @_builtins.property
-    def description(self) -> _objects_pb2.NodeDescription:
+    def description(self) -> _nodes_pb2.NodeDescription:
         """in the first report, and when it changed"""
 
     @_builtins.property
@@ -63,7 +64,7 @@ class HostReport(_message.Message):
         """manifest digests held; in the first report, and when it changed"""
 
     @_builtins.property
-    def conditions(self) -> _containers.RepeatedCompositeFieldContainer[_objects_pb2.NodeCondition]:
+    def conditions(self) -> _containers.RepeatedCompositeFieldContainer[_nodes_pb2.NodeCondition]:
         """all that hold; in the first report, and when they changed"""
 
     @_builtins.property
@@ -80,13 +81,13 @@ class HostReport(_message.Message):
         sequence: _builtins.int = ...,
         network_revision: _builtins.int = ...,
         tasks: _abc.Iterable[Global___TaskReport] | None = ...,
-        description: _objects_pb2.NodeDescription | None = ...,
+        description: _nodes_pb2.NodeDescription | None = ...,
         images: _abc.Iterable[_builtins.str] | None = ...,
         images_changed: _builtins.bool = ...,
         address: _builtins.str = ...,
         feature_level: _builtins.int = ...,
         fairway_version: _builtins.str = ...,
-        conditions: _abc.Iterable[_objects_pb2.NodeCondition] | None = ...,
+        conditions: _abc.Iterable[_nodes_pb2.NodeCondition] | None = ...,
         conditions_changed: _builtins.bool = ...,
         encryption: Global___EncryptionReport | None = ...,
         loads: _abc.Iterable[Global___TaskLoad] | None = ...,
@@ -135,13 +136,13 @@ class EncryptionReport(_message.Message):
     problem: _builtins.str
     """why one that is wanted is not, in words"""
     @_builtins.property
-    def keys(self) -> _containers.RepeatedCompositeFieldContainer[_objects_pb2.WireGuardKey]:
+    def keys(self) -> _containers.RepeatedCompositeFieldContainer[_nodes_pb2.WireGuardKey]:
         """of the host's devices that are ready"""
 
     def __init__(
         self,
         *,
-        keys: _abc.Iterable[_objects_pb2.WireGuardKey] | None = ...,
+        keys: _abc.Iterable[_nodes_pb2.WireGuardKey] | None = ...,
         problem: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
@@ -260,11 +261,11 @@ class HostItem(_message.Message):
     FLOATING_FIELD_NUMBER: _builtins.int
     key: _builtins.str
     @_builtins.property
-    def cluster(self) -> _objects_pb2.Cluster:
+    def cluster(self) -> _nodes_pb2.Cluster:
         """without its sealed key"""
 
     @_builtins.property
-    def node(self) -> _objects_pb2.Node: ...
+    def node(self) -> _nodes_pb2.Node: ...
     @_builtins.property
     def frontend(self) -> _objects_pb2.Frontend: ...
     @_builtins.property
@@ -291,8 +292,8 @@ class HostItem(_message.Message):
         self,
         *,
         key: _builtins.str = ...,
-        cluster: _objects_pb2.Cluster | None = ...,
-        node: _objects_pb2.Node | None = ...,
+        cluster: _nodes_pb2.Cluster | None = ...,
+        node: _nodes_pb2.Node | None = ...,
         frontend: _objects_pb2.Frontend | None = ...,
         endpoint: _objects_pb2.Endpoint | None = ...,
         network: _objects_pb2.Network | None = ...,
@@ -935,7 +936,7 @@ class JoinRequest(_message.Message):
     raft_port: _builtins.int
     join_port: _builtins.int
     @_builtins.property
-    def description(self) -> _objects_pb2.NodeDescription: ...
+    def description(self) -> _nodes_pb2.NodeDescription: ...
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     def __init__(
@@ -948,7 +949,7 @@ class JoinRequest(_message.Message):
         address: _builtins.str = ...,
         api_port: _builtins.int = ...,
         raft_port: _builtins.int = ...,
-        description: _objects_pb2.NodeDescription | None = ...,
+        description: _nodes_pb2.NodeDescription | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         join_port: _builtins.int = ...,
     ) -> None: ...
@@ -983,7 +984,7 @@ class JoinReply(_message.Message):
     cluster_key: _builtins.bytes
     """unseals the CA's key; voters only"""
     @_builtins.property
-    def nodes(self) -> _containers.RepeatedCompositeFieldContainer[_objects_pb2.Node]:
+    def nodes(self) -> _containers.RepeatedCompositeFieldContainer[_nodes_pb2.Node]:
         """whom to talk to"""
 
     def __init__(
@@ -996,7 +997,7 @@ class JoinReply(_message.Message):
         cluster_name: _builtins.str = ...,
         voter: _builtins.bool = ...,
         cluster_key: _builtins.bytes = ...,
-        nodes: _abc.Iterable[_objects_pb2.Node] | None = ...,
+        nodes: _abc.Iterable[_nodes_pb2.Node] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...

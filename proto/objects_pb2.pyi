@@ -13,6 +13,35 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from proto import nodes_pb2 as _nodes_pb2
+from proto.nodes_pb2 import AVAILABILITY_ACTIVE as AVAILABILITY_ACTIVE
+from proto.nodes_pb2 import AVAILABILITY_CORDONED as AVAILABILITY_CORDONED
+from proto.nodes_pb2 import AVAILABILITY_DRAINING as AVAILABILITY_DRAINING
+from proto.nodes_pb2 import AVAILABILITY_UNSPECIFIED as AVAILABILITY_UNSPECIFIED
+from proto.nodes_pb2 import Availability as Availability
+from proto.nodes_pb2 import Cluster as Cluster
+from proto.nodes_pb2 import ENCRYPTION_NONE as ENCRYPTION_NONE
+from proto.nodes_pb2 import ENCRYPTION_UNSPECIFIED as ENCRYPTION_UNSPECIFIED
+from proto.nodes_pb2 import ENCRYPTION_WIREGUARD as ENCRYPTION_WIREGUARD
+from proto.nodes_pb2 import Encryption as Encryption
+from proto.nodes_pb2 import EncryptionState as EncryptionState
+from proto.nodes_pb2 import JoinToken as JoinToken
+from proto.nodes_pb2 import Meta as Meta
+from proto.nodes_pb2 import NODE_ROLE_UNSPECIFIED as NODE_ROLE_UNSPECIFIED
+from proto.nodes_pb2 import NODE_ROLE_VOTER as NODE_ROLE_VOTER
+from proto.nodes_pb2 import NODE_ROLE_WORKER as NODE_ROLE_WORKER
+from proto.nodes_pb2 import NODE_STATE_DOWN as NODE_STATE_DOWN
+from proto.nodes_pb2 import NODE_STATE_READY as NODE_STATE_READY
+from proto.nodes_pb2 import NODE_STATE_UNSPECIFIED as NODE_STATE_UNSPECIFIED
+from proto.nodes_pb2 import NetworkSettings as NetworkSettings
+from proto.nodes_pb2 import Node as Node
+from proto.nodes_pb2 import NodeCondition as NodeCondition
+from proto.nodes_pb2 import NodeDescription as NodeDescription
+from proto.nodes_pb2 import NodeNetwork as NodeNetwork
+from proto.nodes_pb2 import NodeRole as NodeRole
+from proto.nodes_pb2 import NodeState as NodeState
+from proto.nodes_pb2 import Tenant as Tenant
+from proto.nodes_pb2 import WireGuardKey as WireGuardKey
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -23,91 +52,6 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
-
-class _Encryption:
-    ValueType = _typing.NewType("ValueType", _builtins.int)
-    V: _TypeAlias = ValueType  # noqa: Y015
-
-class _EncryptionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Encryption.ValueType], _builtins.type):
-    DESCRIPTOR: _descriptor.EnumDescriptor
-    ENCRYPTION_UNSPECIFIED: _Encryption.ValueType  # 0
-    """none"""
-    ENCRYPTION_NONE: _Encryption.ValueType  # 1
-    ENCRYPTION_WIREGUARD: _Encryption.ValueType  # 2
-
-class Encryption(_Encryption, metaclass=_EncryptionEnumTypeWrapper): ...
-
-ENCRYPTION_UNSPECIFIED: Encryption.ValueType  # 0
-"""none"""
-ENCRYPTION_NONE: Encryption.ValueType  # 1
-ENCRYPTION_WIREGUARD: Encryption.ValueType  # 2
-Global___Encryption: _TypeAlias = Encryption  # noqa: Y015
-
-class _NodeRole:
-    ValueType = _typing.NewType("ValueType", _builtins.int)
-    V: _TypeAlias = ValueType  # noqa: Y015
-
-class _NodeRoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_NodeRole.ValueType], _builtins.type):
-    DESCRIPTOR: _descriptor.EnumDescriptor
-    NODE_ROLE_UNSPECIFIED: _NodeRole.ValueType  # 0
-    NODE_ROLE_VOTER: _NodeRole.ValueType  # 1
-    """votes in Raft while there are fewer than five voters"""
-    NODE_ROLE_WORKER: _NodeRole.ValueType  # 2
-    """never votes; only gets its assignments"""
-
-class NodeRole(_NodeRole, metaclass=_NodeRoleEnumTypeWrapper):
-    """---- nodes ---------------------------------------------------------------------------------------"""
-
-NODE_ROLE_UNSPECIFIED: NodeRole.ValueType  # 0
-NODE_ROLE_VOTER: NodeRole.ValueType  # 1
-"""votes in Raft while there are fewer than five voters"""
-NODE_ROLE_WORKER: NodeRole.ValueType  # 2
-"""never votes; only gets its assignments"""
-Global___NodeRole: _TypeAlias = NodeRole  # noqa: Y015
-
-class _Availability:
-    ValueType = _typing.NewType("ValueType", _builtins.int)
-    V: _TypeAlias = ValueType  # noqa: Y015
-
-class _AvailabilityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Availability.ValueType], _builtins.type):
-    DESCRIPTOR: _descriptor.EnumDescriptor
-    AVAILABILITY_UNSPECIFIED: _Availability.ValueType  # 0
-    AVAILABILITY_ACTIVE: _Availability.ValueType  # 1
-    AVAILABILITY_CORDONED: _Availability.ValueType  # 2
-    """keeps its tasks, gets no new ones"""
-    AVAILABILITY_DRAINING: _Availability.ValueType  # 3
-    """its tasks are moved away, replacement first"""
-
-class Availability(_Availability, metaclass=_AvailabilityEnumTypeWrapper): ...
-
-AVAILABILITY_UNSPECIFIED: Availability.ValueType  # 0
-AVAILABILITY_ACTIVE: Availability.ValueType  # 1
-AVAILABILITY_CORDONED: Availability.ValueType  # 2
-"""keeps its tasks, gets no new ones"""
-AVAILABILITY_DRAINING: Availability.ValueType  # 3
-"""its tasks are moved away, replacement first"""
-Global___Availability: _TypeAlias = Availability  # noqa: Y015
-
-class _NodeState:
-    ValueType = _typing.NewType("ValueType", _builtins.int)
-    V: _TypeAlias = ValueType  # noqa: Y015
-
-class _NodeStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_NodeState.ValueType], _builtins.type):
-    DESCRIPTOR: _descriptor.EnumDescriptor
-    NODE_STATE_UNSPECIFIED: _NodeState.ValueType  # 0
-    """joined, never heard of yet"""
-    NODE_STATE_READY: _NodeState.ValueType  # 1
-    NODE_STATE_DOWN: _NodeState.ValueType  # 2
-    """silent for longer than the limit"""
-
-class NodeState(_NodeState, metaclass=_NodeStateEnumTypeWrapper): ...
-
-NODE_STATE_UNSPECIFIED: NodeState.ValueType  # 0
-"""joined, never heard of yet"""
-NODE_STATE_READY: NodeState.ValueType  # 1
-NODE_STATE_DOWN: NodeState.ValueType  # 2
-"""silent for longer than the limit"""
-Global___NodeState: _TypeAlias = NodeState  # noqa: Y015
 
 class _BalancePolicy:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -258,536 +202,6 @@ HEALTH_UNHEALTHY: Health.ValueType  # 3
 Global___Health: _TypeAlias = Health  # noqa: Y015
 
 @_typing.final
-class Meta(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    @_typing.final
-    class LabelsEntry(_message.Message):
-        DESCRIPTOR: _descriptor.Descriptor
-
-        KEY_FIELD_NUMBER: _builtins.int
-        VALUE_FIELD_NUMBER: _builtins.int
-        key: _builtins.str
-        value: _builtins.str
-        def __init__(
-            self,
-            *,
-            key: _builtins.str = ...,
-            value: _builtins.str = ...,
-        ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
-        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-        def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-    ID_FIELD_NUMBER: _builtins.int
-    NAME_FIELD_NUMBER: _builtins.int
-    TENANT_FIELD_NUMBER: _builtins.int
-    VERSION_FIELD_NUMBER: _builtins.int
-    LABELS_FIELD_NUMBER: _builtins.int
-    CREATED_UNIX_MS_FIELD_NUMBER: _builtins.int
-    UPDATED_UNIX_MS_FIELD_NUMBER: _builtins.int
-    FORMAT_FIELD_NUMBER: _builtins.int
-    id: _builtins.str
-    """26 characters, random, never reused (a node's: from its public key)"""
-    name: _builtins.str
-    """what people call it; unique as raft/schema.py says for its table"""
-    tenant: _builtins.str
-    """tenant's name; "default" where nobody chose one"""
-    version: _builtins.int
-    """revision of the store that last changed it; compare-and-set token"""
-    created_unix_ms: _builtins.int
-    updated_unix_ms: _builtins.int
-    format: _builtins.int
-    """layout of the stored object; 1 now"""
-    @_builtins.property
-    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
-    def __init__(
-        self,
-        *,
-        id: _builtins.str = ...,
-        name: _builtins.str = ...,
-        tenant: _builtins.str = ...,
-        version: _builtins.int = ...,
-        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
-        created_unix_ms: _builtins.int = ...,
-        updated_unix_ms: _builtins.int = ...,
-        format: _builtins.int = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_unix_ms", b"created_unix_ms", "format", b"format", "id", b"id", "labels", b"labels", "name", b"name", "tenant", b"tenant", "updated_unix_ms", b"updated_unix_ms", "version", b"version"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___Meta: _TypeAlias = Meta  # noqa: Y015
-
-@_typing.final
-class Cluster(_message.Message):
-    """---- the cluster itself --------------------------------------------------------------------------
-
-    exactly one; meta.id is the cluster's id
-    """
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    META_FIELD_NUMBER: _builtins.int
-    NETWORK_FIELD_NUMBER: _builtins.int
-    CA_CERTIFICATE_PEM_FIELD_NUMBER: _builtins.int
-    CA_PRIVATE_KEY_SEALED_FIELD_NUMBER: _builtins.int
-    FEATURE_LEVEL_FIELD_NUMBER: _builtins.int
-    ENCRYPTION_FIELD_NUMBER: _builtins.int
-    ca_certificate_pem: _builtins.bytes
-    ca_private_key_sealed: _builtins.bytes
-    """AES-256-GCM under the cluster key, which only voters hold"""
-    feature_level: _builtins.int
-    """of commands and objects that are in use; 0 means 1; never falls (raft/features.py)"""
-    @_builtins.property
-    def meta(self) -> Global___Meta: ...
-    @_builtins.property
-    def network(self) -> Global___NetworkSettings: ...
-    @_builtins.property
-    def encryption(self) -> Global___EncryptionState: ...
-    def __init__(
-        self,
-        *,
-        meta: Global___Meta | None = ...,
-        network: Global___NetworkSettings | None = ...,
-        ca_certificate_pem: _builtins.bytes = ...,
-        ca_private_key_sealed: _builtins.bytes = ...,
-        feature_level: _builtins.int = ...,
-        encryption: Global___EncryptionState | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["encryption", b"encryption", "meta", b"meta", "network", b"network"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ca_certificate_pem", b"ca_certificate_pem", "ca_private_key_sealed", b"ca_private_key_sealed", "encryption", b"encryption", "feature_level", b"feature_level", "meta", b"meta", "network", b"network"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___Cluster: _TypeAlias = Cluster  # noqa: Y015
-
-@_typing.final
-class EncryptionState(_message.Message):
-    """Where the cluster is on its way from one way of sending to another: hosts take a way before anybody sends by it,
-    and nobody sends by it any more before they stop taking it (daemon/leader/encryption_plan.py).
-    """
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    SENDING_FIELD_NUMBER: _builtins.int
-    RECEIVING_FIELD_NUMBER: _builtins.int
-    EPOCH_LAST_FIELD_NUMBER: _builtins.int
-    SENDING_SINCE_UNIX_MS_FIELD_NUMBER: _builtins.int
-    CHANGED_UNIX_MS_FIELD_NUMBER: _builtins.int
-    ROTATION_ASKED_FIELD_NUMBER: _builtins.int
-    sending: _builtins.int
-    """epoch of the keys that hosts send by; 0: in the clear"""
-    epoch_last: _builtins.int
-    """the highest that was ever used; numbers do not come back"""
-    sending_since_unix_ms: _builtins.int
-    changed_unix_ms: _builtins.int
-    """when the last step was made"""
-    rotation_asked: _builtins.bool
-    """by an operator: new keys whatever their age"""
-    @_builtins.property
-    def receiving(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """epochs that hosts take, 0 for the clear, two at most; empty: [0]"""
-
-    def __init__(
-        self,
-        *,
-        sending: _builtins.int = ...,
-        receiving: _abc.Iterable[_builtins.int] | None = ...,
-        epoch_last: _builtins.int = ...,
-        sending_since_unix_ms: _builtins.int = ...,
-        changed_unix_ms: _builtins.int = ...,
-        rotation_asked: _builtins.bool = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed_unix_ms", b"changed_unix_ms", "epoch_last", b"epoch_last", "receiving", b"receiving", "rotation_asked", b"rotation_asked", "sending", b"sending", "sending_since_unix_ms", b"sending_since_unix_ms"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___EncryptionState: _TypeAlias = EncryptionState  # noqa: Y015
-
-@_typing.final
-class WireGuardKey(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    EPOCH_FIELD_NUMBER: _builtins.int
-    PUBLIC_KEY_FIELD_NUMBER: _builtins.int
-    epoch: _builtins.int
-    public_key: _builtins.bytes
-    def __init__(
-        self,
-        *,
-        epoch: _builtins.int = ...,
-        public_key: _builtins.bytes = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "public_key", b"public_key"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___WireGuardKey: _TypeAlias = WireGuardKey  # noqa: Y015
-
-@_typing.final
-class NetworkSettings(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    HOST_POOL_FIELD_NUMBER: _builtins.int
-    HOST_PREFIX_BITS_FIELD_NUMBER: _builtins.int
-    VIP_POOL_FIELD_NUMBER: _builtins.int
-    VXLAN_ID_FIELD_NUMBER: _builtins.int
-    VXLAN_PORT_FIELD_NUMBER: _builtins.int
-    MTU_BYTES_FIELD_NUMBER: _builtins.int
-    TRUSTED_CIDRS_FIELD_NUMBER: _builtins.int
-    DNS_DOMAIN_FIELD_NUMBER: _builtins.int
-    IPV6_PREFIX_FIELD_NUMBER: _builtins.int
-    ENCRYPTION_FIELD_NUMBER: _builtins.int
-    KEY_AGE_MS_MAX_FIELD_NUMBER: _builtins.int
-    WIREGUARD_PORT_FIELD_NUMBER: _builtins.int
-    host_pool: _builtins.str
-    """CIDR that hosts' blocks are cut from, e.g. 10.112.0.0/13"""
-    host_prefix_bits: _builtins.int
-    """length of one host's block, e.g. 24"""
-    vip_pool: _builtins.str
-    """CIDR that services' VIPs come from, e.g. 10.120.0.0/16"""
-    vxlan_id: _builtins.int
-    vxlan_port: _builtins.int
-    """UDP"""
-    mtu_bytes: _builtins.int
-    """of container interfaces; 0: the underlay's less the tunnel's 50"""
-    dns_domain: _builtins.str
-    """names are also answered below it, e.g. "fairway.internal" """
-    ipv6_prefix: _builtins.str
-    """a /96: an address of ours in IPv6 is this and the 32 bits of its IPv4 one; empty: none"""
-    encryption: Global___Encryption.ValueType
-    """of all traffic between hosts, as it is wanted; `Cluster.encryption` is where it is"""
-    key_age_ms_max: _builtins.int
-    """older keys are replaced; 0: seven days"""
-    wireguard_port: _builtins.int
-    """UDP; this one for even epochs, the next for odd ones; 0: 51871"""
-    @_builtins.property
-    def trusted_cidrs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """outside sources that may reach VIPs and tasks directly"""
-
-    def __init__(
-        self,
-        *,
-        host_pool: _builtins.str = ...,
-        host_prefix_bits: _builtins.int = ...,
-        vip_pool: _builtins.str = ...,
-        vxlan_id: _builtins.int = ...,
-        vxlan_port: _builtins.int = ...,
-        mtu_bytes: _builtins.int = ...,
-        trusted_cidrs: _abc.Iterable[_builtins.str] | None = ...,
-        dns_domain: _builtins.str = ...,
-        ipv6_prefix: _builtins.str = ...,
-        encryption: Global___Encryption.ValueType = ...,
-        key_age_ms_max: _builtins.int = ...,
-        wireguard_port: _builtins.int = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dns_domain", b"dns_domain", "encryption", b"encryption", "host_pool", b"host_pool", "host_prefix_bits", b"host_prefix_bits", "ipv6_prefix", b"ipv6_prefix", "key_age_ms_max", b"key_age_ms_max", "mtu_bytes", b"mtu_bytes", "trusted_cidrs", b"trusted_cidrs", "vip_pool", b"vip_pool", "vxlan_id", b"vxlan_id", "vxlan_port", b"vxlan_port", "wireguard_port", b"wireguard_port"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___NetworkSettings: _TypeAlias = NetworkSettings  # noqa: Y015
-
-@_typing.final
-class Tenant(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    META_FIELD_NUMBER: _builtins.int
-    DESCRIPTION_FIELD_NUMBER: _builtins.int
-    description: _builtins.str
-    @_builtins.property
-    def meta(self) -> Global___Meta: ...
-    def __init__(
-        self,
-        *,
-        meta: Global___Meta | None = ...,
-        description: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "meta", b"meta"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___Tenant: _TypeAlias = Tenant  # noqa: Y015
-
-@_typing.final
-class Node(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    META_FIELD_NUMBER: _builtins.int
-    ROLE_FIELD_NUMBER: _builtins.int
-    AVAILABILITY_FIELD_NUMBER: _builtins.int
-    ADDRESS_FIELD_NUMBER: _builtins.int
-    API_PORT_FIELD_NUMBER: _builtins.int
-    RAFT_PORT_FIELD_NUMBER: _builtins.int
-    PUBLIC_KEY_SHA256_FIELD_NUMBER: _builtins.int
-    CERTIFICATE_EXPIRES_UNIX_MS_FIELD_NUMBER: _builtins.int
-    NETWORK_FIELD_NUMBER: _builtins.int
-    DESCRIPTION_FIELD_NUMBER: _builtins.int
-    STATE_FIELD_NUMBER: _builtins.int
-    STATE_SINCE_UNIX_MS_FIELD_NUMBER: _builtins.int
-    STATE_MESSAGE_FIELD_NUMBER: _builtins.int
-    VOTER_FIELD_NUMBER: _builtins.int
-    JOIN_PORT_FIELD_NUMBER: _builtins.int
-    CONDITIONS_FIELD_NUMBER: _builtins.int
-    role: Global___NodeRole.ValueType
-    availability: Global___Availability.ValueType
-    address: _builtins.str
-    """underlay IP address that the other hosts reach it by"""
-    api_port: _builtins.int
-    """gRPC, mutual TLS"""
-    raft_port: _builtins.int
-    public_key_sha256: _builtins.bytes
-    """of the DER SubjectPublicKeyInfo"""
-    certificate_expires_unix_ms: _builtins.int
-    state: Global___NodeState.ValueType
-    """judged by the leader"""
-    state_since_unix_ms: _builtins.int
-    state_message: _builtins.str
-    """why it is down or what it lacks; empty when all is well"""
-    voter: _builtins.bool
-    """has a vote now"""
-    join_port: _builtins.int
-    """where hosts ask to join; voters relay to the leader's"""
-    @_builtins.property
-    def meta(self) -> Global___Meta:
-        """name: host name; labels: what constraints match as node.labels.X"""
-
-    @_builtins.property
-    def network(self) -> Global___NodeNetwork: ...
-    @_builtins.property
-    def description(self) -> Global___NodeDescription:
-        """reported by the host"""
-
-    @_builtins.property
-    def conditions(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeCondition]:
-        """what is wrong there, as the host reports it; at most 32"""
-
-    def __init__(
-        self,
-        *,
-        meta: Global___Meta | None = ...,
-        role: Global___NodeRole.ValueType = ...,
-        availability: Global___Availability.ValueType = ...,
-        address: _builtins.str = ...,
-        api_port: _builtins.int = ...,
-        raft_port: _builtins.int = ...,
-        public_key_sha256: _builtins.bytes = ...,
-        certificate_expires_unix_ms: _builtins.int = ...,
-        network: Global___NodeNetwork | None = ...,
-        description: Global___NodeDescription | None = ...,
-        state: Global___NodeState.ValueType = ...,
-        state_since_unix_ms: _builtins.int = ...,
-        state_message: _builtins.str = ...,
-        voter: _builtins.bool = ...,
-        join_port: _builtins.int = ...,
-        conditions: _abc.Iterable[Global___NodeCondition] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "meta", b"meta", "network", b"network"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "api_port", b"api_port", "availability", b"availability", "certificate_expires_unix_ms", b"certificate_expires_unix_ms", "conditions", b"conditions", "description", b"description", "join_port", b"join_port", "meta", b"meta", "network", b"network", "public_key_sha256", b"public_key_sha256", "raft_port", b"raft_port", "role", b"role", "state", b"state", "state_message", b"state_message", "state_since_unix_ms", b"state_since_unix_ms", "voter", b"voter"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___Node: _TypeAlias = Node  # noqa: Y015
-
-@_typing.final
-class NodeCondition(_message.Message):
-    """holds as long as it is listed"""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    KIND_FIELD_NUMBER: _builtins.int
-    NODE_ID_FIELD_NUMBER: _builtins.int
-    MESSAGE_FIELD_NUMBER: _builtins.int
-    SINCE_UNIX_MS_FIELD_NUMBER: _builtins.int
-    kind: _builtins.str
-    """"underlay path", "overlay path", "path MTU", ..."""
-    node_id: _builtins.str
-    """the host at the other end, where it is about a path"""
-    message: _builtins.str
-    """in words, without numbers that change all the time"""
-    since_unix_ms: _builtins.int
-    def __init__(
-        self,
-        *,
-        kind: _builtins.str = ...,
-        node_id: _builtins.str = ...,
-        message: _builtins.str = ...,
-        since_unix_ms: _builtins.int = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "message", b"message", "node_id", b"node_id", "since_unix_ms", b"since_unix_ms"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___NodeCondition: _TypeAlias = NodeCondition  # noqa: Y015
-
-@_typing.final
-class NodeNetwork(_message.Message):
-    """5-6: reported by the host"""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    BLOCK_FIELD_NUMBER: _builtins.int
-    TUNNEL_ADDRESS_FIELD_NUMBER: _builtins.int
-    TUNNEL_MAC_FIELD_NUMBER: _builtins.int
-    ORDINAL_FIELD_NUMBER: _builtins.int
-    KEYS_FIELD_NUMBER: _builtins.int
-    ENCRYPTION_PROBLEM_FIELD_NUMBER: _builtins.int
-    block: _builtins.str
-    """CIDR of its tasks' addresses"""
-    tunnel_address: _builtins.str
-    """its own address on the overlay (first of its block)"""
-    tunnel_mac: _builtins.str
-    """of its VXLAN device, derived from the node's id"""
-    ordinal: _builtins.int
-    """small number, unique in the cluster; used as connection mark"""
-    encryption_problem: _builtins.str
-    """why it cannot encrypt, in words; empty: it can, or was not asked to"""
-    @_builtins.property
-    def keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___WireGuardKey]:
-        """of the epochs that its devices are ready to receive by"""
-
-    def __init__(
-        self,
-        *,
-        block: _builtins.str = ...,
-        tunnel_address: _builtins.str = ...,
-        tunnel_mac: _builtins.str = ...,
-        ordinal: _builtins.int = ...,
-        keys: _abc.Iterable[Global___WireGuardKey] | None = ...,
-        encryption_problem: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["block", b"block", "encryption_problem", b"encryption_problem", "keys", b"keys", "ordinal", b"ordinal", "tunnel_address", b"tunnel_address", "tunnel_mac", b"tunnel_mac"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___NodeNetwork: _TypeAlias = NodeNetwork  # noqa: Y015
-
-@_typing.final
-class NodeDescription(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    HOSTNAME_FIELD_NUMBER: _builtins.int
-    OPERATING_SYSTEM_FIELD_NUMBER: _builtins.int
-    KERNEL_FIELD_NUMBER: _builtins.int
-    ARCHITECTURE_FIELD_NUMBER: _builtins.int
-    CONTAINERD_VERSION_FIELD_NUMBER: _builtins.int
-    FAIRWAY_VERSION_FIELD_NUMBER: _builtins.int
-    CPU_MILLIS_FIELD_NUMBER: _builtins.int
-    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
-    MISSING_FEATURES_FIELD_NUMBER: _builtins.int
-    CGROUP_VERSION_FIELD_NUMBER: _builtins.int
-    FEATURE_LEVEL_FIELD_NUMBER: _builtins.int
-    ADDRESSES_FIELD_NUMBER: _builtins.int
-    LACKS_FIELD_NUMBER: _builtins.int
-    hostname: _builtins.str
-    operating_system: _builtins.str
-    kernel: _builtins.str
-    architecture: _builtins.str
-    """OCI words: amd64, arm64"""
-    containerd_version: _builtins.str
-    fairway_version: _builtins.str
-    cpu_millis: _builtins.int
-    """thousandths of a core that tasks may reserve"""
-    memory_bytes: _builtins.int
-    """that tasks may reserve"""
-    cgroup_version: _builtins.str
-    """"v1" or "v2" """
-    feature_level: _builtins.int
-    """the highest that its fairwayd knows; 0 means 1"""
-    @_builtins.property
-    def missing_features(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """what the host lacks, in words; non-empty: no tasks"""
-
-    @_builtins.property
-    def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """IP addresses of its interfaces, at most 16: how other hosts may see it"""
-
-    @_builtins.property
-    def lacks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """what only some tasks need: "SCTP" """
-
-    def __init__(
-        self,
-        *,
-        hostname: _builtins.str = ...,
-        operating_system: _builtins.str = ...,
-        kernel: _builtins.str = ...,
-        architecture: _builtins.str = ...,
-        containerd_version: _builtins.str = ...,
-        fairway_version: _builtins.str = ...,
-        cpu_millis: _builtins.int = ...,
-        memory_bytes: _builtins.int = ...,
-        missing_features: _abc.Iterable[_builtins.str] | None = ...,
-        cgroup_version: _builtins.str = ...,
-        feature_level: _builtins.int = ...,
-        addresses: _abc.Iterable[_builtins.str] | None = ...,
-        lacks: _abc.Iterable[_builtins.str] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "architecture", b"architecture", "cgroup_version", b"cgroup_version", "containerd_version", b"containerd_version", "cpu_millis", b"cpu_millis", "fairway_version", b"fairway_version", "feature_level", b"feature_level", "hostname", b"hostname", "kernel", b"kernel", "lacks", b"lacks", "memory_bytes", b"memory_bytes", "missing_features", b"missing_features", "operating_system", b"operating_system"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___NodeDescription: _TypeAlias = NodeDescription  # noqa: Y015
-
-@_typing.final
-class JoinToken(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    META_FIELD_NUMBER: _builtins.int
-    SECRET_SHA256_FIELD_NUMBER: _builtins.int
-    ROLE_FIELD_NUMBER: _builtins.int
-    EXPIRES_UNIX_MS_FIELD_NUMBER: _builtins.int
-    REVOKED_FIELD_NUMBER: _builtins.int
-    USED_COUNT_FIELD_NUMBER: _builtins.int
-    secret_sha256: _builtins.bytes
-    """the secret itself is shown once and kept nowhere"""
-    role: Global___NodeRole.ValueType
-    expires_unix_ms: _builtins.int
-    revoked: _builtins.bool
-    used_count: _builtins.int
-    @_builtins.property
-    def meta(self) -> Global___Meta:
-        """name: what the operator called it"""
-
-    def __init__(
-        self,
-        *,
-        meta: Global___Meta | None = ...,
-        secret_sha256: _builtins.bytes = ...,
-        role: Global___NodeRole.ValueType = ...,
-        expires_unix_ms: _builtins.int = ...,
-        revoked: _builtins.bool = ...,
-        used_count: _builtins.int = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["expires_unix_ms", b"expires_unix_ms", "meta", b"meta", "revoked", b"revoked", "role", b"role", "secret_sha256", b"secret_sha256", "used_count", b"used_count"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___JoinToken: _TypeAlias = JoinToken  # noqa: Y015
-
-@_typing.final
 class App(_message.Message):
     """---- what to run ---------------------------------------------------------------------------------
 
@@ -801,11 +215,11 @@ class App(_message.Message):
     generation: _builtins.int
     """counts deploys"""
     @_builtins.property
-    def meta(self) -> Global___Meta: ...
+    def meta(self) -> _nodes_pb2.Meta: ...
     def __init__(
         self,
         *,
-        meta: Global___Meta | None = ...,
+        meta: _nodes_pb2.Meta | None = ...,
         generation: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta"]  # noqa: Y015
@@ -1460,7 +874,7 @@ class Service(_message.Message):
     removing: _builtins.bool
     """tasks are being stopped; deleted when the last is gone"""
     @_builtins.property
-    def meta(self) -> Global___Meta:
+    def meta(self) -> _nodes_pb2.Meta:
         """name: the service's key in the file"""
 
     @_builtins.property
@@ -1468,7 +882,7 @@ class Service(_message.Message):
     def __init__(
         self,
         *,
-        meta: Global___Meta | None = ...,
+        meta: _nodes_pb2.Meta | None = ...,
         app: _builtins.str = ...,
         spec: Global___ServiceSpec | None = ...,
         generation: _builtins.int = ...,
@@ -1504,13 +918,13 @@ class Network(_message.Message):
     closed: _builtins.bool
     """its members reach each other only where a policy says so"""
     @_builtins.property
-    def meta(self) -> Global___Meta:
+    def meta(self) -> _nodes_pb2.Meta:
         """name within the app ("default" always)"""
 
     def __init__(
         self,
         *,
-        meta: Global___Meta | None = ...,
+        meta: _nodes_pb2.Meta | None = ...,
         app: _builtins.str = ...,
         internal: _builtins.bool = ...,
         ordinal: _builtins.int = ...,
@@ -1542,7 +956,7 @@ class Policy(_message.Message):
     DRY_RUN_FIELD_NUMBER: _builtins.int
     dry_run: _builtins.bool
     @_builtins.property
-    def meta(self) -> Global___Meta:
+    def meta(self) -> _nodes_pb2.Meta:
         """name: unique within the tenant, whose tasks it selects"""
 
     @_builtins.property
@@ -1560,7 +974,7 @@ class Policy(_message.Message):
     def __init__(
         self,
         *,
-        meta: Global___Meta | None = ...,
+        meta: _nodes_pb2.Meta | None = ...,
         selects: Global___PolicySelector | None = ...,
         ingress: Global___PolicyRules | None = ...,
         egress: Global___PolicyRules | None = ...,
@@ -1801,13 +1215,13 @@ class Volume(_message.Message):
     removing: _builtins.bool
     """to be deleted, data and all, when its app's last service is gone"""
     @_builtins.property
-    def meta(self) -> Global___Meta: ...
+    def meta(self) -> _nodes_pb2.Meta: ...
     @_builtins.property
     def driver_options(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     def __init__(
         self,
         *,
-        meta: Global___Meta | None = ...,
+        meta: _nodes_pb2.Meta | None = ...,
         app: _builtins.str = ...,
         node_id: _builtins.str = ...,
         driver_options: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
@@ -1867,7 +1281,7 @@ class Task(_message.Message):
     vip: _builtins.str
     """its service's"""
     @_builtins.property
-    def meta(self) -> Global___Meta:
+    def meta(self) -> _nodes_pb2.Meta:
         """name: SERVICE.SLOT"""
 
     @_builtins.property
@@ -1885,7 +1299,7 @@ class Task(_message.Message):
     def __init__(
         self,
         *,
-        meta: Global___Meta | None = ...,
+        meta: _nodes_pb2.Meta | None = ...,
         app: _builtins.str = ...,
         service_id: _builtins.str = ...,
         service: _builtins.str = ...,
@@ -2135,7 +1549,7 @@ class Image(_message.Message):
     size_bytes: _builtins.int
     """of all blobs"""
     @_builtins.property
-    def meta(self) -> Global___Meta:
+    def meta(self) -> _nodes_pb2.Meta:
         """name: normalised reference, docker.io/library/redis:7"""
 
     @_builtins.property
@@ -2145,7 +1559,7 @@ class Image(_message.Message):
     def __init__(
         self,
         *,
-        meta: Global___Meta | None = ...,
+        meta: _nodes_pb2.Meta | None = ...,
         manifest_digest: _builtins.str = ...,
         config_digest: _builtins.str = ...,
         architecture: _builtins.str = ...,
@@ -2201,13 +1615,13 @@ class Lease(_message.Message):
     holder_id: _builtins.str
     """id of the node, task, service or network"""
     @_builtins.property
-    def meta(self) -> Global___Meta:
+    def meta(self) -> _nodes_pb2.Meta:
         """name: "address/10.112.3.7", "port/tcp/8080", unique in the cluster"""
 
     def __init__(
         self,
         *,
-        meta: Global___Meta | None = ...,
+        meta: _nodes_pb2.Meta | None = ...,
         kind: Global___Lease.Kind.ValueType = ...,
         holder_id: _builtins.str = ...,
     ) -> None: ...
