@@ -142,7 +142,7 @@ def holders(cluster: Cluster) -> list[str]:
     return found
 
 
-def test_a_floating_address_moves_with_a_healthy_host(whole: Cluster, deployed: Deploy) -> None:
+def test_a_floating_address_moves_with_a_healthy_host(deployed: Deploy, whole: Cluster) -> None:
     app = deployed(f"""
 services:
   who:{WHO}    ports: ["8095:8000"]
