@@ -160,6 +160,8 @@ class Consensus:
         if verdict.lost_log and sender not in self.lost_logs:
             log.warning("%s has lost its log: it has no part in votes until it was removed and added again", sender)
             self.lost_logs |= {sender}
+        elif verdict.reply_accepted and sender in self.lost_logs:
+            self.lost_logs -= {sender}  # its log answers: what said otherwise was a late message of an earlier log
         if verdict.newer_term:
             self.algorithm.step_down(verdict.newer_term)
         if verdict.from_leader:
