@@ -35,10 +35,12 @@ GUARD_SEEDS_MAX = 400
 FIRST_SEEDS = {
     "commit-only-verified": 11,
     "pieces-in-order": 67,
-    "fence-acks-by-term": 186,
+    "fence-acks-by-term": 439,
     "count-votes-once": 20,
-    "members-only": 21,
+    "members-only": 50,
     "answer-old-terms": 19,
+    "commit-within-log": 35,
+    "confirm-reads": 55,
     "count-own-disk": 75,
     "persist-before-send": 17,
 }
