@@ -219,8 +219,9 @@ def limit(per_second: int, burst: int) -> bytes:
 
 
 def log(group: int, prefix: str, length: int) -> bytes:
-    """Sends the first `length` bytes of a packet to who listens to a group of NFLOG."""
-    return expression("log", attribute(1, struct.pack(">H", group)), text(2, prefix), u32_network(3, length))
+    """Sends the first `length` bytes of a packet to who listens to a group of NFLOG, at once."""
+    at_once = attribute(4, struct.pack(">H", 1))
+    return expression("log", attribute(1, struct.pack(">H", group)), text(2, prefix), u32_network(3, length), at_once)
 
 
 def from_interface(name: str, *, unequal: bool = False) -> bytes:

@@ -235,6 +235,9 @@ def _judged(direction: str, deciding: Deciding, found: tuple[Policy, PolicyRule,
         return Step(direction, True, f"rule {number} of policy {policy.name} allows {direction}: {words}")
     if deciding.counting:
         return Step(
-            direction, True, f"polic{many} {names} only count", f"no rule of polic{many} {names} allows it ({words})"
+            direction,
+            True,
+            f"polic{many} {names} only count{'s' if len(many) == 1 else ''}",
+            f"no rule of polic{many} {names} allows it ({words})",
         )
     return Step(direction, False, f"no {direction} rule of polic{many} {names} allows it: {words}")

@@ -43,7 +43,7 @@ def as_applied(service: objects.Service) -> objects.Policy:
             created_unix_ms=service.meta.created_unix_ms,
             updated_unix_ms=service.meta.updated_unix_ms,
         ),
-        selects=objects.PolicySelector(tenant=service.meta.tenant, app=service.app, service=service.meta.name),
+        selects=objects.PolicySelector(app=service.app, service=service.meta.name),
         dry_run=own.dry_run,
     )
     if own.HasField("ingress"):
