@@ -179,9 +179,6 @@ def test_the_kernel_does_as_the_verdict_says(places: Places, case: str) -> None:
         tries[key], said[key] = (source, own_host, 8080), places.verdict(source, "db1", published=True)
         key = f"{source} to outside"
         tries[key], said[key] = (source, CLIENT, 80), places.verdict(source, CLIENT)
-            (source, CLIENT, 80),
-            places.verdict(source, CLIENT),
-        )
     for entry in HOSTS[:2]:
         for client, address in ((CLIENT, entry.address), (underlay_ipv6(CLIENT), underlay_ipv6(entry.address))):
             key = f"{client} to db1 at {address}"
