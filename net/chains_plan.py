@@ -285,16 +285,20 @@ def _input(family: Family, veths: str) -> tuple[Rule, ...]:
     )
 
 
+def _by_mark(groups: str) -> bytes:
+    """Follows the number of a group by way of the packet's mark, which the group's chain takes off again: nft 1.0.6
+    aborts at a map's value that is looked up at once."""
+    return nft.set_mark() + nft.meta(nft.META_MARK) + nft.lookup(groups, nft.FIRST, nft.VERDICT)
+
+
 def _limited(family: Family) -> bytes:
     """Sends what a task with egress policies begins to the chain of its group."""
-    groups = nft.lookup("egress_groups", nft.FIRST, nft.VERDICT)
-    return family.our_source() + nft.lookup("egress", nft.FIRST, nft.FIRST) + groups
+    return family.our_source() + nft.lookup("egress", nft.FIRST, nft.FIRST) + _by_mark("egress_groups")
 
 
 def _guarded(family: Family) -> bytes:
     """Sends what is for a task with ingress policies to the chain of its group."""
-    groups = nft.lookup("ingress_groups", nft.FIRST, nft.VERDICT)
-    return family.our_destination() + nft.lookup("ingress", nft.FIRST, nft.FIRST) + groups
+    return family.our_destination() + nft.lookup("ingress", nft.FIRST, nft.FIRST) + _by_mark("ingress_groups")
 
 
 def _limits(family: Family) -> tuple[Rule, ...]:

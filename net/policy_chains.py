@@ -197,6 +197,8 @@ def nft_chains(group: Group, families: tuple[Family, ...]) -> dict[str, Chain]:
     for family in families:
         for name, lines in policy_lines(group, ipv6=family.is_ipv6).items():
             rules: list[Rule] = []
+            if name == group.chain and not family.is_ipv6:
+                rules.append(_rule("its number has led here", nft.load(bytes(4)) + nft.set_mark()))
             if not family.is_ipv6 and len(families) > 1 and name == group.chain:
                 ipv6 = families[1]
                 rules.append(_rule("IPv6", ipv6.only() + nft.verdict(nft.GOTO, name + ipv6.suffix)))
