@@ -23,7 +23,7 @@ from net.netlink import (
 )
 from net.nft_expressions import GOTO, value, verdict_data
 from net.pyroute2_messages import NFNL_SUBSYS_NFTABLES, nft
-from net.ruleset import Data, Rule
+from net.ruleset import VERDICT_TYPE, Data, Hook, Rule, SetShape
 
 FAMILY: int = nft.NFPROTO_INET  # of the table: IPv4 and IPv6 in one
 
@@ -125,17 +125,27 @@ def read_generation(answer: Answer) -> int:
     return int.from_bytes(attribute_map(answer.body, 4).get(1, b""), "big")
 
 
-def read_chain(answer: Answer, table: str) -> str | None:
+def read_chain(answer: Answer, table: str) -> tuple[str, Hook | None] | None:
+    """The name of a chain, and where it hooks in."""
     found = attribute_map(answer.body, 4)
     if answer.body[0] != FAMILY or _string(found, 1) != table:
         return None
-    return _string(found, 3)
+    if 4 not in found:
+        return _string(found, 3), None
+    place = attribute_map(found[4])
+    number, priority = int.from_bytes(place[1], "big"), int.from_bytes(place[2], "big", signed=True)
+    return _string(found, 3), Hook(_string(found, 7), number, priority)
 
 
-def read_set(answer: Answer, table: str) -> str | None:
-    """The name of a set; anonymous ones are none of ours."""
+def read_set(answer: Answer, table: str) -> tuple[str, SetShape] | None:
+    """The name and shape of a set; anonymous ones are none of ours."""
     found = attribute_map(answer.body, 4)
-    return _string(found, 2) if answer.body[0] == FAMILY and _string(found, 1) == table else None
+    if answer.body[0] != FAMILY or _string(found, 1) != table:
+        return None
+    key_type, key_bytes, data_type, data_bytes = (int.from_bytes(found.get(kind, b""), "big") for kind in range(4, 8))
+    if data_type == VERDICT_TYPE:
+        return _string(found, 2), SetShape(key_type, key_bytes, goes_to_chains=True)
+    return _string(found, 2), SetShape(key_type, key_bytes, data_type, data_bytes)
 
 
 def read_rule(answer: Answer, table: str) -> tuple[str, str] | None:

@@ -7,11 +7,10 @@ from typing import Any
 
 from net.netlink import CREATE, Request
 from net.pyroute2_messages import NFNL_SUBSYS_NFTABLES, attributes, encode, nft
-from net.ruleset import Chain, SetShape
+from net.ruleset import VERDICT_TYPE, Chain, SetShape
 
 _SUBSYSTEM = NFNL_SUBSYS_NFTABLES << 8
 _ACCEPT = 1
-_VERDICT_TYPE = 0xFFFFFF00
 
 
 def _request(kind: int, flags: int, of: type[Any], pairs: list[tuple[str, Any]], asked: str) -> Request:
@@ -55,7 +54,7 @@ def new_set(table: str, name: str, shape: SetShape, identifier: int) -> Request:
         ("NFTA_SET_KEY_LEN", shape.key_bytes),
     ]
     if shape.goes_to_chains:
-        pairs.append(("NFTA_SET_DATA_TYPE", _VERDICT_TYPE))
+        pairs.append(("NFTA_SET_DATA_TYPE", VERDICT_TYPE))
     elif shape.is_map:
         pairs += [("NFTA_SET_DATA_TYPE", shape.data_type), ("NFTA_SET_DATA_LEN", shape.data_bytes)]
     pairs.append(("NFTA_SET_ID", identifier))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from net import nft_messages as messages
 from net import nft_table_messages as tables
 from net.netlink import PROTOCOL_NETFILTER, Netlink, Request
-from net.ruleset import Data, ObservedRuleset, RulesetChange
+from net.ruleset import Data, Hook, ObservedRuleset, RulesetChange, SetShape
 
 
 def table_name(prefix: str) -> str:
@@ -32,24 +32,30 @@ class Nftables:
         """Dumps the table: some 40 ms with 10,000 elements."""
         dump = self._netlink.dump
         rules: dict[str, list[str]] = {}
+        hooks: dict[str, Hook | None] = {}
         for answer in dump(messages.list_chains()):
             chain = messages.read_chain(answer, self.table)
             if chain is not None:
-                rules[chain] = []
+                rules[chain[0]] = []
+                hooks[chain[0]] = chain[1]
         for answer in dump(messages.list_rules(self.table)):
             found = messages.read_rule(answer, self.table)
             if found is not None:
                 rules.setdefault(found[0], []).append(found[1])
         elements: dict[str, dict[bytes, Data]] = {}
+        shapes: dict[str, SetShape] = {}
         for answer in dump(messages.list_sets(self.table)):
-            name = messages.read_set(answer, self.table)
-            if name is None:
+            read = messages.read_set(answer, self.table)
+            if read is None:
                 continue
+            name, shapes[name] = read
             held = elements.setdefault(name, {})
             for part in dump(messages.list_elements(self.table, name)):
                 held.update(messages.read_elements(part))
         counters = frozenset(self.counts())
-        return ObservedRuleset({chain: tuple(found) for chain, found in rules.items()}, elements, counters)
+        return ObservedRuleset(
+            {chain: tuple(found) for chain, found in rules.items()}, elements, counters, shapes, hooks
+        )
 
     def counts(self) -> dict[str, tuple[int, int]]:
         """Counter -> (packets, bytes)."""
@@ -71,6 +77,8 @@ class Nftables:
 
 def _requests(table: str, change: RulesetChange) -> list[Request]:
     requests = [tables.new_table(table)]
+    if change.anew:
+        requests += [tables.delete_table(table), tables.new_table(table)]
     for number, (name, shape) in enumerate(change.new_sets.items(), start=1):
         requests.append(tables.new_set(table, name, shape, number))
     requests.extend(messages.new_counter(table, name) for name in change.new_counters)

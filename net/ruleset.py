@@ -21,6 +21,7 @@ TYPE_MAC: int = nft.DATA_TYPE_ETHERADDR
 TYPE_PROTOCOL: int = nft.DATA_TYPE_INET_PROTOCOL
 TYPE_PORT: int = nft.DATA_TYPE_INET_SERVICE
 TYPE_MARK: int = nft.DATA_TYPE_MARK
+VERDICT_TYPE = 0xFFFFFF00  # what a verdict map's elements hold (NFT_DATA_VERDICT)
 
 
 def concatenation(*types: int) -> int:
@@ -91,12 +92,15 @@ class ObservedRuleset:
     rules: Mapping[str, tuple[str, ...]]  # chain -> tagged comments
     elements: Mapping[str, Elements]  # set -> elements
     counters: frozenset[str] = frozenset()
+    shapes: Mapping[str, SetShape] = field(default_factory=dict)  # of sets, where they are known
+    hooks: Mapping[str, Hook | None] = field(default_factory=dict)  # of chains, where they are known
 
 
 @dataclass
 class RulesetChange:
     """Steps from one table to another, carried out in the order of the fields, all or nothing."""
 
+    anew: list[str] = field(default_factory=list)  # why the present table is removed first, in words; empty: it is not
     new_sets: dict[str, SetShape] = field(default_factory=dict)
     new_counters: list[str] = field(default_factory=list)
     new_chains: dict[str, Chain] = field(default_factory=dict)
@@ -113,6 +117,8 @@ class RulesetChange:
 
     def describe(self) -> list[str]:
         """In words, for the log."""
+        if self.anew:
+            return [f"{reason}: the table is made anew" for reason in self.anew]
         words = []
         for verb, names in (("missing set", self.new_sets), ("missing chain", self.new_chains)):
             words += [f"{verb} {name}" for name in names]
@@ -135,7 +141,24 @@ def changed_elements(old: Elements, new: Elements) -> tuple[dict[bytes, Data], d
 
 
 def repair(observed: ObservedRuleset, desired: Ruleset) -> RulesetChange:
-    """What brings a dumped table to the desired one."""
+    """What brings a dumped table to the desired one.
+
+    The kernel changes neither the shape of a set nor the hook of a chain; where another build of fairwayd, or
+    somebody by hand, has left a different one, the table is made anew, in the same transaction.
+    """
+    different = [
+        f"{kind} {name} is another one"
+        for kind, known, wanted in (
+            ("set", observed.shapes, desired.sets),
+            ("chain", observed.hooks, {name: chain.hook for name, chain in desired.chains.items()}),
+        )
+        for name, value in wanted.items()
+        if known.get(name, value) != value
+    ]
+    if different:
+        change = repair(ObservedRuleset({}, {}), desired)
+        change.anew = different
+        return change
     change = RulesetChange()
     for name, shape in desired.sets.items():
         if name not in observed.elements:

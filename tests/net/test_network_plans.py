@@ -15,7 +15,7 @@ from net.desired_changes import DesiredIndex
 from net.model import DesiredNetwork, Endpoint, Frontend, LocalTask, NetworkInfo, Port
 from net.overlay_plan import mtu_bytes, overlay_of, replacing
 from net.route_messages import Neighbour
-from net.ruleset import Data, ObservedRuleset, Ruleset, RulesetChange, repair
+from net.ruleset import TYPE_MARK, Data, ObservedRuleset, Ruleset, RulesetChange, SetShape, repair
 from net.ruleset_plan import RulesetPlan, dns_peers, group_name
 from tests.net.world import CONFIG, ENDPOINTS, FRONTENDS, HOSTS, NETWORKS
 
@@ -110,6 +110,21 @@ def test_a_repair_from_nothing_makes_all_and_from_all_makes_nothing() -> None:
     change = repair(table.observe(), plan.ruleset)
     assert (change.removed_chains, change.removed_sets) == (["vip_9"], ["net_9"])
     assert repair(table.observe(), Ruleset()).removed_sets
+
+
+def test_a_set_of_another_shape_or_a_chain_with_another_hook_makes_the_table_anew() -> None:
+    plan = RulesetPlan("fwx0", "fwt*")
+    advance(plan, DesiredIndex(), DesiredNetwork(CONFIG, HOSTS[0], HOSTS, FRONTENDS, ENDPOINTS, NETWORKS, TASKS))
+    table, wanted = Table(), plan.ruleset
+    table.apply(repair(table.observe(), wanted))
+    hooks = {name: chain.hook for name, chain in wanted.chains.items()}
+    assert not repair(replace(table.observe(), shapes=wanted.sets, hooks=hooks), wanted)
+    for others in ({"shapes": {"gone": SetShape(TYPE_MARK, 4)}}, {"hooks": {**hooks, "forward": None}}):
+        change = repair(replace(table.observe(), **others), wanted)
+        assert len(change.anew) == 1
+        assert change.new_sets == wanted.sets and change.new_chains == wanted.chains
+        assert not change.removed_elements and not change.removed_chains
+        assert "anew" in change.describe()[0]
 
 
 def test_one_change_among_ten_thousand_endpoints_is_small_and_quick() -> None:
