@@ -21,7 +21,7 @@ from raft.simulation.__main__ import main
 from raft.simulation.checks import Violation
 from raft.simulation.cluster import Cluster
 from raft.simulation.many import results
-from raft.simulation.plan import CLASSES, REAL_FILE_EVERY, Plan, plan_of, positions_of
+from raft.simulation.plan import CLASSES, REAL_FILE_EVERY, Fault, Plan, Weather, plan_of, positions_of
 from raft.simulation.run import run
 from raft.simulation.shrink import shrink
 from raft.simulation.tally import NAMES, missing
@@ -35,8 +35,6 @@ GUARD_SEEDS_MAX = 400
 FIRST_SEEDS = {
     "commit-only-verified": 11,
     "pieces-in-order": 67,
-    "fence-acks-by-term": 439,
-    "count-votes-once": 20,
     "members-only": 50,
     "answer-old-terms": 19,
     "commit-within-log": 35,
@@ -98,12 +96,25 @@ def test_several_processes_give_the_results_of_one_in_order() -> None:
 def test_a_violation_is_found_when_a_guard_rule_is_off(rule: str) -> None:
     first = FIRST_SEEDS.get(rule, 1)
     for seed in range(first, first + GUARD_SEEDS_MAX):
-        violation = run(plan_of(seed), all_but(rule)).violation
+        plan = _with_much_of_it(rule, plan_of(seed))
+        violation = run(plan, all_but(rule)).violation
         if violation:
-            assert not run(plan_of(seed)).violation
+            assert not run(plan).violation
             sys.stdout.write(f"{rule}: seed {seed}: {violation}\n")
             return
     pytest.fail(f"{GUARD_SEEDS_MAX} seeds went well without the rule {rule!r}")
+
+
+def _with_much_of_it(rule: str, plan: Plan) -> Plan:
+    """More of what the rule guards against, where that seldom comes together by chance."""
+    if rule == "count-votes-once" and plan.voters == 5:
+        # A vote that comes twice makes a leader only where two of five votes are there and those of the others lost.
+        return replace(plan, weather=replace(plan.weather, delay_seconds=(0.001, 0.3), loss=0.3, repetition=0.5))
+    if rule == "fence-acks-by-term" and plan.voters == 5:
+        # Late acknowledgements of a term that it led before must find the same leader again.
+        comebacks = tuple(Fault(at, "comeback", plan.names[0], seconds=1.5) for at in (1.0, 4.0, 7.0))
+        return replace(plan, storm_seconds=10.0, weather=Weather(), faults=comebacks)
+    return plan
 
 
 def test_the_same_seed_gives_the_same_run() -> None:
