@@ -62,7 +62,6 @@ def plan_deploy(
     return deploy.reply, deploy.builder, deploy.stored_app
 
 
-
 def _check_ipv6(store: Store, app: control.AppSpec) -> None:
     if any(cluster.network.ipv6_prefix for cluster in store.table(objects.Cluster)):
         return
