@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import struct
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from net.balance_plan import packed
@@ -38,7 +38,7 @@ class PolicyElements:
         self._local: dict[str, list[LocalTask]] = {}  # service id -> tasks of this host
         self._groups: dict[str, dict[tuple[str, str], Group]] = {}  # service id -> (map, address) -> group
         self._elements: dict[str, _Elements] = {}  # by service id
-        self._in_use: frozenset[Group] = frozenset()
+        self._uses: Counter[Group] = Counter()  # how many tasks are in each group
         self._numbers: dict[Group, int] = {}  # of the groups in use
         self._selectors: dict[Selector, str] = {}  # of the groups in use -> their sets
         self._chains: dict[Group, dict[str, Chain]] = {}  # of the groups in use
@@ -63,15 +63,12 @@ class PolicyElements:
         if change.policies or change.networks or anew:
             touched |= self._known(index)
             self.changed = True
-        regrouped = [each for each in touched if self._regroup(each, index)]
-        in_use = self._in_use
-        if regrouped:
-            in_use = frozenset(group for groups in self._groups.values() for group in groups.values())
-        others = in_use != self._in_use or anew
+        regrouped = [self._regroup(each, index) for each in touched]
+        others = anew or (any(regrouped) and self._uses.keys() != self._numbers.keys())
         if others:
-            self._in_use = in_use
+            in_use = self._uses.keys()
             self._number(in_use)
-            policies = {policy.policy_id: policy for group in self._in_use for policy in group.deciding.policies}
+            policies = {policy.policy_id: policy for group in in_use for policy in group.deciding.policies}
             wanted = {each: peers_set(each) for policy in policies.values() for each in selectors(policy)}
             if wanted != self._selectors:
                 self._selectors = wanted
@@ -81,8 +78,8 @@ class PolicyElements:
         self._step(touched, index, steps, others=others)
 
     @property
-    def groups_in_use(self) -> frozenset[Group]:
-        return self._in_use
+    def groups_in_use(self) -> Collection[Group]:
+        return self._uses.keys()
 
     def _number(self, groups: Collection[Group]) -> None:
         """The lowest that are free; a group keeps its number while it is in use."""
@@ -117,7 +114,7 @@ class PolicyElements:
         for name, chain in chains.items():
             steps.chain(name, chain)
         steps.elements(removed, added)
-        counters = {counter_name(policy.policy_id) for group in self._in_use for policy in group.deciding.policies}
+        counters = {counter_name(policy.policy_id) for group in self._uses for policy in group.deciding.policies}
         steps.keep_policy_parts(chains.keys(), set(self._selectors.values()), counters)
 
     def _known(self, index: DesiredIndex) -> set[str]:
@@ -135,7 +132,14 @@ class PolicyElements:
         known = self._groups.pop(service_id, {})
         if groups:
             self._groups[service_id] = groups
-        return groups != known
+        if groups == known:
+            return False
+        self._uses.subtract(known.values())
+        self._uses.update(groups.values())
+        for group in known.values():
+            if not self._uses[group]:
+                del self._uses[group]
+        return True
 
     def _groups_of(self, service_id: str, index: DesiredIndex) -> Iterator[tuple[tuple[str, str], Group]]:
         frontend = self.frontends.get(service_id)
