@@ -87,7 +87,10 @@ class Cluster:
         return self.lab.run_in("client", command, check=False, env=environment, cwd=ROOT)
 
     def json(self, *arguments: str, host: str = "host-1", codes: tuple[int, ...] = (0,)) -> Any:
-        """What a command prints with -o json; Failed where its exit status is none of `codes`. It runs in this process, which takes a twentieth of the time."""
+        """What a command prints with -o json; Failed where its exit status is none of `codes`.
+
+        It runs in this process, which takes a twentieth of the time.
+        """
         environment = {"FAIRWAY_SOCKET": str(self.lab.socket(host)), "FAIRWAY_CONFIG": str(self.folder / "config")}
         output, errors = io.StringIO(), io.StringIO()
         with (
