@@ -35,6 +35,8 @@ GUARD_SEEDS_MAX = 400
 FIRST_SEEDS = {
     "commit-only-verified": 11,
     "pieces-in-order": 67,
+    "fence-acks-by-term": 2,
+    "count-votes-once": 20,
     "members-only": 50,
     "answer-old-terms": 19,
     "commit-within-log": 35,
