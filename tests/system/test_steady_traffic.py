@@ -58,7 +58,7 @@ def steady(cluster: Cluster) -> Iterator[Steady]:
     cluster.remove(app)
 
 
-def no_request_failed(result: dict[str, Any], of_at_least: int = 3 * RATE_PER_SECOND) -> None:
+def no_request_failed(result: dict[str, Any], of_at_least: int = RATE_PER_SECOND) -> None:
     assert result["failed"] == 0, f"{result['failed']} of {result['sent']} failed: {result['reasons']}"
     assert result["ok"] >= of_at_least
 
