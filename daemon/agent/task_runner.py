@@ -25,6 +25,8 @@ BACK_OFF_S_MAX = 10.0
 LINGER_S_MIN = 0.3  # a connection that was balanced before the withdrawal may still be on its way
 LINGER_S_MAX = 3.0  # for clients that are connected still
 MESSAGE_CHARACTERS_MAX = 500
+# Not ready any more by their status, and perhaps not withdrawn yet, when a daemon comes back to them.
+MAY_HAVE_CLIENTS = (objects.TASK_STATE_STOPPING, objects.TASK_STATE_LOST)
 
 
 class TaskFailure(Exception):
@@ -96,7 +98,8 @@ class TaskRunner:
         self._cleaned = False
         self._failing = ""
         self._withdrawn = False
-        self._was_ready = self.status.ready
+        # This host's own balancer, for one, may send to it still: what the status says of it is news to it as well.
+        self._was_ready = self.status.ready or self.status.state in MAY_HAVE_CLIENTS
         self._wake = trio.Event()
 
     def update(self, task: objects.Task | None) -> None:

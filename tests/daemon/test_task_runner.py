@@ -184,3 +184,21 @@ def test_a_running_container_is_adopted_and_a_vanished_one_is_told() -> None:
     vanished = Story(objects.TASK_STATE_RUNNING)
     run(vanished, nothing)
     assert "its container is gone" in vanished.runner.status.message
+
+
+@pytest.mark.parametrize("state", [objects.TASK_STATE_LOST, objects.TASK_STATE_STOPPING])
+def test_a_daemon_that_was_away_does_not_end_what_its_own_balancer_still_sends_to(
+    state: objects.TaskState.ValueType,
+) -> None:
+    async def script(story: Story) -> None:
+        await trio.testing.wait_all_tasks_blocked()
+        assert story.host.done == []
+        story.host.withdrawn_now = True
+        story.host.changed().set()
+
+    story = Story(state)
+    story.host.withdrawn_now = False
+    story.runner.observe(ObservedContainer("web.1", {}, "running", pid=7))
+    story.ask_to_stop()
+    run(story, script)
+    assert story.host.done == ["idle", "stop", "clean up"]
