@@ -26,7 +26,7 @@ from tests.raft import test_real_cluster
 from tests.raft.certificates import Authority, NodeTls
 from tests.raft.test_real_cluster import LOOPBACK, Cluster, cluster_of_three, until, write
 
-SECONDS = float(os.environ.get("FAIRWAY_FUZZ_SECONDS", "20"))
+SECONDS = float(os.environ.get("FAIRWAY_FUZZ_SECONDS", "30"))
 ATTACKERS = 4
 WRITE_SECONDS_MAX = 5.0
 GROWTH_BYTES_MAX = 48 << 20
