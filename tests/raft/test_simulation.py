@@ -21,6 +21,7 @@ from raft.simulation.__main__ import main
 from raft.simulation.checks import Violation
 from raft.simulation.cluster import Cluster
 from raft.simulation.many import results
+from raft.simulation.member import SimulatedMember
 from raft.simulation.plan import CLASSES, REAL_FILE_EVERY, Fault, Plan, Weather, plan_of, positions_of
 from raft.simulation.run import run
 from raft.simulation.shrink import shrink
@@ -158,6 +159,20 @@ def test_what_a_turn_committed_is_judged_though_a_power_cut_ends_it(false_commit
         events.run_until(events.now + 0.05)
     assert cluster.counts["power cuts"] == 1
     cluster.close()
+
+
+@pytest.mark.parametrize("disks", [1, 2])
+def test_only_a_run_without_a_majority_of_disks_may_stand_still(disks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lose_disk(cluster: Cluster, member: SimulatedMember, seconds: float) -> bool:
+        cluster.power_cut(member, seconds)
+        member.lose_disk()
+        return True
+
+    monkeypatch.setattr(Cluster, "lose_disk", lose_disk)
+    faults = tuple(Fault(3.0, "disk-lost", name, seconds=0.1) for name in "ab"[:disks])
+    result = run(replace(plan_of(1, CLASSES), names="abc", voters=3, drift=dict.fromkeys("abc", 1.0), faults=faults))
+    assert not result.violation
+    assert result.counts["runs that lost a majority's disks"] == (disks == 2)
 
 
 def test_a_seed_fixes_the_plan_and_taking_faults_away_leaves_the_rest() -> None:
