@@ -91,7 +91,9 @@ def _handler(
 
     async def serve(request: Any, context: Context) -> Any:
         try:
-            return await portal.enter(_run, method, function, authorise, redirect, request, context)
+            # Here and not in trio, which may come to it after the call has ended: gRPC then follows a null pointer.
+            caller = authorise(context, method)
+            return await portal.enter(_run, method, function, caller, redirect, request, context)
         except (grpc.aio.AbortError, grpc.aio.UsageError):
             raise
         except Exception as error:
@@ -130,12 +132,11 @@ def _serialise(message: Message) -> bytes:
 async def _run(
     method: Method,
     function: Callable[..., Any],
-    authorise: Authorise,
+    caller: Caller,
     redirect: Redirect,
     request: Any,
     context: Context,
 ) -> Any:
-    caller = authorise(context, method)
     streams_in = method.descriptor.client_streaming
     streams_out = method.descriptor.server_streaming
     replies: list[Any] = []
