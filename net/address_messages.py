@@ -23,11 +23,12 @@ _IFA_F_NODAD = 0x02
 
 
 class Address(NamedTuple):
-    """An address as a /32, or an IPv6 one as a /128, on an interface."""
+    """An address on an interface; ours are all a /32, or an IPv6 one a /128."""
 
     address: str
     scope: int
     device: int
+    prefix_bits: int = 0  # 0: all of the address's
 
 
 def new_address(item: Address) -> Request:
@@ -38,7 +39,9 @@ def new_address(item: Address) -> Request:
 
 
 def delete_address(item: Address) -> Request:
-    body = _header(item, 0) + attribute(_IFA_LOCAL, pack_address(item.address))
+    # The kernel finds nothing where the length of the prefix is another.
+    packed = pack_address(item.address)
+    body = _header(item, 0) + attribute(_IFA_LOCAL, packed) + attribute(_IFA_ADDRESS, packed)
     return Request(rtnl.RTM_DELADDR, 0, body, f"remove address {item.address}")
 
 
@@ -49,14 +52,15 @@ def list_addresses(device: int = 0) -> Request:
 
 def read_address(answer: Answer) -> Address | None:
     """None for what is of another family."""
-    family, _, _, scope, device = _HEADER.unpack_from(answer.body)
+    family, bits, _, scope, device = _HEADER.unpack_from(answer.body)
     if family not in (socket.AF_INET, socket.AF_INET6):
         return None
     found = attribute_map(answer.body, _HEADER.size)
     local = found.get(_IFA_LOCAL) or found.get(_IFA_ADDRESS)
-    return Address(unpack_address(local), scope, device) if local else None
+    return Address(unpack_address(local), scope, device, bits % (8 * len(local))) if local else None
 
 
 def _header(item: Address, flags: int) -> bytes:
     family = family_of(item.address)
-    return _HEADER.pack(family, 32 if family == socket.AF_INET else 128, flags, item.scope, item.device)
+    bits = item.prefix_bits or (32 if family == socket.AF_INET else 128)
+    return _HEADER.pack(family, bits, flags, item.scope, item.device)

@@ -123,6 +123,8 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostProcess]:
         ("nft flush set inet fairway_fw tunnels", "nft list set inet fairway_fw tunnels | grep 10.112.2.1"),
         ("ip -6 route flush proto 77", "ip -6 route show fd00:f00d::a70:200/120 | grep fwx0"),
         ("ip -6 addr flush dev fwx0", "ip addr show fwx0 | grep fd00:f00d::a70:101/128"),
+        ("ip addr add 2001:db8::5/64 dev fwx0", "ip addr show fwx0 | grep -c 2001:db8::5 | grep 0"),
+        ("ip addr add 192.0.2.5/24 dev fwx0", "ip addr show fwx0 | grep -c 192.0.2.5 | grep 0"),
         ("ip -6 neigh flush dev fwx0 nud permanent", "ip -6 neigh show dev fwx0 | grep fd00:f00d::a70:201"),
         ("ip -6 rule del pref 9000", "ip -6 rule show pref 9000 | grep goto"),
         ("ip -6 route del fd00:f00d::a70:10b", "ip -6 route show fd00:f00d::a70:10b | grep fwt"),
