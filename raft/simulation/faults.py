@@ -40,6 +40,7 @@ class Faults:
         self._dice = random.Random(f"faults {self._plan.seed}")
         self._over = False
         self._bursts = 0
+        self.repairing: set[str] = set()  # lost their disks; the operator takes and gives votes for them
         for fault in self._plan.faults:
             self._events.at(fault.at, self._strike, fault)
         if self._plan.voters == 1:
@@ -232,6 +233,7 @@ class Faults:
 
     def _lose_disk(self, member: SimulatedMember, fault: Fault) -> None:
         if self._cluster.lose_disk(member, fault.seconds):
+            self.repairing.add(member.name)
             self._events.after(fault.seconds + self._dice.uniform(*REPAIR_SECONDS), self._repair, member)
 
     def _repair(self, member: SimulatedMember) -> None:
@@ -240,6 +242,7 @@ class Faults:
         if leader is not None and leader.driver is not None and member.log_id:
             log_id = leader.driver.consensus.log_ids.get(member.name)
             if log_id == member.log_id:
+                self.repairing.discard(member.name)
                 return
             peer = Peer(member.name, "", 1)
             add, remove = AddVoter("operator: repaired", peer), RemoveVoter("operator: lost", member.name)

@@ -116,6 +116,11 @@ class _Story:
         """Neither a stranger that wants to lead nor a member that was away costs the cluster its leader."""
         if not (self.plan.strangers or self.plan.seed % AWAY_EVERY == 0):
             return
+        # Who has yet to get its vote back may hear no leader: a stranger raises its term, and as soon as the leader
+        # sends it the log that deposes the leader, as Raft wants it.
+        if not self.events.run_until(self.events.now + RECOVERY_SECONDS_MAX, self._repaired):
+            self._excuse()
+            raise Violation(f"votes of lost disks are not given anew: {self._what_is_not_repaired()}")
         self.events.run_until(self.events.now + 1.0)
         leader = self.cluster.leader()
         if leader is None or leader.driver is None:
@@ -163,6 +168,14 @@ class _Story:
 
     def _well(self) -> bool:
         return not self._what_is_wrong()
+
+    def _repaired(self) -> bool:
+        return not self._what_is_not_repaired()
+
+    def _what_is_not_repaired(self) -> str:
+        if self.faults.repairing:
+            return f"{', '.join(sorted(self.faults.repairing))} did not get a vote"
+        return self._what_is_wrong()
 
     def _what_is_wrong(self) -> str:
         if busy := [client.name for client in self.clients if client.task is not None]:

@@ -175,6 +175,14 @@ def test_only_a_run_without_a_majority_of_disks_may_stand_still(disks: int, monk
     assert result.counts["runs that lost a majority's disks"] == (disks == 2)
 
 
+def test_fine_weather_begins_when_lost_disks_are_repaired() -> None:
+    """Until then a stranger's call for votes finds one that hears no leader, and in whose newer term it ends."""
+    away = set(CLASSES) - {"pause", "disk-lost", "stranger", "versions"}
+    result = run(plan_of(5086, away, (0, 4, 7, 8)))
+    assert not result.violation
+    assert result.counts["disks of voters lost"] == 1
+
+
 def test_a_seed_fixes_the_plan_and_taking_faults_away_leaves_the_rest() -> None:
     plan = plan_of(5)
     assert plan == plan_of(5)
