@@ -17,6 +17,7 @@ from raft.database import open_database
 from raft.simulation.disk import Disk, formed
 
 SECTOR_BYTES = 512
+WAL_HEADER_BYTES = 32
 MEMORY_FOLDER = Path("/dev/shm")  # noqa: S108 - only a place where syncs are quick
 
 
@@ -62,7 +63,9 @@ class FileDisk(Disk):
         if before != after and self._dice.random() < 0.7:
             self._put(_torn(before, after, self._dice), log_after)
         else:
-            self._put(before, _torn(log_before, log_after, self._dice))
+            # A log that begins anew has its header synced before its first frame is written (walWriteFrames).
+            written = log_after[:WAL_HEADER_BYTES] + log_before[WAL_HEADER_BYTES:]
+            self._put(before, _torn(written, log_after, self._dice))
 
     def _files(self) -> tuple[bytes, bytes]:
         log = Path(f"{self._path}-wal")
