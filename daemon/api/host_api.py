@@ -18,12 +18,16 @@ from daemon.api.grpc_service import Receive, Send
 from daemon.doctor.host_doctor import HostDoctor
 from daemon.errors import Kind, Refused
 from daemon.identity.renewal_plan import sign_renewal
+from daemon.orchestration.task_states import ended
 from proto import doctor_pb2 as doctor
 from proto import host_pb2 as host
 from runtime.errors import NotFound, RuntimeFailure
+from runtime.logs import LogLines
 from runtime.runtime import Runtime
 
 LOG_LINES_MAX = 500  # in one message
+LOG_LOOK_S = 0.1
+TASK_NEWS_S_MAX = 5.0  # who asks may have heard of a task before its host
 
 
 @dataclass(frozen=True)
@@ -84,15 +88,10 @@ class HostApi:
         task = next((t for t in self._services.view.tasks if t.meta.id == request.task_id), None)
         name = task.meta.name if task is not None else request.task_id
         lines_in, lines_out = trio.open_memory_channel[host.LogLine](LOG_LINES_MAX)
+        log = await self._log(request)
 
         async def read() -> None:
             async with lines_in:
-                log = self._services.runtime.read_log(
-                    request.task_id,
-                    follow=request.follow,
-                    tail_lines=request.tail_lines,
-                    since_unix_ms=request.since_unix_ms,
-                )
                 async for line in log:
                     await lines_in.send(line)
 
@@ -104,6 +103,24 @@ class HostApi:
                     while len(chunk.lines) < LOG_LINES_MAX:
                         chunk.lines.append(lines_out.receive_nowait())
                 await send(chunk)
+
+    async def _log(self, request: host.ReadLogRequest) -> LogLines:
+        """A follower is often here before the container is made, or the host has heard of the task: it waits."""
+        news_by = trio.current_time() + TASK_NEWS_S_MAX
+        while True:
+            try:
+                return self._services.runtime.read_log(
+                    request.task_id,
+                    follow=request.follow,
+                    tail_lines=request.tail_lines,
+                    since_unix_ms=request.since_unix_ms,
+                )
+            except NotFound as error:
+                task = next((t for t in self._services.view.tasks if t.meta.id == request.task_id), None)
+                comes = trio.current_time() < news_by if task is None else not ended(task)
+                if not request.follow or not comes:
+                    raise _refused(error) from error
+            await trio.sleep(LOG_LOOK_S)
 
     async def exec(self, receive: Receive, caller: Caller, send: Send) -> None:
         require_node(caller)
