@@ -32,6 +32,7 @@ class HostView:
     def apply(self, state: HostState) -> set[str]:
         """Takes in a state or a change; the kinds of item ("task", "endpoint", ...) that it touched."""
         touched = set()
+        told = {item.key for item in state.put}.union(state.removed_keys)
         if state.complete:
             touched = set(self._items)
             self._items = {}
@@ -45,17 +46,20 @@ class HostView:
         for kind in touched:
             self._versions[kind] = self.version(kind) + 1
         self.revision = max(state.revision, self.revision) if not state.complete else state.revision
-        self._note_withdrawn()
+        self._note_withdrawn(None if state.complete else told)
         return touched
 
-    def _note_withdrawn(self) -> None:
+    def _note_withdrawn(self, told: set[str] | None) -> None:
+        """`told`: keys of which the state said something; None: of all. What is told at once here may have reached
+        another host as two changes, the first of which made the endpoint ready: the last of them counts."""
         tasks = {task.meta.id for task in self.tasks}
         for task_id in tasks:
-            item = self._get(f"endpoint/{task_id}")
+            key = f"endpoint/{task_id}"
+            item = self._get(key)
             if item is not None and item.endpoint.ready:
                 self._withdrawn_at.pop(task_id, None)
-            else:
-                self._withdrawn_at.setdefault(task_id, self.revision)
+            elif told is None or key in told or task_id not in self._withdrawn_at:
+                self._withdrawn_at[task_id] = self.revision
         for task_id in self._withdrawn_at.keys() - tasks:
             del self._withdrawn_at[task_id]
 

@@ -32,10 +32,22 @@ def test_a_task_is_withdrawn_from_the_revision_without_a_ready_endpoint() -> Non
     view.apply(HostState(complete=True, revision=5, put=[task_item("a"), endpoint_item("a", True)]))
     assert view.withdrawn_at("a") is None
     view.apply(HostState(revision=8, put=[endpoint_item("a", False)]))
-    view.apply(HostState(revision=9, removed_keys=["endpoint/a"]))
+    view.apply(HostState(revision=9, put=[task_item("b")]))
     assert view.withdrawn_at("a") == 8
     view.apply(HostState(revision=10, put=[endpoint_item("a", True)]))
     assert view.withdrawn_at("a") is None
+
+
+def test_a_task_that_was_ready_for_a_moment_is_withdrawn_from_the_end_of_it() -> None:
+    """Another host may have been told in between, and sends to it until it stands at the later revision."""
+    ready, not_ready = HostState(revision=8, put=[endpoint_item("a", True)]), endpoint_item("a", False)
+    for later in (HostState(revision=9, put=[not_ready]), HostState(revision=9, removed_keys=["endpoint/a"])):
+        view = HostView()
+        view.apply(HostState(complete=True, revision=5, put=[task_item("a")]))
+        view.apply(host_view.merge([ready, later]))
+        assert view.withdrawn_at("a") == 9
+    view.apply(HostState(complete=True, revision=12, put=[task_item("a"), not_ready]))
+    assert view.withdrawn_at("a") == 12
 
 
 def test_merged_changes_do_what_they_do_one_after_the_other() -> None:
