@@ -183,13 +183,12 @@ class Sessions:
             await trio.lowlevel.checkpoint()
             session.wake = trio.Event()
             pending, session.pending = session.pending, []
-            instruction = HostInstruction(
-                acknowledged_sequence=session.acknowledged_sequence,
-                cluster_network_revision=self.cluster_network_revision(),
-            )
+            instruction = HostInstruction(acknowledged_sequence=session.acknowledged_sequence)
             if pending:
                 instruction.state.CopyFrom(pending[0] if len(pending) == 1 else merge(pending))
                 session.sent_revision = max(session.sent_revision, instruction.state.revision)
+            # After that: what this host is only now sent it does not stand at.
+            instruction.cluster_network_revision = self.cluster_network_revision()
             await send(instruction)
 
     async def _distribute(self) -> None:
