@@ -26,6 +26,7 @@ class Change:
     memberships: list[tuple[tuple[str, ...], str, int]] = field(default_factory=list)
     withdrawn: list[str] = field(default_factory=list)  # addresses that get no new connections any more
     gone: list[str] = field(default_factory=list)  # addresses whose task is no more
+    taken: list[str] = field(default_factory=list)  # addresses that tasks of this host have now and had not before
 
     def __bool__(self) -> bool:
         return any(vars(self).values())
@@ -46,6 +47,13 @@ class DesiredIndex:
     def endpoints_of(self, service_id: str) -> Collection[Endpoint]:
         return self._by_service.get(service_id, {}).values()
 
+    def reused(self, addresses: Collection[str]) -> set[str]:
+        """Those of these addresses that a task has (again)."""
+        if not addresses:
+            return set()
+        present = {each.address for each in self.endpoints.values()} | {each.address for each in self.tasks.values()}
+        return present.intersection(addresses)
+
     def advance(self, desired: DesiredNetwork) -> Change:
         old = self.desired
         change = Change(
@@ -62,8 +70,10 @@ class DesiredIndex:
             self.networks = {each.network_id: each for each in desired.networks}
             change.networks = True
         if old is None or not _same(old.tasks, desired.tasks):
+            known = self.tasks
             self._advance_tasks(desired.tasks)
             change.tasks = True
+            change.taken = [task.address for task in desired.tasks if task.task_id not in known]
         change.policies = old is None or not _same(old.policies, desired.policies)
         self.desired = desired
         return change

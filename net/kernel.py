@@ -62,15 +62,21 @@ class Kernel:
             self._forwarding.turn_on(ipv6=bool(desired.config.ipv6_prefix))
             self._apply_overlay(desired, compare=change.settings)
             self._overlay_known = True
+        # What another task has by now is forgotten before anybody is sent there: its connections are not the old one's.
+        reused = index.reused(change.gone)
+        words = self._forget([], [each for each in change.gone if each in reused])
         self._apply_ruleset(steps, generation)
-        words: list[str] = []
-        if change.withdrawn or change.gone:
-            prefix = self.overlay.ipv6_prefix
-            words = self._connections.forget(_of_both(prefix, change.withdrawn), _of_both(prefix, change.gone))
+        words += self._forget(change.withdrawn, [each for each in change.gone if each not in reused])
         if self._plan.policies.changed:
             self._plan.policies.changed = False
             words += cut_forbidden(desired, index, self._plan.policies)
         return words
+
+    def _forget(self, withdrawn: list[str], gone: list[str]) -> list[str]:
+        if not withdrawn and not gone:
+            return []
+        prefix = self.overlay.ipv6_prefix
+        return self._connections.forget(_of_both(prefix, withdrawn), _of_both(prefix, gone))
 
     def policy_counts(self) -> dict[str, tuple[int, int]]:
         """Policy id -> (packets, bytes) that it denied here, or would have."""

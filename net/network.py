@@ -153,6 +153,10 @@ class Network:
         around = self._surroundings()
         return await self._tasks.with_one(task_id, lambda tasks: tasks.create(task_id, address, around))
 
+    async def admitted(self, task_id: str) -> None:
+        """Returns when what was applied lets others reach a task: `DesiredNetwork.tasks` has it."""
+        await self._tasks.admitted(task_id)
+
     def encryption(self) -> tuple[dict[int, bytes], str]:
         """(public keys by epoch of the devices that receive, why one that is wanted does not, in words)."""
         wireguard = self._kernel.wireguard if self._kernel is not None else None
@@ -306,6 +310,7 @@ class Network:
         self._pending = replace(change, memberships=[])
         words = await trio.to_thread.run_sync(kernel.apply, desired, index, change)
         self._pending = None
+        self._tasks.admit(index.tasks)
         self.counters.connections_forgotten_count += len(change.withdrawn) + len(change.gone)
         for each in words:
             log.warning("%s", each)
@@ -409,4 +414,5 @@ def _merged(pending: Change | None, change: Change) -> Change:
         memberships=change.memberships,
         withdrawn=pending.withdrawn + change.withdrawn,
         gone=pending.gone + change.gone,
+        taken=pending.taken + change.taken,
     )

@@ -102,6 +102,9 @@ class RulesetPlan:
         for _, address, step in change.memberships:
             if step > 0:
                 gone.pop(packed(address), None)
+        # A task's own host lets packets to it in before anybody hears of its endpoint, which others may do first.
+        for address in change.taken:
+            gone.pop(packed(address), None)
         for key in list(gone)[: max(len(gone) - GONE_MAX, 0)]:
             del gone[key]
         if gone != self._gone:

@@ -6,7 +6,7 @@ kernel (RCU), which neither other removals nor new tasks should wait for.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -29,11 +29,24 @@ class TaskNetworks:
         self._idle: list[TaskInterfaces] = []
         self._gathering = trio.Lock()
         self._busy: dict[str, trio.Lock] = {}
+        self._admitted: Collection[str] = ()
+        self._admission = trio.Event()
 
     def close(self) -> None:
         """Of what is idle; repeatable, and work may go on afterwards."""
         while self._idle:
             self._idle.pop().close()
+
+    def admit(self, task_ids: Collection[str]) -> None:
+        """The rules of this host let others reach these tasks, and no others."""
+        self._admitted = task_ids
+        self._admission.set()
+        self._admission = trio.Event()
+
+    async def admitted(self, task_id: str) -> None:
+        """Returns when a task was admitted."""
+        while task_id not in self._admitted:
+            await self._admission.wait()
 
     async def with_one(self, task_id: str, work: Callable[[TaskInterfaces], T]) -> T:
         """For work on one task only; raises what `work` raises."""

@@ -34,6 +34,7 @@ HOST_GATEWAY = "host-gateway"  # in extra_hosts: the host, whichever runs the ta
 LISTEN_POLL_S_MIN = 0.02
 LISTEN_POLL_S_MAX = 0.5
 IDLE_POLL_S = 0.1
+ADMISSION_S_USUAL = 1.0
 SHIMS_MAX = 4  # of one service on a host
 LABEL_TASK = "fairway.task"
 LABEL_SERVICE = "fairway.service"
@@ -144,6 +145,7 @@ class ContainerHost:
         check = effective(own, config.healthcheck)
         if not known.ready:
             await self._wait_listening(task, pid, report)
+            await self._wait_admitted(task.meta.id, report)
         if check is not None:
             await self._wait_unhealthy(task.meta.id, check, known, report)
             return
@@ -185,6 +187,15 @@ class ContainerHost:
                 report(Readiness(False, message=f"running; nothing listens on port {ports} yet"))
                 await trio.sleep(poll_s)
                 poll_s = min(poll_s * 1.5, LISTEN_POLL_S_MAX)
+
+    async def _wait_admitted(self, task_id: str, report: Callable[[Readiness], None]) -> None:
+        """Until this host's rules let others reach it: else one that hears of it first would be refused."""
+        with trio.move_on_after(ADMISSION_S_USUAL) as usual:
+            await self._network.admitted(task_id)
+        if not usual.cancelled_caught:
+            return
+        report(Readiness(False, message="running; this host's rules do not let anybody reach it yet"))
+        await self._network.admitted(task_id)
 
     async def wait_idle(self, task: objects.Task, pid: int) -> None:
         """See TaskHost."""

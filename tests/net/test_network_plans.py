@@ -14,7 +14,7 @@ from net import addresses
 from net.desired_changes import DesiredIndex
 from net.model import DesiredNetwork, Endpoint, Frontend, LocalTask, NetworkInfo, Port
 from net.overlay_plan import mtu_bytes, overlay_of, replacing
-from net.route_messages import Neighbour
+from net.route_messages import Neighbour, pack_address
 from net.ruleset import TYPE_MARK, Data, ObservedRuleset, Ruleset, RulesetChange, SetShape, repair
 from net.ruleset_plan import RulesetPlan, dns_peers, group_name
 from tests.net.world import CONFIG, ENDPOINTS, FRONTENDS, HOSTS, NETWORKS
@@ -162,6 +162,21 @@ def test_addresses_of_tasks_that_are_gone_are_known_until_they_are_used_again() 
     again = replace(ENDPOINTS[0], task_id="another", ready=False)
     advance(plan, index, replace(desired, endpoints=(again, *ENDPOINTS[2:])))
     assert sorted(plan.ruleset.elements["gone"]) == [bytes([10, 112, 2, 11])]
+
+
+def test_an_address_is_open_on_its_host_before_the_endpoint_is_known() -> None:
+    """Other hosts may know the new task's endpoint earlier: their first connections must not be refused here."""
+    plan, index = RulesetPlan("fwx0", "fwt*"), DesiredIndex()
+    desired = DesiredNetwork(CONFIG, HOSTS[0], HOSTS, FRONTENDS, ENDPOINTS, NETWORKS, TASKS)
+    advance(plan, index, desired)
+    local = ENDPOINTS[0].address
+    advance(plan, index, replace(desired, endpoints=ENDPOINTS[2:], tasks=TASKS[1:]))
+    assert plan.ruleset.elements["gone"].keys() == {pack_address(local), pack_address(ENDPOINTS[1].address)}
+    advance(
+        plan, index, replace(desired, endpoints=ENDPOINTS[2:], tasks=(replace(TASKS[0], task_id="next"), *TASKS[1:]))
+    )
+    assert plan.ruleset.elements["gone"].keys() == {pack_address(ENDPOINTS[1].address)}
+    assert index.reused([local, "10.112.9.9"]) == {local}
 
 
 def test_hosts_become_one_route_neighbour_and_fdb_entry_each() -> None:

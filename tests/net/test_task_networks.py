@@ -100,6 +100,27 @@ def test_what_looks_at_all_runs_alone(tmp_path: Path) -> None:
     run(main, tmp_path)
 
 
+def test_who_waits_for_admission_goes_on_when_it_comes(tmp_path: Path) -> None:
+    async def main(networks: TaskNetworks) -> None:
+        passed: list[str] = []
+
+        async def wait(task_id: str) -> None:
+            await networks.admitted(task_id)
+            passed.append(task_id)
+
+        async with trio.open_nursery() as nursery:
+            for task_id in ("a", "b"):
+                nursery.start_soon(wait, task_id)
+            networks.admit({"a"})
+            await trio.testing.wait_all_tasks_blocked()
+            assert passed == ["a"]
+            networks.admit({"b"})
+            await trio.testing.wait_all_tasks_blocked()
+            assert passed == ["a", "b"]
+
+    run(main, tmp_path)
+
+
 def test_a_failure_is_the_callers_and_the_place_is_free_again(tmp_path: Path) -> None:
     async def main(networks: TaskNetworks) -> None:
         def fail(_: TaskInterfaces) -> None:
