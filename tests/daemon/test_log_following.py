@@ -53,7 +53,8 @@ def served(logs: Logs, known: HostView) -> HostApi:
 @pytest.mark.parametrize("state", [objects.TASK_STATE_ASSIGNED, None], ids=["assigned", "not heard of"])
 def test_a_log_is_waited_for_until_its_task_runs(state: objects.TaskState.ValueType | None) -> None:
     async def body() -> None:
-        logs, lines = Logs(), []
+        logs = Logs()
+        lines: list[bytes] = []
 
         async def send(chunk: host.LogChunk) -> None:
             lines.extend(line.text for line in chunk.lines)
