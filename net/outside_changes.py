@@ -6,7 +6,6 @@ A hint and no more: what is missed or misread here, the periodic check finds.
 from __future__ import annotations
 
 import contextlib
-import errno
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -14,14 +13,12 @@ from typing import Any
 import trio
 
 from net.addresses import tunnel_interface, wireguard_interfaces
-from net.errors import KernelRefused
-from net.netlink import own_ports
+from net.netlink import PROTOCOL_ROUTE, own_ports
+from net.notifications import Notifications
 from net.outside_changes_plan import Ours, concerns, may_concern
 from net.pyroute2_messages import LinkEvents, rtnl
 
 SETTLE_SECONDS = 0.1  # one change seldom comes alone
-_DATAGRAMS_MAX = 1024  # read in one go; the rest after the next wait
-_DATAGRAM_BYTES_MAX = 1 << 16
 _GROUPS = (
     rtnl.RTMGRP_LINK
     | rtnl.RTMGRP_NEIGH
@@ -52,25 +49,15 @@ class OutsideChanges:
 
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix
-        try:
-            self._socket = socket.socket(
-                socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE
-            )
-        except OSError as error:
-            raise KernelRefused("listen to changes of the network", error.errno or errno.EIO) from error
-        try:
-            self._socket.bind((0, _GROUPS))
-        except OSError as error:
-            self._socket.close()
-            raise KernelRefused("listen to changes of the network", error.errno or errno.EIO) from error
+        self._told = Notifications(PROTOCOL_ROUTE, _GROUPS, "listen to changes of the network")
 
     def close(self) -> None:
-        self._socket.close()
+        self._told.close()
 
     async def listen(self, on_change: Callable[[], None]) -> None:
         """Calls `on_change` after changes by others, at most every SETTLE_SECONDS, until cancelled."""
         while True:
-            await trio.lowlevel.wait_readable(self._socket)
+            await self._told.wait()
             await trio.sleep(SETTLE_SECONDS)
             if self._read():
                 on_change()
@@ -81,17 +68,8 @@ class OutsideChanges:
         ours = Ours(self._prefix, _number(tunnel_interface(self._prefix)), own_ports, wireguard)
         events = _Events(ours)
         changed = False
-        for _ in range(_DATAGRAMS_MAX):
-            try:
-                data = self._socket.recv(_DATAGRAM_BYTES_MAX)
-            except BlockingIOError:
-                break
-            except OSError as error:
-                if error.errno != errno.ENOBUFS:
-                    raise KernelRefused("listen to changes of the network", error.errno or errno.EIO) from error
-                changed = True  # some were lost: anything may have changed
-                continue
-            changed = changed or any(concerns(message, ours) for message in events.parse(data))
+        for data in self._told.read():
+            changed = changed or data is None or any(concerns(message, ours) for message in events.parse(data))
         return changed
 
 

@@ -6,22 +6,16 @@ transactions are passed over unread, even where 20,000 elements made them many.
 
 from __future__ import annotations
 
-import errno
-import socket
 from collections.abc import Callable
 
 import trio
 
-from net.errors import KernelRefused
 from net.netlink import PROTOCOL_NETFILTER, own_ports
+from net.notifications import Notifications
 from net.outside_changes_plan import concerns_table
 
 SETTLE_SECONDS = 0.05
-_GROUP = 7  # NFNLGRP_NFTABLES
-_SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1
-_DATAGRAMS_MAX = 1024  # read in one go; the rest after the next wait
-_DATAGRAM_BYTES_MAX = 1 << 16
-_ASKED = "listen to changes of nftables"
+_GROUPS = 1 << 7 - 1  # NFNLGRP_NFTABLES is 7
 
 
 class TableChanges:
@@ -29,40 +23,22 @@ class TableChanges:
 
     def __init__(self, table: str) -> None:
         self._table = table
-        kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
-        try:
-            self._socket = socket.socket(socket.AF_NETLINK, kind, PROTOCOL_NETFILTER)
-        except OSError as error:
-            raise KernelRefused(_ASKED, error.errno or errno.EIO) from error
-        try:
-            self._socket.bind((0, 0))
-            self._socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, _GROUP)
-        except OSError as error:
-            self._socket.close()
-            raise KernelRefused(_ASKED, error.errno or errno.EIO) from error
+        self._told = Notifications(PROTOCOL_NETFILTER, _GROUPS, "listen to changes of nftables")
 
     def close(self) -> None:
-        self._socket.close()
+        self._told.close()
 
     async def listen(self, on_change: Callable[[], None]) -> None:
         """Calls `on_change` after changes by others, at most every SETTLE_SECONDS, until cancelled."""
         while True:
-            await trio.lowlevel.wait_readable(self._socket)
+            await self._told.wait()
             if self._read():
                 on_change()
             await trio.sleep(SETTLE_SECONDS)
 
     def _read(self) -> bool:
+        """Empties the socket. Where datagrams were lost it is a change: the generation says cheaply if it was none."""
         changed = False
-        for _ in range(_DATAGRAMS_MAX):
-            try:
-                data = self._socket.recv(_DATAGRAM_BYTES_MAX)
-            except BlockingIOError:
-                break
-            except OSError as error:
-                if error.errno != errno.ENOBUFS:
-                    raise KernelRefused(_ASKED, error.errno or errno.EIO) from error
-                changed = True  # some were lost: anything may have changed, which the generation tells cheaply
-                continue
-            changed = changed or concerns_table(data, self._table, own_ports)
+        for data in self._told.read():
+            changed = changed or data is None or concerns_table(data, self._table, own_ports)
         return changed
