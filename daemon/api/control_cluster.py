@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import trio
 
 from daemon import lookup
@@ -57,18 +55,12 @@ class ControlCluster:
 
     async def list_nodes(self, request: control.ListNodesRequest, _caller: Caller) -> control.ListNodesReply:
         store = await self._context.current_store()
-        heard_s = self._context.leading().sessions.last_heard_s
+        sessions = self._context.leading().sessions
         leader_id = self._context.member.status().leader_id or ""
         nodes = [lookup.find_node(store, request.node)] if request.node else list(store.table(objects.Node))
-        now_s = time.monotonic()
         return control.ListNodesReply(
             nodes=[
-                views.node_view(
-                    store,
-                    node,
-                    leader_id,
-                    int((now_s - heard_s[node.meta.id]) * 1000) if node.meta.id in heard_s else -1,
-                )
+                views.node_view(store, node, leader_id, sessions.silent_ms(node.meta.id))
                 for node in sorted(nodes, key=lambda node: node.meta.name)
             ]
         )

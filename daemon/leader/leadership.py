@@ -20,6 +20,7 @@ from daemon.leader.liveness_plan import plan_liveness
 from daemon.leader.load_weights import keep_load_weights
 from daemon.leader.sessions import Sessions
 from daemon.leader.voters import Voters
+from daemon.leader.waking_time import WakingTime
 from daemon.leader.writer import Writer
 from daemon.orchestration.orchestrator import Orchestrator
 from raft.errors import NotServed
@@ -113,9 +114,10 @@ class Leadership:
 
     async def _hold_office(self, former: tuple[str, float] | None) -> None:
         writer = Writer(self._member, now_unix_ms, new_id)
-        sessions = Sessions(writer, time.monotonic)
+        waking = WakingTime()
+        sessions = Sessions(writer, waking.now)
         if former is not None:
-            sessions.last_heard_s[former[0]] = former[1]
+            sessions.last_heard_s[former[0]] = waking.now() - (time.monotonic() - former[1])
         orchestrator = Orchestrator(writer, now_unix_ms, new_id)
         logger.info("this host leads the cluster now")
         async with trio.open_nursery() as nursery:
@@ -123,15 +125,16 @@ class Leadership:
             self.current = Leading(sessions, writer)
             self._notify()
             nursery.start_soon(orchestrator.run)
-            nursery.start_soon(self._judge_hosts, writer, sessions)
+            nursery.start_soon(waking.run)
+            nursery.start_soon(self._judge_hosts, writer, sessions, waking)
             voters = Voters(self._member, writer, now_unix_ms, self._voter_replace_ms)
             nursery.start_soon(voters.run)
             nursery.start_soon(EncryptionSteps(writer, sessions, now_unix_ms).run)
             nursery.start_soon(raise_feature_level, self._member, writer)
             nursery.start_soon(keep_load_weights, writer, sessions.loads)
 
-    async def _judge_hosts(self, writer: Writer, sessions: Sessions) -> None:
-        started_s = time.monotonic()
+    async def _judge_hosts(self, writer: Writer, sessions: Sessions, waking: WakingTime) -> None:
+        started_s = waking.now()
         while True:
             try:
                 await writer.commit(
@@ -140,7 +143,7 @@ class Leadership:
                             store,
                             sessions.last_heard_s,
                             started_s,
-                            time.monotonic(),
+                            waking.now(),
                             self._host_down_s,
                             now,
                             sessions.too_old,

@@ -1,6 +1,6 @@
 """Which hosts are up: from when each was last heard of to what the store should say. Pure.
 
-Times named `_s` are monotonic seconds of this leader. A fresh leader has heard of nobody yet, so every host
+Times named `_s` are seconds of this leader's waking time. A fresh leader has heard of nobody yet, so every host
 has the whole limit from the leader's start; only of the leader before it is it known when it was last heard
 (as a voter), and that one gets no more than its limit from then.
 """

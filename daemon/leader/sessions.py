@@ -128,6 +128,11 @@ class Sessions:
         self.last_heard_s.pop(node_id, None)
         self.too_old.pop(node_id, None)
 
+    def silent_ms(self, node_id: str) -> int:
+        """For how long a host was not heard; -1 where it never was."""
+        heard_s = self.last_heard_s.get(node_id)
+        return -1 if heard_s is None else int((self._clock() - heard_s) * 1000)
+
     def cluster_network_revision(self) -> int:
         """The revision at which the balancers of every host that is up stand at least."""
         up = (node for node in self._store.table(objects.Node) if node.state == objects.NODE_STATE_READY)
