@@ -18,7 +18,7 @@ from lab.layout import LabError
 from tests.churn import judging
 from tests.churn.operator import Stuck
 from tests.churn.run import churn
-from tests.churn.workload import Size
+from tests.churn.workload import ROOT, Size
 from tests.system.cluster import Cluster
 
 PORT = 18080
@@ -40,7 +40,7 @@ def main() -> int:
     try:
         with (
             tempfile.TemporaryDirectory(prefix="fairway-churn-") as folder,
-            Lab.make(f"churn-{secrets.token_hex(3)}", arguments.hosts) as lab,
+            Lab.make(f"churn-{secrets.token_hex(3)}", arguments.hosts, build=ROOT) as lab,
         ):
             Cluster(lab, Path(folder)).load_image("static-web")
             say(f"lab {lab.name}: {arguments.hosts} hosts")
