@@ -18,7 +18,7 @@ from lab.layout import LabError
 from tests.churn import judging
 from tests.churn.operator import Stuck
 from tests.churn.run import churn
-from tests.churn.workload import ROOT, Size
+from tests.churn.workload import IMAGES, ROOT, Size
 from tests.system.cluster import Cluster
 
 PORT = 18080
@@ -42,7 +42,8 @@ def main() -> int:
             tempfile.TemporaryDirectory(prefix="fairway-churn-") as folder,
             Lab.make(f"churn-{secrets.token_hex(3)}", arguments.hosts, build=ROOT) as lab,
         ):
-            Cluster(lab, Path(folder)).load_image("static-web")
+            for image in IMAGES:
+                Cluster(lab, Path(folder)).load_image(image)
             say(f"lab {lab.name}: {arguments.hosts} hosts")
             result = churn(lab, arguments.tasks, "churn", PORT, SIZE, CHECKS, say)
     except (LabError, Stuck) as error:

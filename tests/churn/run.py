@@ -44,7 +44,7 @@ def churn(
 ) -> Result:
     """Starts and stops `tasks` tasks under apps whose names begin with `name`, and looks `checks` times.
 
-    The lab must have the image static-web:1, and nothing else may change in it meanwhile. Raises Stuck.
+    The lab must have workload.IMAGES, and nothing else may change in it meanwhile. Raises Stuck.
     """
     result = Result()
     began = time.monotonic()

@@ -25,7 +25,13 @@ CROWD_BASE = 2
 BRIEF = 4
 KILLED = 3
 WEB, ECHO, CALLERS = 4, 2, 2
-CALL = "wget -q -T 2 -O /dev/null http://web:8000/; echo q | nc -u -w 1 echo 9000"
+CALL = "wget -q -T 2 -O /dev/null http://web:8000/"
+# Sends every datagram back, for ever; busybox has nothing that does.
+ANSWER = (
+    "import socket; s = socket.socket(type=socket.SOCK_DGRAM); s.bind(('', 9000)); "
+    "any(s.sendto(*s.recvfrom(100)) < 0 for _ in iter(int, 1))"
+)
+IMAGES = ("static-web", "shop-api")
 SITE = """
 name: {name}
 x-task: &task
@@ -41,7 +47,8 @@ services:
     deploy: {{replicas: {web}}}
   echo:
     <<: *task
-    command: ["nc", "-u", "-l", "-p", "9000", "-e", "cat"]
+    image: shop-api:1
+    command: ["python3", "-c", "{answer}"]
     ports: ["{udp}:9000/udp"]
     networks: [front]
     deploy: {{replicas: {echo}}}
@@ -185,6 +192,7 @@ class Workload:
             tcp=self._port,
             udp=self._port + 1,
             call=CALL,
+            answer=ANSWER,
             web=WEB,
             echo=ECHO,
             callers=CALLERS,
