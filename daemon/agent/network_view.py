@@ -9,6 +9,7 @@ from typing import Any
 
 from daemon.agent.encryption import encryption_of
 from daemon.agent.host_view import HostView
+from daemon.orchestration.task_states import ended, gone
 from daemon.policies.policy_values import policy_of_service, policy_value
 from net import model
 from proto import objects_pb2 as objects
@@ -21,13 +22,6 @@ POLICIES: dict[int, str] = {
     objects.BALANCE_POLICY_SOURCE_HASH: "source-hash",
     objects.BALANCE_POLICY_LEAST_LOADED: "least-loaded",
 }
-LIVE = (
-    objects.TASK_STATE_ASSIGNED,
-    objects.TASK_STATE_PREPARING,
-    objects.TASK_STATE_STARTING,
-    objects.TASK_STATE_RUNNING,
-    objects.TASK_STATE_STOPPING,
-)
 
 
 class NetworkView:
@@ -87,7 +81,7 @@ class NetworkView:
 
 
 def _local_task(task: objects.Task) -> model.LocalTask | None:
-    if not task.address or task.status.state not in LIVE:
+    if gone(task) or ended(task):
         return None
     return model.LocalTask(
         task_id=task.meta.id,

@@ -6,13 +6,11 @@ from collections.abc import Iterable
 
 from daemon import lookup
 from daemon.leader.endpoints_plan import endpoint_of
-from daemon.orchestration.task_states import named_volumes
+from daemon.orchestration.task_states import ended, named_volumes
 from net.addresses import ipv6_of
 from proto import control_pb2 as control
 from proto import objects_pb2 as objects
 from raft.store import Store
-
-ENDED = (objects.TASK_STATE_EXITED, objects.TASK_STATE_FAILED, objects.TASK_STATE_LOST)
 
 
 def service_view(store: Store, service: objects.Service) -> control.ServiceView:
@@ -74,14 +72,14 @@ def list_tasks(store: Store, request: control.ListTasksRequest) -> control.ListT
 
 def _is_history(task: objects.Task) -> bool:
     """It has ended and something else has taken its place, or nothing will."""
-    return task.status.state in ENDED and task.desired == objects.DESIRED_STATE_STOPPED
+    return ended(task) and task.desired == objects.DESIRED_STATE_STOPPED
 
 
 def node_view(store: Store, node: objects.Node, leader_id: str, heard_ms_ago: int) -> control.NodeView:
     """A node with its load."""
     view = control.NodeView(node=node, leader=node.meta.id == leader_id, last_heard_ms=heard_ms_ago)
     for task in store.table(objects.Task).by("node", node.meta.id):
-        if task.status.state in ENDED:
+        if ended(task):
             continue
         view.task_count += 1
         view.cpu_reserved_millis += task.spec.resources.cpu_reserved_millis
