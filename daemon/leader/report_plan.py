@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 
 from daemon.doctor.conditions_plan import merged
 from daemon.leader.status_plan import StatusMerge
@@ -24,11 +25,12 @@ def plan_reports(store: Store, reports: Iterable[tuple[str, HostReport]], now_un
         if report.tasks:
             tasks.add(node_id, report.tasks)
         if report.HasField("description") or report.address:
-            _describe(store, nodes, node_id, report)
+            _edit(store, nodes, node_id, partial(_describe, report=report))
         if report.conditions_changed:
-            _note_conditions(store, nodes, node_id, report, now_unix_ms)
+            noted = partial(_note_conditions, report=report, store=store, now_unix_ms=now_unix_ms)
+            _edit(store, nodes, node_id, noted)
         if report.HasField("encryption"):
-            _note_encryption(store, nodes, node_id, report.encryption)
+            _edit(store, nodes, node_id, partial(_note_encryption, report=report.encryption))
         if report.images_changed:
             _hold(store, images, node_id, set(report.images))
     builder = tasks.builder()
@@ -39,12 +41,19 @@ def plan_reports(store: Store, reports: Iterable[tuple[str, HostReport]], now_un
     return builder
 
 
-def _describe(store: Store, changed: dict[str, objects.Node], node_id: str, report: HostReport) -> None:
+def _edit(store: Store, changed: dict[str, objects.Node], node_id: str, change: Callable[[objects.Node], None]) -> None:
+    """Changes a copy of a node as the reports before left it; it counts only where it then differs."""
     before = changed.get(node_id) or store.get(objects.Node, node_id)
     if before is None:
         return
     node = objects.Node()
     node.CopyFrom(before)
+    change(node)
+    if node != before:
+        changed[node_id] = node
+
+
+def _describe(node: objects.Node, report: HostReport) -> None:
     if report.HasField("description"):
         node.description.CopyFrom(report.description)
     if report.address:  # the first of a session: the description may take a while, who runs what is known at once
@@ -54,37 +63,19 @@ def _describe(store: Store, changed: dict[str, objects.Node], node_id: str, repo
     missing = list(node.description.missing_features)
     if node.state == objects.NODE_STATE_READY:
         node.state_message = "lacks " + "; ".join(missing) if missing else ""
-    if node != before:
-        changed[node_id] = node
 
 
-def _note_conditions(
-    store: Store, changed: dict[str, objects.Node], node_id: str, report: HostReport, now_unix_ms: int
-) -> None:
-    before = changed.get(node_id) or store.get(objects.Node, node_id)
-    if before is None:
-        return
+def _note_conditions(node: objects.Node, report: HostReport, store: Store, now_unix_ms: int) -> None:
     down = {node.meta.id for node in store.table(objects.Node) if node.state == objects.NODE_STATE_DOWN}
-    conditions = merged(before.conditions, report.conditions, down, now_unix_ms)
-    if conditions != list(before.conditions):
-        node = objects.Node()
-        node.CopyFrom(before)
-        del node.conditions[:]
-        node.conditions.extend(conditions)
-        changed[node_id] = node
+    conditions = merged(node.conditions, report.conditions, down, now_unix_ms)
+    del node.conditions[:]
+    node.conditions.extend(conditions)
 
 
-def _note_encryption(store: Store, changed: dict[str, objects.Node], node_id: str, report: EncryptionReport) -> None:
-    before = changed.get(node_id) or store.get(objects.Node, node_id)
-    if before is None:
-        return
-    node = objects.Node()
-    node.CopyFrom(before)
+def _note_encryption(node: objects.Node, report: EncryptionReport) -> None:
     del node.network.keys[:]
     node.network.keys.extend(key for key in report.keys[:KEYS_MAX] if len(key.public_key) == KEY_BYTES)
     node.network.encryption_problem = report.problem[:PROBLEM_CHARACTERS_MAX]
-    if node != before:
-        changed[node_id] = node
 
 
 def _hold(store: Store, changed: dict[str, objects.Image], node_id: str, held: set[str]) -> None:
