@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import grpc
-import trio
 
+from daemon.api.asking import ask_each
 from daemon.api.caller import Caller
 from daemon.api.cluster_context import VoterContext
 from daemon.doctor.host_doctor import HostDoctor
@@ -20,7 +20,6 @@ from proto.grpc_trio import call
 from proto.host_pb2 import ReadPolicyCountsReply, ReadPolicyCountsRequest
 
 HOST_S_MAX = 3.0
-HOSTS_AT_ONCE_MAX = 128
 
 
 class ControlPolicies:
@@ -53,30 +52,19 @@ class ControlPolicies:
         silent: list[str] = []
         if request.counts:
             replies: list[ReadPolicyCountsReply] = []
-            room = trio.CapacityLimiter(HOSTS_AT_ONCE_MAX)
-            async with trio.open_nursery() as nursery:
-                for node in store.table(objects.Node):
-                    nursery.start_soon(self._ask, node, replies, silent, room)
+            await ask_each(list(store.table(objects.Node)), lambda node: self._ask(node, replies, silent))
             add_counts(store, views, replies)
         return control.ListPoliciesReply(policies=views, silent=sorted(silent))
 
-    async def _ask(
-        self,
-        node: objects.Node,
-        replies: list[ReadPolicyCountsReply],
-        silent: list[str],
-        room: trio.CapacityLimiter,
-    ) -> None:
-        async with room:
-            try:
-                if node.meta.id == self._context.identity.node_id:
-                    replies.append(await self._own.read_policy_counts())
-                    return
-                stub = self._context.host(node)
-                if node.state == objects.NODE_STATE_DOWN:
-                    silent.append(node.meta.name)
-                    return
-                request = ReadPolicyCountsRequest()
-                replies.append(await call(stub.ReadPolicyCounts(request, timeout=HOST_S_MAX)))  # type: ignore[arg-type]
-            except (grpc.aio.AioRpcError, Refused):
+    async def _ask(self, node: objects.Node, replies: list[ReadPolicyCountsReply], silent: list[str]) -> None:
+        try:
+            if node.meta.id == self._context.identity.node_id:
+                replies.append(await self._own.read_policy_counts())
+                return
+            if node.state == objects.NODE_STATE_DOWN:
                 silent.append(node.meta.name)
+                return
+            asked = self._context.host(node).ReadPolicyCounts(ReadPolicyCountsRequest(), timeout=HOST_S_MAX)
+            replies.append(await call(asked))  # type: ignore[arg-type]
+        except (grpc.aio.AioRpcError, Refused):
+            silent.append(node.meta.name)

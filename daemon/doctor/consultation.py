@@ -7,6 +7,7 @@ import time
 import grpc
 import trio
 
+from daemon.api.asking import ask_each
 from daemon.api.caller import LOCAL_ROOT
 from daemon.api.cluster_context import VoterContext
 from daemon.api.control_raft import ControlRaft
@@ -22,7 +23,6 @@ from proto import objects_pb2 as objects
 from proto.grpc_trio import call
 
 HOST_S_MAX = 5.0
-HOSTS_AT_ONCE_MAX = 128
 
 
 class Consultation:
@@ -37,7 +37,6 @@ class Consultation:
         nodes = sorted(store.table(objects.Node), key=lambda node: node.meta.name)
         own_id = context.identity.node_id
         answers: dict[str, Answer | str] = {}
-        room = trio.CapacityLimiter(HOSTS_AT_ONCE_MAX)
         raft = control.RaftStatusReply()
 
         async def ask_raft() -> None:
@@ -49,9 +48,8 @@ class Consultation:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ask_raft)
             nursery.start_soon(ask_self)
-            for node in nodes:
-                if node.meta.id != own_id and node.state != objects.NODE_STATE_DOWN:
-                    nursery.start_soon(self._ask_host, node, answers, room)
+            others = [node for node in nodes if node.meta.id != own_id and node.state != objects.NODE_STATE_DOWN]
+            await ask_each(others, lambda node: self._ask_host(node, answers))
         facts = ClusterFacts(
             nodes,
             answers,
@@ -74,18 +72,17 @@ class Consultation:
             asked=next((node.meta.name for node in nodes if node.meta.id == own_id), own_id),
         )
 
-    async def _ask_host(self, node: objects.Node, answers: dict[str, Answer | str], room: trio.CapacityLimiter) -> None:
-        async with room:
-            stub = self._context.peers.host(node.meta.id, node.address, node.api_port)
-            began = time.time()
-            try:
-                reply: doctor.ExamineReply = await call(
-                    stub.Examine(doctor.ExamineRequest(), timeout=HOST_S_MAX)  # type: ignore[arg-type]
-                )
-            except grpc.aio.AioRpcError as error:
-                answers[node.meta.id] = why(node, error)
-                return
-            ended = time.time()
+    async def _ask_host(self, node: objects.Node, answers: dict[str, Answer | str]) -> None:
+        stub = self._context.host(node)
+        began = time.time()
+        try:
+            reply: doctor.ExamineReply = await call(
+                stub.Examine(doctor.ExamineRequest(), timeout=HOST_S_MAX)  # type: ignore[arg-type]
+            )
+        except grpc.aio.AioRpcError as error:
+            answers[node.meta.id] = why(node, error)
+            return
+        ended = time.time()
         # Its clock was read at the end of its examination, somewhere before its answer arrived.
         answers[node.meta.id] = Answer(reply, reply.clock_unix_ms - ended * 1000, min(250.0, (ended - began) * 500))
 

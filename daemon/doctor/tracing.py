@@ -5,6 +5,7 @@ from __future__ import annotations
 import grpc
 import trio
 
+from daemon.api.asking import ask_each
 from daemon.api.cluster_context import VoterContext
 from daemon.doctor import isolation_plan
 from daemon.doctor.consultation import why
@@ -61,8 +62,8 @@ class Tracing:
         async with trio.open_nursery() as nursery:
             if target.kind != NAME:
                 nursery.start_soon(self._look_here, source, target, seen)
-            for node, question in self._questions_there(store, source, target):
-                nursery.start_soon(self._look_there, node, question, there)
+            questions = self._questions_there(store, source, target)
+            await ask_each(questions, lambda question: self._look_there(*question, there))
         nodes = {node.meta.id: node for node in store.table(objects.Node)}
         ports = next((_tunnel_ports(cluster) for cluster in store.table(objects.Cluster)), "of the tunnel")
         return trace(Evidence(source, target, policy, seen[-1], there, nodes, ports))
@@ -124,7 +125,7 @@ class Tracing:
             return await self._own.observe_path(question)
         if node.state == objects.NODE_STATE_DOWN:
             return f"is down ({node.state_message or 'not heard of'})"
-        stub = self._context.peers.host(node.meta.id, node.address, node.api_port)
+        stub = self._context.host(node)
         try:
             return await call(stub.ObservePath(question, timeout=OBSERVE_S_MAX))  # type: ignore[arg-type]
         except grpc.aio.AioRpcError as error:
