@@ -26,10 +26,27 @@ class Change:
     memberships: list[tuple[tuple[str, ...], str, int]] = field(default_factory=list)
     withdrawn: list[str] = field(default_factory=list)  # addresses that get no new connections any more
     gone: list[str] = field(default_factory=list)  # addresses whose task is no more
+    vanished: list[str] = field(default_factory=list)  # the same, but it was not withdrawn first
     taken: list[str] = field(default_factory=list)  # addresses that tasks of this host have now and had not before
 
     def __bool__(self) -> bool:
         return any(vars(self).values())
+
+    def then(self, later: Change) -> Change:
+        """Both as one: for when this one did not reach the kernel, but the memberships, which are counted, did."""
+        return Change(
+            settings=self.settings or later.settings,
+            hosts=self.hosts or later.hosts,
+            networks=self.networks or later.networks,
+            tasks=self.tasks or later.tasks,
+            policies=self.policies or later.policies,
+            services=self.services | later.services,
+            memberships=later.memberships,
+            withdrawn=self.withdrawn + later.withdrawn,
+            gone=self.gone + later.gone,
+            vanished=self.vanished + later.vanished,
+            taken=self.taken + later.taken,
+        )
 
 
 class DesiredIndex:
@@ -47,12 +64,11 @@ class DesiredIndex:
     def endpoints_of(self, service_id: str) -> Collection[Endpoint]:
         return self._by_service.get(service_id, {}).values()
 
-    def reused(self, addresses: Collection[str]) -> set[str]:
-        """Those of these addresses that a task has (again)."""
+    def reused(self, addresses: Collection[str], change: Change) -> set[str]:
+        """Those of these addresses that have an endpoint, or that `change` gave to a task of this host."""
         if not addresses:
             return set()
-        present = {each.address for each in self.endpoints.values()} | {each.address for each in self.tasks.values()}
-        return present.intersection(addresses)
+        return {each.address for each in self.endpoints.values()}.union(change.taken).intersection(addresses)
 
     def advance(self, desired: DesiredNetwork) -> Change:
         old = self.desired
@@ -99,7 +115,7 @@ class DesiredIndex:
                 if not self._by_service[before.service_id]:
                     del self._by_service[before.service_id]
                 if after is None or after.address != before.address:
-                    change.gone.append(before.address)
+                    (change.vanished if before.ready else change.gone).append(before.address)
                 elif before.ready and not after.ready:
                     change.withdrawn.append(before.address)
             if after is not None:

@@ -63,10 +63,10 @@ class Kernel:
             self._apply_overlay(desired, compare=change.settings)
             self._overlay_known = True
         # What another task has by now is forgotten before anybody is sent there: its connections are not the old one's.
-        reused = index.reused(change.gone)
+        reused = index.reused(change.gone, change)
         words = self._forget([], [each for each in change.gone if each in reused])
         self._apply_ruleset(steps, generation)
-        words += self._forget(change.withdrawn, [each for each in change.gone if each not in reused])
+        words += self._forget(change.withdrawn + change.vanished, [each for each in change.gone if each not in reused])
         if self._plan.policies.changed:
             self._plan.policies.changed = False
             words += cut_forbidden(desired, index, self._plan.policies)

@@ -22,6 +22,7 @@ from net.dns_server import NameServer
 from net.dns_upstream import Upstream
 from net.errors import NetworkError
 from net.kernel import Kernel
+from net.lingering import Lingering
 from net.model import Counters, DesiredNetwork
 from net.nftables import Nftables, table_name
 from net.outside_changes import OutsideChanges
@@ -87,6 +88,7 @@ class Network:
         self._tasks = TaskNetworks(run_folder, interface_prefix)
         self._kernel_lock = trio.Lock()
         self._pending: Change | None = None  # applied to the index, not yet to the kernel
+        self._lingering = Lingering()
         self._applied = trio.Event()
         self._changed_outside = trio.Event()
         self._hosts_known: DesiredNetwork | None = None
@@ -109,6 +111,7 @@ class Network:
             nursery.start_soon(self._slow_checks.run)
             nursery.start_soon(self._serve_at_tunnel, server)
             nursery.start_soon(self._check_forever)
+            nursery.start_soon(self._end_lingering)
             nursery.start_soon(self._listen)
             nursery.start_soon(self.probes.run)
             nursery.start_soon(self.path_mtu.run)
@@ -124,7 +127,8 @@ class Network:
         if self._without_ipv6:
             desired = ipv6_support.without_ipv6(desired)
         async with self._kernel_lock:
-            self._pending = _merged(self._pending, self._names.advance(self._index, desired))
+            change = self._lingering.hold(self._names.advance(self._index, desired), self._index)
+            self._pending = self._pending.then(change) if self._pending is not None else change
             self.counters.apply_count += 1
             try:
                 await self._apply_pending(desired)
@@ -315,6 +319,19 @@ class Network:
         for each in words:
             log.warning("%s", each)
 
+    async def _end_lingering(self) -> None:
+        while True:
+            change = await self._lingering.due()
+            async with self._kernel_lock:
+                desired = self._index.desired
+                if desired is None:  # all was removed meanwhile
+                    continue
+                self._pending = self._pending.then(change) if self._pending is not None else change
+                try:
+                    await self._apply_pending(desired)
+                except NetworkError as error:
+                    log.warning("end connections to tasks that are gone: %s; the next check tries again", error)
+
     async def _check_tasks(self, desired: DesiredNetwork) -> list[str]:
         """Removes what belongs to no task and makes lost interfaces of tasks anew."""
         around = self._surroundings()
@@ -398,21 +415,3 @@ class Network:
         if self._kernel is None:
             self._kernel = Kernel(self._prefix, self._state_file, self._run_folder)
         return self._kernel
-
-
-def _merged(pending: Change | None, change: Change) -> Change:
-    """Both changes as one: for when the earlier one did not reach the kernel."""
-    if pending is None:
-        return change
-    return Change(
-        settings=pending.settings or change.settings,
-        hosts=pending.hosts or change.hosts,
-        networks=pending.networks or change.networks,
-        tasks=pending.tasks or change.tasks,
-        policies=pending.policies or change.policies,
-        services=pending.services | change.services,
-        memberships=change.memberships,
-        withdrawn=pending.withdrawn + change.withdrawn,
-        gone=pending.gone + change.gone,
-        taken=pending.taken + change.taken,
-    )

@@ -4,29 +4,17 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from net.lingering import LINGER_SECONDS
 from net.model import Balance, Port
-from tests.net.world import CLIENT, ENDPOINTS, FRONTENDS, HOSTS, World, ask, ask_by_udp, connect, running_world, shell
+from tests.net.world import CLIENT, ENDPOINTS, FRONTENDS, HOSTS, World, ask, ask_by_udp, connect, shell
 
 VIP = "10.120.0.1"
-
-
-@pytest.fixture(scope="module")
-def shared_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with running_world(tmp_path_factory.mktemp("balancing")) as world:
-        yield world
-
-
-@pytest.fixture
-def world(shared_world: World) -> Iterator[World]:
-    yield shared_world
-    shared_world.apply()
 
 
 def web(world: World, *ports: Port, policy: str = "random", local_first: bool = False, **changes: Any) -> None:
@@ -160,6 +148,22 @@ def test_connections_made_straight_to_a_task_on_a_host_that_is_cut_off_are_reset
                 lines.readline()
             with pytest.raises(ConnectionRefusedError):
                 connect(asking, "10.112.2.11")
-            assert time.monotonic() - started < 2
+            assert time.monotonic() - started < LINGER_SECONDS + 3  # TCP asks again later and later
         finally:
             shell(world.hosts[1].namespace, "ip link set eth0 up")
+
+
+def test_a_host_that_is_not_heard_of_keeps_its_connections_for_a_moment(world: World) -> None:
+    """Its daemon alone may be down: what its tasks were asked they answer. Nobody else is sent there."""
+    with connect(world.tasks["web1"], "10.112.2.11") as kept, kept.makefile() as lines:
+        assert lines.readline().startswith("web.2")
+        world.apply(endpoints=tuple(each for each in ENDPOINTS if each.node_id != "node2"))
+        started = time.monotonic()
+        kept.sendall(b"still here\n")
+        assert lines.readline() == "still here\n"
+        assert "web.2" not in {name.split()[0] for name in names(world.tasks["one1"], VIP, 80, 20)}
+        with pytest.raises(ConnectionResetError):
+            while time.monotonic() - started < LINGER_SECONDS + 3:
+                kept.sendall(b"gone?\n")
+                lines.readline()
+                time.sleep(0.05)
