@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import subprocess
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -11,7 +10,8 @@ from typing import TypeVar
 import trio
 
 from net.namespaces import within_namespace
-from tests.net.world import shell, wait_until
+from tests.net.held_namespaces import HeldNamespaces
+from tests.net.world import shell
 
 T = TypeVar("T")
 
@@ -21,9 +21,9 @@ ADDRESSES_V6 = ("2001:db8::1", "2001:db8::2")
 
 class Pair:
     def __init__(self) -> None:
-        self._holders: list[subprocess.Popen[bytes]] = []
+        self._namespaces = HeldNamespaces()
         try:
-            self.switch, self.one, self.other = (self._hold() for _ in range(3))
+            self.switch, self.one, self.other = (self._namespaces.new() for _ in range(3))
             shell(self.switch, "ip link add br0 type bridge; ip link set br0 up")
             for number, namespace in enumerate((self.one, self.other)):
                 shell(
@@ -59,17 +59,7 @@ class Pair:
         return within_namespace(namespace, lambda: trio.run(main))
 
     def close(self) -> None:
-        for holder in self._holders:
-            holder.kill()
-            holder.wait()
-
-    def _hold(self) -> Path:
-        holder = subprocess.Popen(["unshare", "--net", "sleep", "infinity"])
-        self._holders.append(holder)
-        namespace = Path(f"/proc/{holder.pid}/ns/net")
-        own = Path("/proc/self/ns/net").readlink()
-        wait_until(lambda: namespace.readlink() != own, "a namespace of its own")
-        return namespace
+        self._namespaces.close()
 
 
 @contextlib.contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import subprocess
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -15,6 +14,7 @@ import pytest
 from net.floating_addresses import FloatingAddresses
 from net.floating_plan import InterfaceAddress, announcements, device_for
 from net.namespaces import within_namespace
+from tests.net.held_namespaces import HeldNamespaces
 from tests.net.world import shell, wait_until
 
 ADDRESS, ADDRESS_6 = "198.51.100.77", "2001:db8:77::77"
@@ -57,16 +57,12 @@ def test_announcements_are_frames_as_the_rfcs_have_them() -> None:
 @pytest.fixture
 def namespaces() -> Iterator[dict[str, Path]]:
     """Two hosts and a client on one wire."""
-    holders = {name: subprocess.Popen(["unshare", "--net", "sleep", "60"]) for name in ("a", "b", "client")}
-    places = {name: Path(f"/proc/{holder.pid}/ns/net") for name, holder in holders.items()}
-    own = Path("/proc/self/ns/net").readlink()
-    try:
-        for place in places.values():
-            wait_until(partial(is_other, place, own), "a namespace of its own")
+    with HeldNamespaces() as held:
+        places = {name: held.new() for name in ("a", "b", "client")}
         shell(places["client"], "ip link add br0 type bridge && ip link set br0 up && ip link set lo up")
         shell(places["client"], "ip addr add 198.51.100.50/24 dev br0; ip addr add 2001:db8:77::50/64 dev br0 nodad")
         for number, name in enumerate("ab", start=1):
-            pid = holders[name].pid
+            pid = places[name].parts[2]
             shell(
                 places["client"],
                 f"ip link add p{name} type veth peer name eth0 netns {pid} && ip link set p{name} master br0 up",
@@ -76,14 +72,6 @@ def namespaces() -> Iterator[dict[str, Path]]:
             )
             shell(places[name], f"ip addr add 2001:db8:77::{number}/64 dev eth0 nodad")
         yield places
-    finally:
-        for holder in holders.values():
-            holder.kill()
-            holder.wait()
-
-
-def is_other(place: Path, own: Path) -> bool:
-    return place.readlink() != own
 
 
 def is_neighbour(place: Path, address: str, mac: str) -> bool:

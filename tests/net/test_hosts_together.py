@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import socket
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -20,22 +19,9 @@ from tests.net.world import (
     ask,
     ask_by_udp,
     connect,
-    running_world,
     shell,
     wait_until,
 )
-
-
-@pytest.fixture(scope="module")
-def shared_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with running_world(tmp_path_factory.mktemp("hosts")) as world:
-        yield world
-
-
-@pytest.fixture
-def world(shared_world: World) -> Iterator[World]:
-    shared_world.apply()
-    yield shared_world
 
 
 def changed(**of_task: bool | None) -> tuple[object, ...]:

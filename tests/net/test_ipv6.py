@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -21,7 +20,6 @@ from tests.net.world import (
     ask_by_udp,
     connect,
     ipv6,
-    running_world,
     shell,
     underlay_ipv6,
     wait_until,
@@ -30,18 +28,6 @@ from tests.net.world import (
 WEB, ONE, NONE, BLOG = (ipv6(f"10.120.0.{number}") for number in (1, 2, 3, 4))
 ALL_WEB = {"web.1", "web.2", "web.3"}
 OUTSIDE = underlay_ipv6(CLIENT)
-
-
-@pytest.fixture(scope="module")
-def shared_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with running_world(tmp_path_factory.mktemp("hosts")) as world:
-        yield world
-
-
-@pytest.fixture
-def world(shared_world: World) -> Iterator[World]:
-    shared_world.apply()
-    yield shared_world
 
 
 def underlay(number: int) -> str:

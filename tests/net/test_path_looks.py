@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -19,7 +18,8 @@ from net.namespaces import within_namespace
 from net.netlink import PROTOCOL_ROUTE, Netlink
 from net.other_filters import other_filters
 from net.route_lookup import Decision, look_up
-from tests.net.world import CONFIG, ENDPOINTS, HOSTS, ipv6, shell, wait_until
+from tests.net.held_namespaces import HeldNamespaces
+from tests.net.world import CONFIG, ENDPOINTS, HOSTS, ipv6, shell
 
 T = TypeVar("T")
 DESIRED = DesiredNetwork(CONFIG, HOSTS[0], HOSTS, endpoints=ENDPOINTS, tasks=(LocalTask("new", "10.112.1.50"),))
@@ -28,9 +28,9 @@ DESIRED = DesiredNetwork(CONFIG, HOSTS[0], HOSTS, endpoints=ENDPOINTS, tasks=(Lo
 class Space:
     """A host with `under` (198.51.100.1/24), wired to `far` of a neighbour that has no address yet."""
 
-    def __init__(self, own: int, neighbour: int) -> None:
-        self.own, self.neighbour = Path(f"/proc/{own}/ns/net"), Path(f"/proc/{neighbour}/ns/net")
-        shell(self.own, f"ip link set lo up; ip link add under type veth peer name far netns {neighbour}")
+    def __init__(self, own: Path, neighbour: Path) -> None:
+        self.own, self.neighbour = own, neighbour
+        shell(self.own, f"ip link set lo up; ip link add under type veth peer name far netns {neighbour.parts[2]}")
         shell(self.own, "ip addr add 198.51.100.1/24 dev under; ip link set under up")
         shell(self.neighbour, "ip link set lo up; ip link set far up")
 
@@ -43,21 +43,8 @@ class Space:
 
 @pytest.fixture
 def space() -> Iterator[Space]:
-    with contextlib.ExitStack() as stack:
-        holders = [stack.enter_context(_holder()) for _ in range(2)]
-        yield Space(*holders)
-
-
-@contextlib.contextmanager
-def _holder() -> Iterator[int]:
-    process = subprocess.Popen(["unshare", "--net", "--", "sleep", "infinity"])
-    own = Path("/proc/self/ns/net").readlink()
-    try:
-        wait_until(lambda: Path(f"/proc/{process.pid}/ns/net").readlink() != own, "the namespace is there")
-        yield process.pid
-    finally:
-        process.kill()
-        process.wait()
+    with HeldNamespaces() as namespaces:
+        yield Space(namespaces.new(), namespaces.new())
 
 
 def route_to(space: Space, address: str, *came_by: str) -> Decision:

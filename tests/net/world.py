@@ -28,6 +28,7 @@ from net.model import (
     Port,
 )
 from net.namespaces import within_namespace
+from tests.net.held_namespaces import HeldNamespaces
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = NetworkConfig("10.112.0.0/13", "10.120.0.0/16", dns_domain="fairway.internal", ipv6_prefix="fd00:f00d::/96")
@@ -262,10 +263,10 @@ class World:
         self.hosts: list[HostProcess] = []
         self.tasks: dict[str, Path] = {}
         self.servers: list[Server] = []
-        self._holders: list[subprocess.Popen[bytes]] = []
+        self._namespaces = HeldNamespaces()
         try:
-            self.switch = self._hold()
-            self.client = self._hold()
+            self.switch = self._namespaces.new()
+            self.client = self._namespaces.new()
             shell(self.switch, "ip link add br0 type bridge && ip link set br0 up")
             self._plug(self.client, CLIENT)
             for each in HOSTS:
@@ -303,23 +304,13 @@ class World:
                 for task_id in process.call("list_task_networks"):
                     process.call("delete_task_network", task_id)
             process.stop()
-        for holder in self._holders:
-            holder.kill()
-            holder.wait()
+        self._namespaces.close()
 
     def _run_task(self, task: Endpoint) -> None:
         process = self.hosts[int(task.node_id[-1]) - 1]
         namespace = Path(process.call("create_task_network", task.task_id, task.address))
         self.tasks[task.task_id] = namespace
         self.servers.append(Server(namespace, task.task_name))
-
-    def _hold(self) -> Path:
-        holder = subprocess.Popen(["unshare", "--net", "sleep", "infinity"])
-        self._holders.append(holder)
-        namespace = Path(f"/proc/{holder.pid}/ns/net")
-        own = Path("/proc/self/ns/net").readlink()
-        wait_until(lambda: namespace.readlink() != own, "a namespace of its own")
-        return namespace
 
     def _plug(self, namespace: Path, address: str) -> None:
         pid, number = namespace.parts[2], address.rsplit(".", 1)[1]
