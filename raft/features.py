@@ -23,7 +23,8 @@ from raft.errors import MemberFault
 if TYPE_CHECKING:
     from raft.store import Store
 
-FEATURE_LEVEL = 1
+WORKLOADS_LEVEL = 2  # kinds of services besides replicated ones: a leader that knows none would run them all the time
+FEATURE_LEVEL = 2
 CLUSTERS = "clusters"
 
 
