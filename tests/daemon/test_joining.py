@@ -21,6 +21,7 @@ from daemon.joining.join_limits import JoinLimits, WrongTokens
 from daemon.joining.join_server import JoinServer, LeaderPlace
 from proto import control_pb2, host_pb2
 from proto import objects_pb2 as objects
+from raft.features import FEATURE_LEVEL
 from tests.daemon.small_cluster import ADDRESS, SmallCluster, config_in, now_unix_ms
 
 DEADLINE_S = 20
@@ -49,7 +50,7 @@ async def join(folder: Path, port: int, token: str, name: str = "second", addres
     request = control_pb2.JoinClusterRequest(
         address=f"{ADDRESS}:{port}", token=token, advertise_address=address, labels={"disk": "ssd"}
     )
-    description = objects.NodeDescription(hostname=name, cpu_millis=2000)
+    description = objects.NodeDescription(hostname=name, cpu_millis=2000, feature_level=FEATURE_LEVEL)
     return await join_cluster(config_in(folder, name), request, description, now_unix_ms())
 
 
