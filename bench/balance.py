@@ -8,20 +8,18 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from bench.fairway_side import FairwaySide
 from bench.haproxy import HaProxy
+from bench.programs import ROOT, output_of
 from bench.table import Report, Row, quotient
 from lab.images import base_root
 from lab.layout import LabError
 
-ROOT = Path(__file__).parent.parent
 PORT = 9000
 RUNS = 5
 SECONDS = 1.8  # for each way in each measurement
 DIRECT_SHARE_MIN = 0.9
-COMMAND_SECONDS_MAX = 60.0
 PATHS = ("direct", "vip", "haproxy")
 _ROWS = ("vip", "direct", "haproxy")
 # measure -> (its figure, unit, whether more is better)
@@ -90,17 +88,8 @@ class _Bench:
             "haproxy": self._proxies[service],
         }
         words = [f"{path}={places[path][0]}:{places[path][1]}" for path in paths]
-        done = subprocess.run(
-            self._within("client", name, str(SECONDS), *words),
-            capture_output=True,
-            text=True,
-            cwd=ROOT,
-            timeout=COMMAND_SECONDS_MAX,
-            check=False,
-        )
-        if done.returncode != 0:
-            raise LabError(f"{name} of {service} failed: {done.stderr.strip()[-500:]}")
-        result: dict[str, dict[str, float]] = json.loads(done.stdout)
+        printed = output_of(self._within("client", name, str(SECONDS), *words), f"{name} of {service}")
+        result: dict[str, dict[str, float]] = json.loads(printed)
         return result
 
     def _network(self, host: str, task_id: str) -> str:

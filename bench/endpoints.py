@@ -12,16 +12,15 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from bench.fairway_side import FairwaySide
+from bench.programs import output_of
 from bench.table import Report, Row
 from lab.images import base_root
 from lab.layout import LabError
 from proto import objects_pb2
 
-ROOT = Path(__file__).parent.parent
 HOSTS = 3
 REPLICAS = 9
 KILLS = 34  # of 3 hosts each: the 99th percentile is not the worst of them
@@ -30,7 +29,6 @@ CHANGE_MS_MAX = 10.0
 SCALE_RUNS = 3
 WAIT_SECONDS_MAX = 60.0
 SETTLE_SECONDS = 0.2  # with nothing heard, a transaction is over
-COMMAND_SECONDS_MAX = 120.0
 _APP = """name: endpoints
 services:
   web:
@@ -184,15 +182,5 @@ def _scale() -> dict[str, Any]:
         "ip link set under up; ip link set other up; "
     )
     command = f"{underlay} exec {sys.executable} -m bench.endpoints_scale"
-    done = subprocess.run(
-        ["unshare", "--net", "sh", "-ec", command],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        timeout=COMMAND_SECONDS_MAX,
-        check=False,
-    )
-    if done.returncode != 0:
-        raise LabError(f"bench.endpoints_scale failed: {done.stderr.strip()[-500:]}")
-    found: dict[str, Any] = json.loads(done.stdout)
+    found: dict[str, Any] = json.loads(output_of(["unshare", "--net", "sh", "-ec", command], "bench.endpoints_scale"))
     return found

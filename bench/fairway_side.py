@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -12,6 +11,7 @@ from types import TracebackType
 
 import grpc
 
+from bench.programs import output_of
 from lab.cluster import Lab
 from lab.host import program_folder
 from lab.images import ARCHITECTURE
@@ -19,9 +19,9 @@ from lab.layout import LabError
 from lab.oci_archive import ImageSettings, RootFilesystem, archive
 from proto import control_pb2, control_pb2_grpc, objects_pb2
 
-COMMAND_SECONDS_MAX = 120.0
+REMOVAL_SECONDS_MAX = 120.0
 POLL_SECONDS = 0.05
-_IMAGE = "bench:1"
+IMAGE = "bench:1"
 
 
 class FairwaySide:
@@ -37,7 +37,7 @@ class FairwaySide:
         try:
             self._lab = Lab.make(f"bench-{secrets.token_hex(3)}", self._host_count, host_cpu_millis=64_000)
             image = Path(self._folder.name) / "image.tar"
-            image.write_bytes(archive(ImageSettings(_IMAGE, ("sh",), architecture=ARCHITECTURE), self._root))
+            image.write_bytes(archive(ImageSettings(IMAGE, ("sh",), architecture=ARCHITECTURE), self._root))
             self.fairway("image", "load", str(image))
             self._channel = grpc.insecure_channel(f"unix:{self._lab.socket('host-1')}")
             self._control = control_pb2_grpc.ControlStub(self._channel)
@@ -60,17 +60,11 @@ class FairwaySide:
     def fairway(self, *words: str) -> str:
         """Runs the command line against the host; LabError with its words where it fails."""
         assert self._lab is not None
-        done = subprocess.run(
+        return output_of(
             [str(program_folder() / "fairway"), *words],
-            env={**os.environ, "FAIRWAY_SOCKET": str(self._lab.socket("host-1"))},
-            capture_output=True,
-            text=True,
-            timeout=COMMAND_SECONDS_MAX,
-            check=False,
+            f"`fairway {' '.join(words)}`",
+            {**os.environ, "FAIRWAY_SOCKET": str(self._lab.socket("host-1"))},
         )
-        if done.returncode != 0:
-            raise LabError(f"`fairway {' '.join(words)}` failed: {(done.stderr or done.stdout).strip()}")
-        return done.stdout
 
     @property
     def lab(self) -> Lab:
@@ -88,7 +82,7 @@ class FairwaySide:
         file = Path(self._folder.name) / f"{name}.yaml"
         words = ", ".join(f'"{word}"' for word in command)
         file.write_text(
-            f"name: {name}\nservices:\n  tasks:\n    image: {_IMAGE}\n    command: [{words}]\n"
+            f"name: {name}\nservices:\n  tasks:\n    image: {IMAGE}\n    command: [{words}]\n"
             f"    stop_grace_period: 0s\n    deploy:\n      replicas: {count}\n"
         )
         self.fairway("deploy", str(file), "--detach")
@@ -114,10 +108,10 @@ class FairwaySide:
     def remove(self, name: str) -> None:
         """Removes the app and waits until its tasks are gone."""
         self.fairway("rm", name)
-        deadline = time.monotonic() + COMMAND_SECONDS_MAX
+        deadline = time.monotonic() + REMOVAL_SECONDS_MAX
         while self.tasks(name):
             if time.monotonic() > deadline:
-                raise LabError(f"{name} was not removed within {COMMAND_SECONDS_MAX:.0f} s")
+                raise LabError(f"{name} was not removed within {REMOVAL_SECONDS_MAX:.0f} s")
             time.sleep(POLL_SECONDS)
 
     def daemon_pids(self) -> dict[str, list[int]]:

@@ -8,39 +8,33 @@ WireGuard.
 from __future__ import annotations
 
 import json
-import os
-import secrets
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench.fairway_side import IMAGE, FairwaySide
 from bench.table import Report, Row, quotient
 from lab.cluster import Lab
 from lab.debian_packages import library_folders, unpacked
-from lab.host import program_folder
-from lab.images import ARCHITECTURE, base_root
+from lab.images import base_root
 from lab.layout import LabError
-from lab.oci_archive import ImageSettings, archive
 
 RUNS = 3
 STREAM_SECONDS = 3
 ROUND_TRIP_SECONDS = 2.0
 STREAMS_MANY = 4
-COMMAND_SECONDS_MAX = 120.0
 READY_SECONDS_MAX = 30.0
 POLL_SECONDS = 0.1
 IPERF_PORT, PEER_PORT = 5201, 5202
 ASKING, SERVING = "host-1", "host-2"
-_IMAGE = "bench:1"
 _APP = f"""name: overlay
 services:
   end:
-    image: {_IMAGE}
+    image: {IMAGE}
     command: ["sleep", "100000"]
     stop_grace_period: 0s
     deploy:
@@ -73,15 +67,17 @@ class End:
 def measure(_sides: Sequence[str]) -> Report:
     """Alternates the bare path with each of the others."""
     found = {name: Measured() for name in ("bare", "plain", "encrypted")}
-    with tempfile.TemporaryDirectory(prefix="fairway-bench-") as folder, _made(Path(folder)) as lab:
+    with FairwaySide(base_root(), host_count=2) as side:
+        lab = side.lab
+        side.deploy("overlay", _APP)
         hosts = (End(ASKING, lab.address(ASKING)), End(SERVING, lab.address(SERVING)))
-        tasks = _ends(lab)
+        tasks = _ends(side)
         for asking, serving in (hosts, tasks):
             _serve(lab, serving)
             _wait(lambda asking=asking, serving=serving: _answers(lab, asking, serving), "the servers answer")  # type: ignore[misc]
         for name in ("plain", "encrypted"):
             if name == "encrypted":
-                _fairway(lab, "net", "encryption", "set", "wireguard", "--timeout", "60s")
+                side.fairway("net", "encryption", "set", "wireguard", "--timeout", "60s")
             for run in range(RUNS):
                 for way, (asking, serving) in (("bare", hosts), (name, tasks)):
                     _measure(lab, asking, serving, found[way])
@@ -90,48 +86,19 @@ def measure(_sides: Sequence[str]) -> Report:
     return _report(found, "wireguard-go in user space" if in_user_space else "the kernel's WireGuard")
 
 
-def _made(folder: Path) -> Lab:
-    lab = Lab.make(f"bench-{secrets.token_hex(3)}", 2, progress=lambda line: print(line, file=sys.stderr))
-    try:
-        image, file = folder / "image.tar", folder / "compose.yaml"
-        image.write_bytes(archive(ImageSettings(_IMAGE, ("sh",), architecture=ARCHITECTURE), base_root()))
-        file.write_text(_APP)
-        _fairway(lab, "image", "load", str(image))
-        _fairway(lab, "deploy", str(file), "--timeout", "60s")
-    except BaseException:
-        lab.down()
-        raise
-    return lab
-
-
-def _fairway(lab: Lab, *words: str) -> str:
-    done = subprocess.run(
-        [str(program_folder() / "fairway"), *words],
-        env={**os.environ, "FAIRWAY_SOCKET": str(lab.socket(ASKING))},
-        capture_output=True,
-        text=True,
-        timeout=COMMAND_SECONDS_MAX,
-        check=False,
-    )
-    if done.returncode != 0:
-        raise LabError(f"`fairway {' '.join(words)}` failed: {(done.stderr or done.stdout).strip()}")
-    return done.stdout
-
-
-def _ends(lab: Lab) -> tuple[End, End]:
+def _ends(side: FairwaySide) -> tuple[End, End]:
     """The tasks on the two hosts."""
-    names = {view["node"]["meta"]["id"]: view["node"]["meta"]["name"] for view in json.loads(_json(lab, "node", "ls"))}
+    names = {
+        view["node"]["meta"]["id"]: view["node"]["meta"]["name"]
+        for view in json.loads(side.fairway("node", "ls", "-o", "json"))
+    }
     ends = {}
-    for task in json.loads(_json(lab, "ps")):
+    for task in json.loads(side.fairway("ps", "-o", "json")):
         host = names[task["node_id"]]
         ends[host] = End(host, task["address"], task["status"]["pid"])
     if ends.keys() != {ASKING, SERVING}:
         raise LabError("the two tasks were not spread over the two hosts")
     return ends[ASKING], ends[SERVING]
-
-
-def _json(lab: Lab, *words: str) -> str:
-    return _fairway(lab, *words, "-o", "json")
 
 
 def _iperf() -> list[str]:

@@ -21,6 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from bench.programs import output_of
 from lab import cgroups, debian_packages
 from lab.layout import LabError
 from lab.oci_archive import RootFilesystem
@@ -28,7 +29,7 @@ from lab.processes import mark, namespace_pids
 
 IMAGE = "bench:1"
 START_SECONDS_MAX = 60.0
-COMMAND_SECONDS_MAX = 120.0
+REMOVAL_SECONDS_MAX = 120.0
 POLL_SECONDS = 0.05
 _API = "/v1.41"
 # What dockerd calls by these names, all served by one program of the iptables package.
@@ -138,17 +139,8 @@ class Swarm:
 
     def docker(self, *words: str) -> str:
         """Runs Docker's command line; LabError with its words where it fails."""
-        done = subprocess.run(
-            [str(self._tree / "usr/bin/docker"), *words],
-            env=self._environment(),
-            capture_output=True,
-            text=True,
-            timeout=COMMAND_SECONDS_MAX,
-            check=False,
-        )
-        if done.returncode != 0:
-            raise LabError(f"`docker {' '.join(words)}` failed: {done.stderr.strip()}")
-        return done.stdout
+        argv = [str(self._tree / "usr/bin/docker"), *words]
+        return output_of(argv, f"`docker {' '.join(words)}`", self._environment())
 
     def create(self, name: str, count: int, command: list[str]) -> None:
         """`docker service create`, which returns as soon as the service is known."""
@@ -163,10 +155,10 @@ class Swarm:
     def remove(self, name: str) -> None:
         """Removes the service and waits until its containers are gone."""
         self.docker("service", "rm", name)
-        deadline = time.monotonic() + COMMAND_SECONDS_MAX
+        deadline = time.monotonic() + REMOVAL_SECONDS_MAX
         while self._get("/containers/json?all=true"):
             if time.monotonic() > deadline:
-                raise LabError(f"Swarm did not remove {name} within {COMMAND_SECONDS_MAX:.0f} s")
+                raise LabError(f"Swarm did not remove {name} within {REMOVAL_SECONDS_MAX:.0f} s")
             time.sleep(POLL_SECONDS)
 
     def daemon_pids(self) -> dict[str, list[int]]:
