@@ -116,6 +116,33 @@ ENDPOINT_MODE_DNSRR: EndpointMode.ValueType  # 1
 """no virtual address: names answer the addresses of ready tasks"""
 Global___EndpointMode: _TypeAlias = EndpointMode  # noqa: Y015
 
+class _ServiceKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ServiceKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ServiceKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SERVICE_KIND_REPLICATED: _ServiceKind.ValueType  # 0
+    """`replicas` tasks"""
+    SERVICE_KIND_GLOBAL: _ServiceKind.ValueType  # 1
+    """one task on each host that its constraints allow; slot: the host's ordinal"""
+    SERVICE_KIND_JOB: _ServiceKind.ValueType  # 2
+    """`replicas` slots, each of which runs until it has succeeded once"""
+    SERVICE_KIND_GLOBAL_JOB: _ServiceKind.ValueType  # 3
+    """once on each host; slots as of a global service"""
+
+class ServiceKind(_ServiceKind, metaclass=_ServiceKindEnumTypeWrapper): ...
+
+SERVICE_KIND_REPLICATED: ServiceKind.ValueType  # 0
+"""`replicas` tasks"""
+SERVICE_KIND_GLOBAL: ServiceKind.ValueType  # 1
+"""one task on each host that its constraints allow; slot: the host's ordinal"""
+SERVICE_KIND_JOB: ServiceKind.ValueType  # 2
+"""`replicas` slots, each of which runs until it has succeeded once"""
+SERVICE_KIND_GLOBAL_JOB: ServiceKind.ValueType  # 3
+"""once on each host; slots as of a global service"""
+Global___ServiceKind: _TypeAlias = ServiceKind  # noqa: Y015
+
 class _TaskState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -756,6 +783,265 @@ class Dependency(_message.Message):
 Global___Dependency: _TypeAlias = Dependency  # noqa: Y015
 
 @_typing.final
+class Placement(_message.Message):
+    """how a service's tasks lie to each other and to other services; beyond constraints"""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SPREAD_OVER_FIELD_NUMBER: _builtins.int
+    PER_NODE_MAX_FIELD_NUMBER: _builtins.int
+    PACK_FIELD_NUMBER: _builtins.int
+    AFFINITIES_FIELD_NUMBER: _builtins.int
+    per_node_max: _builtins.int
+    """replicas on one host; 0: no bound"""
+    pack: _builtins.bool
+    """onto the fullest hosts that have room, rather than spread"""
+    @_builtins.property
+    def spread_over(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """"node.labels.rack": evenly over its values, the first key before the next"""
+
+    @_builtins.property
+    def affinities(self) -> _containers.RepeatedCompositeFieldContainer[Global___Affinity]: ...
+    def __init__(
+        self,
+        *,
+        spread_over: _abc.Iterable[_builtins.str] | None = ...,
+        per_node_max: _builtins.int = ...,
+        pack: _builtins.bool = ...,
+        affinities: _abc.Iterable[Global___Affinity] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["affinities", b"affinities", "pack", b"pack", "per_node_max", b"per_node_max", "spread_over", b"spread_over"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Placement: _TypeAlias = Placement  # noqa: Y015
+
+@_typing.final
+class Affinity(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVICE_FIELD_NUMBER: _builtins.int
+    CONSTRAINT_FIELD_NUMBER: _builtins.int
+    SAME_FIELD_NUMBER: _builtins.int
+    ANTI_FIELD_NUMBER: _builtins.int
+    REQUIRED_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    service: _builtins.str
+    """of the same app, also itself; empty: `constraint`"""
+    constraint: _builtins.str
+    """hosts that are preferred (anti: avoided): "node.labels.disk == ssd" """
+    same: _builtins.str
+    """what "near" means, beside the service: "node.labels.zone"; empty: the same host"""
+    anti: _builtins.bool
+    """away from, rather than near"""
+    required: _builtins.bool
+    """rather pending than elsewhere; of services only"""
+    weight: _builtins.int
+    """of a preference, beside the others: 1..100; 0: 1"""
+    def __init__(
+        self,
+        *,
+        service: _builtins.str = ...,
+        constraint: _builtins.str = ...,
+        same: _builtins.str = ...,
+        anti: _builtins.bool = ...,
+        required: _builtins.bool = ...,
+        weight: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anti", b"anti", "constraint", b"constraint", "required", b"required", "same", b"same", "service", b"service", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Affinity: _TypeAlias = Affinity  # noqa: Y015
+
+@_typing.final
+class Job(_message.Message):
+    """of the two kinds of job"""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARALLELISM_FIELD_NUMBER: _builtins.int
+    DEADLINE_MS_FIELD_NUMBER: _builtins.int
+    KEEP_FIELD_NUMBER: _builtins.int
+    ONCE_FIELD_NUMBER: _builtins.int
+    parallelism: _builtins.int
+    """tasks of one run at once; 0: no bound"""
+    deadline_ms: _builtins.int
+    """of a run, from its beginning; 0: none"""
+    keep: _builtins.int
+    """runs that have ended and are remembered; 0: 3"""
+    once: _builtins.bool
+    """made by `fairway run`: not part of its app's file, removed a while after its end"""
+    def __init__(
+        self,
+        *,
+        parallelism: _builtins.int = ...,
+        deadline_ms: _builtins.int = ...,
+        keep: _builtins.int = ...,
+        once: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deadline_ms", b"deadline_ms", "keep", b"keep", "once", b"once", "parallelism", b"parallelism"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Job: _TypeAlias = Job  # noqa: Y015
+
+@_typing.final
+class Schedule(_message.Message):
+    """when a job runs; absent: once for each version of it"""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Overlap:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _OverlapEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Schedule._Overlap.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        OVERLAP_FORBID: Schedule._Overlap.ValueType  # 0
+        """the moment is passed over"""
+        OVERLAP_ALLOW: Schedule._Overlap.ValueType  # 1
+        OVERLAP_REPLACE: Schedule._Overlap.ValueType  # 2
+        """the earlier run is stopped"""
+
+    class Overlap(_Overlap, metaclass=_OverlapEnumTypeWrapper):
+        """a moment comes while an earlier run goes on"""
+
+    OVERLAP_FORBID: Schedule.Overlap.ValueType  # 0
+    """the moment is passed over"""
+    OVERLAP_ALLOW: Schedule.Overlap.ValueType  # 1
+    OVERLAP_REPLACE: Schedule.Overlap.ValueType  # 2
+    """the earlier run is stopped"""
+
+    CRON_FIELD_NUMBER: _builtins.int
+    TIME_ZONE_FIELD_NUMBER: _builtins.int
+    RUN_MISSED_FIELD_NUMBER: _builtins.int
+    OVERLAP_FIELD_NUMBER: _builtins.int
+    cron: _builtins.str
+    """five fields; see daemon/orchestration/cron.py"""
+    time_zone: _builtins.str
+    """IANA name; empty: UTC"""
+    run_missed: _builtins.bool
+    """a moment that nobody led at is made up for once; false: passed over"""
+    overlap: Global___Schedule.Overlap.ValueType
+    def __init__(
+        self,
+        *,
+        cron: _builtins.str = ...,
+        time_zone: _builtins.str = ...,
+        run_missed: _builtins.bool = ...,
+        overlap: Global___Schedule.Overlap.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cron", b"cron", "overlap", b"overlap", "run_missed", b"run_missed", "time_zone", b"time_zone"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Schedule: _TypeAlias = Schedule  # noqa: Y015
+
+@_typing.final
+class JobRun(_message.Message):
+    """of a job that is stored in its service"""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Outcome:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _OutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[JobRun._Outcome.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        OUTCOME_NONE: JobRun._Outcome.ValueType  # 0
+        """it goes on"""
+        OUTCOME_SUCCEEDED: JobRun._Outcome.ValueType  # 1
+        OUTCOME_FAILED: JobRun._Outcome.ValueType  # 2
+        OUTCOME_STOPPED: JobRun._Outcome.ValueType  # 3
+        """in favour of another run"""
+
+    class Outcome(_Outcome, metaclass=_OutcomeEnumTypeWrapper): ...
+    OUTCOME_NONE: JobRun.Outcome.ValueType  # 0
+    """it goes on"""
+    OUTCOME_SUCCEEDED: JobRun.Outcome.ValueType  # 1
+    OUTCOME_FAILED: JobRun.Outcome.ValueType  # 2
+    OUTCOME_STOPPED: JobRun.Outcome.ValueType  # 3
+    """in favour of another run"""
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    MOMENT_UNIX_MS_FIELD_NUMBER: _builtins.int
+    STARTED_UNIX_MS_FIELD_NUMBER: _builtins.int
+    FINISHED_UNIX_MS_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    WANTED_FIELD_NUMBER: _builtins.int
+    SUCCEEDED_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """from 1, unique in the service"""
+    moment_unix_ms: _builtins.int
+    """of the schedule; 0: it was begun by a deploy or by hand"""
+    started_unix_ms: _builtins.int
+    finished_unix_ms: _builtins.int
+    """0: it goes on"""
+    outcome: Global___JobRun.Outcome.ValueType
+    message: _builtins.str
+    """why it failed or was stopped"""
+    generation: _builtins.int
+    """of the service"""
+    wanted: _builtins.int
+    """completions"""
+    succeeded: _builtins.int
+    """completions so far"""
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        moment_unix_ms: _builtins.int = ...,
+        started_unix_ms: _builtins.int = ...,
+        finished_unix_ms: _builtins.int = ...,
+        outcome: Global___JobRun.Outcome.ValueType = ...,
+        message: _builtins.str = ...,
+        generation: _builtins.int = ...,
+        wanted: _builtins.int = ...,
+        succeeded: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["finished_unix_ms", b"finished_unix_ms", "generation", b"generation", "message", b"message", "moment_unix_ms", b"moment_unix_ms", "number", b"number", "outcome", b"outcome", "started_unix_ms", b"started_unix_ms", "succeeded", b"succeeded", "wanted", b"wanted"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JobRun: _TypeAlias = JobRun  # noqa: Y015
+
+@_typing.final
+class Stateful(_message.Message):
+    """of a replicated service: slots have volumes of their own, one task at a time each"""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UNORDERED_FIELD_NUMBER: _builtins.int
+    unordered: _builtins.bool
+    """slots start and stop at once, rather than one after the other"""
+    def __init__(
+        self,
+        *,
+        unordered: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["unordered", b"unordered"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Stateful: _TypeAlias = Stateful  # noqa: Y015
+
+@_typing.final
 class ServiceSpec(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -793,8 +1079,15 @@ class ServiceSpec(_message.Message):
     ENDPOINT_MODE_FIELD_NUMBER: _builtins.int
     FLOATING_ADDRESSES_FIELD_NUMBER: _builtins.int
     POLICY_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    JOB_FIELD_NUMBER: _builtins.int
+    SCHEDULE_FIELD_NUMBER: _builtins.int
+    STATEFUL_FIELD_NUMBER: _builtins.int
+    PLACEMENT_FIELD_NUMBER: _builtins.int
     replicas: _builtins.int
     endpoint_mode: Global___EndpointMode.ValueType
+    kind: Global___ServiceKind.ValueType
+    """all but the first need feature level 2"""
     @_builtins.property
     def container(self) -> Global___ContainerSpec: ...
     @_builtins.property
@@ -827,6 +1120,20 @@ class ServiceSpec(_message.Message):
     def policy(self) -> Global___ServicePolicy:
         """absent: only policies that are applied apart concern it"""
 
+    @_builtins.property
+    def job(self) -> Global___Job: ...
+    @_builtins.property
+    def schedule(self) -> Global___Schedule:
+        """of a job"""
+
+    @_builtins.property
+    def stateful(self) -> Global___Stateful:
+        """needs feature level 2"""
+
+    @_builtins.property
+    def placement(self) -> Global___Placement:
+        """absent: spread over hosts, then zones"""
+
     def __init__(
         self,
         *,
@@ -843,10 +1150,15 @@ class ServiceSpec(_message.Message):
         endpoint_mode: Global___EndpointMode.ValueType = ...,
         floating_addresses: _abc.Iterable[_builtins.str] | None = ...,
         policy: Global___ServicePolicy | None = ...,
+        kind: Global___ServiceKind.ValueType = ...,
+        job: Global___Job | None = ...,
+        schedule: Global___Schedule | None = ...,
+        stateful: Global___Stateful | None = ...,
+        placement: Global___Placement | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "container", b"container", "policy", b"policy", "resources", b"resources", "restart", b"restart"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "container", b"container", "job", b"job", "placement", b"placement", "policy", b"policy", "resources", b"resources", "restart", b"restart", "schedule", b"schedule", "stateful", b"stateful"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "constraints", b"constraints", "container", b"container", "depends_on", b"depends_on", "endpoint_mode", b"endpoint_mode", "floating_addresses", b"floating_addresses", "network_aliases", b"network_aliases", "networks", b"networks", "policy", b"policy", "ports", b"ports", "replicas", b"replicas", "resources", b"resources", "restart", b"restart"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "constraints", b"constraints", "container", b"container", "depends_on", b"depends_on", "endpoint_mode", b"endpoint_mode", "floating_addresses", b"floating_addresses", "job", b"job", "kind", b"kind", "network_aliases", b"network_aliases", "networks", b"networks", "placement", b"placement", "policy", b"policy", "ports", b"ports", "replicas", b"replicas", "resources", b"resources", "restart", b"restart", "schedule", b"schedule", "stateful", b"stateful"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -863,6 +1175,10 @@ class Service(_message.Message):
     VIP_FIELD_NUMBER: _builtins.int
     IMAGE_DIGEST_FIELD_NUMBER: _builtins.int
     REMOVING_FIELD_NUMBER: _builtins.int
+    RUNS_FIELD_NUMBER: _builtins.int
+    RUN_COUNT_FIELD_NUMBER: _builtins.int
+    SCHEDULED_TO_UNIX_MS_FIELD_NUMBER: _builtins.int
+    NEXT_RUN_UNIX_MS_FIELD_NUMBER: _builtins.int
     app: _builtins.str
     """App's name"""
     generation: _builtins.int
@@ -873,12 +1189,22 @@ class Service(_message.Message):
     """manifest digest resolved at deploy; empty: image unknown as yet"""
     removing: _builtins.bool
     """tasks are being stopped; deleted when the last is gone"""
+    run_count: _builtins.int
+    """number of the last run"""
+    scheduled_to_unix_ms: _builtins.int
+    """moments of the schedule up to here have been dealt with; 0: it begins now"""
+    next_run_unix_ms: _builtins.int
+    """by the schedule; 0: never"""
     @_builtins.property
     def meta(self) -> _nodes_pb2.Meta:
         """name: the service's key in the file"""
 
     @_builtins.property
     def spec(self) -> Global___ServiceSpec: ...
+    @_builtins.property
+    def runs(self) -> _containers.RepeatedCompositeFieldContainer[Global___JobRun]:
+        """of a job, oldest first: those that go on, and the last ones that ended"""
+
     def __init__(
         self,
         *,
@@ -889,10 +1215,14 @@ class Service(_message.Message):
         vip: _builtins.str = ...,
         image_digest: _builtins.str = ...,
         removing: _builtins.bool = ...,
+        runs: _abc.Iterable[Global___JobRun] | None = ...,
+        run_count: _builtins.int = ...,
+        scheduled_to_unix_ms: _builtins.int = ...,
+        next_run_unix_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "generation", b"generation", "image_digest", b"image_digest", "meta", b"meta", "removing", b"removing", "spec", b"spec", "vip", b"vip"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "generation", b"generation", "image_digest", b"image_digest", "meta", b"meta", "next_run_unix_ms", b"next_run_unix_ms", "removing", b"removing", "run_count", b"run_count", "runs", b"runs", "scheduled_to_unix_ms", b"scheduled_to_unix_ms", "spec", b"spec", "vip", b"vip"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1258,6 +1588,7 @@ class Task(_message.Message):
     ATTEMPT_FIELD_NUMBER: _builtins.int
     NETWORKS_FIELD_NUMBER: _builtins.int
     VIP_FIELD_NUMBER: _builtins.int
+    RUN_FIELD_NUMBER: _builtins.int
     app: _builtins.str
     service_id: _builtins.str
     service: _builtins.str
@@ -1280,6 +1611,8 @@ class Task(_message.Message):
     """failures in a row of this slot before this task"""
     vip: _builtins.str
     """its service's"""
+    run: _builtins.int
+    """JobRun's number, of a job"""
     @_builtins.property
     def meta(self) -> _nodes_pb2.Meta:
         """name: SERVICE.SLOT"""
@@ -1316,10 +1649,11 @@ class Task(_message.Message):
         attempt: _builtins.int = ...,
         networks: _abc.Iterable[_builtins.str] | None = ...,
         vip: _builtins.str = ...,
+        run: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta", "spec", b"spec", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "app", b"app", "attempt", b"attempt", "desired", b"desired", "desired_message", b"desired_message", "generation", b"generation", "image_digest", b"image_digest", "meta", b"meta", "networks", b"networks", "node_id", b"node_id", "not_before_unix_ms", b"not_before_unix_ms", "service", b"service", "service_id", b"service_id", "slot", b"slot", "spec", b"spec", "status", b"status", "vip", b"vip"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "app", b"app", "attempt", b"attempt", "desired", b"desired", "desired_message", b"desired_message", "generation", b"generation", "image_digest", b"image_digest", "meta", b"meta", "networks", b"networks", "node_id", b"node_id", "not_before_unix_ms", b"not_before_unix_ms", "run", b"run", "service", b"service", "service_id", b"service_id", "slot", b"slot", "spec", b"spec", "status", b"status", "vip", b"vip"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
