@@ -42,10 +42,7 @@ def read_network_extension(reader: Reader, field: Field, network: control_pb2.Ne
     """Fills `network`."""
     entries = reader.known_entries(field, frozenset({"default"}))
     if "default" in entries:
-        default = reader.text(entries["default"])
-        if default not in ("open", "closed"):
-            reader.refuse(entries["default"], f"{default!r} is neither open nor closed")
-        network.closed = default == "closed"
+        network.closed = reader.choice(entries["default"], {"open": False, "closed": True}, False)
 
 
 def _balance(reader: Reader, field: Field, balance: objects_pb2.Balance) -> None:

@@ -33,10 +33,8 @@ def read_deploy(reader: Reader, field: Field, spec: objects_pb2.ServiceSpec) -> 
     if "mode" in entries and (mode := reader.text(entries["mode"])) != "replicated":
         reader.refuse(entries["mode"], f"{mode!r} is not supported by Fairway (only replicated services are)")
     if "endpoint_mode" in entries:
-        mode = reader.text(entries["endpoint_mode"])
-        if mode not in _ENDPOINT_MODES:
-            reader.refuse(entries["endpoint_mode"], f"{mode!r} is neither vip nor dnsrr")
-        spec.endpoint_mode = _ENDPOINT_MODES.get(mode, objects_pb2.ENDPOINT_MODE_VIP)
+        vip = objects_pb2.ENDPOINT_MODE_VIP
+        spec.endpoint_mode = reader.choice(entries["endpoint_mode"], _ENDPOINT_MODES, vip)
     if "replicas" in entries:
         spec.replicas = reader.integer(entries["replicas"], 0, REPLICAS_MAX)
     if "resources" in entries:

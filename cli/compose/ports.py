@@ -95,10 +95,7 @@ def _long(reader: Reader, field: Field) -> list[PortSpec]:
         if common.protocol not in _PROTOCOLS:
             reader.refuse(entries["protocol"], f"{common.protocol!r} is not tcp, udp or sctp")
     if "mode" in entries:
-        mode = reader.text(entries["mode"])
-        if mode not in _MODES:
-            reader.refuse(entries["mode"], f"{mode!r} is neither ingress nor host")
-        common.mode = _MODES.get(mode, PortSpec.MODE_INGRESS)
+        common.mode = reader.choice(entries["mode"], _MODES, PortSpec.MODE_INGRESS)
     if "host_ip" in entries:
         common.host_ip = reader.parsed(entries["host_ip"], _address, "")
     if "name" in entries:

@@ -110,6 +110,18 @@ class Reader:
             self.refuse(field, str(error))
             return otherwise
 
+    def choice(self, field: Field, choices: Mapping[str, T], otherwise: T) -> T:
+        """What the text, a word of `choices`, stands for."""
+
+        def parse(text: str) -> T:
+            if text not in choices:
+                *others, last = choices
+                words = f"neither {others[0]} nor {last}" if len(others) == 1 else f"not one of {', '.join(choices)}"
+                raise ValueError(f"{text!r} is {words}")
+            return choices[text]
+
+        return self.parsed(field, parse, otherwise)
+
     def integer(self, field: Field, low: int, high: int, *, base: int = 10, otherwise: int = 0) -> int:
         def parse(text: str) -> int:
             try:

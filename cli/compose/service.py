@@ -194,10 +194,7 @@ def _depends_on(reader: Reader, field_: Field, service: ServiceRead) -> None:
         entries = reader.known_entries(below, frozenset({"condition", "required", "restart"}))
         condition = objects_pb2.Dependency.CONDITION_STARTED
         if "condition" in entries:
-            text = reader.text(entries["condition"])
-            if text not in _CONDITIONS:
-                reader.refuse(entries["condition"], f"{text!r} is not one of {', '.join(_CONDITIONS)}")
-            condition = _CONDITIONS.get(text, condition)
+            condition = reader.choice(entries["condition"], _CONDITIONS, condition)
         if "required" in entries and not reader.boolean(entries["required"]):
             reader.unsupported(entries["required"], "every dependency is required")
         if "restart" in entries and reader.boolean(entries["restart"]):
