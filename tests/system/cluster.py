@@ -192,6 +192,14 @@ class Cluster:
         found: dict[str, Any] = json.loads(done.stdout)["host"]
         return found
 
+    def make_whole(self) -> None:
+        """Every host is on, reached and ready again, whatever a test did to them."""
+        for host in self.lab.hosts():
+            if not self.lab.is_on(host):
+                self.lab.start(host)
+        self.lab.heal()
+        self.wait(lambda: all(view["node"]["state"] == "ready" for view in self.json("node", "ls")), "all are ready")
+
     def wait(self, condition: Callable[[], bool], what: str, seconds_max: float = WAIT_SECONDS_MAX) -> float:
         """Seconds until `condition` held; Failed, naming `what`, where it did not in time."""
         began = time.monotonic()

@@ -102,10 +102,6 @@ def site(cluster: Cluster) -> Iterator[Cluster]:
     """The cluster with the site on it, ready; removed afterwards."""
     cluster.deploy(APP.format(replicas=REPLICAS))
     yield cluster
-    for host in cluster.lab.hosts():
-        if not cluster.lab.is_on(host):
-            cluster.lab.start(host)
-    cluster.lab.heal()
-    cluster.wait(lambda: all(v["node"]["state"] == "ready" for v in cluster.json("node", "ls")), "all hosts are ready")
+    cluster.make_whole()
     cluster.fairway("rm", "site", ok=False)
     cluster.wait(lambda: not cluster.json("ls"), "the site is gone")

@@ -125,11 +125,7 @@ services:
 @pytest.fixture
 def whole(cluster: Cluster) -> Iterator[Cluster]:
     yield cluster
-    for host in cluster.lab.hosts():
-        if not cluster.lab.is_on(host):
-            cluster.lab.start(host)
-    cluster.lab.heal()
-    cluster.wait(lambda: all(v["node"]["state"] == "ready" for v in cluster.json("node", "ls")), "all hosts are ready")
+    cluster.make_whole()
 
 
 def holders(cluster: Cluster) -> list[str]:
