@@ -81,6 +81,8 @@ def test_a_power_cut_ends_daemons_shims_and_containers_at_once_and_keeps_the_dis
     run_container(lab, "host-1", "page")
     wait_until(lambda: "hello" in fetch(lab, "host-2", lab.address("host-1")), "the container serves")
     init = _init_of(lab, "host-1")
+    card = ["cat", "/sys/class/net/eth0/address"]
+    card_before = lab.run_in("host-1", card).stdout
     running = _all_processes(lab, "host-1")
     assert len(running) >= 5  # first process, containerd, stand-in, shim, container
     lab.run_in("host-1", ["sh", "-c", "echo kept > /var/lib/fairway/kept; echo lost > /run/lost"])
@@ -98,6 +100,7 @@ def test_a_power_cut_ends_daemons_shims_and_containers_at_once_and_keeps_the_dis
 
     lab.start("host-1")
     assert lab.run_in("host-1", ["cat", "/var/lib/fairway/kept"]).stdout == "kept\n"
+    assert lab.run_in("host-1", card).stdout == card_before  # who knows it by ARP reaches it at once
     assert lab.run_in("host-1", ["test", "-e", "/run/lost"], check=False).returncode != 0
     wait_until(
         lambda: "page" in lab.run_in("host-1", ["ctr", "container", "ls"], check=False).stdout,
