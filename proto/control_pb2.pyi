@@ -1398,6 +1398,88 @@ class RemoveServiceReply(_message.Message):
 Global___RemoveServiceReply: _TypeAlias = RemoveServiceReply  # noqa: Y015
 
 @_typing.final
+class SteerRolloutRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Action:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _ActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[SteerRolloutRequest._Action.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        ACTION_UNSPECIFIED: SteerRolloutRequest._Action.ValueType  # 0
+        PAUSE: SteerRolloutRequest._Action.ValueType  # 1
+        RESUME: SteerRolloutRequest._Action.ValueType  # 2
+        PROMOTE: SteerRolloutRequest._Action.ValueType  # 3
+        """the next step of a canary, or all of it"""
+        ROLL_BACK: SteerRolloutRequest._Action.ValueType  # 4
+        ABORT: SteerRolloutRequest._Action.ValueType  # 5
+        """roll back what is under way; refused where nothing is"""
+
+    class Action(_Action, metaclass=_ActionEnumTypeWrapper): ...
+    ACTION_UNSPECIFIED: SteerRolloutRequest.Action.ValueType  # 0
+    PAUSE: SteerRolloutRequest.Action.ValueType  # 1
+    RESUME: SteerRolloutRequest.Action.ValueType  # 2
+    PROMOTE: SteerRolloutRequest.Action.ValueType  # 3
+    """the next step of a canary, or all of it"""
+    ROLL_BACK: SteerRolloutRequest.Action.ValueType  # 4
+    ABORT: SteerRolloutRequest.Action.ValueType  # 5
+    """roll back what is under way; refused where nothing is"""
+
+    SERVICE_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    TO_REVISION_FIELD_NUMBER: _builtins.int
+    ALL_STEPS_FIELD_NUMBER: _builtins.int
+    service: _builtins.str
+    action: Global___SteerRolloutRequest.Action.ValueType
+    to_revision: _builtins.int
+    """ROLL_BACK; 0: the last that worked"""
+    all_steps: _builtins.bool
+    """PROMOTE"""
+    def __init__(
+        self,
+        *,
+        service: _builtins.str = ...,
+        action: Global___SteerRolloutRequest.Action.ValueType = ...,
+        to_revision: _builtins.int = ...,
+        all_steps: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "all_steps", b"all_steps", "service", b"service", "to_revision", b"to_revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SteerRolloutRequest: _TypeAlias = SteerRolloutRequest  # noqa: Y015
+
+@_typing.final
+class SteerRolloutReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVICE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    message: _builtins.str
+    revision: _builtins.int
+    """of the store"""
+    @_builtins.property
+    def service(self) -> _objects_pb2.Service: ...
+    def __init__(
+        self,
+        *,
+        service: _objects_pb2.Service | None = ...,
+        message: _builtins.str = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["service", b"service"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "revision", b"revision", "service", b"service"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SteerRolloutReply: _TypeAlias = SteerRolloutReply  # noqa: Y015
+
+@_typing.final
 class ListTasksRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -143,6 +143,50 @@ SERVICE_KIND_GLOBAL_JOB: ServiceKind.ValueType  # 3
 """once on each host; slots as of a global service"""
 Global___ServiceKind: _TypeAlias = ServiceKind  # noqa: Y015
 
+class _UpdateOrder:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _UpdateOrderEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_UpdateOrder.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    UPDATE_ORDER_UNSPECIFIED: _UpdateOrder.ValueType  # 0
+    """start first; tasks that keep data in a volume stop first"""
+    UPDATE_ORDER_START_FIRST: _UpdateOrder.ValueType  # 1
+    """the same, and said"""
+    UPDATE_ORDER_STOP_FIRST: _UpdateOrder.ValueType  # 2
+
+class UpdateOrder(_UpdateOrder, metaclass=_UpdateOrderEnumTypeWrapper): ...
+
+UPDATE_ORDER_UNSPECIFIED: UpdateOrder.ValueType  # 0
+"""start first; tasks that keep data in a volume stop first"""
+UPDATE_ORDER_START_FIRST: UpdateOrder.ValueType  # 1
+"""the same, and said"""
+UPDATE_ORDER_STOP_FIRST: UpdateOrder.ValueType  # 2
+Global___UpdateOrder: _TypeAlias = UpdateOrder  # noqa: Y015
+
+class _FailureAction:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FailureActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FailureAction.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FAILURE_ACTION_UNSPECIFIED: _FailureAction.ValueType  # 0
+    """wait while a new task that failed is not up again"""
+    FAILURE_ACTION_PAUSE: _FailureAction.ValueType  # 1
+    """until someone resumes it"""
+    FAILURE_ACTION_CONTINUE: _FailureAction.ValueType  # 2
+    FAILURE_ACTION_ROLLBACK: _FailureAction.ValueType  # 3
+
+class FailureAction(_FailureAction, metaclass=_FailureActionEnumTypeWrapper): ...
+
+FAILURE_ACTION_UNSPECIFIED: FailureAction.ValueType  # 0
+"""wait while a new task that failed is not up again"""
+FAILURE_ACTION_PAUSE: FailureAction.ValueType  # 1
+"""until someone resumes it"""
+FAILURE_ACTION_CONTINUE: FailureAction.ValueType  # 2
+FAILURE_ACTION_ROLLBACK: FailureAction.ValueType  # 3
+Global___FailureAction: _TypeAlias = FailureAction  # noqa: Y015
+
 class _TaskState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -1042,6 +1086,120 @@ class Stateful(_message.Message):
 Global___Stateful: _TypeAlias = Stateful  # noqa: Y015
 
 @_typing.final
+class UpdateConfig(_message.Message):
+    """absent: one task at a time, and as the enums say"""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARALLELISM_FIELD_NUMBER: _builtins.int
+    DELAY_MS_FIELD_NUMBER: _builtins.int
+    FAILURE_ACTION_FIELD_NUMBER: _builtins.int
+    MONITOR_MS_FIELD_NUMBER: _builtins.int
+    MAX_FAILURE_MILLIONTHS_FIELD_NUMBER: _builtins.int
+    ORDER_FIELD_NUMBER: _builtins.int
+    parallelism: _builtins.int
+    """tasks replaced at once; 0: all"""
+    delay_ms: _builtins.int
+    """between a group that has settled and the next"""
+    failure_action: Global___FailureAction.ValueType
+    monitor_ms: _builtins.int
+    """failures of new tasks count so long; the end of the update waits so long"""
+    max_failure_millionths: _builtins.int
+    """of the tasks, that may fail before the action is taken"""
+    order: Global___UpdateOrder.ValueType
+    def __init__(
+        self,
+        *,
+        parallelism: _builtins.int = ...,
+        delay_ms: _builtins.int = ...,
+        failure_action: Global___FailureAction.ValueType = ...,
+        monitor_ms: _builtins.int = ...,
+        max_failure_millionths: _builtins.int = ...,
+        order: Global___UpdateOrder.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delay_ms", b"delay_ms", "failure_action", b"failure_action", "max_failure_millionths", b"max_failure_millionths", "monitor_ms", b"monitor_ms", "order", b"order", "parallelism", b"parallelism"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateConfig: _TypeAlias = UpdateConfig  # noqa: Y015
+
+@_typing.final
+class RolloutStep(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASKS_FIELD_NUMBER: _builtins.int
+    SHARE_MILLIONTHS_FIELD_NUMBER: _builtins.int
+    WAIT_MS_FIELD_NUMBER: _builtins.int
+    tasks: _builtins.int
+    """new tasks in this step; 0: by share"""
+    share_millionths: _builtins.int
+    """of the replicas, rounded up"""
+    wait_ms: _builtins.int
+    """before the next step; 0: until someone promotes it"""
+    def __init__(
+        self,
+        *,
+        tasks: _builtins.int = ...,
+        share_millionths: _builtins.int = ...,
+        wait_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["share_millionths", b"share_millionths", "tasks", b"tasks", "wait_ms", b"wait_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RolloutStep: _TypeAlias = RolloutStep  # noqa: Y015
+
+@_typing.final
+class RolloutSpec(_message.Message):
+    """absent: rolling"""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Strategy:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StrategyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[RolloutSpec._Strategy.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        STRATEGY_ROLLING: RolloutSpec._Strategy.ValueType  # 0
+        STRATEGY_CANARY: RolloutSpec._Strategy.ValueType  # 1
+        STRATEGY_BLUE_GREEN: RolloutSpec._Strategy.ValueType  # 2
+
+    class Strategy(_Strategy, metaclass=_StrategyEnumTypeWrapper): ...
+    STRATEGY_ROLLING: RolloutSpec.Strategy.ValueType  # 0
+    STRATEGY_CANARY: RolloutSpec.Strategy.ValueType  # 1
+    STRATEGY_BLUE_GREEN: RolloutSpec.Strategy.ValueType  # 2
+
+    STRATEGY_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    KEEP_MS_FIELD_NUMBER: _builtins.int
+    strategy: Global___RolloutSpec.Strategy.ValueType
+    keep_ms: _builtins.int
+    """blue/green: how long the older tasks are kept after the switch"""
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___RolloutStep]:
+        """canary"""
+
+    def __init__(
+        self,
+        *,
+        strategy: Global___RolloutSpec.Strategy.ValueType = ...,
+        steps: _abc.Iterable[Global___RolloutStep] | None = ...,
+        keep_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keep_ms", b"keep_ms", "steps", b"steps", "strategy", b"strategy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RolloutSpec: _TypeAlias = RolloutSpec  # noqa: Y015
+
+@_typing.final
 class ServiceSpec(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1084,6 +1242,9 @@ class ServiceSpec(_message.Message):
     SCHEDULE_FIELD_NUMBER: _builtins.int
     STATEFUL_FIELD_NUMBER: _builtins.int
     PLACEMENT_FIELD_NUMBER: _builtins.int
+    UPDATE_FIELD_NUMBER: _builtins.int
+    ROLLBACK_FIELD_NUMBER: _builtins.int
+    ROLLOUT_FIELD_NUMBER: _builtins.int
     replicas: _builtins.int
     endpoint_mode: Global___EndpointMode.ValueType
     kind: Global___ServiceKind.ValueType
@@ -1134,6 +1295,12 @@ class ServiceSpec(_message.Message):
     def placement(self) -> Global___Placement:
         """absent: spread over hosts, then zones"""
 
+    @_builtins.property
+    def update(self) -> Global___UpdateConfig: ...
+    @_builtins.property
+    def rollback(self) -> Global___UpdateConfig: ...
+    @_builtins.property
+    def rollout(self) -> Global___RolloutSpec: ...
     def __init__(
         self,
         *,
@@ -1155,10 +1322,13 @@ class ServiceSpec(_message.Message):
         schedule: Global___Schedule | None = ...,
         stateful: Global___Stateful | None = ...,
         placement: Global___Placement | None = ...,
+        update: Global___UpdateConfig | None = ...,
+        rollback: Global___UpdateConfig | None = ...,
+        rollout: Global___RolloutSpec | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "container", b"container", "job", b"job", "placement", b"placement", "policy", b"policy", "resources", b"resources", "restart", b"restart", "schedule", b"schedule", "stateful", b"stateful"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "container", b"container", "job", b"job", "placement", b"placement", "policy", b"policy", "resources", b"resources", "restart", b"restart", "rollback", b"rollback", "rollout", b"rollout", "schedule", b"schedule", "stateful", b"stateful", "update", b"update"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "constraints", b"constraints", "container", b"container", "depends_on", b"depends_on", "endpoint_mode", b"endpoint_mode", "floating_addresses", b"floating_addresses", "job", b"job", "kind", b"kind", "network_aliases", b"network_aliases", "networks", b"networks", "placement", b"placement", "policy", b"policy", "ports", b"ports", "replicas", b"replicas", "resources", b"resources", "restart", b"restart", "schedule", b"schedule", "stateful", b"stateful"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "constraints", b"constraints", "container", b"container", "depends_on", b"depends_on", "endpoint_mode", b"endpoint_mode", "floating_addresses", b"floating_addresses", "job", b"job", "kind", b"kind", "network_aliases", b"network_aliases", "networks", b"networks", "placement", b"placement", "policy", b"policy", "ports", b"ports", "replicas", b"replicas", "resources", b"resources", "restart", b"restart", "rollback", b"rollback", "rollout", b"rollout", "schedule", b"schedule", "stateful", b"stateful", "update", b"update"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1179,6 +1349,9 @@ class Service(_message.Message):
     RUN_COUNT_FIELD_NUMBER: _builtins.int
     SCHEDULED_TO_UNIX_MS_FIELD_NUMBER: _builtins.int
     NEXT_RUN_UNIX_MS_FIELD_NUMBER: _builtins.int
+    ROLLOUT_FIELD_NUMBER: _builtins.int
+    REVISIONS_FIELD_NUMBER: _builtins.int
+    TRAFFIC_FIELD_NUMBER: _builtins.int
     app: _builtins.str
     """App's name"""
     generation: _builtins.int
@@ -1205,6 +1378,18 @@ class Service(_message.Message):
     def runs(self) -> _containers.RepeatedCompositeFieldContainer[Global___JobRun]:
         """of a job, oldest first: those that go on, and the last ones that ended"""
 
+    @_builtins.property
+    def rollout(self) -> Global___Rollout:
+        """the last change that needed new tasks; absent: none since it was made"""
+
+    @_builtins.property
+    def revisions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Revision]:
+        """earlier versions, oldest first"""
+
+    @_builtins.property
+    def traffic(self) -> Global___TrafficSplit:
+        """absent: every ready task gets traffic"""
+
     def __init__(
         self,
         *,
@@ -1219,14 +1404,177 @@ class Service(_message.Message):
         run_count: _builtins.int = ...,
         scheduled_to_unix_ms: _builtins.int = ...,
         next_run_unix_ms: _builtins.int = ...,
+        rollout: Global___Rollout | None = ...,
+        revisions: _abc.Iterable[Global___Revision] | None = ...,
+        traffic: Global___TrafficSplit | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta", "spec", b"spec"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta", "rollout", b"rollout", "spec", b"spec", "traffic", b"traffic"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "generation", b"generation", "image_digest", b"image_digest", "meta", b"meta", "next_run_unix_ms", b"next_run_unix_ms", "removing", b"removing", "run_count", b"run_count", "runs", b"runs", "scheduled_to_unix_ms", b"scheduled_to_unix_ms", "spec", b"spec", "vip", b"vip"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "generation", b"generation", "image_digest", b"image_digest", "meta", b"meta", "next_run_unix_ms", b"next_run_unix_ms", "removing", b"removing", "revisions", b"revisions", "rollout", b"rollout", "run_count", b"run_count", "runs", b"runs", "scheduled_to_unix_ms", b"scheduled_to_unix_ms", "spec", b"spec", "traffic", b"traffic", "vip", b"vip"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Service: _TypeAlias = Service  # noqa: Y015
+
+@_typing.final
+class Rollout(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _State:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Rollout._State.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        STATE_UNSPECIFIED: Rollout._State.ValueType  # 0
+        STATE_GOING: Rollout._State.ValueType  # 1
+        STATE_PAUSED: Rollout._State.ValueType  # 2
+        """by an operator"""
+        STATE_FAILED: Rollout._State.ValueType  # 3
+        """paused, since too many new tasks failed"""
+        STATE_WAITING: Rollout._State.ValueType  # 4
+        """a step is done; goes on when it is promoted"""
+        STATE_DONE: Rollout._State.ValueType  # 5
+
+    class State(_State, metaclass=_StateEnumTypeWrapper): ...
+    STATE_UNSPECIFIED: Rollout.State.ValueType  # 0
+    STATE_GOING: Rollout.State.ValueType  # 1
+    STATE_PAUSED: Rollout.State.ValueType  # 2
+    """by an operator"""
+    STATE_FAILED: Rollout.State.ValueType  # 3
+    """paused, since too many new tasks failed"""
+    STATE_WAITING: Rollout.State.ValueType  # 4
+    """a step is done; goes on when it is promoted"""
+    STATE_DONE: Rollout.State.ValueType  # 5
+
+    STATE_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    STARTED_UNIX_MS_FIELD_NUMBER: _builtins.int
+    ENDED_UNIX_MS_FIELD_NUMBER: _builtins.int
+    SETTLED_UNIX_MS_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    FAILED_SLOTS_FIELD_NUMBER: _builtins.int
+    BACK_TO_FIELD_NUMBER: _builtins.int
+    CONFIG_FIELD_NUMBER: _builtins.int
+    BEGUN_FIELD_NUMBER: _builtins.int
+    state: Global___Rollout.State.ValueType
+    generation: _builtins.int
+    """what it brings"""
+    message: _builtins.str
+    """why it is not done, or went back, in words"""
+    reason: _builtins.str
+    """what changed, in words"""
+    started_unix_ms: _builtins.int
+    ended_unix_ms: _builtins.int
+    settled_unix_ms: _builtins.int
+    """since when no new task is on its way; 0: one is"""
+    step: _builtins.int
+    """steps that are done"""
+    back_to: _builtins.int
+    """revision that it goes back to; 0: it goes forward"""
+    begun: _builtins.bool
+    """tasks that were right already have been taken over"""
+    @_builtins.property
+    def failed_slots(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def config(self) -> Global___UpdateConfig:
+        """of a way back"""
+
+    def __init__(
+        self,
+        *,
+        state: Global___Rollout.State.ValueType = ...,
+        generation: _builtins.int = ...,
+        message: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        started_unix_ms: _builtins.int = ...,
+        ended_unix_ms: _builtins.int = ...,
+        settled_unix_ms: _builtins.int = ...,
+        step: _builtins.int = ...,
+        failed_slots: _abc.Iterable[_builtins.int] | None = ...,
+        back_to: _builtins.int = ...,
+        config: Global___UpdateConfig | None = ...,
+        begun: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["back_to", b"back_to", "begun", b"begun", "config", b"config", "ended_unix_ms", b"ended_unix_ms", "failed_slots", b"failed_slots", "generation", b"generation", "message", b"message", "reason", b"reason", "settled_unix_ms", b"settled_unix_ms", "started_unix_ms", b"started_unix_ms", "state", b"state", "step", b"step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Rollout: _TypeAlias = Rollout  # noqa: Y015
+
+@_typing.final
+class Revision(_message.Message):
+    """an earlier version of a service"""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GENERATION_FIELD_NUMBER: _builtins.int
+    SPEC_FIELD_NUMBER: _builtins.int
+    IMAGE_DIGEST_FIELD_NUMBER: _builtins.int
+    STARTED_UNIX_MS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    BACK_TO_FIELD_NUMBER: _builtins.int
+    generation: _builtins.int
+    image_digest: _builtins.str
+    started_unix_ms: _builtins.int
+    reason: _builtins.str
+    failed: _builtins.bool
+    """its rollout was not done when the next began"""
+    back_to: _builtins.int
+    """it was the same as this one"""
+    @_builtins.property
+    def spec(self) -> Global___ServiceSpec: ...
+    def __init__(
+        self,
+        *,
+        generation: _builtins.int = ...,
+        spec: Global___ServiceSpec | None = ...,
+        image_digest: _builtins.str = ...,
+        started_unix_ms: _builtins.int = ...,
+        reason: _builtins.str = ...,
+        failed: _builtins.bool = ...,
+        back_to: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["back_to", b"back_to", "failed", b"failed", "generation", b"generation", "image_digest", b"image_digest", "reason", b"reason", "spec", b"spec", "started_unix_ms", b"started_unix_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Revision: _TypeAlias = Revision  # noqa: Y015
+
+@_typing.final
+class TrafficSplit(_message.Message):
+    """blue/green"""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GENERATION_FIELD_NUMBER: _builtins.int
+    SWITCHED_FIELD_NUMBER: _builtins.int
+    SWITCHED_UNIX_MS_FIELD_NUMBER: _builtins.int
+    generation: _builtins.int
+    switched: _builtins.bool
+    """false: tasks of older generations get traffic; true: only those of this and newer"""
+    switched_unix_ms: _builtins.int
+    def __init__(
+        self,
+        *,
+        generation: _builtins.int = ...,
+        switched: _builtins.bool = ...,
+        switched_unix_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "switched", b"switched", "switched_unix_ms", b"switched_unix_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TrafficSplit: _TypeAlias = TrafficSplit  # noqa: Y015
 
 @_typing.final
 class Network(_message.Message):
