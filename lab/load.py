@@ -1,5 +1,8 @@
 """A steady load: so many HTTP requests a second, sent on time whether or not earlier ones were answered.
 
+What this process sleeps through, since it gets no processor, is no wait for answers: they may lie there unread. Nor are
+the requests of that time sent afterwards in one go: a server's queue would have no room for them.
+
 `python -m lab.load URL --rate 100 --seconds 30 --json` prints one JSON object when it ends, which it does by
 itself, or at SIGINT or SIGTERM with what it has until then. Run it in a lab's client:
 `fairway lab exec client -- .venv/bin/python -m lab.load ...`.
@@ -9,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
 import dataclasses
 import json
 import math
@@ -16,7 +20,7 @@ import signal
 import sys
 import time
 import urllib.parse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import trio
@@ -26,11 +30,13 @@ FAILURES_KEPT_MAX = 1000
 ANSWERS_KEPT_MAX = 200
 RESPONSE_BYTES_MAX = 1 << 20
 _RECEIVE_BYTES = 65536
+_TICK_SECONDS = 0.02
+_LATE_SECONDS_MAX = 0.05  # by what is longer this process has slept
 
 
 @dataclass(frozen=True)
 class LoadPlan:
-    """What to send; a request that has no full answer within timeout_seconds has failed."""
+    """What to send; a request that has no full answer within timeout_seconds, while this ran, has failed."""
 
     host: str
     port: int
@@ -65,6 +71,7 @@ class LoadResult:
     latency_ms_max: float = 0.0
     started_unix_seconds: float = 0.0
     seconds: float = 0.0
+    slept_seconds: float = 0.0  # of them without a processor
 
 
 class RequestFailed(Exception):
@@ -130,6 +137,42 @@ def longest_outage(outcomes: list[tuple[float, bool]]) -> float:
 def percentile(ordered: list[float], share: float) -> float:
     """The value that `share` of a sorted, non-empty list does not exceed (nearest rank)."""
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
+
+
+class _Limits:
+    """Ends requests that have waited for too long, in time in which this process ran."""
+
+    def __init__(self, seconds: float) -> None:
+        self.slept_seconds = 0.0
+        self._seconds = seconds
+        self._ran_seconds = 0.0
+        self._due_seconds: dict[trio.CancelScope, float] = {}  # the earliest first
+
+    @contextlib.contextmanager
+    def of_one(self) -> Iterator[None]:
+        scope = trio.CancelScope()
+        self._due_seconds[scope] = self._ran_seconds + self._seconds
+        try:
+            with scope:
+                yield
+        finally:
+            self._due_seconds.pop(scope, None)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        before = trio.current_time()
+        while True:
+            await trio.sleep(_TICK_SECONDS)
+            now = trio.current_time()
+            slept = max(now - before - _TICK_SECONDS - _LATE_SECONDS_MAX, 0.0)
+            self.slept_seconds += slept
+            self._ran_seconds += now - before - slept
+            before = now
+            for scope, due in list(self._due_seconds.items()):
+                if due > self._ran_seconds:
+                    break
+                del self._due_seconds[scope]
+                scope.cancel()
 
 
 class _Client:
@@ -224,7 +267,7 @@ async def run_load(plan: LoadPlan, on_outcome: Callable[[bool], None] = lambda _
 
     Ends early at SIGINT or SIGTERM (only when run in the main thread), with the result so far.
     """
-    tally, client = _Tally(), _Client(plan)
+    tally, client, limits = _Tally(), _Client(plan), _Limits(plan.timeout_seconds)
     count = int(plan.rate_per_second * plan.seconds)
     in_flight = 0
 
@@ -232,7 +275,7 @@ async def run_load(plan: LoadPlan, on_outcome: Callable[[bool], None] = lambda _
         nonlocal in_flight
         sent_at, began = time.time(), trio.current_time()
         reason, body = f"no answer in {plan.timeout_seconds:g} s", b""
-        with trio.move_on_after(plan.timeout_seconds):
+        with limits.of_one():
             try:
                 body, reason = await client.fetch(), ""
             except RequestFailed as error:
@@ -249,6 +292,8 @@ async def run_load(plan: LoadPlan, on_outcome: Callable[[bool], None] = lambda _
             with sending:
                 for number in range(count):
                     await trio.sleep_until(start + number / plan.rate_per_second)
+                    late = trio.current_time() - (start + number / plan.rate_per_second)
+                    start += late if late > _LATE_SECONDS_MAX else 0.0
                     tally.result.sent += 1
                     if in_flight >= IN_FLIGHT_MAX:
                         tally.add(time.time(), 0.0, f"more than {IN_FLIGHT_MAX} unanswered", b"")
@@ -265,9 +310,11 @@ async def run_load(plan: LoadPlan, on_outcome: Callable[[bool], None] = lambda _
                     sending.cancel()
 
             nursery.start_soon(stop_at_signal)
+            nursery.start_soon(limits.run)
             await send_all(sending)
             nursery.cancel_scope.cancel()
     await client.close()
+    tally.result.slept_seconds = limits.slept_seconds
     return tally.finished()
 
 

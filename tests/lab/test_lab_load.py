@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -101,6 +102,28 @@ def test_reasons_of_failures_are_counted() -> None:
         plan = LoadPlan("127.0.0.1", port, "/broken", rate_per_second=100, seconds=0.1)
         result = trio.run(run_load, plan)
     assert result.reasons == {"status 500": 10} and len(result.failures) == 10
+
+
+def test_what_the_generator_sleeps_through_is_no_failure_and_no_burst() -> None:
+    """Stopped as by a busy machine, for longer than an answer may take."""
+    command = [sys.executable, "-m", "lab.load", "--rate", "100", "--seconds", "3", "--timeout", "0.5", "--json"]
+    with _server() as (port, seen):
+        process = subprocess.Popen([*command, f"http://127.0.0.1:{port}/"], stdout=subprocess.PIPE, text=True)
+        wait_until(lambda: len(seen) > 20, "requests are sent")
+        process.send_signal(signal.SIGSTOP)
+        try:
+            time.sleep(1.5)
+            before = len(seen)
+        finally:
+            process.send_signal(signal.SIGCONT)
+        wait_until(lambda: len(seen) > before, "it goes on")
+        time.sleep(0.1)
+        at_once = len(seen) - before
+        process.terminate()
+        result = json.loads(process.communicate(timeout=20)[0])
+    assert result["failed"] == 0, result["reasons"]
+    assert result["slept_seconds"] > 1
+    assert at_once < 75  # and not the 150 of that time besides
 
 
 def test_a_refused_connection_is_a_failure_with_its_reason() -> None:
