@@ -119,9 +119,8 @@ def _long(reader: Reader, field: Field) -> list[PortSpec]:
 
 
 def _warn_unpublished(reader: Reader, field: Field, text: str) -> None:
-    reader.problems.warn(
-        field.line,
-        field.path,
+    reader.warn(
+        field,
         f"port {text} names no port on the hosts and is reachable by the service's name only; "
         f'"8080:{text}" would publish it',
     )

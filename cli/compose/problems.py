@@ -27,11 +27,13 @@ _VERBS = frozenset(
 
 @dataclass(frozen=True, order=True)
 class Problem:
-    """One thing that is wrong. `line` counts from 1; `path` is like "services.web.ports[0]"."""
+    """One thing that is wrong. `line` counts from 1; `path` is like "services.web.ports[0]"; `file`: the one that
+    it is in, where that is not the one that was asked for."""
 
     line: int
     path: str
     message: str
+    file: str = ""
 
 
 class ComposeRefused(Exception):
@@ -39,7 +41,7 @@ class ComposeRefused(Exception):
 
     def __init__(self, file: str, problems: list[Problem]) -> None:
         self.file = file
-        self.problems = sorted(set(problems))
+        self.problems = sorted(set(problems), key=lambda problem: (problem.file, problem))
         shown = [render(file, problem) for problem in self.problems[:PROBLEMS_SHOWN_MAX]]
         hidden = len(self.problems) - len(shown)
         if hidden > 0:
@@ -48,18 +50,18 @@ class ComposeRefused(Exception):
 
 
 class Problems:
-    """Collects the problems and the warnings of one file."""
+    """Collects the problems and the warnings of one file, and of those that it is made of."""
 
     def __init__(self, file: str) -> None:
         self.file = file
         self.found: list[Problem] = []
         self.warnings: list[str] = []
 
-    def add(self, line: int, path: str, message: str) -> None:
-        self.found.append(Problem(line, path, message))
+    def add(self, line: int, path: str, message: str, file: str = "") -> None:
+        self.found.append(Problem(line, path, message, "" if file == self.file else file))
 
-    def warn(self, line: int, path: str, message: str) -> None:
-        text = render(self.file, Problem(line, path, message))
+    def warn(self, line: int, path: str, message: str, file: str = "") -> None:
+        text = render(self.file, Problem(line, path, message, file))
         if text not in self.warnings:
             self.warnings.append(text)
 
@@ -73,5 +75,6 @@ def render(file: str, problem: Problem) -> str:
     """ "compose.yaml:14: services.web.blkio_config is not supported by Fairway" """
     separator = " " if problem.message.split(" ", 1)[0] in _VERBS else ": "
     subject = f"{problem.path}{separator}" if problem.path else ""
+    file = problem.file or file
     where = f"{file}:{problem.line}" if problem.line else file
     return f"{where}: {subject}{problem.message}"

@@ -89,7 +89,7 @@ def _app(reader: Reader, root: Field, surroundings: Surroundings, name: str) -> 
     top = {key: Field(below.item, key) for key, below in top.items()}
     app = control_pb2.AppSpec(name=_name(reader, root, top, surroundings, name))
     if "version" in top:
-        reader.problems.warn(top["version"].line, "version", "is obsolete and has no effect; leave it out")
+        reader.warn(top["version"], "is obsolete and has no effect; leave it out")
     networks = _networks(reader, top, app)
     volumes = _volumes(reader, top, app)
     services = _services(reader, root, top, surroundings)

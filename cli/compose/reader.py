@@ -51,7 +51,10 @@ class Reader:
         self.problems = problems
 
     def refuse(self, field: Field, message: str) -> None:
-        self.problems.add(field.line, field.path, message)
+        self.problems.add(field.line, field.path, message, field.item.source.file)
+
+    def warn(self, field: Field, message: str) -> None:
+        self.problems.warn(field.line, field.path, message, field.item.source.file)
 
     def unsupported(self, field: Field, why: str = "") -> None:
         self.refuse(field, "is not supported by Fairway" + (f" ({why})" if why else ""))
