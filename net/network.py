@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -14,6 +14,7 @@ import trio
 
 from net import ipv6_support, path_attempts
 from net.addresses import GATEWAY_ADDRESS
+from net.check_loop import CheckLoop
 from net.desired_changes import Change, DesiredIndex
 from net.differences import counted
 from net.dns_answers import Answers
@@ -25,7 +26,6 @@ from net.kernel import Kernel
 from net.lingering import Lingering
 from net.model import Counters, DesiredNetwork
 from net.nftables import Nftables, table_name
-from net.outside_changes import OutsideChanges
 from net.path_mtu import PathMtu
 from net.path_observer import PathObserver, payload_bytes
 from net.policy_chains import policy_of_counter
@@ -33,7 +33,6 @@ from net.policy_log import PolicyLog, counts_reply
 from net.probe_socket import ProbeSocket
 from net.ruleset import RulesetChange
 from net.slow_checks import SlowChecks
-from net.table_changes import TableChanges
 from net.task_interfaces import Surroundings, TaskInterfaces
 from net.task_networks import TaskNetworks
 from proto.doctor_pb2 import ObservePathRequest, PathObservation
@@ -41,12 +40,6 @@ from proto.host_pb2 import ReadPolicyCountsReply
 
 log = logging.getLogger(__name__)
 
-CHECK_EVERY_SECONDS = 3.0
-CHECK_CPU_SHARE_MAX = 0.02
-CHECK_AFTER_CHANGE_CPU_SHARE_MAX = 0.05  # as far as the longest rest allows
-CHECK_AFTER_CHANGE_REST_SECONDS = 0.2
-CHECK_AFTER_CHANGE_REST_SECONDS_MAX = 1.0
-CHECK_BACK_OFF_SECONDS_MAX = 60.0
 FIRST_APPLY_SECONDS_MAX = 30.0
 DRIFT_WORDS_MAX = 20
 _PREFIX_LENGTH_MAX = 6
@@ -90,7 +83,7 @@ class Network:
         self._pending: Change | None = None  # applied to the index, not yet to the kernel
         self._lingering = Lingering()
         self._applied = trio.Event()
-        self._changed_outside = trio.Event()
+        self._check_loop = CheckLoop(interface_prefix, self.check, self.counters)
         self._hosts_known: DesiredNetwork | None = None
         self._host_addresses: set[str] = set()
         self._tunnel_address = ""
@@ -110,9 +103,8 @@ class Network:
             nursery.start_soon(self._serve_at_gateway, server)
             nursery.start_soon(self._slow_checks.run)
             nursery.start_soon(self._serve_at_tunnel, server)
-            nursery.start_soon(self._check_forever)
+            nursery.start_soon(self._check_loop.run)
             nursery.start_soon(self._end_lingering)
-            nursery.start_soon(self._listen)
             nursery.start_soon(self.probes.run)
             nursery.start_soon(self.path_mtu.run)
             nursery.start_soon(self._listen_to_policies)
@@ -341,48 +333,6 @@ class Network:
 
         # In one go: what is deleted meanwhile must not be made again.
         return await self._tasks.with_all(work)
-
-    async def _check_forever(self) -> None:
-        wait_seconds, rest_seconds = CHECK_EVERY_SECONDS, CHECK_AFTER_CHANGE_REST_SECONDS
-        while True:
-            await trio.sleep(rest_seconds)
-            with trio.move_on_after(wait_seconds - rest_seconds):
-                await self._changed_outside.wait()
-            self._changed_outside = trio.Event()
-            started = trio.current_time()
-            try:
-                await self.check()
-                # Where a check takes long, there are fewer of them.
-                took_seconds = trio.current_time() - started
-                wait_seconds = max(CHECK_EVERY_SECONDS, took_seconds / CHECK_CPU_SHARE_MAX)
-                rest_seconds = max(CHECK_AFTER_CHANGE_REST_SECONDS, took_seconds / CHECK_AFTER_CHANGE_CPU_SHARE_MAX)
-                rest_seconds = min(rest_seconds, CHECK_AFTER_CHANGE_REST_SECONDS_MAX)
-            except Exception as error:
-                self.counters.check_failure_count += 1
-                wait_seconds *= 2
-                rest_seconds = CHECK_EVERY_SECONDS
-                expected = isinstance(error, (NetworkError, OSError))
-                log.error(
-                    "check the network against the kernel: %s; next in %.0f s",
-                    error,
-                    min(wait_seconds, CHECK_BACK_OFF_SECONDS_MAX),
-                    exc_info=not expected,
-                )
-            wait_seconds = min(wait_seconds, CHECK_BACK_OFF_SECONDS_MAX)
-            rest_seconds = min(rest_seconds, wait_seconds)
-
-    async def _listen(self) -> None:
-        """Has the check look at once when someone else changes what is ours; without it, it looks later."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._listen_to, lambda: OutsideChanges(self._prefix))
-            nursery.start_soon(self._listen_to, lambda: TableChanges(table_name(self._prefix)))
-
-    async def _listen_to(self, make: Callable[[], OutsideChanges | TableChanges]) -> None:
-        try:
-            with closing(make()) as changes:
-                await changes.listen(lambda: self._changed_outside.set())
-        except NetworkError as error:
-            log.warning("%s; changes by others are found within %.0f s", error, CHECK_EVERY_SECONDS)
 
     async def _serve_at_gateway(self, server: NameServer) -> None:
         while True:

@@ -17,8 +17,7 @@ from typing import Any
 
 import trio
 
-from net import ipv6_support
-from net import network as network_module
+from net import check_loop, ipv6_support
 from net.network import Network
 
 
@@ -63,8 +62,8 @@ if __name__ == "__main__":
     if ctypes.CDLL(None, use_errno=True).unshare(0x40000000):
         raise OSError(ctypes.get_errno(), "unshare")
     # So that what is repaired sooner was noticed, not come upon.
-    network_module.CHECK_EVERY_SECONDS = float(
-        os.environ.get("CHECK_EVERY_SECONDS", network_module.CHECK_EVERY_SECONDS)
+    check_loop.CHECK_EVERY_SECONDS = float(
+        os.environ.get("FAIRWAY_TEST_CHECK_EVERY_SECONDS", check_loop.CHECK_EVERY_SECONDS)
     )
     if "FAIRWAY_TEST_WITHOUT_IPV6" in os.environ:
         ipv6_support.MARK = Path("/proc/net/no_if_inet6")
