@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from daemon.orchestration import constraints
-from daemon.orchestration.scheduler_filters import ZONE_LABEL
+from daemon.orchestration.scheduler_words import ZONE_LABEL
 from proto import objects_pb2 as objects
 from raft.store import Store
 

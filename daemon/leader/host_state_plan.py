@@ -13,7 +13,7 @@ from typing import cast
 
 from daemon.leader.endpoints_plan import endpoint_of, endpoints_on, frontend_of
 from daemon.orchestration.leases import FLOATING_PREFIX
-from daemon.orchestration.scheduler_filters import ZONE_LABEL
+from daemon.orchestration.scheduler_words import ZONE_LABEL
 from daemon.orchestration.task_states import gone
 from proto import objects_pb2 as objects
 from proto.host_pb2 import HostItem, HostState

@@ -8,7 +8,7 @@ does not have equals nothing, so `!=` holds for it. All constraints of a service
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 
 from daemon.errors import Refused
@@ -34,7 +34,11 @@ class Constraint:
         return f"{self.key} {'==' if self.equal else '!='} {self.value}"
 
     def allows(self, node: objects.Node) -> bool:
-        return (self.value in _values(self.key, node)) == self.equal
+        return self.accepts(values_of(self.key, node))
+
+    def accepts(self, values: Container[str]) -> bool:
+        """The same, of a host that has these values for the key."""
+        return (self.value in values) == self.equal
 
     def refusal(self) -> str:
         """Why a host that it does not allow is not taken: "does not match node.labels.disk == ssd"."""
@@ -82,7 +86,8 @@ def first_refusal(constraints: Iterable[Constraint], node: objects.Node) -> str 
     return None
 
 
-def _values(key: str, node: objects.Node) -> tuple[str, ...]:
+def values_of(key: str, node: objects.Node) -> tuple[str, ...]:
+    """What a host has for a key: nothing for a label that it does not have."""
     if key.startswith(LABEL_PREFIX):
         name = key.removeprefix(LABEL_PREFIX)
         return (node.meta.labels[name],) if name in node.meta.labels else ()

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from daemon.orchestration.draft import Draft
 from daemon.orchestration.host_ports import host_ports
-from daemon.orchestration.scheduler_filters import PORT_TAKEN
+from daemon.orchestration.scheduler_words import PORT_TAKEN
 from daemon.orchestration.task_plan import create_task, stop_task
 from daemon.orchestration.task_states import age_key, alive, assigned, named_volumes
 from proto import objects_pb2 as objects

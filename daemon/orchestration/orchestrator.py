@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 from collections.abc import Callable
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 import trio
 
 from daemon.errors import Refused
-from daemon.orchestration.orchestrator_plan import Plan, plan
 from proto import objects_pb2 as objects
 from raft.store import Change, ChangeBatch, Store
 from raft.transaction import TransactionBuilder
+
+if TYPE_CHECKING:
+    from daemon.orchestration.orchestrator_plan import Plan
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +27,7 @@ LOOK_AGAIN_S_MAX = 30.0  # a pass at least this often, whatever was or was not h
 BACK_OFF_S_MIN = 0.1
 BACK_OFF_S_MAX = 5.0
 
-PlanNow = Callable[[Store, int, Callable[[], str]], tuple[TransactionBuilder, Plan]]
+PlanNow = Callable[[Store, int, Callable[[], str]], tuple[TransactionBuilder, "Plan"]]
 
 
 class Commits(Protocol):
@@ -50,6 +53,9 @@ class Orchestrator:
         fails is logged and tried again with back-off; only cancellation ends the loop."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch)
+            # The scheduler's NumPy takes 20 MB and some tenths of a second to load: only a host that leads pays for
+            # it, and nothing else waits meanwhile.
+            await trio.to_thread.run_sync(importlib.import_module, "daemon.orchestration.orchestrator_plan")
             back_off_s = BACK_OFF_S_MIN
             while True:
                 self._changed = trio.Event()
@@ -73,6 +79,8 @@ class Orchestrator:
 
     async def _pass(self) -> float:
         """Seconds until the next pass is due, if nothing changes before."""
+
+        from daemon.orchestration.orchestrator_plan import plan  # loaded by `run`
 
         def plan_now(store: Store, now_unix_ms: int, new_id: Callable[[], str]) -> tuple[TransactionBuilder, Plan]:
             planned = plan(store, now_unix_ms, new_id)

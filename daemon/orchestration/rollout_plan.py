@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from daemon.orchestration import restart_plan
 from daemon.orchestration.draft import Draft
 from daemon.orchestration.host_ports import clash, host_ports
-from daemon.orchestration.scheduler_filters import PORT_TAKEN
+from daemon.orchestration.scheduler_words import PORT_TAKEN
 from daemon.orchestration.task_plan import create_task, forget_tasks, lose_tasks_of_lost_hosts, stop_task
 from daemon.orchestration.task_states import (
     age_key,

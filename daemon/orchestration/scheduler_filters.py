@@ -1,151 +1,151 @@
-"""Which hosts may take a task, and in words why the others may not.
+"""Why hosts do not take a task: one filter for each reason, which knows all hosts that it refuses and says so in words.
 
-Filters are asked in order; the first that refuses a host explains. The cheap ones that depend only on the
-node and the service are asked once per service and plan (`fixed_refusal`), those on what is reserved for
-each task (`Room.refusal`).
+A filter is a column of flags; all that apply to a task are asked in order, and the first that refuses a host
+explains. Those that depend only on hosts and the service (`fixed_filters`) are made once for a service and plan; those
+on what is taken meanwhile for each task (`room_filters`; those on where other tasks are: scheduler_affinity.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
 
 from daemon.orchestration import constraints
-from daemon.orchestration.host_ports import HostPort, clash, port_text
-from daemon.orchestration.leases import task_addresses
+from daemon.orchestration.host_ports import HostPort, port_text
 from daemon.orchestration.quantities import bytes_text, cpu_text, names_text
+from daemon.orchestration.scheduler_hosts import Flags, Hosts, Numbers
+from daemon.orchestration.scheduler_words import PORT_TAKEN, Refusal, is_words
 from net.features import SCTP
 from proto import objects_pb2 as objects
 
-ZONE_LABEL = "zone"
-PORT_TAKEN = "taken by another task"
+NAMES_SHOWN_MAX = 3
 
 
 @dataclass(frozen=True)
-class Refusal:
-    """`kind` groups hosts that are refused for the same reason; `verb_one` and `verb_many` continue "host-1" and
-    "7 hosts"; `amount` is what a host could offer, where more would help."""
+class Filter:
+    """`free`: by host, what it could offer, where more would help."""
 
-    kind: str
-    verb_one: str
-    verb_many: str
-    amount: int | None = None
+    refusal: Refusal
+    refuses: Flags
+    free: Numbers | None = None
 
-
-def _is(words: str) -> Refusal:
-    return Refusal(words, f"is {words}", f"are {words}")
-
-
-@dataclass
-class Room:
-    """What is taken on one node. Counts every task that has not ended, reservations exactly."""
-
-    node: objects.Node
-    cpu_reserved_millis: int = 0
-    memory_reserved_bytes: int = 0
-    task_count: int = 0
-    addresses_taken: int = 0  # of tasks that are not gone yet, ended ones too
-    by_service: dict[str, int] = field(default_factory=dict)  # wanted tasks only: what spreading looks at
-    failures: dict[str, int] = field(default_factory=dict)  # by service: its tasks that failed here lately
-    ports_taken: list[HostPort] = field(default_factory=list)  # of host mode, by tasks that have not ended
-
-    def __post_init__(self) -> None:
-        # Read once: a field of a message costs far more than an attribute, and every task asks every host.
-        self.name = self.node.meta.name
-        self.cpu_millis = self.node.description.cpu_millis
-        self.memory_bytes = self.node.description.memory_bytes
-        self.zone = self.node.meta.labels.get(ZONE_LABEL, "")
-        self.addresses = task_addresses(self.node)
-
-    def add(self, resources: objects.Resources) -> None:
-        self.cpu_reserved_millis += resources.cpu_reserved_millis
-        self.memory_reserved_bytes += resources.memory_reserved_bytes
-        self.task_count += 1
-
-    def refusal(self, resources: objects.Resources, ports: Sequence[HostPort] = ()) -> Refusal | None:
-        """Why a task that reserves `resources` and publishes `ports` on its host does not fit now; None: it does."""
-        for port in ports:
-            if any(clash(port, taken) for taken in self.ports_taken):
-                words = f"port {port_text(port)} {PORT_TAKEN}"
-                return Refusal(words, f"has {words}", f"have {words}")
-        asked = resources.memory_reserved_bytes
-        free = self.memory_bytes - self.memory_reserved_bytes
-        if asked and asked > free:
-            words = f"less than {bytes_text(asked)} of memory left to reserve"
-            return Refusal("memory", f"has {words}", f"have {words}", max(free, 0))
-        asked = resources.cpu_reserved_millis
-        free = self.cpu_millis - self.cpu_reserved_millis
-        if asked and asked > free:
-            words = f"less than {cpu_text(asked)} left to reserve"
-            return Refusal("cpu", f"has {words}", f"have {words}", max(free, 0))
-        if self.addresses_taken >= self.addresses:
-            words = "no address left for another task"
-            return Refusal("address", f"has {words}", f"have {words}")
-        return None
-
-    def load(self) -> float:
-        """Reserved part of the scarcer of CPU and memory, 0 to 1."""
-        return max(
-            self.cpu_reserved_millis / max(self.cpu_millis, 1),
-            self.memory_reserved_bytes / max(self.memory_bytes, 1),
-        )
+    def of(self, host: int) -> Refusal:
+        """About one host."""
+        if self.free is None:
+            return self.refusal
+        return self.refusal.with_amount(max(int(self.free[host]), 0))
 
 
 def availability_refusal(node: objects.Node) -> Refusal | None:
     """State and availability of the node itself."""
     if node.state == objects.NODE_STATE_DOWN:
-        return _is("down")
+        return is_words("down", "bring {host} back, or remove it with `fairway node rm {host}`")
     if node.state != objects.NODE_STATE_READY:
-        return Refusal("unheard", "has not been heard of yet", "have not been heard of yet")
+        return Refusal("unheard", "has not been heard of yet", "have not been heard of yet", "start fairwayd on {host}")
     if node.availability == objects.AVAILABILITY_CORDONED:
-        return _is("cordoned")
+        return is_words("cordoned", "`fairway node activate {host}`")
     if node.availability == objects.AVAILABILITY_DRAINING:
-        return _is("draining")
+        return is_words("draining", "`fairway node activate {host}`")
     missing = node.description.missing_features
     if missing:
         words = ", ".join(missing)
-        return Refusal(f"lacks {words}", f"lacks {words}", f"lack {words}")
+        return Refusal(f"lacks {words}", f"lacks {words}", f"lack {words}", f"give {{host}} {words}")
     return None
 
 
-def fixed_refusal(
-    node: objects.Node, wanted: Sequence[constraints.Constraint], image: objects.Image, needs_sctp: bool = False
-) -> Refusal | None:
+def fixed_filters(
+    hosts: Hosts, wanted: Iterable[constraints.Constraint], image: objects.Image, needs_sctp: bool = False
+) -> list[Filter]:
     """What does not change while a plan is made, besides volumes. Constraints come first: a host that they
     leave out is of no interest, whatever its state."""
-    why = constraints.first_refusal(wanted, node)
-    if why is not None:
-        return Refusal(why, why, why.replace("does not", "do not", 1))
-    refusal = availability_refusal(node)
-    if refusal is not None:
-        return refusal
-    if needs_sctp and SCTP in node.description.lacks:
-        return Refusal("sctp", "has a kernel without SCTP", "have a kernel without SCTP")
-    has, needs = node.description.architecture, image.architecture
-    if needs and has and needs != has:
-        return Refusal(
-            f"architecture {has}",
-            f"has the architecture {has} (the image is for {needs})",
-            f"have the architecture {has} (the image is for {needs})",
-        )
-    return None
+    filters = [_constraint_filter(hosts, constraint) for constraint in wanted]
+    column, values = hosts.column("availability", availability_refusal)
+    for number, refusal in enumerate(values):
+        if refusal is not None:
+            filters.append(Filter(refusal, column == number))
+    if needs_sctp:
+        column, values_of_sctp = hosts.column("sctp", lambda node: SCTP in node.description.lacks)
+        if True in values_of_sctp:
+            remedy = "load the kernel module sctp on {host}"
+            refusal = Refusal("sctp", *_has("a kernel without SCTP"), remedy)
+            filters.append(Filter(refusal, column == values_of_sctp.index(True)))
+    if image.architecture:
+        filters += _architecture_filters(hosts, image.architecture)
+    return [one for one in filters if one.refuses.any()]
 
 
-def explain(refusals: Sequence[tuple[objects.Node, Refusal]]) -> str:
-    """One sentence for all hosts: "no host fits: host-1 is cordoned; 7 hosts have less than ..."."""
-    if not refusals:
+def room_filters(hosts: Hosts, cpu_millis: int, memory_bytes: int, ports: Sequence[HostPort] = ()) -> Iterator[Filter]:
+    """What is left on hosts now for a task that reserves so much and publishes `ports` on its host."""
+    for port in ports:
+        taken = np.zeros(hosts.count, dtype=np.bool_)
+        taken[list(hosts.hosts_with(port))] = True
+        words = f"port {port_text(port)} {PORT_TAKEN}"
+        remedy = f"stop the task on {{host}} that publishes {port_text(port)}, or publish another port"
+        yield Filter(Refusal(words, *_has(words), remedy), taken)
+    if memory_bytes:
+        free = hosts.memory_free_bytes
+        words = f"less than {bytes_text(memory_bytes)} of memory left to reserve"
+        remedy = f"have {bytes_text(memory_bytes)} of memory free on {{host}}, or reserve less"
+        yield Filter(Refusal("memory", *_has(words), remedy), free < memory_bytes, free)
+    if cpu_millis:
+        free = hosts.cpu_free_millis
+        words = f"less than {cpu_text(cpu_millis)} left to reserve"
+        remedy = f"have {cpu_text(cpu_millis)} free on {{host}}, or reserve less"
+        yield Filter(Refusal("cpu", *_has(words), remedy), free < cpu_millis, free)
+    remedy = "have tasks on {host} end, or add a host"
+    yield Filter(Refusal("address", *_has("no address left for another task"), remedy), hosts.addresses_free <= 0)
+
+
+def explain(hosts: Hosts, filters: Iterable[Filter]) -> str:
+    """One sentence for all hosts, each by the first filter that refuses it: "no host fits: host-1 is cordoned; 7 hosts
+    have less than ..."."""
+    if not hosts.count:
         return "no host fits: the cluster has none"
-    groups: dict[str, list[tuple[objects.Node, Refusal]]] = {}
-    for node, refusal in refusals:
-        groups.setdefault(refusal.kind, []).append((node, refusal))
+    left = np.ones(hosts.count, dtype=np.bool_)
+    groups: dict[str, tuple[Refusal, Flags, int | None]] = {}
+    for one in filters:
+        here = one.refuses & left
+        if not here.any():
+            continue
+        left &= ~here
+        best = None if one.free is None else max(int(one.free[here].max()), 0)
+        _, before, _ = groups.get(one.refusal.kind, (one.refusal, here, None))
+        groups[one.refusal.kind] = (one.refusal, here | before, best)
     parts = []
-    for kind, group in sorted(groups.items(), key=lambda item: (-len(item[1]), item[0])):
-        names = sorted(node.meta.name for node, _ in group)
-        verb = group[0][1].verb_one if len(names) == 1 else group[0][1].verb_many
-        best = max((refusal.amount for _, refusal in group if refusal.amount is not None), default=None)
-        rest = ""
-        if best is not None:
-            amount = bytes_text(best) if kind == "memory" else cpu_text(best)
-            rest = f" ({'it has' if len(names) == 1 else 'the most is'} {amount})"
-        parts.append(f"{names_text(names, 'hosts')} {verb}{rest}")
-    return f"no host fits: {'; '.join(parts)}"
+    for kind, (refusal, here, best) in groups.items():
+        count = int(here.sum())
+        names = hosts.names(here, NAMES_SHOWN_MAX) if count <= NAMES_SHOWN_MAX else [""] * count
+        verb = refusal.verb_one if count == 1 else refusal.verb_many
+        rest = "" if best is None else f" ({'it has' if count == 1 else 'the most is'} {amount_text(kind, best)})"
+        parts.append((-count, kind, f"{names_text(names, 'hosts', NAMES_SHOWN_MAX)} {verb}{rest}"))
+    return f"no host fits: {'; '.join(text for _, _, text in sorted(parts))}"
+
+
+def amount_text(kind: str, amount: int) -> str:
+    """Of a refusal's kind that has amounts."""
+    return bytes_text(amount) if kind == "memory" else cpu_text(amount)
+
+
+def _constraint_filter(hosts: Hosts, constraint: constraints.Constraint) -> Filter:
+    why = constraint.refusal()
+    remedy = "choose other hosts in deploy.placement.constraints"
+    if constraint.key.startswith(constraints.LABEL_PREFIX):
+        label = constraint.key.removeprefix(constraints.LABEL_PREFIX)
+        change = f"{label}={constraint.value}" if constraint.equal else f"{label}-"
+        remedy = f"`fairway node label {{host}} {change}`"
+    return Filter(Refusal(why, why, why.replace("does not", "do not", 1), remedy), ~hosts.accepting(constraint))
+
+
+def _architecture_filters(hosts: Hosts, needs: str) -> Iterator[Filter]:
+    column, values = hosts.column("architecture", lambda node: node.description.architecture)
+    for number, has in enumerate(values):
+        if has and has != needs:
+            words = f"the architecture {has} (the image is for {needs})"
+            refusal = Refusal(f"architecture {has}", *_has(words), f"load an image for {has}")
+            yield Filter(refusal, column == number)
+
+
+def _has(words: str) -> tuple[str, str]:
+    return f"has {words}", f"have {words}"

@@ -1,35 +1,49 @@
 """Which host a task goes to, or in words why to none. Pure: from a snapshot to placements.
 
-A host must pass every filter (scheduler_filters.py). Of those that do, the task goes where its service
-has not failed again and again lately (a broken host would draw every task, as none stays on it), then where it
-has the fewest tasks, then to the zone (`node.labels.zone`) where it has the fewest, then where the least
-is reserved, then where the fewest tasks are; ties go by name, so every run decides the same.
+A host must pass every filter (scheduler_filters.py, scheduler_affinity.py). Of those that do, each level of a ranking
+leaves the best: where its service has not failed again and again lately (a broken host would draw every task, as none
+stays on it); what the service prefers to be near; what it is to be spread over, key by key; the fewest of its tasks on
+the host, then in the zone (`node.labels.zone`); the least reserved, in tenths of a host; its image there already; the
+least reserved exactly; the fewest tasks. A service that packs takes the fullest host that has room, in place of what is
+said of its tasks and of the least reserved. Ties go by name, so every run decides the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from daemon.errors import Refused
 from daemon.orchestration import constraints
 from daemon.orchestration.host_ports import HostPort, host_ports
 from daemon.orchestration.quantities import names_text
-from daemon.orchestration.scheduler_filters import Refusal, Room, explain, fixed_refusal
+from daemon.orchestration.scheduler_affinity import Guard, affinity_filters, liking, near
+from daemon.orchestration.scheduler_filters import Filter, explain, fixed_filters, room_filters
+from daemon.orchestration.scheduler_hosts import LOAD_PARTS, Flags, Hosts, Numbers, ServiceTasks
+from daemon.orchestration.scheduler_words import ZONE_LABEL, Refusal
 from daemon.orchestration.task_states import assigned, ended, gone, wanted
 from proto import objects_pb2 as objects
 
 FAILURE_WINDOW_MS = 300_000
 FAILURES_TOLERATED = 2  # so many failures of a service on a host within the window count against it
+COARSE_LOAD = LOAD_PARTS // 10
+ZONE_KEYS = (constraints.LABEL_PREFIX + ZONE_LABEL,)
+
+Name = tuple[str, str, str]  # tenant, app, service
+Level = Callable[[Numbers], Numbers]  # of some hosts: the lower, the better
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A task that needs a host. `volumes`: those it uses, by name; one that has a host ties the task to it."""
+    """A task that needs a host. `volumes`: those it uses, by name; one that has a host ties the task to it.
+    `node_id`: the only host that it may be on, of a service that follows hosts; else empty."""
 
     task: objects.Task
     image: objects.Image
     volumes: Sequence[objects.Volume] = ()
+    node_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -40,17 +54,29 @@ class Placement:
     reason: str = ""
 
 
+@dataclass(frozen=True)
+class Fixed:
+    """What is the same for all tasks of a version of a service within a plan."""
+
+    filters: list[Filter]
+    allowed: Flags
+    image_absent: Numbers | None  # None: no host is known to have it, or all are
+
+
 class Scheduler:
     """One pass: knows what is reserved on every node, and counts in what it places."""
 
     def __init__(self, nodes: Iterable[objects.Node], tasks: Iterable[objects.Task], now_unix_ms: int = 0) -> None:
         self._failed_since_unix_ms = now_unix_ms - FAILURE_WINDOW_MS
-        self._rooms = {
-            node.meta.id: Room(node) for node in sorted(nodes, key=lambda node: (node.meta.name, node.meta.id))
-        }
-        self._zone_counts: dict[str, dict[str, int]] = {}
-        self._fixed: dict[tuple[str, int, str], tuple[list[Room], list[tuple[objects.Node, Refusal]]]] = {}
+        self._hosts = Hosts(nodes)
+        self._services: dict[str, ServiceTasks] = {}
+        self._uncounted: dict[str, list[tuple[int, int]]] = {}  # slot and host, of services nobody asked for as yet
+        self._ids: dict[Name, str] = {}
+        self._guards: dict[Name, dict[tuple[str, tuple[str, ...]], Guard]] = {}
+        self._fixed: dict[tuple[str, int, str], Fixed] = {}
         self._ports: dict[tuple[str, int], tuple[HostPort, ...]] = {}
+        self._placed_count = 0
+        self._said: dict[tuple[object, ...], tuple[int, str]] = {}
         for task in tasks:
             self._count(task)
 
@@ -60,50 +86,86 @@ class Scheduler:
         if isinstance(tied, Placement):
             return tied
         try:
-            allowed, refused = self._fixed_filter(candidate)
+            fixed = self._fixed_of(candidate)
         except Refused as error:
             return Placement(None, error.message)
+        fits = fixed.allowed.copy()
         if tied is not None:
-            allowed = [room for room in allowed if room is tied]
-            refused = [(node, refusal) for node, refusal in refused if node.meta.id == tied.node.meta.id]
-        resources, ports = candidate.task.spec.resources, self._ports_of(candidate.task)
-        fitting = []
-        refused = list(refused)
-        for room in allowed:
-            refusal = room.refusal(resources, ports)
-            if refusal is None:
-                fitting.append(room)
-            else:
-                refused.append((room.node, refusal))
-        if not fitting:
-            return Placement(None, self._explain(candidate, tied, refused))
-        service_id = candidate.task.service_id
-        zones = self._zone_counts.get(service_id, {})
-        best = min(fitting, key=lambda room: _rank(room, service_id, zones))
+            fits[:] = False
+            fits[tied] = fixed.allowed[tied]
+        for one in self._moving_filters(candidate.task):
+            fits &= ~one.refuses
+        hosts = np.flatnonzero(fits)
+        if not hosts.size:
+            return Placement(None, self._explain(candidate, tied, fixed))
+        best = self._best(hosts, candidate.task, fixed)
         self._add(best, candidate.task)
-        return Placement(best.node)
+        self._placed_count += 1
+        return Placement(self._hosts.nodes[best])
+
+    def examine(self, candidate: Candidate) -> list[tuple[objects.Node, list[Refusal]]]:
+        """All hosts by name, each with everything that keeps the task from it; nothing where it fits. Places nothing.
+        Raises Refused where the task can be on no host whatever the hosts are."""
+        tied = self._tied_to(candidate)
+        if isinstance(tied, Placement):
+            raise Refused(tied.reason)
+        filters = [*self._fixed_of(candidate).filters, *self._moving_filters(candidate.task)]
+        found = []
+        for host, node in enumerate(self._hosts.nodes):
+            refusals = [one.of(host) for one in filters if one.refuses[host]]
+            if candidate.node_id and host != tied:
+                refusals.insert(0, Refusal("other", "has a task of its own", "have tasks of their own"))
+            elif tied is not None and host != tied:
+                words = f"volume {self._volumes_text(candidate)}, which {self._hosts.nodes[tied].meta.name} holds"
+                refusals.insert(0, Refusal("volume", f"is without {words}", f"are without {words}"))
+            found.append((node, refusals))
+        return found
 
     def _count(self, task: objects.Task) -> None:
-        room = self._rooms.get(task.node_id) if assigned(task) else None
-        if room is None:
+        host = self._hosts.index.get(task.node_id) if assigned(task) else None
+        if host is None:
             return
         if ended(task):
-            room.addresses_taken += not gone(task)
+            self._hosts.addresses_free[host] -= not gone(task)
             lately = task.meta.updated_unix_ms > self._failed_since_unix_ms
             if task.status.state == objects.TASK_STATE_FAILED and lately:
-                room.failures[task.service_id] = room.failures.get(task.service_id, 0) + 1
+                self._service(task.service_id).add_failure(host)
         else:
-            self._add(room, task)
+            self._add(host, task)
 
-    def _add(self, room: Room, task: objects.Task) -> None:
-        room.add(task.spec.resources)
-        room.addresses_taken += 1
-        room.ports_taken += self._ports_of(task)
-        if wanted(task):
-            room.by_service[task.service_id] = room.by_service.get(task.service_id, 0) + 1
-            zones = self._zone_counts.setdefault(task.service_id, {})
-            zone = room.zone
-            zones[zone] = zones.get(zone, 0) + 1
+    def _add(self, host: int, task: objects.Task) -> None:
+        resources = task.spec.resources
+        ports = self._ports_of(task)
+        self._hosts.add(host, resources.cpu_reserved_millis, resources.memory_reserved_bytes, ports)
+        if not wanted(task):
+            return
+        service = self._services.get(task.service_id)
+        if service is not None:
+            service.add(task.slot, host)
+        else:
+            self._uncounted.setdefault(task.service_id, []).append((task.slot, host))
+        self._ids[_name(task, task.service)] = task.service_id
+        if task.spec.HasField("placement"):
+            self._guard(task)
+
+    def _guard(self, task: objects.Task) -> None:
+        for affinity in task.spec.placement.affinities:
+            if affinity.required and affinity.anti and affinity.service not in ("", task.service):
+                guards = self._guards.setdefault(_name(task, affinity.service), {})
+                key = (task.service_id, near(affinity))
+                if key not in guards:
+                    guards[key] = Guard(task.service, key[1], self._service(task.service_id))
+
+    def _service(self, service_id: str) -> ServiceTasks:
+        known = self._services.get(service_id)
+        if known is None:
+            known = self._services[service_id] = ServiceTasks(self._hosts)
+            for slot, host in self._uncounted.pop(service_id, ()):
+                known.add(slot, host)
+        return known
+
+    def _of_app(self, task: objects.Task) -> Callable[[str], ServiceTasks]:
+        return lambda service: self._service(self._ids.get(_name(task, service), ""))
 
     def _ports_of(self, task: objects.Task) -> tuple[HostPort, ...]:
         """Read once a version of a service: every task is counted in every pass."""
@@ -113,26 +175,79 @@ class Scheduler:
             known = self._ports[key] = host_ports(task.spec)
         return known
 
-    def _fixed_filter(self, candidate: Candidate) -> tuple[list[Room], list[tuple[objects.Node, Refusal]]]:
+    def _fixed_of(self, candidate: Candidate) -> Fixed:
         task = candidate.task
         key = (task.service_id, task.generation, candidate.image.manifest_digest)
         known = self._fixed.get(key)
         if known is None:
             wanted_constraints = constraints.parse_all(task.spec.constraints)
             needs_sctp = any(port.protocol == "sctp" for port in task.spec.ports)
-            known = ([], [])
-            for room in self._rooms.values():
-                refusal = fixed_refusal(room.node, wanted_constraints, candidate.image, needs_sctp)
-                if refusal is None:
-                    known[0].append(room)
-                else:
-                    known[1].append((room.node, refusal))
-            self._fixed[key] = known
+            filters = fixed_filters(self._hosts, wanted_constraints, candidate.image, needs_sctp)
+            allowed = np.ones(self._hosts.count, dtype=np.bool_)
+            for one in filters:
+                allowed &= ~one.refuses
+            holders = [self._hosts.index[each] for each in candidate.image.node_ids if each in self._hosts.index]
+            absent = np.ones(self._hosts.count, dtype=np.int64)
+            absent[holders] = 0
+            told = 0 < len(holders) < self._hosts.count
+            known = self._fixed[key] = Fixed(filters, allowed, absent if told else None)
         return known
 
-    def _tied_to(self, candidate: Candidate) -> Room | Placement | None:
-        """The one host that holds its volumes, or why there is none such; None: it is free."""
+    def _moving_filters(self, task: objects.Task) -> Iterator[Filter]:
+        """Those that placing other tasks changes."""
+        guards = self._guards.get(_name(task, task.service), {}) if self._guards else {}
+        if guards or task.spec.HasField("placement"):
+            own = self._service(task.service_id)
+            others = [guard for guard in guards.values() if guard.tasks is not own]
+            yield from affinity_filters(self._hosts, task, own, self._of_app(task), others)
+        resources = task.spec.resources
+        ports = self._ports_of(task)
+        yield from room_filters(self._hosts, resources.cpu_reserved_millis, resources.memory_reserved_bytes, ports)
+
+    def _best(self, hosts: Numbers, task: objects.Task, fixed: Fixed) -> int:
+        for level in self._levels(task, fixed):
+            if hosts.size == 1:
+                break
+            values = level(hosts)
+            hosts = hosts[values == values.min()]
+        return int(hosts[0])
+
+    def _levels(self, task: objects.Task, fixed: Fixed) -> Iterator[Level]:
+        service = self._service(task.service_id)
+        if (failures := service.failures) is not None:
+            yield lambda hosts: failures[hosts] // FAILURES_TOLERATED
+        placement = task.spec.placement
+        pack = False
+        if task.spec.HasField("placement"):
+            pack = placement.pack
+            liked = liking(self._hosts, task, service, self._of_app(task))
+            if liked is not None:
+                yield lambda hosts: -liked[hosts]
+            keys: tuple[str, ...] = ()
+            for key in placement.spread_over:
+                keys = (*keys, key)
+                yield self._in_group(service, keys)
+        if pack:
+            yield lambda hosts: -self._hosts.fullness(hosts)
+        else:
+            yield lambda hosts: service.by_host[hosts]
+            yield self._in_group(service, ZONE_KEYS)
+        resources = task.spec.resources
+        cpu, memory = resources.cpu_reserved_millis, resources.memory_reserved_bytes
+        yield lambda hosts: self._hosts.load(hosts, cpu, memory) // COARSE_LOAD
+        if (absent := fixed.image_absent) is not None:
+            yield lambda hosts: absent[hosts]
+        yield lambda hosts: self._hosts.load(hosts, cpu, memory)
+        yield lambda hosts: self._hosts.task_count[hosts]
+
+    def _in_group(self, service: ServiceTasks, keys: tuple[str, ...]) -> Level:
+        return lambda hosts: service.by_group(keys)[self._hosts.groups(keys)[0][hosts]]
+
+    def _tied_to(self, candidate: Candidate) -> int | Placement | None:
+        """The one host that it is for or that holds its volumes, or why there is none such; None: it is free."""
         by_node: dict[str, list[str]] = {}
+        if candidate.node_id:
+            return self._hosts.index[candidate.node_id]
         for volume in candidate.volumes:
             if volume.node_id:
                 by_node.setdefault(volume.node_id, []).append(volume.meta.name)
@@ -140,36 +255,46 @@ class Scheduler:
             return None
         if len(by_node) > 1:
             where = "; ".join(
-                f"{names_text(names, 'volumes')} on {self._name(node_id)}" for node_id, names in sorted(by_node.items())
+                f"{names_text(names, 'volumes')} on {self._node_name(node_id)}"
+                for node_id, names in sorted(by_node.items())
             )
             return Placement(None, f"its volumes are on different hosts: {where}")
         ((node_id, names),) = by_node.items()
-        room = self._rooms.get(node_id)
-        if room is None:
+        host = self._hosts.index.get(node_id)
+        if host is None:
             return Placement(
                 None,
                 f"bound by volume {names_text(names, 'volumes')} to a host that is not in the cluster any more",
             )
-        return room
+        return host
 
-    def _explain(self, candidate: Candidate, tied: Room | None, refused: list[tuple[objects.Node, Refusal]]) -> str:
-        if tied is None:
-            return explain(refused)
-        names = names_text([volume.meta.name for volume in candidate.volumes if volume.node_id], "volumes")
-        node, refusal = refused[0]
-        return f"bound to {node.meta.name} by volume {names}; {node.meta.name} {refusal.verb_one}"
+    def _explain(self, candidate: Candidate, tied: int | None, fixed: Fixed) -> str:
+        task = candidate.task
+        filters = (one for group in (fixed.filters, self._moving_filters(task)) for one in group)
+        if tied is not None:
+            name = self._hosts.nodes[tied].meta.name
+            refusal = next(one.of(tied) for one in filters if one.refuses[tied])
+            if candidate.node_id:
+                return f"{name}, which it is for, {refusal.verb_one}"
+            return f"bound to {name} by volume {self._volumes_text(candidate)}; {name} {refusal.verb_one}"
+        resources = task.spec.resources
+        asked = (resources.cpu_reserved_millis, resources.memory_reserved_bytes)
+        key = (task.service_id, task.generation, candidate.image.manifest_digest, task.slot, *asked)
+        if not task.spec.HasField("placement"):
+            key = (*key[:3], 0, *asked)  # all its tasks are refused alike: it need not be said anew for each
+        placed, said = self._said.get(key, (-1, ""))
+        if placed != self._placed_count:
+            said = explain(self._hosts, filters)
+            self._said[key] = (self._placed_count, said)
+        return said
 
-    def _name(self, node_id: str) -> str:
-        room = self._rooms.get(node_id)
-        return room.node.meta.name if room is not None else "a host that is gone"
+    def _volumes_text(self, candidate: Candidate) -> str:
+        return names_text([volume.meta.name for volume in candidate.volumes if volume.node_id], "volumes")
+
+    def _node_name(self, node_id: str) -> str:
+        host = self._hosts.index.get(node_id)
+        return self._hosts.nodes[host].meta.name if host is not None else "a host that is gone"
 
 
-def _rank(room: Room, service_id: str, zones: Mapping[str, int]) -> tuple[int, int, int, float, int, str]:
-    return (
-        room.failures.get(service_id, 0) // FAILURES_TOLERATED,
-        room.by_service.get(service_id, 0),
-        zones.get(room.zone, 0),
-        round(room.load(), 6),
-        room.task_count,
-        room.name,
-    )
+def _name(task: objects.Task, service: str) -> Name:
+    return (task.meta.tenant, task.app, service)
