@@ -134,6 +134,7 @@ def test_a_change_is_seen_by_the_next_question() -> None:
 def test_names_may_change_while_they_are_asked_for(caplog: pytest.LogCaptureFixture) -> None:
     async def body() -> None:
         async with serving() as served:
+            served.advance(CROWDED)  # before that the name would be asked of upstream, which is silent
             stop = threading.Event()
             answered = []
             queries = [message.write_query(number, "tasks.crowd.shop", 1) for number in range(16)]
