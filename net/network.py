@@ -240,6 +240,10 @@ class Network:
         """What was applied last."""
         return self._index.desired
 
+    def serves(self, service_id: str) -> bool:
+        """Whether a service has a ready endpoint."""
+        return any(each.ready for each in self._index.endpoints_of(service_id))
+
     def mtu_bytes_to(self, node_id: str) -> int:
         """What a packet of the overlay to a host may have at most; 0 before the first `apply`."""
         if self._kernel is None:

@@ -35,6 +35,8 @@ LISTEN_POLL_S_MIN = 0.02
 LISTEN_POLL_S_MAX = 0.5
 IDLE_POLL_S = 0.1
 ADMISSION_S_USUAL = 1.0
+LINGER_S = 1.2  # a first packet that got lost on its way here comes again after one second (RFC 6298)
+LINGER_ALONE_S = 0.3  # where nobody else serves, what is lost is lost
 SHIMS_MAX = 4  # of one service on a host
 LABEL_TASK = "fairway.task"
 LABEL_SERVICE = "fairway.service"
@@ -196,6 +198,10 @@ class ContainerHost:
             return
         report(Readiness(False, message="running; this host's rules do not let anybody reach it yet"))
         await self._network.admitted(task_id)
+
+    def linger_s(self, task: objects.Task) -> float:
+        """See TaskHost."""
+        return LINGER_S if self._network.serves(task.service_id) else LINGER_ALONE_S
 
     async def wait_idle(self, task: objects.Task, pid: int) -> None:
         """See TaskHost."""

@@ -22,7 +22,6 @@ logger = logging.getLogger(__name__)
 NO_HEALTH = objects.HEALTH_NONE
 BACK_OFF_S_MIN = 0.2
 BACK_OFF_S_MAX = 10.0
-LINGER_S_MIN = 0.3  # a connection that was balanced before the withdrawal may still be on its way
 LINGER_S_MAX = 3.0  # for clients that are connected still
 MESSAGE_CHARACTERS_MAX = 500
 # Not ready any more by their status, and perhaps not withdrawn yet, when a daemon comes back to them.
@@ -61,6 +60,9 @@ class TaskHost(Protocol):
 
     async def clean_up(self, task: objects.Task) -> None:
         """Removes container, network and anonymous volumes; what is not there is fine."""
+
+    def linger_s(self, task: objects.Task) -> float:
+        """For how long a connection that was balanced before the withdrawal may still be on its way to the task."""
 
     async def wait_idle(self, task: objects.Task, pid: int) -> None:
         """Returns when no client is connected to the task any more."""
@@ -256,7 +258,7 @@ class TaskRunner:
         # Requests that were balanced here a moment ago are answered before the signal.
         pid = self._observed.pid if self._observed else self.status.pid
         with trio.move_on_after(LINGER_S_MAX):
-            await trio.sleep(LINGER_S_MIN)
+            await trio.sleep(self._host.linger_s(self.task))
             try:
                 await self._host.wait_idle(self.task, pid)
             except Exception as error:  # its process may have ended meanwhile

@@ -23,6 +23,7 @@ class ScriptedHost:
         self.failure = ""
         self.withdrawn_now = True
         self.clean_up_failures = 0
+        self.asked_to_stop_s = self.lingered_s = 0.0
         self.unhealthy = trio.Event()
         self._changed = trio.Event()
 
@@ -49,7 +50,11 @@ class ScriptedHost:
             raise OSError("busy")
         self.done.append("clean up")
 
+    def linger_s(self, task: objects.Task) -> float:
+        return 1.2
+
     async def wait_idle(self, task: objects.Task, pid: int) -> None:
+        self.lingered_s = trio.current_time() - self.asked_to_stop_s
         self.done.append("idle")
 
     def withdrawn(self, task_id: str) -> bool:
@@ -86,6 +91,7 @@ class Story:
         stopped = objects.Task()
         stopped.CopyFrom(self.task)
         stopped.desired, stopped.desired_message = STOP, "scaled down"
+        self.host.asked_to_stop_s = trio.current_time()
         self.runner.update(stopped)
 
 
@@ -109,6 +115,7 @@ def test_it_starts_serves_and_stops_when_asked() -> None:
     run(story, script)
     assert story.states == ["PREPARING", "RUNNING", "RUNNING+", "STOPPING", "EXITED", "EXITED gone"]
     assert story.host.done == ["start", "idle", "stop", "clean up"]
+    assert story.host.lingered_s == pytest.approx(1.2)
     assert story.runner.status.message == "scaled down"
 
 
