@@ -32,6 +32,7 @@ RESPONSE_BYTES_MAX = 1 << 20
 _RECEIVE_BYTES = 65536
 _TICK_SECONDS = 0.02
 _LATE_SECONDS_MAX = 0.05  # by what is longer this process has slept
+_OVERTIME_SECONDS_MAX = 1.0  # for requests that were not sent on time by that
 
 
 @dataclass(frozen=True)
@@ -289,11 +290,14 @@ async def run_load(plan: LoadPlan, on_outcome: Callable[[bool], None] = lambda _
         nonlocal in_flight
         async with trio.open_nursery() as requests:
             start = trio.current_time()
+            end = start + plan.seconds + _OVERTIME_SECONDS_MAX
             with sending:
                 for number in range(count):
                     await trio.sleep_until(start + number / plan.rate_per_second)
                     late = trio.current_time() - (start + number / plan.rate_per_second)
                     start += late if late > _LATE_SECONDS_MAX else 0.0
+                    if trio.current_time() > end:
+                        break
                     tally.result.sent += 1
                     if in_flight >= IN_FLIGHT_MAX:
                         tally.add(time.time(), 0.0, f"more than {IN_FLIGHT_MAX} unanswered", b"")

@@ -23,7 +23,7 @@ class ScriptedHost:
         self.failure = ""
         self.withdrawn_now = True
         self.clean_up_failures = 0
-        self.asked_to_stop_s = self.lingered_s = 0.0
+        self.withdrawn_s = self.lingered_s = 0.0
         self.unhealthy = trio.Event()
         self._changed = trio.Event()
 
@@ -51,10 +51,11 @@ class ScriptedHost:
         self.done.append("clean up")
 
     def linger_s(self, task: objects.Task) -> float:
+        self.withdrawn_s = trio.current_time()
         return 1.2
 
     async def wait_idle(self, task: objects.Task, pid: int) -> None:
-        self.lingered_s = trio.current_time() - self.asked_to_stop_s
+        self.lingered_s = trio.current_time() - self.withdrawn_s
         self.done.append("idle")
 
     def withdrawn(self, task_id: str) -> bool:
@@ -91,7 +92,6 @@ class Story:
         stopped = objects.Task()
         stopped.CopyFrom(self.task)
         stopped.desired, stopped.desired_message = STOP, "scaled down"
-        self.host.asked_to_stop_s = trio.current_time()
         self.runner.update(stopped)
 
 
