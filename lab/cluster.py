@@ -395,25 +395,13 @@ class Lab:
 
     def _form_cluster(self, progress: Progress) -> None:
         hosts = self.hosts()
-        first, others = hosts[0], hosts[1:]
 
         def check() -> None:
             for host in hosts:
                 if not self.is_on(host):
                     raise LabError(f"host {host} ended: {hosts_on.tail(self._paths.host_state(host) / 'init.log', 5)}")
 
-        for host in hosts:
-            formation.wait_for_daemon(self.socket(host), host, check)
-        progress("fairwayd answers on every host")
-        self.formed, voter_token, worker_token = formation.initialise(
-            self.socket(first), self.name, first, self.address(first)
-        )
-        progress(f"{first} made the cluster")
-        for position, host in enumerate(others, start=2):
-            token = voter_token if position <= formation.VOTER_COUNT_MAX else worker_token
-            formation.join(self.socket(host), host, self.address(host), self.address(first), token)
-            progress(f"{host} joined{'' if position <= formation.VOTER_COUNT_MAX else ' as a worker'}")
-        formation.wait_until_ready(self.socket(first), len(hosts))
-        progress(f"all {len(hosts)} hosts are ready" if others else "it is ready")
+        places = [formation.Place(host, self.socket(host), self.address(host)) for host in hosts]
+        self.formed = formation.form(self.name, places, check, progress)
         with self._changing() as record:
             record.cluster_formed = True

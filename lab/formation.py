@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +28,37 @@ class FormedCluster:
     operator_certificate_pem: bytes
     operator_private_key_pem: bytes
     ca_certificate_pem: bytes
+
+
+@dataclass(frozen=True)
+class Place:
+    """A host that is to be a node: its fairwayd's socket and its address on the underlay."""
+
+    host: str
+    socket: Path
+    address: str
+
+
+def form(
+    cluster: str, places: Sequence[Place], check: Callable[[], None], progress: Callable[[str], None]
+) -> FormedCluster:
+    """Makes the cluster on the first and has the others join; returns when all are ready.
+
+    `check` raises LabError where a host has ended; `progress` takes a sentence after each step.
+    """
+    first, others = places[0], places[1:]
+    for place in places:
+        wait_for_daemon(place.socket, place.host, check)
+    progress("fairwayd answers on every host")
+    formed, voter_token, worker_token = initialise(first.socket, cluster, first.host, first.address)
+    progress(f"{first.host} made the cluster")
+    for position, place in enumerate(others, start=2):
+        voter = position <= VOTER_COUNT_MAX
+        join(place.socket, place.host, place.address, first.address, voter_token if voter else worker_token)
+        progress(f"{place.host} joined{'' if voter else ' as a worker'}")
+    wait_until_ready(first.socket, len(places))
+    progress(f"all {len(places)} hosts are ready" if others else "it is ready")
+    return formed
 
 
 def wait_for_daemon(socket: Path, host: str, check: Callable[[], None]) -> control_pb2.LocalStatusReply:
