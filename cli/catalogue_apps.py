@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from cli.command import (
+    COMPOSE,
     DETACH,
-    FILE,
-    NAME,
     OUTPUT,
     QUIET,
     SINCE,
@@ -21,17 +20,21 @@ APPS: tuple[Command, ...] = (
     Command(
         "deploy",
         "cli.commands.deploy:deploy",
-        "Bring the cluster to what a Compose file says, and wait until it is.",
-        ("fairway deploy compose.yaml", "fairway deploy compose.yaml --name shop --detach"),
-        (FILE, NAME, DETACH, TIMEOUT, OUTPUT),
+        "Bring the cluster to what Compose files say, and wait until it is.",
+        (
+            "fairway deploy compose.yaml",
+            "fairway deploy compose.yaml --name shop --detach",
+            "fairway deploy -f compose.yaml -f production.yaml --profile metrics",
+        ),
+        (*COMPOSE, DETACH, TIMEOUT, OUTPUT),
         "run",
     ),
     Command(
         "plan",
         "cli.commands.deploy:plan",
         "Show what a deploy of the file would change; changes nothing.",
-        ("fairway plan compose.yaml",),
-        (FILE, NAME, OUTPUT),
+        ("fairway plan compose.yaml", "fairway plan -f compose.yaml -f production.yaml"),
+        (*COMPOSE, OUTPUT),
         "run",
     ),
     Command(

@@ -44,7 +44,14 @@ QUIET = flag("-q", "--quiet", help="print names or ids only")
 DETACH = flag("-d", "--detach", help="do not wait until it is done")
 TIMEOUT = option("--timeout", metavar="DURATION", default="10m", help="stop waiting after this long (default 10m)")
 LABEL = repeated("--label", "NAME=VALUE", "a label of this host; may be repeated")
-FILE = option("file", metavar="FILE", help="a Compose file")
 NAME = option("--name", metavar="APP", default="", help="name of the app, instead of the file's own")
+# What says which app is meant, by its files: see cli/compose_files.py.
+COMPOSE = (
+    option("file", metavar="FILE", nargs="*", help="a Compose file; a later one is merged over the earlier ones"),
+    option("-f", "--file", dest="files", metavar="FILE", action="append", default=[], help="the same, as in Compose"),
+    repeated("--profile", "PROFILE", "also the services of this profile; may be repeated"),
+    repeated("--env-file", "FILE", "variables from here instead of .env; may be repeated"),
+    NAME,
+)
 NODE = option("node", metavar="NODE", help="name or id of a node")
 SINCE = option("--since", metavar="WHEN", default="", help='not older than this: "10m" or "2026-01-31T12:00:00"')

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
 import secrets
 import sys
 import time
-from pathlib import Path
 
 from cli import output, words
-from cli.compose import project
-from cli.compose.problems import ComposeRefused
+from cli.compose_files import read_project
 from cli.connection import CALL_SECONDS_MAX, Cluster, connect
 from cli.failure import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_TIMED_OUT, CommandFailed
 from cli.live import Live
@@ -68,16 +65,7 @@ def plan(options: argparse.Namespace) -> int:
 
 
 def _request(options: argparse.Namespace) -> control_pb2.DeployAppRequest:
-    path = Path(options.file)
-    try:
-        read = project.load(path, os.environ, options.name)
-    except ComposeRefused as refused:
-        raise CommandFailed("", str(refused)) from refused
-    except OSError as error:
-        raise CommandFailed(f"read {path}", error.strerror or str(error)) from error
-    for warning in read.warnings:
-        output.warn(warning)
-    return control_pb2.DeployAppRequest(app=read.spec, request_id=secrets.token_hex(13))
+    return control_pb2.DeployAppRequest(app=read_project(options).spec, request_id=secrets.token_hex(13))
 
 
 def _wait(cluster: Cluster, name: str, revision: int, timeout_ms: int, live: Live) -> int:

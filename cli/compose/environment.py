@@ -58,7 +58,7 @@ def _env_file(reader: Reader, surroundings: Surroundings, field_: Field) -> dict
     name = reader.text(path_field)
     if not name:
         return {}
-    path = surroundings.folder / name
+    path = path_field.item.source.folder / name
     try:
         if path.stat().st_size > ENV_FILE_BYTES_MAX:
             reader.refuse(path_field, f"{path} is larger than {ENV_FILE_BYTES_MAX} bytes")

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cli.compose import document, dotenv, extension, references
+from cli.compose import extension, profiles, references
+from cli.compose.document import Source
 from cli.compose.environment import Surroundings
-from cli.compose.interpolation import InterpolationError, interpolate
-from cli.compose.problems import ComposeRefused, Problem, Problems
+from cli.compose.problems import Problems
+from cli.compose.project_files import FileText, ProjectFiles, beside, read_text, read_variables
 from cli.compose.reader import Field, Reader
 from cli.compose.service import ServiceRead, read_service
 from proto import control_pb2
@@ -23,7 +24,6 @@ _NETWORK_KEYS = frozenset({"internal", "labels", "driver", "enable_ipv6", "x-fai
 _TOP_HINTS = {
     "secrets": "there are no secrets yet",
     "configs": "there are no configs yet",
-    "include": "put the services into one file",
     "models": "there are no models",
 }
 _EXTERNAL = "it belongs to the app and is named after it"
@@ -38,43 +38,41 @@ class Project:
     warnings: list[str]
 
 
-def load(path: Path, environment: Mapping[str, str], name: str = "") -> Project:
-    """Reads the file at `path` with the variables of `environment` and of `.env` beside it. `name` wins
-    over the file's own. Raises ComposeRefused with every problem, OSError where it cannot be read."""
-    text = path.read_bytes()
-    if len(text) > document.FILE_BYTES_MAX:
-        problem = Problem(0, "", f"the file is larger than {document.FILE_BYTES_MAX} bytes")
-        raise ComposeRefused(str(path), [problem])
-    try:
-        decoded = text.decode()
-    except UnicodeDecodeError as error:
-        raise ComposeRefused(str(path), [Problem(0, "", f"the file is not UTF-8 text: {error}")]) from error
-    folder = path.resolve().parent
-    return parse(decoded, str(path), folder, {**_dotenv(folder, environment), **environment}, name)
+@dataclass(frozen=True)
+class Choices:
+    """What the person who deploys says beside the files."""
+
+    name: str = ""  # of the app: wins over the files' own
+    profiles: tuple[str, ...] = ()  # beside those of COMPOSE_PROFILES
+    env_files: tuple[Path, ...] = ()  # in place of `.env` beside the first file
 
 
-def parse(text: str, file: str, folder: Path, variables: Mapping[str, str], name: str = "") -> Project:
-    """As `load`, for the text of a file; `folder` is where env_file paths start and names the app."""
-    problems = Problems(file)
+def load(paths: Sequence[Path], environment: Mapping[str, str], choices: Choices | None = None) -> Project:
+    """Reads the files at `paths`, each over those before it, with the variables of `environment` and, below it, of
+    `.env` beside the first. Raises ComposeRefused with every problem, OSError where one cannot be read."""
+    choices = choices or Choices()
+    folder = paths[0].resolve().parent
+    variables = read_variables(choices.env_files or beside(folder), environment)
+    files = [FileText(read_text(path), Source(str(path), folder)) for path in paths]
+    return _parsed(files, variables, choices, tuple(path.resolve() for path in paths))
 
-    def replace(value: str, line: int, path: str) -> str:
-        def unset(variable: str) -> None:
-            problems.warn(line, "", f"the variable {variable} is not set; an empty text takes its place")
 
-        try:
-            return interpolate(value, variables, unset)
-        except InterpolationError as error:
-            problems.add(line, path, str(error))
-            return ""
+def parse(text: str, file: str, folder: Path, variables: Mapping[str, str], choices: Choices | None = None) -> Project:
+    """As `load`, for the text of one file; `folder` is where its relative paths begin, and names the app."""
+    return _parsed([FileText(text, Source(file, folder))], variables, choices or Choices(), (folder / file,))
 
-    root = document.parse(text, problems, replace)
+
+def _parsed(
+    files: Sequence[FileText], variables: Mapping[str, str], choices: Choices, trail: tuple[Path, ...]
+) -> Project:
+    problems = Problems(files[0].source.file)
+    root = ProjectFiles(problems).tree(files, variables, trail)
     if root is None:
         problems.raise_any()
         problems.add(1, "", "the file is empty; it needs services")
         problems.raise_any()
     assert root is not None
-    reader = Reader(problems)
-    app = _app(reader, Field(root, ""), Surroundings(folder, variables), name)
+    app = _app(Reader(problems), Field(root, ""), Surroundings(files[0].source.folder, variables), choices)
     problems.raise_any()
     return Project(app, problems.warnings)
 
@@ -84,15 +82,16 @@ def normalise(name: str) -> str:
     return re.sub(r"[^a-z0-9_-]", "", name.lower()).lstrip("_-")[:63]
 
 
-def _app(reader: Reader, root: Field, surroundings: Surroundings, name: str) -> control_pb2.AppSpec:
+def _app(reader: Reader, root: Field, surroundings: Surroundings, choices: Choices) -> control_pb2.AppSpec:
     top = reader.known_entries(root, _TOP_KEYS, _TOP_HINTS)
     top = {key: Field(below.item, key) for key, below in top.items()}
-    app = control_pb2.AppSpec(name=_name(reader, root, top, surroundings, name))
+    app = control_pb2.AppSpec(name=_name(reader, root, top, surroundings, choices.name))
     if "version" in top:
         reader.warn(top["version"], "is obsolete and has no effect; leave it out")
     networks = _networks(reader, top, app)
     volumes = _volumes(reader, top, app)
     services = _services(reader, root, top, surroundings)
+    services = profiles.active(reader, services, profiles.wanted(choices.profiles, surroundings.environment))
     references.check_ports(reader, services)
     references.check_dependencies(reader, services)  # may settle that a service runs once
     for service in services.values():
@@ -112,6 +111,10 @@ def _name(reader: Reader, root: Field, top: dict[str, Field], surroundings: Surr
     if given:
         if not APP_NAME.fullmatch(given):
             reader.problems.add(0, "", f"--name {given}: {_NAME_RULE}")
+        return given
+    if given := surroundings.environment.get("COMPOSE_PROJECT_NAME", ""):
+        if not APP_NAME.fullmatch(given):
+            reader.problems.add(0, "", f"COMPOSE_PROJECT_NAME={given}: {_NAME_RULE}")
         return given
     if "name" in top:
         name = reader.text(top["name"])
@@ -191,15 +194,3 @@ def _volumes(reader: Reader, top: dict[str, Field], app: control_pb2.AppSpec) ->
         if "driver_opts" in known and reader.entries(known["driver_opts"]):
             reader.unsupported(known["driver_opts"], "a volume is a folder on its host")
     return entries
-
-
-def _dotenv(folder: Path, environment: Mapping[str, str]) -> dict[str, str]:
-    path = folder / ".env"
-    try:
-        return dotenv.parse(path.read_text(), environment)
-    except (FileNotFoundError, IsADirectoryError):
-        return {}
-    except UnicodeDecodeError as error:
-        raise ComposeRefused(str(path), [Problem(0, "", f"the file is not UTF-8 text: {error}")]) from error
-    except dotenv.DotenvError as error:
-        raise ComposeRefused(str(path), [Problem(error.line, "", str(error))]) from error

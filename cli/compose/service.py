@@ -12,6 +12,7 @@ from cli.compose.reader import Field, Reader
 from proto import objects_pb2
 
 STOP_GRACE_MS = 10_000
+_PROFILE = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 _HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 
 UNSUPPORTED: dict[str, str] = {
@@ -19,7 +20,6 @@ UNSUPPORTED: dict[str, str] = {
     "configs": "there are no configs yet",
     "container_name": "tasks are named SERVICE.1, SERVICE.2, ...",
     "devices": "there are no devices yet",
-    "extends": "write the service out, or share parts with YAML anchors",
     "gpus": "there are no devices yet",
     "ipc": "tasks share no namespaces with the host",
     "links": "services of a network find each other by name; leave it out",
@@ -27,7 +27,6 @@ UNSUPPORTED: dict[str, str] = {
     "network_mode": "every service has networks of its own",
     "pid": "tasks share no namespaces with the host",
     "privileged": "name what the service needs in cap_add",
-    "profiles": "every service in the file is deployed",
     "pull_policy": "images are loaded with 'fairway image load'",
     "secrets": "there are no secrets yet",
     "volumes_from": "name the volumes in volumes",
@@ -47,6 +46,8 @@ class ServiceRead:
     volume_field: Field | None = None
     port_fields: list[tuple[Field, objects_pb2.PortSpec]] = dataclasses.field(default_factory=list)
     restart_said: bool = False
+    profiles: frozenset[str] = frozenset()
+    optional: dict[str, Field] = dataclasses.field(default_factory=dict)  # dependencies it can do without
 
 
 def read_service(reader: Reader, surroundings: Surroundings, name: str, below: Field) -> ServiceRead:
@@ -196,7 +197,7 @@ def _depends_on(reader: Reader, field_: Field, service: ServiceRead) -> None:
         if "condition" in entries:
             condition = reader.choice(entries["condition"], _CONDITIONS, condition)
         if "required" in entries and not reader.boolean(entries["required"]):
-            reader.unsupported(entries["required"], "every dependency is required")
+            service.optional[name] = entries["required"]
         if "restart" in entries and reader.boolean(entries["restart"]):
             reader.unsupported(entries["restart"], "a service is not restarted with what it depends on")
         service.dependency_fields[name] = below
@@ -209,6 +210,13 @@ def _volumes(reader: Reader, field_: Field, service: ServiceRead) -> None:
 
 
 def _labels(reader: Reader, field_: Field, service: ServiceRead) -> None:
+def _profiles(reader: Reader, field_: Field, service: ServiceRead) -> None:
+    for each, text in reader.texts(field_):
+        if text and not _PROFILE.fullmatch(text):
+            reader.refuse(each, f"{text!r} is not the name of a profile (letters, digits, _, . and -)")
+    service.profiles = frozenset(text for _, text in reader.texts(field_) if text)
+
+
     service.spec.container.labels.update(reader.labels(field_))
 
 
@@ -275,6 +283,7 @@ _KEYS: dict[str, Callable[[Reader, Field, ServiceRead], None]] = {
     "x-fairway": lambda reader, field_, service: extension.read_extension(reader, field_, service.spec),
     "depends_on": _depends_on,
 }
+    "profiles": _profiles,
 # Keys whose meaning hangs together, read by `read_environment` and `_scale_and_deploy`.
 _TOGETHER = frozenset(
     [

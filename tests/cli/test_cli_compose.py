@@ -354,7 +354,7 @@ def test_anchors_and_merges_work() -> None:
     [("cli", "name: top\n", "x", "cli"), ("", "name: top\n", "x", "top"), ("", "", "My App", "myapp")],
 )
 def test_the_apps_name(given: str, top: str, folder: str, expected: str) -> None:
-    read = project.parse(f"{top}services: {{a: {{image: a}}}}", "f", Path("/y") / folder, {}, given)
+    read = project.parse(f"{top}services: {{a: {{image: a}}}}", "f", Path("/y") / folder, {}, project.Choices(given))
     assert read.spec.name == expected
 
 
@@ -366,7 +366,7 @@ def test_dotenv_and_env_files_beside_the_file(tmp_path: Path) -> None:
         "services: {a: {image: 'a:$TAG', env_file: [a.env, {path: gone.env, required: false}],"
         " environment: {TWO: two}}}"
     )
-    container = project.load(file, {"HERE": "process"}, "app").spec.services["a"].container
+    container = project.load([file], {"HERE": "process"}, project.Choices("app")).spec.services["a"].container
     assert container.image == "a:2"
     assert dict(container.environment) == {"ONE": "1 $X", "TWO": "two", "THREE": "process"}
 
