@@ -209,7 +209,6 @@ def _volumes(reader: Reader, field_: Field, service: ServiceRead) -> None:
     mounts.read_volumes(reader, field_, service.spec.container)
 
 
-def _labels(reader: Reader, field_: Field, service: ServiceRead) -> None:
 def _profiles(reader: Reader, field_: Field, service: ServiceRead) -> None:
     for each, text in reader.texts(field_):
         if text and not _PROFILE.fullmatch(text):
@@ -217,6 +216,7 @@ def _profiles(reader: Reader, field_: Field, service: ServiceRead) -> None:
     service.profiles = frozenset(text for _, text in reader.texts(field_) if text)
 
 
+def _labels(reader: Reader, field_: Field, service: ServiceRead) -> None:
     service.spec.container.labels.update(reader.labels(field_))
 
 
@@ -282,8 +282,8 @@ _KEYS: dict[str, Callable[[Reader, Field, ServiceRead], None]] = {
     "extra_hosts": lambda reader, field_, service: names.read_extra_hosts(reader, field_, service.spec.container),
     "x-fairway": lambda reader, field_, service: extension.read_extension(reader, field_, service.spec),
     "depends_on": _depends_on,
-}
     "profiles": _profiles,
+}
 # Keys whose meaning hangs together, read by `read_environment` and `_scale_and_deploy`.
 _TOGETHER = frozenset(
     [
