@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from cli import words
@@ -58,10 +58,13 @@ def _service_line(service: objects_pb2.Service, tasks: list[objects_pb2.Task]) -
     if service.removing:
         left = sum(not ended(task) for task in tasks)
         return Line(service.meta.name, "going", f"removing, {words.plural(left, 'task')} left")
-    wanted = service.spec.replicas
+    slots = _slots(service, tasks)
+    if not slots and service.spec.kind == objects_pb2.SERVICE_KIND_GLOBAL:
+        return Line(service.meta.name, "going", "no task yet", ("no host that is up matches its constraints",))
+    wanted = len(slots)
     newest: dict[int, objects_pb2.Task] = {}
     for task in tasks:
-        if task.generation != service.generation or not 1 <= task.slot <= wanted:
+        if task.generation != service.generation or task.slot not in slots:
             continue
         known = newest.get(task.slot)
         if known is None or _rank(task) > _rank(known):
@@ -79,6 +82,13 @@ def _service_line(service: objects_pb2.Service, tasks: list[objects_pb2.Task]) -
     if marks["failed"] and ready + marks["failed"] == wanted:
         return Line(service.meta.name, "failed", text, reasons)
     return Line(service.meta.name, "going", text, reasons)
+
+
+def _slots(service: objects_pb2.Service, tasks: list[objects_pb2.Task]) -> Collection[int]:
+    """The slots that are to have a task; those of a global service are its hosts."""
+    if service.spec.kind == objects_pb2.SERVICE_KIND_GLOBAL:
+        return {task.slot for task in tasks if task.desired == objects_pb2.DESIRED_STATE_RUNNING}
+    return range(1, service.spec.replicas + 1)
 
 
 def _rank(task: objects_pb2.Task) -> tuple[bool, int, int, str]:

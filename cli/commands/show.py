@@ -64,7 +64,7 @@ def describe(view: control_pb2.ServiceView) -> list[tuple[str, str]]:
         ("Id", service.meta.id),
         ("Image", container.image + (f" ({service.image_digest})" if service.image_digest else "")),
         ("Command", " ".join([*container.entrypoint.values, *container.command.values])),
-        ("Tasks", f"{view.ready} ready, {view.running} running, {spec.replicas} wanted"),
+        ("Tasks", f"{view.ready} ready, {view.running} running, {wanted_words(spec)}"),
         ("VIP", with_ipv6(service.vip, view) or ("none (dnsrr)" if without_vip else "")),
         ("Balancing", balance_words(spec.balance) if spec.HasField("balance") else ""),
         ("Floating", ", ".join(spec.floating_addresses)),
@@ -79,6 +79,11 @@ def describe(view: control_pb2.ServiceView) -> list[tuple[str, str]]:
         ("Changed", f"{words.age(service.meta.updated_unix_ms, now)} ago"),
     ]
     return [*rows, *(("Pending", reason) for reason in view.pending_reasons)]
+
+
+def wanted_words(spec: objects_pb2.ServiceSpec) -> str:
+    """ "3 wanted", "one on each host" """
+    return "one on each host" if spec.kind == objects_pb2.SERVICE_KIND_GLOBAL else f"{spec.replicas} wanted"
 
 
 def port_words(port: objects_pb2.PortSpec) -> str:

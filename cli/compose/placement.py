@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from cli.compose import values
+from cli.compose.kinds import read_mode
 from cli.compose.reader import Field, Reader
 from proto import objects_pb2
 
@@ -30,8 +31,8 @@ _RESTART_WORDS = {"always": "any", "unless-stopped": "any", "no": "none", "on-fa
 def read_deploy(reader: Reader, field: Field, spec: objects_pb2.ServiceSpec) -> dict[str, str]:
     """Fills `spec` and returns the service's own labels."""
     entries = reader.known_entries(field, _KEYS, _HINTS)
-    if "mode" in entries and (mode := reader.text(entries["mode"])) != "replicated":
-        reader.refuse(entries["mode"], f"{mode!r} is not supported by Fairway (only replicated services are)")
+    if "mode" in entries:
+        read_mode(reader, entries["mode"], spec)
     if "endpoint_mode" in entries:
         vip = objects_pb2.ENDPOINT_MODE_VIP
         spec.endpoint_mode = reader.choice(entries["endpoint_mode"], _ENDPOINT_MODES, vip)

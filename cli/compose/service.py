@@ -6,7 +6,7 @@ import dataclasses
 import re
 from collections.abc import Callable
 
-from cli.compose import extension, health, mounts, names, placement, ports, values
+from cli.compose import extension, health, kinds, mounts, names, placement, ports, values
 from cli.compose.environment import Surroundings, read_environment
 from cli.compose.reader import Field, Reader
 from proto import objects_pb2
@@ -85,6 +85,7 @@ def _scale_and_deploy(reader: Reader, entries: dict[str, Field], service: Servic
         if replicas_said and scale != spec.replicas:
             reader.refuse(entries["scale"], "differs from deploy.replicas; keep one of the two")
         spec.replicas = scale
+    kinds.finish_kind(reader, entries, spec)
     placement.read_limits(reader, entries, spec.resources)
     placement.check_resources(reader, service.field, spec.resources)
 

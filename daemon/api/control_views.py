@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from daemon import lookup
 from daemon.leader.endpoints_plan import endpoint_of
+from daemon.orchestration.kinds import is_job, serving_wanted
 from daemon.orchestration.task_states import ended, named_volumes
 from net.addresses import ipv6_of
 from proto import control_pb2 as control
@@ -88,12 +89,17 @@ def node_view(store: Store, node: objects.Node, leader_id: str, heard_ms_ago: in
 
 
 def wanted_and_running(tasks: Iterable[objects.Task], services: Iterable[objects.Service]) -> tuple[int, int]:
-    """(tasks wanted, tasks running)."""
-    wanted = sum(service.spec.replicas for service in services if not service.removing)
-    running = sum(
-        task.status.state == objects.TASK_STATE_RUNNING and task.desired == objects.DESIRED_STATE_RUNNING
-        for task in tasks
-    )
+    """(tasks that are to run all the time, tasks of those services that run)."""
+    by_service: dict[str, list[objects.Task]] = {}
+    for task in tasks:
+        if task.desired == objects.DESIRED_STATE_RUNNING:
+            by_service.setdefault(task.service_id, []).append(task)
+    wanted = running = 0
+    for service in services:
+        its = by_service.get(service.meta.id, [])
+        wanted += serving_wanted(service, its)
+        if not is_job(service.spec):
+            running += sum(task.status.state == objects.TASK_STATE_RUNNING for task in its)
     return wanted, running
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import cast
 
+from daemon.orchestration.kinds import follows_hosts, is_job
 from daemon.orchestration.restart_plan import ending
 from proto import objects_pb2 as objects
 from raft.store import Change, ChangeBatch
@@ -95,15 +96,21 @@ def _service(before: objects.Service | None, after: objects.Service | None) -> l
     if after is None:
         return [("removed", "", False)]
     if before is None:
-        return [("created", f"{after.spec.replicas} replicas", False)]
+        return [("created", _extent(after.spec), False)]
     if after.removing and not before.removing:
         return [("removing", "its tasks are being stopped", False)]
     words: list[Words] = []
     if before.generation != after.generation:
         words.append(("updated", f"version {after.generation}", False))
     if before.spec.replicas != after.spec.replicas:
-        words.append(("scaled", f"{before.spec.replicas} -> {after.spec.replicas} replicas", False))
+        words.append(("scaled", f"{_extent(before.spec)} -> {_extent(after.spec)}", False))
     return words
+
+
+def _extent(spec: objects.ServiceSpec) -> str:
+    if follows_hosts(spec):
+        return "one task on each host"
+    return f"{spec.replicas} {'completions' if is_job(spec) else 'replicas'}"
 
 
 def _image(before: objects.Image | None, after: objects.Image | None) -> list[Words]:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from daemon.deploying.kind_words import kind_changes
 from daemon.orchestration.quantities import bytes_text, cpu_text, duration_text
 from proto import objects_pb2 as objects
 
@@ -28,6 +29,7 @@ def spec_changes(before: objects.ServiceSpec, after: objects.ServiceSpec) -> lis
     reasons += _scalar_changes(old, new)
     reasons += _resource_changes(before.resources, after.resources)
     reasons += _other_changes(before, after)
+    reasons += kind_changes(before, after)
     return reasons or ["its settings changed"]
 
 

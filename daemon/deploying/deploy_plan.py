@@ -24,9 +24,11 @@ from daemon.deploying.service_changes_plan import (
 )
 from daemon.errors import Kind, Refused
 from daemon.orchestration.image_lookup import find_image
+from daemon.orchestration.kinds import needs_kinds, slots_of
 from daemon.orchestration.leases import LeasePool
 from proto import control_pb2 as control
 from proto import objects_pb2 as objects
+from raft.features import WORKLOADS_LEVEL
 from raft.store import Store
 from raft.transaction import TransactionBuilder
 
@@ -87,6 +89,7 @@ class _Deploy:
         self.key = (self.tenant, self.app.name)
         self.leases = LeasePool(self.store)
         self.ports = PortLeases(self.store, self.leases)
+        self.nodes = {node.meta.id: node for node in self.store.table(objects.Node)}
 
     def meta(self, name: str, labels: Mapping[str, str] | None = None) -> objects.Meta:
         return objects.Meta(id=self.new_id(), name=name, tenant=self.tenant, labels=labels or {}, format=1)
@@ -155,6 +158,8 @@ class _Deploy:
                 self.reply.warnings.append(f"volume {name} exists already and keeps the options that it has")
 
     def services(self) -> None:
+        if any(needs_kinds(spec) for spec in self.app.services.values()):
+            self.builder.needs(WORKLOADS_LEVEL)
         known = {service.meta.name: service for service in self.store.table(objects.Service).by("app", self.key)}
         removed = [known[name] for name in sorted(known.keys() - self.app.services.keys())]
         leaving = {service.meta.id for service in removed}
@@ -168,7 +173,7 @@ class _Deploy:
             if not service.removing:
                 self.builder.update(mark_removing(service))
                 self.reply.changes.add(
-                    action=Change.REMOVE, service=service.meta.name, replicas_before=service.spec.replicas
+                    action=Change.REMOVE, service=service.meta.name, replicas_before=self._count(service.spec)
                 )
         self.ports.settle(self.builder, leaving)
 
@@ -179,7 +184,7 @@ class _Deploy:
         self._lease_vip(service)
         self.ports.want(service)
         self.builder.create(service)
-        self.reply.changes.add(action=Change.CREATE, service=name, replicas_after=spec.replicas)
+        self.reply.changes.add(action=Change.CREATE, service=name, replicas_after=self._count(spec))
 
     def _update(self, before: objects.Service, spec: objects.ServiceSpec) -> None:
         name = before.meta.name
@@ -196,7 +201,7 @@ class _Deploy:
         replaced = 0
         if reasons or before.removing:
             after.generation += 1
-            replaced = min(before.spec.replicas, spec.replicas)
+            replaced = min(self._count(before.spec), self._count(spec))
         quiet_reasons = map_changes("label", before.meta.labels, after.meta.labels)
         quiet_reasons += balancing_changes(before.spec, spec)
         self._lease_vip(after)
@@ -204,8 +209,8 @@ class _Deploy:
         change = self.reply.changes.add(
             service=name,
             action=Change.UNCHANGED,
-            replicas_before=before.spec.replicas,
-            replicas_after=spec.replicas,
+            replicas_before=self._count(before.spec),
+            replicas_after=self._count(spec),
             tasks_replaced=replaced,
             reasons=[*reasons, *quiet_reasons],
         )
@@ -218,6 +223,10 @@ class _Deploy:
             change.action = Change.SCALE
         if after != before:
             self.builder.update(after)
+
+    def _count(self, spec: objects.ServiceSpec) -> int:
+        """How many tasks the service has, with the hosts as they are."""
+        return len(slots_of(objects.Service(spec=spec), self.nodes))
 
     def _labels(self, name: str) -> Mapping[str, str]:
         return self.app.service_labels[name].values if name in self.app.service_labels else {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from daemon.deploying.app_checks import REPLICAS_MAX
 from daemon.errors import Kind, Refused
 from daemon.lookup import find_app
+from daemon.orchestration.kinds import follows_hosts, is_job
 from proto import control_pb2 as control
 from proto import objects_pb2 as objects
 from raft.store import Store
@@ -19,6 +20,10 @@ def plan_scale(store: Store, service: objects.Service, replicas: int) -> tuple[o
             f"service {service.app}/{service.meta.name} is being removed; deploy its app again to have it back",
             Kind.NOT_POSSIBLE,
         )
+    if follows_hosts(service.spec) or is_job(service.spec):
+        how = "its completions are" if is_job(service.spec) else "the number of its tasks is"
+        why = f"{how} given by the hosts" if follows_hosts(service.spec) else f"{how} said in the file: deploy it"
+        raise Refused(f"service {service.app}/{service.meta.name} cannot be scaled: {why}", Kind.NOT_POSSIBLE)
     if replicas > REPLICAS_MAX:
         raise Refused(f"{replicas} replicas are asked for; at most {REPLICAS_MAX} are possible")
     after = objects.Service()

@@ -9,6 +9,7 @@ from statistics import median
 
 from daemon.doctor.conditions_plan import PATH_KINDS
 from daemon.doctor.host_findings_plan import error, note, several, warning
+from daemon.orchestration.kinds import serving_wanted
 from proto import objects_pb2 as objects
 from proto.control_pb2 import RaftStatusReply
 from proto.doctor_pb2 import ExamineReply, Finding
@@ -196,7 +197,9 @@ def _services(facts: ClusterFacts) -> list[Finding]:
     """Services with fewer ready tasks than wanted, with why."""
     ready: Counter[str] = Counter()
     reasons: dict[str, set[str]] = {}
+    by_service: dict[str, list[objects.Task]] = {}
     for task in facts.tasks:
+        by_service.setdefault(task.service_id, []).append(task)
         if task.desired != objects.DESIRED_STATE_RUNNING:
             continue
         if task.status.ready:
@@ -210,7 +213,7 @@ def _services(facts: ClusterFacts) -> list[Finding]:
         reasons.setdefault(task.service_id, set()).add(reason or objects.TaskState.Name(task.status.state)[11:].lower())
     found = []
     for service in facts.services:
-        wanted, have = service.spec.replicas, ready[service.meta.id]
+        wanted, have = serving_wanted(service, by_service.get(service.meta.id, ())), ready[service.meta.id]
         if service.removing or have >= wanted:
             continue
         make = error if have == 0 else warning

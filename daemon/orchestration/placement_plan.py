@@ -8,6 +8,8 @@ from daemon.errors import Refused
 from daemon.orchestration.dependencies import waits_for
 from daemon.orchestration.draft import Draft
 from daemon.orchestration.image_lookup import find_image, image_of_digest, missing_image, replaced_image
+from daemon.orchestration.kinds import follows_hosts, host_of_slot
+from daemon.orchestration.own_volumes import volume_of
 from daemon.orchestration.quantities import names_text
 from daemon.orchestration.scheduler_plan import Candidate, Scheduler
 from daemon.orchestration.task_states import age_key, assigned, ended, gone, named_volumes, wanted
@@ -81,15 +83,19 @@ def _place(
         return replaced_image(reference) if known else missing_image(reference)
     volumes = []
     for name in named_volumes(task.spec):
-        stored = draft.store.table(objects.Volume).unique("name", (task.meta.tenant, task.app, name))
-        volume = draft.get(objects.Volume, stored.meta.id) if stored is not None else None
+        volume = volume_of(draft, task, name, nodes)
         if volume is None:
             return f"volume {name} does not exist: deploy app {task.app} again to make it"
         volumes.append(volume)
     reason = _waits_for_predecessor(draft, task, nodes)
     if reason:
         return reason
-    placement = scheduler.place(Candidate(task, image, volumes))
+    node_id = ""
+    if follows_hosts(task.spec):
+        node_id = host_of_slot(task.slot, nodes)
+        if not node_id:
+            return "the host that it is for is not in the cluster any more"
+    placement = scheduler.place(Candidate(task, image, volumes, node_id))
     if placement.node is None:
         return placement.reason
     try:

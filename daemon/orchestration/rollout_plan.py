@@ -1,6 +1,6 @@
 """The slots of one service: fill, replace what ended, update, and move away from draining hosts. Pure.
 
-Invariants, for each slot from 1 to replicas:
+Invariants, for each slot from 1 to replicas (of a global service: for each host that is to have a task):
 - one task is wanted; two while the newer one replaces the older (surge), and then the older is told to stop
   only when the newer has settled, that is: is ready and has been for a moment;
 - a service that keeps data in a volume is replaced one after the other instead (stop first): its tasks are
@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from daemon.orchestration import restart_plan
 from daemon.orchestration.draft import Draft
 from daemon.orchestration.host_ports import clash, host_ports
+from daemon.orchestration.kinds import left_out, slots_of
 from daemon.orchestration.scheduler_words import PORT_TAKEN
 from daemon.orchestration.task_plan import create_task, forget_tasks, lose_tasks_of_lost_hosts, stop_task
 from daemon.orchestration.task_states import (
@@ -54,18 +55,18 @@ def plan_service(draft: Draft, service: objects.Service, nodes: Mapping[str, obj
     """All steps for one service that is not being removed."""
     lose_tasks_of_lost_hosts(draft, draft.tasks_of(service.meta.id), nodes)
     slots = _observe(draft, service)
-    replicas = service.spec.replicas
+    filled = slots_of(service, nodes, slots.tasks)
     for slot in sorted(slots.wanted, reverse=True):
-        if slot > replicas:
+        if slot not in filled:
             for task in slots.wanted.pop(slot):
-                stop_task(draft, task, f"scaled down to {replicas}")
-    for slot in range(1, replicas + 1):
+                stop_task(draft, task, left_out(service, slot, nodes))
+    for slot in sorted(filled):
         if draft.full:
             break
         _plan_slot(draft, slots, slot, nodes)
     _update(draft, slots)
     _drain(draft, slots, nodes)
-    forget_tasks(draft, draft.tasks_of(service.meta.id), replicas)
+    forget_tasks(draft, draft.tasks_of(service.meta.id), filled)
 
 
 def _observe(draft: Draft, service: objects.Service) -> Slots:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from daemon.orchestration.draft import Draft
 from daemon.orchestration.leases import leases_held_by
+from daemon.orchestration.own_volumes import spec_of_slot
 from daemon.orchestration.task_states import age_key, assigned, ended, gone, wanted
 from proto import objects_pb2 as objects
 
@@ -22,20 +23,22 @@ def create_task(
     not_before_unix_ms: int = 0,
     attempt: int = 0,
     message: str = "",
+    run: int = 0,
 ) -> objects.Task:
-    """A pending task for a slot: of the service as it is now, or the same again as `like`."""
+    """A pending task for a slot: of the service as it is now, or the same again as `like`; of a job, for a run."""
     task = objects.Task(
         app=service.app,
         service_id=service.meta.id,
         service=service.meta.name,
         slot=slot,
         generation=like.generation if like is not None else service.generation,
-        spec=like.spec if like is not None else service.spec,
+        spec=like.spec if like is not None else spec_of_slot(service.spec, slot),
         image_digest=like.image_digest if like is not None else service.image_digest,
         desired=objects.DESIRED_STATE_RUNNING,
         status=objects.TaskStatus(state=objects.TASK_STATE_PENDING, message=message),
         not_before_unix_ms=not_before_unix_ms,
         attempt=attempt,
+        run=run,
     )
     task.meta.id = draft.new_id()
     task.meta.name = f"{service.meta.name}.{slot}"
@@ -85,13 +88,13 @@ def release_task(draft: Draft, task: objects.Task) -> None:
     draft.edit(task).address = ""
 
 
-def forget_tasks(draft: Draft, tasks: list[objects.Task], slots_kept: int) -> None:
-    """Deletes records of tasks that are over and gone, but for the last of each slot up to `slots_kept`."""
+def forget_tasks(draft: Draft, tasks: list[objects.Task], slots_kept: Collection[int]) -> None:
+    """Deletes records of tasks that are over and gone, but for the last of each slot in `slots_kept`."""
     over = [task for task in tasks if ended(task) and gone(task) and not wanted(task)]
     kept: dict[int, int] = {}
     for task in sorted(over, key=age_key, reverse=True):
         count = kept.get(task.slot, 0)
-        if task.slot > slots_kept or count >= HISTORY_PER_SLOT_MAX:
+        if task.slot not in slots_kept or count >= HISTORY_PER_SLOT_MAX:
             draft.delete(task)
         else:
             kept[task.slot] = count + 1
