@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from daemon.deploying.kind_words import kind_changes
 from daemon.orchestration.quantities import bytes_text, cpu_text, duration_text
 from proto import objects_pb2 as objects
 
 VALUE_CHARACTERS_MAX = 60
+ROLLOUT_FIELDS: dict[Literal["update", "rollback", "rollout"], str] = {
+    "update": "how it is updated",
+    "rollback": "how it is rolled back",
+    "rollout": "rollout strategy",
+}
 _SECRET = re.compile(r"PASS|TOKEN|SECRET|KEY|CREDENTIAL|AUTH|PRIVATE", re.IGNORECASE)
 _URL_WITH_PASSWORD = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s]*:[^/\s]*@", re.IGNORECASE)
 
 
 def spec_changes(before: objects.ServiceSpec, after: objects.ServiceSpec) -> list[str]:
     """Reasons why tasks must be replaced; empty where only what tasks do not see differs."""
-    if _as_tasks_see(before) == _as_tasks_see(after):
+    if as_tasks_see(before) == as_tasks_see(after):
         return []
     old, new = before.container, after.container
     reasons = []
@@ -73,6 +78,20 @@ def balancing_changes(before: objects.ServiceSpec, after: objects.ServiceSpec) -
     return reasons + _set_changes("floating address", before.floating_addresses, after.floating_addresses)
 
 
+def says_rollout(spec: objects.ServiceSpec) -> bool:
+    """A leader that does not know these settings would go another way than they say."""
+    return any(spec.HasField(name) for name in ROLLOUT_FIELDS)
+
+
+def rollout_changes(before: objects.ServiceSpec, after: objects.ServiceSpec) -> list[str]:
+    """Reasons why later changes go another way, for which no task is replaced."""
+    return [
+        f"{ROLLOUT_FIELDS[name]} changed"
+        for name in ROLLOUT_FIELDS
+        if getattr(before, name) != getattr(after, name) or before.HasField(name) != after.HasField(name)
+    ]
+
+
 def _balance(balance: objects.Balance) -> str:
     policy = objects.BalancePolicy.Name(balance.policy).removeprefix("BALANCE_POLICY_").lower().replace("_", "-")
     return policy + (", local first" if balance.local_first else "")
@@ -82,11 +101,14 @@ def _endpoint_mode(spec: objects.ServiceSpec) -> str:
     return objects.EndpointMode.Name(spec.endpoint_mode).removeprefix("ENDPOINT_MODE_").lower()
 
 
-def _as_tasks_see(spec: objects.ServiceSpec) -> objects.ServiceSpec:
+def as_tasks_see(spec: objects.ServiceSpec) -> objects.ServiceSpec:
+    """What of a spec its tasks depend on: where two versions are the same in it, no task is replaced."""
     copy = objects.ServiceSpec()
     copy.CopyFrom(spec)
     for name in ("replicas", "balance", "endpoint_mode", "floating_addresses", "policy"):
         copy.ClearField(name)
+    for field in ROLLOUT_FIELDS:
+        copy.ClearField(field)
     return copy
 
 

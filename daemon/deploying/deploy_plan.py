@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from daemon.deploying.app_changes import balancing_changes, map_changes, spec_changes
+from daemon.deploying.app_changes import balancing_changes, map_changes, rollout_changes, says_rollout, spec_changes
 from daemon.deploying.app_checks import check_app
 from daemon.deploying.app_warnings import warnings_of
 from daemon.deploying.exposure_checks import check_floating
 from daemon.deploying.node_changes_plan import plan_remove_node, plan_update_node
-from daemon.deploying.port_leases_plan import PortLeases
+from daemon.deploying.port_leases_plan import PortLeases, settle_vip
+from daemon.deploying.revisions_plan import start_rollout
 from daemon.deploying.service_changes_plan import (
     mark_removing,
     plan_remove_app,
@@ -24,7 +25,7 @@ from daemon.deploying.service_changes_plan import (
 )
 from daemon.errors import Kind, Refused
 from daemon.orchestration.image_lookup import find_image
-from daemon.orchestration.kinds import needs_kinds, slots_of
+from daemon.orchestration.kinds import is_job, needs_kinds, slots_of
 from daemon.orchestration.leases import LeasePool
 from proto import control_pb2 as control
 from proto import objects_pb2 as objects
@@ -55,7 +56,7 @@ def plan_deploy(
     check_app(app)
     check_floating(store, app, app.tenant or DEFAULT_TENANT)
     _check_ipv6(store, app)
-    deploy = _Deploy(store, app, new_id)
+    deploy = _Deploy(store, app, now_unix_ms, new_id)
     deploy.tenant_and_app()
     deploy.networks()
     deploy.volumes()
@@ -79,6 +80,7 @@ def _check_ipv6(store: Store, app: control.AppSpec) -> None:
 class _Deploy:
     store: Store
     app: control.AppSpec
+    now_unix_ms: int
     new_id: Callable[[], str]
     builder: TransactionBuilder = field(default_factory=TransactionBuilder)
     reply: control.PlanAppReply = field(default_factory=control.PlanAppReply)
@@ -158,7 +160,7 @@ class _Deploy:
                 self.reply.warnings.append(f"volume {name} exists already and keeps the options that it has")
 
     def services(self) -> None:
-        if any(needs_kinds(spec) for spec in self.app.services.values()):
+        if any(needs_kinds(spec) or says_rollout(spec) for spec in self.app.services.values()):
             self.builder.needs(WORKLOADS_LEVEL)
         known = {service.meta.name: service for service in self.store.table(objects.Service).by("app", self.key)}
         removed = [known[name] for name in sorted(known.keys() - self.app.services.keys())]
@@ -181,7 +183,7 @@ class _Deploy:
         spec = self.app.services[name]
         service = objects.Service(meta=self.meta(name, self._labels(name)), app=self.app.name, spec=spec, generation=1)
         service.image_digest = self._digest(spec, None)
-        self._lease_vip(service)
+        settle_vip(self.store, self.leases, self.builder, service)
         self.ports.want(service)
         self.builder.create(service)
         self.reply.changes.add(action=Change.CREATE, service=name, replicas_after=self._count(spec))
@@ -200,11 +202,16 @@ class _Deploy:
             reasons.append(f"image content changed ({_short(before.image_digest)} -> {_short(after.image_digest)})")
         replaced = 0
         if reasons or before.removing:
-            after.generation += 1
+            if before.removing or is_job(spec) or is_job(before.spec):
+                after.generation += 1
+                after.ClearField("rollout")
+                after.ClearField("traffic")
+            else:
+                start_rollout(before, after, reasons, self.now_unix_ms)
             replaced = min(self._count(before.spec), self._count(spec))
         quiet_reasons = map_changes("label", before.meta.labels, after.meta.labels)
-        quiet_reasons += balancing_changes(before.spec, spec)
-        self._lease_vip(after)
+        quiet_reasons += balancing_changes(before.spec, spec) + rollout_changes(before.spec, spec)
+        settle_vip(self.store, self.leases, self.builder, after)
         self.ports.want(after)
         change = self.reply.changes.add(
             service=name,
@@ -239,17 +246,6 @@ class _Deploy:
         if before is not None and before.spec.container.image == spec.container.image:
             return before.image_digest
         return ""
-
-    def _lease_vip(self, service: objects.Service) -> None:
-        wanted = bool(service.spec.networks) and service.spec.endpoint_mode == objects.ENDPOINT_MODE_VIP
-        if wanted and not service.vip:
-            lease, service.vip = self.leases.vip(service.meta.id)
-            self.builder.create(lease)
-        elif not wanted and service.vip:
-            lease_before = self.store.table(objects.Lease).unique("name", f"vip/{service.vip}")
-            if lease_before is not None:
-                self.builder.delete(lease_before)
-            service.vip = ""
 
 
 def _set_labels(meta: objects.Meta, labels: Mapping[str, str]) -> None:

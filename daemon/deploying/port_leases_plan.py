@@ -7,13 +7,23 @@ with others is decided here, before the transaction.
 from __future__ import annotations
 
 from collections.abc import Set
+from typing import Protocol
+
+from google.protobuf.message import Message
 
 from daemon.errors import Kind, Refused
 from daemon.orchestration.host_ports import HostPort, clash, host_port, port_text
 from daemon.orchestration.leases import LeasePool, PortLease, leases_held_by, port_of_lease
 from proto import objects_pb2 as objects
 from raft.store import Store
-from raft.transaction import TransactionBuilder
+
+
+class Changes(Protocol):
+    """What takes changes of stored objects: a transaction in the making, or a pass of the orchestrator."""
+
+    def create(self, stored: Message) -> object: ...
+    def update(self, stored: Message) -> object: ...
+    def delete(self, stored: Message) -> object: ...
 
 
 class PortLeases:
@@ -35,7 +45,7 @@ class PortLeases:
                 lease = PortLease(host_port(port), straight_to)
                 self._wanted[lease.name] = (service, lease)
 
-    def settle(self, builder: TransactionBuilder, leaving: Set[str]) -> None:
+    def settle(self, builder: Changes, leaving: Set[str]) -> None:
         """Adds the changes of leases. `leaving`: ids of services that are removed by this deploy.
 
         Raises Refused (CONFLICT), naming the service that holds a port."""
@@ -87,3 +97,16 @@ class PortLeases:
             f"service {name} already; choose another port, or remove that service first",
             Kind.CONFLICT,
         )
+
+
+def settle_vip(store: Store, leases: LeasePool, changes: Changes, service: objects.Service) -> None:
+    """Gives the service, as it will be, a virtual address where it is to have one, and takes it where not."""
+    wanted = bool(service.spec.networks) and service.spec.endpoint_mode == objects.ENDPOINT_MODE_VIP
+    if wanted and not service.vip:
+        lease, service.vip = leases.vip(service.meta.id)
+        changes.create(lease)
+    elif not wanted and service.vip:
+        lease_before = store.table(objects.Lease).unique("name", f"vip/{service.vip}")
+        if lease_before is not None:
+            changes.delete(lease_before)
+        service.vip = ""

@@ -70,6 +70,10 @@ class Draft:
             self._created_tasks.setdefault(fresh.service_id, []).append(fresh.meta.id)
         return fresh
 
+    def update(self, changed: Message) -> None:
+        """Lays a changed copy over the object that it was made of."""
+        self._changed[(type(changed).__name__, meta_of(changed).id)] = changed
+
     def delete(self, stored: Message) -> None:
         self._changed[(type(stored).__name__, meta_of(stored).id)] = None
 

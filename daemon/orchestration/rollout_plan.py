@@ -5,20 +5,24 @@ Invariants, for each slot from 1 to replicas (of a global service: for each host
   only when the newer has settled, that is: is ready and has been for a moment;
 - a service that keeps data in a volume is replaced one after the other instead (stop first): its tasks are
   tied to one host, and two of them must not use the volume at once;
-- an update takes one slot with a ready task at a time, and only while every new task has settled; a new
-  task that fails halts it, and what fails of the old tasks meanwhile is replaced by the old version;
+- an update takes as many slots with a ready task at a time as the service says (one where it says nothing); a new
+  task that fails halts it, or what the service says of failures happens; while it does not go on, what fails of
+  the old tasks is replaced by the old version;
+- of a blue/green change both versions have all their slots until traffic has gone over and a while has passed;
 - a drain moves a bounded number of a service's tasks at once, by the same surge.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 from daemon.orchestration import restart_plan
 from daemon.orchestration.draft import Draft
 from daemon.orchestration.host_ports import clash, host_ports
-from daemon.orchestration.kinds import left_out, slots_of
+from daemon.orchestration.kinds import has_own_volumes, left_out, slots_of
+from daemon.orchestration.rollout_begin_plan import begin_rollout
+from daemon.orchestration.rollout_course_plan import Counts, Course, advance, course_of, end_split, judge, tracked
 from daemon.orchestration.scheduler_words import PORT_TAKEN
 from daemon.orchestration.task_plan import create_task, forget_tasks, lose_tasks_of_lost_hosts, stop_task
 from daemon.orchestration.task_states import (
@@ -32,9 +36,9 @@ from daemon.orchestration.task_states import (
     settled_at_unix_ms,
     wanted,
 )
+from daemon.orchestration.traffic import kept_until_unix_ms
 from proto import objects_pb2 as objects
 
-UPDATES_AT_ONCE_MAX = 1  # slots of a service whose ready task is being replaced by an update
 DRAINS_AT_ONCE_MAX = 4  # slots of a service that are being moved
 
 
@@ -46,6 +50,26 @@ class Slots:
     tasks: list[objects.Task]
     wanted: dict[int, list[objects.Task]] = field(default_factory=dict)
     halted: bool = False  # a task of the newest version has failed and is not up again
+    failed: list[objects.Task] = field(default_factory=list)  # wanted tasks of the newest version that have failed
+    stopping: set[int] = field(default_factory=set)  # slots with a task that has been told to stop and has not ended
+    gaps: set[int] = field(default_factory=set)  # slots that wait for that
+    course: Course = field(default_factory=lambda: course_of(objects.Service(), 0))
+    kept_until_unix_ms: int | None = None  # of a blue/green change that has switched
+
+    @property
+    def both_sides(self) -> bool:
+        """Traffic has not gone over to the new tasks yet: the old ones must all be there."""
+        return self.service.HasField("traffic") and not self.service.traffic.switched
+
+    @property
+    def stands_still(self) -> bool:
+        """The new version is not about to take over: an old task that ends is followed by another old one."""
+        return self.halted or self.course.stopped or self.both_sides
+
+    @property
+    def at_limit(self) -> bool:
+        """No further slot is to have the new version as yet."""
+        return self.stands_still or sum(self.current(tasks[-1]) for tasks in self.wanted.values()) >= self.course.limit
 
     def current(self, task: objects.Task) -> bool:
         return task.generation == self.service.generation
@@ -54,8 +78,16 @@ class Slots:
 def plan_service(draft: Draft, service: objects.Service, nodes: Mapping[str, objects.Node]) -> None:
     """All steps for one service that is not being removed."""
     lose_tasks_of_lost_hosts(draft, draft.tasks_of(service.meta.id), nodes)
+    service = begin_rollout(draft, service)
+    if tracked(service):
+        service = draft.edit(service)
     slots = _observe(draft, service)
     filled = slots_of(service, nodes, slots.tasks)
+    slots.course = course_of(service, len(filled))
+    if judge(draft, service, slots.course, len(filled), slots.failed):
+        return
+    if slots.course.decides_failures:
+        slots.halted = False
     for slot in sorted(slots.wanted, reverse=True):
         if slot not in filled:
             for task in slots.wanted.pop(slot):
@@ -64,7 +96,7 @@ def plan_service(draft: Draft, service: objects.Service, nodes: Mapping[str, obj
         if draft.full:
             break
         _plan_slot(draft, slots, slot, nodes)
-    _update(draft, slots)
+    _update(draft, slots, len(filled))
     _drain(draft, slots, nodes)
     forget_tasks(draft, draft.tasks_of(service.meta.id), filled)
 
@@ -74,6 +106,11 @@ def _observe(draft: Draft, service: objects.Service) -> Slots:
     for task in slots.tasks:
         if wanted(task):
             slots.wanted.setdefault(task.slot, []).append(task)
+            if slots.current(task) and _failed(task):
+                slots.failed.append(task)
+        elif assigned(task) and not ended(task):
+            slots.stopping.add(task.slot)
+    slots.kept_until_unix_ms = kept_until_unix_ms(service) if service.HasField("traffic") else None
     for tasks in slots.wanted.values():
         # By generation first: a retry of an old version may be younger than the new version's task.
         tasks.sort(key=lambda task: (task.generation, *age_key(task)))
@@ -91,7 +128,10 @@ def _plan_slot(draft: Draft, slots: Slots, slot: int, nodes: Mapping[str, object
     """Brings one slot to one wanted task that lives, or to two while a surge goes on."""
     wanted_here = slots.wanted.get(slot, [])
     if not wanted_here:
-        slots.wanted[slot] = [create_task(draft, slots.service, slot)]
+        if slots.course.config.order == objects.UPDATE_ORDER_STOP_FIRST and slot in slots.stopping:
+            slots.gaps.add(slot)
+        else:
+            slots.wanted[slot] = [create_task(draft, slots.service, slot, like=_pattern(slots))]
         return
     newest, older = wanted_here[-1], wanted_here[:-1]
     older = _older_that_live(draft, slots, slot, older)
@@ -108,7 +148,7 @@ def _older_that_live(draft: Draft, slots: Slots, slot: int, older: Sequence[obje
     last that ended of the old version is followed by another of it: the new one cannot take over."""
     live = [task for task in older if not ended(task)]
     over = [task for task in older if ended(task)]
-    if over and not live and slots.halted and not slots.current(over[-1]):
+    if over and not live and slots.stands_still and not slots.current(over[-1]):
         follower = _follow(draft, slots, slot, over.pop())
         live = [follower]
     for task in over:
@@ -118,7 +158,7 @@ def _older_that_live(draft: Draft, slots: Slots, slot: int, older: Sequence[obje
 
 def _follow(draft: Draft, slots: Slots, slot: int, over: objects.Task) -> objects.Task:
     """What comes after a task that has ended: its successor, or itself where its slot is done."""
-    if not slots.current(over) and not slots.halted:
+    if not slots.current(over) and not slots.at_limit:
         # The new version's turn: it owes nothing to the failures of the old one.
         stop_task(draft, over, "replaced by a newer version")
         return create_task(draft, slots.service, slot)
@@ -145,10 +185,14 @@ def _finish_surge(
     nodes: Mapping[str, objects.Node],
 ) -> list[objects.Task]:
     """Stops what `newest` has replaced, or `newest` where it is not needed any more; the tasks that stay."""
+    if slots.both_sides and slots.current(newest):
+        return [*older, newest]
     if settled(newest, draft.now_unix_ms):
+        stay = _kept(draft, slots, older, nodes)
         for task in older:
-            stop_task(draft, task, _why_replaced(task, newest, nodes))
-        return [newest]
+            if task not in stay:
+                stop_task(draft, task, _why_replaced(task, newest, nodes))
+        return [*stay, newest]
     at = settled_at_unix_ms(newest)
     if at is not None:
         draft.wake_at(at)
@@ -168,30 +212,80 @@ def _finish_surge(
     return [*stay, newest]
 
 
-def _update(draft: Draft, slots: Slots) -> None:
+def _kept(
+    draft: Draft, slots: Slots, older: Sequence[objects.Task], nodes: Mapping[str, objects.Node]
+) -> list[objects.Task]:
+    """The older tasks of a blue/green change that has switched, which stay for a while."""
+    until = slots.kept_until_unix_ms
+    if until is None or until <= draft.now_unix_ms:
+        return []
+    draft.wake_at(until)
+    split = slots.service.traffic.generation
+    return [task for task in older if task.generation < split and serving(task) and not _draining(task, nodes)]
+
+
+def _pattern(slots: Slots) -> objects.Task | None:
+    """What a slot that had no task begins with: the old version, while the new one is not to go further."""
+    spec = slots.service.spec
+    if has_own_volumes(spec) or not slots.at_limit:
+        return None
+    old = [tasks[-1] for tasks in slots.wanted.values() if not slots.current(tasks[-1])]
+    return old[0] if old else None
+
+
+def _update(draft: Draft, slots: Slots, slot_count: int) -> None:
     """Begins to replace tasks of older versions, within the bounds named above."""
     outdated = []
-    unsettled = 0
+    unsettled = len(slots.gaps)
+    passed_over = set(slots.service.rollout.failed_slots) if slots.course.decides_failures else set()
     for slot, tasks in sorted(slots.wanted.items()):
         newest = tasks[-1]
         if slots.current(newest):
             at = settled_at_unix_ms(newest)
-            if not settled(newest, draft.now_unix_ms) and not _done(newest):
+            if not settled(newest, draft.now_unix_ms) and not _done(newest) and slot not in passed_over:
                 unsettled += 1
                 if at is not None:
                     draft.wake_at(at)
         else:
             outdated.append(slot)
-    if slots.halted:
+    counts = _counts(draft, slots, slot_count, len(outdated), unsettled, passed_over)
+    if not advance(draft, slots.service, slots.course, counts) or slots.halted:
         return
+    room = course_of(slots.service, slot_count).limit - counts.fresh
     for slot in sorted(outdated, key=lambda slot: (serving(slots.wanted[slot][-1]), slot)):
-        if draft.full:
+        if draft.full or room <= 0:
             return
         old = slots.wanted[slot][-1]
-        if serving(old) and unsettled >= UPDATES_AT_ONCE_MAX:
+        if serving(old) and unsettled >= slots.course.at_once:
             return
         unsettled += 1
+        room -= 1
         _replace(draft, slots, slot, old, None, "replaced by a newer version")
+
+
+def _counts(
+    draft: Draft, slots: Slots, slot_count: int, outdated: int, unsettled: int, passed_over: Set[int]
+) -> Counts:
+    back = bool(slots.service.rollout.back_to)  # to tasks that have been relied on before
+    newest = [tasks[-1] for tasks in slots.wanted.values()]
+    ready = sum(
+        slots.current(task) and (settled(task, draft.now_unix_ms) or _done(task) or (back and serving(task)))
+        for task in newest
+    )
+    split = slots.service.traffic.generation if slots.service.HasField("traffic") else 0
+    older = sum(task.generation < split for tasks in slots.wanted.values() for task in tasks[:-1])
+    end_split(draft, slots.service, older)
+    return Counts(
+        slots=slot_count,
+        fresh=len(newest) - outdated,
+        outdated=outdated,
+        unsettled=unsettled,
+        replacing=sum(
+            len(tasks) > 1 and slots.current(tasks[-1]) and slot not in passed_over and not slots.kept_until_unix_ms
+            for slot, tasks in slots.wanted.items()
+        ),
+        all_ready=ready == slot_count,
+    )
 
 
 def _drain(draft: Draft, slots: Slots, nodes: Mapping[str, objects.Node]) -> None:
@@ -213,6 +307,12 @@ def _drain(draft: Draft, slots: Slots, nodes: Mapping[str, objects.Node]) -> Non
 
 def _replace(draft: Draft, slots: Slots, slot: int, old: objects.Task, like: objects.Task | None, why: str) -> None:
     """Makes the task that is to take over from `old`, and stops `old` at once where it may go first."""
+    stop_first = slots.course.config.order == objects.UPDATE_ORDER_STOP_FIRST
+    if stop_first and like is None and not slots.current(old) and assigned(old) and not ended(old):
+        for task in slots.wanted.pop(slot):  # the next one is made when these have ended
+            stop_task(draft, task, why)
+        slots.gaps.add(slot)
+        return
     fresh = create_task(draft, slots.service, slot, like=like)
     piled_up = len(slots.wanted[slot]) > 1 and not serving(old)  # an older one serves, or is to
     if _stops_first(slots, old) or not assigned(old) or ended(old) or piled_up:
@@ -246,6 +346,13 @@ def _why_replaced(task: objects.Task, newest: objects.Task, nodes: Mapping[str, 
 def _draining(task: objects.Task, nodes: Mapping[str, objects.Node]) -> bool:
     node = nodes.get(task.node_id)
     return node is not None and node.availability == objects.AVAILABILITY_DRAINING
+
+
+def _failed(task: objects.Task) -> bool:
+    """It did not run as it was to, by itself: not with its host."""
+    if ended(task):
+        return task.status.state != objects.TASK_STATE_LOST and not _done(task)
+    return task.status.health == objects.HEALTH_UNHEALTHY
 
 
 def _done(task: objects.Task) -> bool:
