@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import trio
+from trio._core import _thread_cache
 
 from net.namespaces import within_namespace
 from tests.net.held_namespaces import HeldNamespaces
@@ -56,7 +57,13 @@ class Pair:
         async def main() -> T:
             return await work()
 
-        return within_namespace(namespace, lambda: trio.run(main))
+        # Threads that are started there belong to the namespace, and trio keeps them for the next who asks: members of
+        # Raft of later tests came to run there, and reached nobody.
+        kept, _thread_cache.THREAD_CACHE = _thread_cache.THREAD_CACHE, _thread_cache.ThreadCache()
+        try:
+            return within_namespace(namespace, lambda: trio.run(main))
+        finally:
+            _thread_cache.THREAD_CACHE = kept
 
     def close(self) -> None:
         self._namespaces.close()
