@@ -400,6 +400,11 @@ class ControlStub:
                 request_serializer=proto_dot_control__pb2.RemoveServiceRequest.SerializeToString,
                 response_deserializer=proto_dot_control__pb2.RemoveServiceReply.FromString,
                 _registered_method=True)
+        self.SteerRollout = channel.unary_unary(
+                '/fairway.v1.Control/SteerRollout',
+                request_serializer=proto_dot_control__pb2.SteerRolloutRequest.SerializeToString,
+                response_deserializer=proto_dot_control__pb2.SteerRolloutReply.FromString,
+                _registered_method=True)
         self.ListTasks = channel.unary_unary(
                 '/fairway.v1.Control/ListTasks',
                 request_serializer=proto_dot_control__pb2.ListTasksRequest.SerializeToString,
@@ -581,6 +586,13 @@ class ControlServicer:
 
     def RemoveService(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SteerRollout(self, request, context):
+        """Pauses, resumes, promotes or aborts a rollout, or goes back to an earlier revision.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -778,6 +790,11 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.RemoveService,
                     request_deserializer=proto_dot_control__pb2.RemoveServiceRequest.FromString,
                     response_serializer=proto_dot_control__pb2.RemoveServiceReply.SerializeToString,
+            ),
+            'SteerRollout': grpc.unary_unary_rpc_method_handler(
+                    servicer.SteerRollout,
+                    request_deserializer=proto_dot_control__pb2.SteerRolloutRequest.FromString,
+                    response_serializer=proto_dot_control__pb2.SteerRolloutReply.SerializeToString,
             ),
             'ListTasks': grpc.unary_unary_rpc_method_handler(
                     servicer.ListTasks,
@@ -1253,6 +1270,33 @@ class Control:
             '/fairway.v1.Control/RemoveService',
             proto_dot_control__pb2.RemoveServiceRequest.SerializeToString,
             proto_dot_control__pb2.RemoveServiceReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SteerRollout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fairway.v1.Control/SteerRollout',
+            proto_dot_control__pb2.SteerRolloutRequest.SerializeToString,
+            proto_dot_control__pb2.SteerRolloutReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -133,6 +133,8 @@ class ControlStub:
     ListServices: _grpc.UnaryUnaryMultiCallable[_control_pb2.ListServicesRequest, _control_pb2.ListServicesReply]
     ScaleService: _grpc.UnaryUnaryMultiCallable[_control_pb2.ScaleServiceRequest, _control_pb2.ScaleServiceReply]
     RemoveService: _grpc.UnaryUnaryMultiCallable[_control_pb2.RemoveServiceRequest, _control_pb2.RemoveServiceReply]
+    SteerRollout: _grpc.UnaryUnaryMultiCallable[_control_pb2.SteerRolloutRequest, _control_pb2.SteerRolloutReply]
+    """Pauses, resumes, promotes or aborts a rollout, or goes back to an earlier revision."""
     ListTasks: _grpc.UnaryUnaryMultiCallable[_control_pb2.ListTasksRequest, _control_pb2.ListTasksReply]
     WatchTasks: _grpc.UnaryStreamMultiCallable[_control_pb2.ListTasksRequest, _control_pb2.ListTasksReply]
     """Sends a full listing first and another whenever it changed (at most 10 a second)."""
@@ -178,6 +180,8 @@ class ControlAsyncStub(ControlStub):
     ListServices: _aio.UnaryUnaryMultiCallable[_control_pb2.ListServicesRequest, _control_pb2.ListServicesReply]  # type: ignore[assignment]
     ScaleService: _aio.UnaryUnaryMultiCallable[_control_pb2.ScaleServiceRequest, _control_pb2.ScaleServiceReply]  # type: ignore[assignment]
     RemoveService: _aio.UnaryUnaryMultiCallable[_control_pb2.RemoveServiceRequest, _control_pb2.RemoveServiceReply]  # type: ignore[assignment]
+    SteerRollout: _aio.UnaryUnaryMultiCallable[_control_pb2.SteerRolloutRequest, _control_pb2.SteerRolloutReply]  # type: ignore[assignment]
+    """Pauses, resumes, promotes or aborts a rollout, or goes back to an earlier revision."""
     ListTasks: _aio.UnaryUnaryMultiCallable[_control_pb2.ListTasksRequest, _control_pb2.ListTasksReply]  # type: ignore[assignment]
     WatchTasks: _aio.UnaryStreamMultiCallable[_control_pb2.ListTasksRequest, _control_pb2.ListTasksReply]  # type: ignore[assignment]
     """Sends a full listing first and another whenever it changed (at most 10 a second)."""
@@ -304,6 +308,14 @@ class ControlServicer(metaclass=_abc_1.ABCMeta):
         request: _control_pb2.RemoveServiceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_control_pb2.RemoveServiceReply, _abc.Awaitable[_control_pb2.RemoveServiceReply]]: ...
+
+    @_abc_1.abstractmethod
+    def SteerRollout(
+        self,
+        request: _control_pb2.SteerRolloutRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.SteerRolloutReply, _abc.Awaitable[_control_pb2.SteerRolloutReply]]:
+        """Pauses, resumes, promotes or aborts a rollout, or goes back to an earlier revision."""
 
     @_abc_1.abstractmethod
     def ListTasks(

@@ -1,7 +1,7 @@
 """`x-fairway`: what Compose has no keys for.
 
-Of a service: balancing, addresses that move with healthy hosts, who may reach it and whom it may reach; of a network:
-whether its members reach each other.
+Of a service: balancing, addresses that move with healthy hosts, who may reach it and whom it may reach, how a new
+version is brought in; of a network: whether its members reach each other.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ import ipaddress
 from cli.compose.placement import CONSTRAINT
 from cli.compose.policy import read_service_policy
 from cli.compose.reader import Field, Reader
+from cli.compose.rollout import read_rollout
 from proto import control_pb2, objects_pb2
 
-_KEYS = frozenset({"balance", "floating_addresses", "policy"})
+_KEYS = frozenset({"balance", "floating_addresses", "policy", "rollout"})
 _POLICIES = {
     "random": objects_pb2.BALANCE_POLICY_RANDOM,
     "round-robin": objects_pb2.BALANCE_POLICY_ROUND_ROBIN,
@@ -36,6 +37,8 @@ def read_extension(reader: Reader, field: Field, spec: objects_pb2.ServiceSpec) 
         _floating(reader, entries["floating_addresses"], spec)
     if "policy" in entries:
         read_service_policy(reader, entries["policy"], spec.policy)
+    if "rollout" in entries:
+        read_rollout(reader, entries["rollout"], spec.rollout)
 
 
 def read_network_extension(reader: Reader, field: Field, network: control_pb2.NetworkSpec) -> None:

@@ -7,17 +7,26 @@ import re
 from cli.compose import values
 from cli.compose.kinds import read_mode
 from cli.compose.reader import Field, Reader
+from cli.compose.rollout import read_update
 from proto import objects_pb2
 
 REPLICAS_MAX = 10_000
 MEMORY_BYTES_MIN = 6 << 20  # as Docker: less does not start a container
 RESTART_DELAY_MS = 1_000
 
-_KEYS = frozenset({"mode", "replicas", "resources", "placement", "restart_policy", "labels", "endpoint_mode"})
-_HINTS = {
-    "update_config": "an update replaces one task after the other, starting the new one first",
-    "rollback_config": "deploy the older file to go back",
-}
+_KEYS = frozenset(
+    {
+        "mode",
+        "replicas",
+        "resources",
+        "placement",
+        "restart_policy",
+        "labels",
+        "endpoint_mode",
+        "update_config",
+        "rollback_config",
+    }
+)
 CONSTRAINT = re.compile(r"(node\.[A-Za-z0-9_./-]+)\s*(==|!=)\s*(\S.*)")
 _RESTART = {
     "any": objects_pb2.RestartPolicy.CONDITION_ANY,
@@ -30,7 +39,7 @@ _RESTART_WORDS = {"always": "any", "unless-stopped": "any", "no": "none", "on-fa
 
 def read_deploy(reader: Reader, field: Field, spec: objects_pb2.ServiceSpec) -> dict[str, str]:
     """Fills `spec` and returns the service's own labels."""
-    entries = reader.known_entries(field, _KEYS, _HINTS)
+    entries = reader.known_entries(field, _KEYS)
     if "mode" in entries:
         read_mode(reader, entries["mode"], spec)
     if "endpoint_mode" in entries:
@@ -44,6 +53,10 @@ def read_deploy(reader: Reader, field: Field, spec: objects_pb2.ServiceSpec) -> 
         _placement(reader, entries["placement"], spec)
     if "restart_policy" in entries:
         _restart_policy(reader, entries["restart_policy"], spec.restart)
+    if "update_config" in entries:
+        read_update(reader, entries["update_config"], spec.update)
+    if "rollback_config" in entries:
+        read_update(reader, entries["rollback_config"], spec.rollback, back=True)
     return reader.labels(entries["labels"]) if "labels" in entries else {}
 
 

@@ -9,6 +9,7 @@ from daemon.api import control_views as views
 from daemon.api.caller import Caller
 from daemon.api.cluster_context import VoterContext
 from daemon.deploying.deploy_plan import plan_deploy
+from daemon.deploying.rollout_changes_plan import plan_steer
 from daemon.deploying.service_changes_plan import plan_remove_app, plan_remove_service, plan_scale
 from daemon.ids import new_id
 from daemon.leader.leadership import now_unix_ms
@@ -66,7 +67,8 @@ class ControlApps:
         store = await self._context.current_store()
         found = lookup.find_services(store, request.service, request.app)
         found.sort(key=lambda service: (service.app, service.meta.name))
-        return control.ListServicesReply(services=[views.service_view(store, service) for service in found])
+        all_of_them = [service if request.service else views.without_history(service) for service in found]
+        return control.ListServicesReply(services=[views.service_view(store, service) for service in all_of_them])
 
     async def scale_service(self, request: control.ScaleServiceRequest, caller: Caller) -> control.ScaleServiceReply:
         service, _ = await self._context.leading().writer.commit(
@@ -76,6 +78,16 @@ class ControlApps:
             caller.actor,
         )
         return control.ScaleServiceReply(service=self._context.store.get(objects.Service, service.meta.id) or service)
+
+    async def steer_rollout(self, request: control.SteerRolloutRequest, caller: Caller) -> control.SteerRolloutReply:
+        (service, message), revision = await self._context.leading().writer.commit(
+            lambda store, now, _id: swapped(
+                plan_steer(store, lookup.find_service(store, request.service), request, now)
+            ),
+            caller.actor,
+        )
+        stored = self._context.store.get(objects.Service, service.meta.id) or service
+        return control.SteerRolloutReply(service=stored, message=message, revision=revision)
 
     async def remove_service(self, request: control.RemoveServiceRequest, caller: Caller) -> control.RemoveServiceReply:
         await self._context.leading().writer.commit(

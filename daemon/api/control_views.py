@@ -43,6 +43,16 @@ def service_view(store: Store, service: objects.Service) -> control.ServiceView:
     return view
 
 
+def without_history(service: objects.Service) -> objects.Service:
+    """The service without its earlier versions, which can be many times as long."""
+    if not service.revisions:
+        return service
+    found = objects.Service()
+    found.CopyFrom(service)
+    found.ClearField("revisions")
+    return found
+
+
 def list_tasks(store: Store, request: control.ListTasksRequest) -> control.ListTasksReply:
     """Tasks and services that a request asks for, oldest slot first."""
     services = (
@@ -65,7 +75,7 @@ def list_tasks(store: Store, request: control.ListTasksRequest) -> control.ListT
     nodes = (store.get(objects.Node, node_id) for node_id in sorted(node_ids))
     return control.ListTasksReply(
         tasks=tasks,
-        services=services,
+        services=[without_history(service) for service in services],
         revision=store.revision,
         nodes=[node for node in nodes if node is not None],
     )

@@ -102,6 +102,10 @@ def _service(before: objects.Service | None, after: objects.Service | None) -> l
     words: list[Words] = []
     if before.generation != after.generation:
         words.append(("updated", f"version {after.generation}", False))
+    if before.rollout.state != after.rollout.state or before.generation != after.generation:
+        words += _rollout(after)
+    if after.traffic.switched and not before.traffic.switched:
+        words.append(("switched", f"traffic goes to version {after.traffic.generation}", False))
     if before.spec.replicas != after.spec.replicas:
         words.append(("scaled", f"{_extent(before.spec)} -> {_extent(after.spec)}", False))
     return words
@@ -111,6 +115,22 @@ def _extent(spec: objects.ServiceSpec) -> str:
     if follows_hosts(spec):
         return "one task on each host"
     return f"{spec.replicas} {'completions' if is_job(spec) else 'replicas'}"
+
+
+def _rollout(service: objects.Service) -> list[Words]:
+    rollout = service.rollout
+    match rollout.state:
+        case objects.Rollout.STATE_GOING if rollout.back_to:
+            return [("rolling back", rollout.message or f"to revision {rollout.back_to}", True)]
+        case objects.Rollout.STATE_PAUSED:
+            return [("paused", rollout.message, False)]
+        case objects.Rollout.STATE_FAILED:
+            return [("update failed", rollout.message, True)]
+        case objects.Rollout.STATE_WAITING:
+            return [("waiting", rollout.message, False)]
+        case objects.Rollout.STATE_DONE:
+            return [("rolled back" if rollout.back_to else "rolled out", rollout.message, False)]
+    return []
 
 
 def _image(before: objects.Image | None, after: objects.Image | None) -> list[Words]:

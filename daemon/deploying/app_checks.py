@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from daemon.deploying.exposure_checks import balance_problems, check_ports_between, floating_problems, port_problems
 from daemon.deploying.name_checks import name_problems
+from daemon.deploying.rollout_checks import rollout_problems
 from daemon.errors import Refused
 from daemon.orchestration import constraints
 from daemon.orchestration.task_states import named_volumes
@@ -79,6 +80,7 @@ def _problems(app: control.AppSpec, name: str, spec: objects.ServiceSpec) -> Ite
     yield from port_problems(spec)
     yield from balance_problems(spec.balance)
     yield from floating_problems(spec)
+    yield from rollout_problems(spec)
     if spec.HasField("policy"):
         yield from service_policy_problems(spec.policy)
     yield from _resource_problems(spec.resources)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from daemon.orchestration import constraints
 from daemon.orchestration.scheduler_words import ZONE_LABEL
+from daemon.orchestration.traffic import gets_traffic
 from proto import objects_pb2 as objects
 from raft.store import Store
 
@@ -29,7 +30,9 @@ def endpoint_of(store: Store, task: objects.Task) -> objects.Endpoint | None:
         service_id=task.service_id,
         node_id=task.node_id,
         address=task.address,
-        ready=task.status.ready and task.desired == objects.DESIRED_STATE_RUNNING,
+        ready=task.status.ready
+        and task.desired == objects.DESIRED_STATE_RUNNING
+        and gets_traffic(store.get(objects.Service, task.service_id), task),
         networks=task.networks,
         weight=weight_of(store, task, node),
         zone=node.meta.labels.get(ZONE_LABEL, ""),

@@ -119,7 +119,7 @@ class HostStates:
         service = self._store.get(objects.Service, change.id)
         items: dict[str, HostItem | None] = {f"frontend/{change.id}": _frontend_item(self._store, service)}
         before, after = cast(objects.Service | None, change.before), cast(objects.Service | None, change.after)
-        if before is not None and after is not None and before.spec.balance != after.spec.balance:
+        if before is not None and after is not None and _as_traffic_goes(before) != _as_traffic_goes(after):
             for task in self._store.table(objects.Task).by("service", change.id):
                 items[f"endpoint/{task.meta.id}"] = _endpoint_item(self._store, task.meta.id)
         return items
@@ -221,6 +221,11 @@ def _node_item(node: objects.Node | None) -> HostItem | None:
 def _as_endpoints_see(node: objects.Node) -> tuple[object, ...]:
     """All that the endpoints on it depend on: whether it is there, and what weights and zones are told by."""
     return (node.state, node.role, node.meta.name, dict(node.meta.labels), node.description.architecture)
+
+
+def _as_traffic_goes(service: objects.Service) -> tuple[object, ...]:
+    """All that the endpoints of its tasks depend on: how they are weighed, and which side of a change has traffic."""
+    return (service.spec.balance, service.traffic, service.HasField("traffic"))
 
 
 def _floating_items(identifier: str, lease: objects.Lease | None) -> dict[str, HostItem | None]:
