@@ -35,15 +35,17 @@ class Lingering:
             self._more.set()
         return replace(change, gone=change.gone + reused) if reused else change
 
-    async def due(self) -> Change:
-        """Waits until the time of some is over: they are gone."""
-        while True:
-            now_seconds = self._clock()
-            over = sorted(address for address, due in self._due_seconds.items() if due <= now_seconds)
-            if over:
-                for address in over:
-                    del self._due_seconds[address]
-                return Change(gone=over)
+    async def wait(self) -> None:
+        """Returns when the time of some is over."""
+        while min(self._due_seconds.values(), default=float("inf")) > self._clock():
             self._more = trio.Event()
             with trio.move_on_at(min(self._due_seconds.values(), default=float("inf"))):
                 await self._more.wait()
+
+    def take(self) -> Change:
+        """Those whose time is over: they are gone. Apply it before another change comes."""
+        now_seconds = self._clock()
+        over = sorted(address for address, due in self._due_seconds.items() if due <= now_seconds)
+        for address in over:
+            del self._due_seconds[address]
+        return Change(gone=over)

@@ -317,10 +317,10 @@ class Network:
 
     async def _end_lingering(self) -> None:
         while True:
-            change = await self._lingering.due()
+            await self._lingering.wait()
             async with self._kernel_lock:
-                desired = self._index.desired
-                if desired is None:  # all was removed meanwhile
+                change, desired = self._lingering.take(), self._index.desired
+                if not change or desired is None:  # used again, or all was removed meanwhile
                     continue
                 self._pending = self._pending.then(change) if self._pending is not None else change
                 try:

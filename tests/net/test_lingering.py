@@ -30,10 +30,12 @@ def test_what_vanishes_is_gone_later_and_what_was_withdrawn_at_once() -> None:
         change = lingering.hold(index.advance(replace(DESIRED, endpoints=ENDPOINTS[2:])), index)
         assert (change.vanished, change.gone) == ([FIRST], [withdrawn.address])
         began = trio.current_time()
-        assert (await lingering.due()).gone == [FIRST]
+        assert not lingering.take()
+        await lingering.wait()
+        assert lingering.take().gone == [FIRST]
         assert trio.current_time() - began == pytest.approx(LINGER_SECONDS)
         with trio.move_on_after(100) as nothing_more:
-            await lingering.due()
+            await lingering.wait()
         assert nothing_more.cancelled_caught
 
     in_time_of_its_own(body)
@@ -51,7 +53,7 @@ def test_what_another_task_has_is_gone_at_once() -> None:
         assert change.gone == [FIRST]
         assert index.reused(change.gone, change) == {FIRST}
         with trio.move_on_after(100) as nothing_more:
-            await lingering.due()
+            await lingering.wait()
         assert nothing_more.cancelled_caught
 
     in_time_of_its_own(body)
@@ -64,7 +66,8 @@ def test_who_waits_learns_of_what_vanishes_meanwhile() -> None:
         found: list[list[str]] = []
 
         async def wait() -> None:
-            found.append((await lingering.due()).gone)
+            await lingering.wait()
+            found.append(lingering.take().gone)
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(wait)
