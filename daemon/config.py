@@ -75,6 +75,8 @@ class LogsConfig:
 class ResourcesConfig:
     cpu_millis: int = field(default=0, metadata=check.between(0, 10_000_000))  # 0: the host's
     memory_bytes: int = field(default=0, metadata=check.between(0, 1 << 50))  # 0: the host's
+    # Devices of the host that tasks may have; a folder stands for all in it.
+    allowed_devices: tuple[str, ...] = field(default=(), metadata=check.absolute_paths)
 
 
 @dataclass(frozen=True)

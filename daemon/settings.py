@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from daemon.config import Config
 from daemon.identity.identity import Identity
 from raft.settings import RaftSettings
@@ -35,4 +37,5 @@ def runtime_settings(config: Config) -> RuntimeSettings:
         snapshotter=config.containerd.snapshotter,
         log_size_bytes_max=config.logs.size_bytes_max,
         log_files_max=config.logs.files_max,
+        allowed_devices=tuple(map(Path, config.resources.allowed_devices)),
     )

@@ -53,6 +53,25 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _FileKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FileKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FileKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FILE_KIND_UNSPECIFIED: _FileKind.ValueType  # 0
+    FILE_KIND_SECRET: _FileKind.ValueType  # 1
+    """in the clear only in the memory of hosts that run a task with it"""
+    FILE_KIND_CONFIG: _FileKind.ValueType  # 2
+
+class FileKind(_FileKind, metaclass=_FileKindEnumTypeWrapper): ...
+
+FILE_KIND_UNSPECIFIED: FileKind.ValueType  # 0
+FILE_KIND_SECRET: FileKind.ValueType  # 1
+"""in the clear only in the memory of hosts that run a task with it"""
+FILE_KIND_CONFIG: FileKind.ValueType  # 2
+Global___FileKind: _TypeAlias = FileKind  # noqa: Y015
+
 class _BalancePolicy:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -365,6 +384,46 @@ class ContainerSpec(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class SysctlsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class AnnotationsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     IMAGE_FIELD_NUMBER: _builtins.int
     ENTRYPOINT_FIELD_NUMBER: _builtins.int
     COMMAND_FIELD_NUMBER: _builtins.int
@@ -388,6 +447,17 @@ class ContainerSpec(_message.Message):
     DNS_SEARCH_FIELD_NUMBER: _builtins.int
     DNS_OPTIONS_FIELD_NUMBER: _builtins.int
     EXTRA_HOSTS_FIELD_NUMBER: _builtins.int
+    ULIMITS_FIELD_NUMBER: _builtins.int
+    SYSCTLS_FIELD_NUMBER: _builtins.int
+    SHM_SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    GROUP_ADD_FIELD_NUMBER: _builtins.int
+    ANNOTATIONS_FIELD_NUMBER: _builtins.int
+    OOM_SCORE_ADJ_FIELD_NUMBER: _builtins.int
+    DOMAINNAME_FIELD_NUMBER: _builtins.int
+    SECCOMP_PROFILE_FIELD_NUMBER: _builtins.int
+    APPARMOR_PROFILE_FIELD_NUMBER: _builtins.int
+    DEVICES_FIELD_NUMBER: _builtins.int
+    FILES_FIELD_NUMBER: _builtins.int
     image: _builtins.str
     """as the user wrote it"""
     user: _builtins.str
@@ -402,6 +472,16 @@ class ContainerSpec(_message.Message):
     init: _builtins.bool
     tty: _builtins.bool
     stdin_open: _builtins.bool
+    shm_size_bytes: _builtins.int
+    """of /dev/shm; 0: 64 MiB"""
+    oom_score_adj: _builtins.int
+    """0..1000: how gladly the kernel ends it where memory runs out"""
+    domainname: _builtins.str
+    """NIS domain; in /etc/hosts HOSTNAME.DOMAINNAME"""
+    seccomp_profile: _builtins.str
+    """empty: Fairway's; "unconfined"; else JSON in Docker's form"""
+    apparmor_profile: _builtins.str
+    """the name of a profile that the host has loaded; empty: none"""
     @_builtins.property
     def entrypoint(self) -> Global___StringList:
         """absent: the image's"""
@@ -442,6 +522,30 @@ class ContainerSpec(_message.Message):
     def extra_hosts(self) -> _containers.RepeatedCompositeFieldContainer[Global___HostAddress]:
         """for /etc/hosts"""
 
+    @_builtins.property
+    def ulimits(self) -> _containers.RepeatedCompositeFieldContainer[Global___Ulimit]:
+        """24 to 33: what they may hold is said in proto/container_rules.py."""
+
+    @_builtins.property
+    def sysctls(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """kernel settings of the container's own namespaces"""
+
+    @_builtins.property
+    def group_add(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """further groups of the user: names in the image, or numbers"""
+
+    @_builtins.property
+    def annotations(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """of the OCI specification"""
+
+    @_builtins.property
+    def devices(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeviceMapping]:
+        """of the task's host, whose configuration must allow them"""
+
+    @_builtins.property
+    def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___FileMount]:
+        """secrets and configs; needs feature level 2"""
+
     def __init__(
         self,
         *,
@@ -468,14 +572,128 @@ class ContainerSpec(_message.Message):
         dns_search: _abc.Iterable[_builtins.str] | None = ...,
         dns_options: _abc.Iterable[_builtins.str] | None = ...,
         extra_hosts: _abc.Iterable[Global___HostAddress] | None = ...,
+        ulimits: _abc.Iterable[Global___Ulimit] | None = ...,
+        sysctls: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        shm_size_bytes: _builtins.int = ...,
+        group_add: _abc.Iterable[_builtins.str] | None = ...,
+        annotations: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        oom_score_adj: _builtins.int = ...,
+        domainname: _builtins.str = ...,
+        seccomp_profile: _builtins.str = ...,
+        apparmor_profile: _builtins.str = ...,
+        devices: _abc.Iterable[Global___DeviceMapping] | None = ...,
+        files: _abc.Iterable[Global___FileMount] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "entrypoint", b"entrypoint", "healthcheck", b"healthcheck"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cap_add", b"cap_add", "cap_drop", b"cap_drop", "command", b"command", "dns_options", b"dns_options", "dns_search", b"dns_search", "dns_servers", b"dns_servers", "entrypoint", b"entrypoint", "environment", b"environment", "extra_hosts", b"extra_hosts", "healthcheck", b"healthcheck", "hostname", b"hostname", "image", b"image", "init", b"init", "labels", b"labels", "mounts", b"mounts", "no_new_privileges", b"no_new_privileges", "read_only", b"read_only", "stdin_open", b"stdin_open", "stop_grace_ms", b"stop_grace_ms", "stop_signal", b"stop_signal", "tty", b"tty", "user", b"user", "working_dir", b"working_dir"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotations", b"annotations", "apparmor_profile", b"apparmor_profile", "cap_add", b"cap_add", "cap_drop", b"cap_drop", "command", b"command", "devices", b"devices", "dns_options", b"dns_options", "dns_search", b"dns_search", "dns_servers", b"dns_servers", "domainname", b"domainname", "entrypoint", b"entrypoint", "environment", b"environment", "extra_hosts", b"extra_hosts", "files", b"files", "group_add", b"group_add", "healthcheck", b"healthcheck", "hostname", b"hostname", "image", b"image", "init", b"init", "labels", b"labels", "mounts", b"mounts", "no_new_privileges", b"no_new_privileges", "oom_score_adj", b"oom_score_adj", "read_only", b"read_only", "seccomp_profile", b"seccomp_profile", "shm_size_bytes", b"shm_size_bytes", "stdin_open", b"stdin_open", "stop_grace_ms", b"stop_grace_ms", "stop_signal", b"stop_signal", "sysctls", b"sysctls", "tty", b"tty", "ulimits", b"ulimits", "user", b"user", "working_dir", b"working_dir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ContainerSpec: _TypeAlias = ContainerSpec  # noqa: Y015
+
+@_typing.final
+class Ulimit(_message.Message):
+    """see setrlimit(2)"""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    SOFT_FIELD_NUMBER: _builtins.int
+    HARD_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """"nofile" """
+    soft: _builtins.int
+    """-1: none"""
+    hard: _builtins.int
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        soft: _builtins.int = ...,
+        hard: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hard", b"hard", "name", b"name", "soft", b"soft"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Ulimit: _TypeAlias = Ulimit  # noqa: Y015
+
+@_typing.final
+class DeviceMapping(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    PERMISSIONS_FIELD_NUMBER: _builtins.int
+    source: _builtins.str
+    """path on the host, of a device or of a folder of devices"""
+    target: _builtins.str
+    """path in the container"""
+    permissions: _builtins.str
+    """of "rwm": read, write, make"""
+    def __init__(
+        self,
+        *,
+        source: _builtins.str = ...,
+        target: _builtins.str = ...,
+        permissions: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["permissions", b"permissions", "source", b"source", "target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeviceMapping: _TypeAlias = DeviceMapping  # noqa: Y015
+
+@_typing.final
+class FileMount(_message.Message):
+    """a secret or a config as the container finds it: a file that it can only read"""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    UID_FIELD_NUMBER: _builtins.int
+    GID_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    FILE_ID_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    kind: Global___FileKind.ValueType
+    name: _builtins.str
+    """TaskFile's, within the tenant"""
+    target: _builtins.str
+    """absolute path in the container"""
+    uid: _builtins.int
+    gid: _builtins.int
+    mode: _builtins.int
+    """0: 0444"""
+    file_id: _builtins.str
+    """the version, which the cluster settles at deploy"""
+    version: _builtins.int
+    def __init__(
+        self,
+        *,
+        kind: Global___FileKind.ValueType = ...,
+        name: _builtins.str = ...,
+        target: _builtins.str = ...,
+        uid: _builtins.int = ...,
+        gid: _builtins.int = ...,
+        mode: _builtins.int = ...,
+        file_id: _builtins.str = ...,
+        version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["file_id", b"file_id", "gid", b"gid", "kind", b"kind", "mode", b"mode", "name", b"name", "target", b"target", "uid", b"uid", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FileMount: _TypeAlias = FileMount  # noqa: Y015
 
 @_typing.final
 class HostAddress(_message.Message):
@@ -1912,6 +2130,57 @@ class Volume(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Volume: _TypeAlias = Volume  # noqa: Y015
+
+@_typing.final
+class TaskFile(_message.Message):
+    """One version of a secret or a config. What is in a version never changes; services refer to versions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    META_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    APP_FIELD_NUMBER: _builtins.int
+    CONTENT_FIELD_NUMBER: _builtins.int
+    SEALED_FIELD_NUMBER: _builtins.int
+    FINGERPRINT_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    kind: Global___FileKind.ValueType
+    version: _builtins.int
+    """from 1"""
+    app: _builtins.str
+    """whose Compose file defines it; empty: made by an operator"""
+    content: _builtins.bytes
+    """of a config"""
+    sealed: _builtins.bytes
+    """of a secret: AES-256-GCM under the cluster key, which only voters hold"""
+    fingerprint: _builtins.bytes
+    """of a secret: keyed from the cluster key; two versions that are equal have the same"""
+    size_bytes: _builtins.int
+    """of what is in it"""
+    @_builtins.property
+    def meta(self) -> _nodes_pb2.Meta:
+        """name: with `kind` and `version` unique within the tenant"""
+
+    def __init__(
+        self,
+        *,
+        meta: _nodes_pb2.Meta | None = ...,
+        kind: Global___FileKind.ValueType = ...,
+        version: _builtins.int = ...,
+        app: _builtins.str = ...,
+        content: _builtins.bytes = ...,
+        sealed: _builtins.bytes = ...,
+        fingerprint: _builtins.bytes = ...,
+        size_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "content", b"content", "fingerprint", b"fingerprint", "kind", b"kind", "meta", b"meta", "sealed", b"sealed", "size_bytes", b"size_bytes", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TaskFile: _TypeAlias = TaskFile  # noqa: Y015
 
 @_typing.final
 class Task(_message.Message):

@@ -37,6 +37,14 @@ def has_seccomp() -> bool:
     return Path("/proc/sys/kernel/seccomp/actions_avail").exists()
 
 
+def has_apparmor() -> bool:
+    """Whether the kernel confines programs by profiles of AppArmor (CONFIG_SECURITY_APPARMOR, and it is on)."""
+    try:
+        return Path("/sys/module/apparmor/parameters/enabled").read_text().strip() == "Y"
+    except OSError:
+        return False
+
+
 def _check(containerd_version: str) -> list[str]:
     missing = []
     if "overlay" not in Path("/proc/filesystems").read_text():

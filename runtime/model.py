@@ -31,6 +31,7 @@ class RuntimeSettings:
     log_files_max: int = 3  # of one task
     init_path: Path = Path("/usr/bin/tini-static")  # bind-mounted where a container asks for `init`
     parallel_starts_max: int = 8
+    allowed_devices: tuple[Path, ...] = ()  # of the host, that containers may have; a folder stands for all in it
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,20 @@ class TmpfsMount:
 
 
 @dataclass(frozen=True)
+class Device:
+    """A device file to be made in a container; the kernel knows it by kind and numbers, not by its path."""
+
+    target: str  # absolute path in the container
+    kind: str  # "c" or "b"
+    major: int
+    minor: int
+    permissions: str  # of "rwm"
+    mode: int = 0o666
+    uid: int = 0
+    gid: int = 0
+
+
+@dataclass(frozen=True)
 class ContainerRequest:
     """One container to be made. `id` names it in containerd, in the cgroup tree and in the log folder."""
 
@@ -64,6 +79,7 @@ class ContainerRequest:
     mounts: tuple[BindMount | TmpfsMount, ...] = ()
     files: tuple[BindMount, ...] = ()  # single files such as /etc/hosts, mounted last
     shim_group: str = ""  # containers of one group share a shim process; empty: a shim of its own
+    devices: tuple[Device, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)  # below spec.environment, above the image's
 
 

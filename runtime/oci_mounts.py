@@ -58,8 +58,8 @@ def device_rules() -> list[dict[str, Any]]:
     return rules
 
 
-def base_mounts(cgroup_version: str) -> list[dict[str, Any]]:
-    """The kernel's file systems that every container has."""
+def base_mounts(cgroup_version: str, shm_size_bytes: int = 0) -> list[dict[str, Any]]:
+    """The kernel's file systems that every container has; `shm_size_bytes` of /dev/shm, 0: the usual."""
     hard = ["nosuid", "noexec", "nodev"]
     return [
         _mount("/proc", "proc", "proc", hard),
@@ -73,7 +73,7 @@ def base_mounts(cgroup_version: str) -> list[dict[str, Any]]:
         _mount("/sys", "sysfs", "sysfs", [*hard, "ro"]),
         _mount("/sys/fs/cgroup", "cgroup", "cgroup", [*hard, "ro", *_cgroup_options(cgroup_version)]),
         _mount("/dev/mqueue", "mqueue", "mqueue", hard),
-        _mount("/dev/shm", "tmpfs", "shm", [*hard, "mode=1777", f"size={SHM_SIZE_BYTES}"]),  # noqa: S108
+        _mount("/dev/shm", "tmpfs", "shm", [*hard, "mode=1777", f"size={shm_size_bytes or SHM_SIZE_BYTES}"]),  # noqa: S108
     ]
 
 

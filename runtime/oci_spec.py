@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from proto import objects_pb2
-from runtime import capabilities, oci_mounts, seccomp, signals
+from proto.container_rules import UNCONFINED
+from runtime import capabilities, container_settings, oci_mounts, seccomp, seccomp_profile, signals
 from runtime.cgroup import CgroupHost
 from runtime.errors import InvalidRequest
 from runtime.model import ContainerRequest, ImageConfig
@@ -36,6 +37,7 @@ class HostFacts:
     cgroup_parent: str
     capabilities: tuple[str, ...] = capabilities.ALL  # that the kernel lets the daemon give
     seccomp: bool = True
+    apparmor: bool = False
     init_path: Path | None = None
 
 
@@ -44,7 +46,9 @@ def build(request: ContainerRequest, image: ImageConfig, user: ProcessUser, host
     spec = request.spec
     hostname = request.hostname or request.id[:12]
     kept = capabilities.effective(spec.cap_add, spec.cap_drop, host.capabilities)
-    annotations = {SHIM_GROUP_ANNOTATION: request.shim_group} if request.shim_group else {}
+    annotations = container_settings.own_annotations(spec)
+    if request.shim_group:
+        annotations[SHIM_GROUP_ANNOTATION] = request.shim_group
     init = host.init_path if spec.init else None
     if spec.init and init is None:
         raise InvalidRequest("init: true needs the program tini on the host (Debian package: tini)")
@@ -54,21 +58,34 @@ def build(request: ContainerRequest, image: ImageConfig, user: ProcessUser, host
         "resources": resources(request.resources, host.cgroup),
         "maskedPaths": oci_mounts.MASKED_PATHS,
         "readonlyPaths": oci_mounts.READ_ONLY_PATHS,
-        # As users expect: ping and low ports without privileges, in a network namespace of their own.
-        "sysctl": {"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 2147483647"},
+        "sysctl": container_settings.sysctls(spec),
     }
-    if host.seccomp:
-        linux["seccomp"] = seccomp.default_profile(host.architecture, kept)
+    if request.devices:
+        linux["devices"] = container_settings.device_nodes(request.devices)
+        linux["resources"]["devices"] += container_settings.device_rules(request.devices)
+    if (profile := _seccomp(spec, host, kept)) is not None:
+        linux["seccomp"] = profile
     return {
         "ociVersion": "1.0.2",
-        "process": _process(request, image, user, kept, hostname),
+        "process": _process(request, image, user, kept, hostname, host),
         "root": {"path": "rootfs", "readonly": spec.read_only},
         "hostname": hostname,
-        "mounts": oci_mounts.base_mounts(host.cgroup.version)
+        "mounts": oci_mounts.base_mounts(host.cgroup.version, spec.shm_size_bytes)
         + oci_mounts.task_mounts(request.mounts, request.files, init),
         "annotations": annotations,
         "linux": linux,
     }
+
+
+def _seccomp(spec: objects_pb2.ContainerSpec, host: HostFacts, kept: Iterable[str]) -> dict[str, Any] | None:
+    """The filter of system calls; None: none. Raises InvalidRequest."""
+    if spec.seccomp_profile == UNCONFINED:
+        return None
+    if not spec.seccomp_profile:
+        return seccomp.default_profile(host.architecture, tuple(kept)) if host.seccomp else None
+    if not host.seccomp:
+        raise InvalidRequest("security_opt seccomp: this host's kernel cannot filter system calls")
+    return seccomp_profile.from_docker(spec.seccomp_profile, host.architecture, frozenset(kept))
 
 
 def arguments(spec: objects_pb2.ContainerSpec, image: ImageConfig) -> list[str]:
@@ -155,7 +172,12 @@ def _namespaces(request: ContainerRequest, host: HostFacts) -> list[dict[str, st
 
 
 def _process(
-    request: ContainerRequest, image: ImageConfig, user: ProcessUser, kept: Iterable[str], hostname: str
+    request: ContainerRequest,
+    image: ImageConfig,
+    user: ProcessUser,
+    kept: Iterable[str],
+    hostname: str,
+    host: HostFacts,
 ) -> dict[str, Any]:
     spec = request.spec
     arguments_ = arguments(spec, image)
@@ -172,6 +194,13 @@ def _process(
         "capabilities": capability_sets(kept, user.uid),
         "noNewPrivileges": spec.no_new_privileges,
     }
+    if limits := container_settings.limits(spec):
+        process["rlimits"] = limits
+    if spec.apparmor_profile:
+        if not host.apparmor:
+            raise InvalidRequest(f"security_opt apparmor:{spec.apparmor_profile}: this host has no AppArmor")
+        process["apparmorProfile"] = spec.apparmor_profile
+    process |= container_settings.oom_score(spec)
     if spec.tty:
         process["consoleSize"] = {"width": 80, "height": 24}
     return process

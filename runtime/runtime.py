@@ -6,6 +6,7 @@ little for a containerd that restarts, and raises one of runtime/errors.py.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import time
 from collections import OrderedDict
@@ -16,7 +17,7 @@ from pathlib import Path
 import trio
 
 from proto import containerd_pb2 as api
-from runtime import cgroup, features, image_files, mounted, oci_spec, process_spec, signals, users
+from runtime import cgroup, devices, features, image_files, mounted, oci_spec, process_spec, signals, users
 from runtime.connection import Connection
 from runtime.containers import Containers
 from runtime.errors import MissingFeature, NotFound, RuntimeFailure, TimedOut, Unavailable
@@ -73,6 +74,7 @@ class Runtime:
             cgroup_parent=settings.cgroup_parent,
             capabilities=features.bounding_capabilities(),
             seccomp=features.has_seccomp(),
+            apparmor=features.has_apparmor(),
             init_path=init_path,
         )
 
@@ -121,7 +123,10 @@ class Runtime:
                 f"init: true needs {self._settings.init_path}, which this host does not have: install tini"
             )
         image = await self.images.config(request.image_digest)
-        user = await self._resolve_user(request.image_digest, spec.user or image.user)
+        user = await self._resolve_user(request.image_digest, spec.user or image.user, spec.group_add)
+        if spec.devices:
+            found = await trio.to_thread.run_sync(devices.resolve, spec.devices, self._settings.allowed_devices)
+            request = dataclasses.replace(request, devices=found)
         oci = oci_spec.build(request, image, user, self._host)
         labels = {**request.labels, IMAGE_LABEL: request.image_digest}
         async with self._starting:
@@ -287,7 +292,7 @@ class Runtime:
         await session.start(self._nursery)
         return session
 
-    async def _resolve_user(self, image_digest: str, text: str) -> ProcessUser:
+    async def _resolve_user(self, image_digest: str, text: str, groups: Sequence[str] = ()) -> ProcessUser:
         async with self._reading_accounts:  # tasks of one image often come together
             accounts = self._accounts.get(image_digest)
             if accounts is None:
@@ -295,7 +300,7 @@ class Runtime:
                 self._accounts[image_digest] = accounts
                 if len(self._accounts) > ACCOUNTS_MAX:
                     self._accounts.popitem(last=False)
-        return users.resolve(text, *accounts)
+        return users.with_groups(users.resolve(text, *accounts), groups, accounts[1])
 
     def _attach(self, container_id: str) -> None:
         try:

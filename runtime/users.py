@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from runtime.errors import InvalidRequest
@@ -47,6 +49,17 @@ def resolve(text: str, passwd: str, group: str) -> ProcessUser:
     gid = entry[2] if entry else 0
     further = {row[1] for row in groups if entry is not None and entry[0] in row[2]}
     return ProcessUser(uid, gid, tuple(sorted({gid} | further)), home)
+
+
+def with_groups(user: ProcessUser, wanted: Iterable[str], group: str) -> ProcessUser:
+    """`user` with further groups, each a name in the image's /etc/group, or a number. Raises InvalidRequest."""
+    known = {row[0]: int(row[2]) for row in _rows(group, 4) if row[2].isdigit()}
+    found = set(user.additional_gids)
+    for text in wanted:
+        if text not in known and not text.isdigit():
+            raise InvalidRequest(f"group_add {text!r}: the image's /etc/group has no such group")
+        found.add(known[text] if text in known else _checked(int(text), text))
+    return dataclasses.replace(user, additional_gids=tuple(sorted(found)))
 
 
 def _rows(content: str, fields_min: int) -> list[list[str]]:
