@@ -500,6 +500,21 @@ class ControlStub:
                 request_serializer=proto_dot_control__pb2.TestPolicyRequest.SerializeToString,
                 response_deserializer=proto_dot_control__pb2.TestPolicyReply.FromString,
                 _registered_method=True)
+        self.CreateFile = channel.unary_unary(
+                '/fairway.v1.Control/CreateFile',
+                request_serializer=proto_dot_control__pb2.CreateFileRequest.SerializeToString,
+                response_deserializer=proto_dot_control__pb2.CreateFileReply.FromString,
+                _registered_method=True)
+        self.ListFiles = channel.unary_unary(
+                '/fairway.v1.Control/ListFiles',
+                request_serializer=proto_dot_control__pb2.ListFilesRequest.SerializeToString,
+                response_deserializer=proto_dot_control__pb2.ListFilesReply.FromString,
+                _registered_method=True)
+        self.RemoveFile = channel.unary_unary(
+                '/fairway.v1.Control/RemoveFile',
+                request_serializer=proto_dot_control__pb2.RemoveFileRequest.SerializeToString,
+                response_deserializer=proto_dot_control__pb2.RemoveFileReply.FromString,
+                _registered_method=True)
 
 
 class ControlServicer:
@@ -718,6 +733,25 @@ class ControlServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateFile(self, request, context):
+        """Secrets and configs. What is in a secret is never told.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListFiles(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveFile(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ControlServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -890,6 +924,21 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.TestPolicy,
                     request_deserializer=proto_dot_control__pb2.TestPolicyRequest.FromString,
                     response_serializer=proto_dot_control__pb2.TestPolicyReply.SerializeToString,
+            ),
+            'CreateFile': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateFile,
+                    request_deserializer=proto_dot_control__pb2.CreateFileRequest.FromString,
+                    response_serializer=proto_dot_control__pb2.CreateFileReply.SerializeToString,
+            ),
+            'ListFiles': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListFiles,
+                    request_deserializer=proto_dot_control__pb2.ListFilesRequest.FromString,
+                    response_serializer=proto_dot_control__pb2.ListFilesReply.SerializeToString,
+            ),
+            'RemoveFile': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveFile,
+                    request_deserializer=proto_dot_control__pb2.RemoveFileRequest.FromString,
+                    response_serializer=proto_dot_control__pb2.RemoveFileReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1810,6 +1859,87 @@ class Control:
             '/fairway.v1.Control/TestPolicy',
             proto_dot_control__pb2.TestPolicyRequest.SerializeToString,
             proto_dot_control__pb2.TestPolicyReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateFile(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fairway.v1.Control/CreateFile',
+            proto_dot_control__pb2.CreateFileRequest.SerializeToString,
+            proto_dot_control__pb2.CreateFileReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListFiles(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fairway.v1.Control/ListFiles',
+            proto_dot_control__pb2.ListFilesRequest.SerializeToString,
+            proto_dot_control__pb2.ListFilesReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveFile(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fairway.v1.Control/RemoveFile',
+            proto_dot_control__pb2.RemoveFileRequest.SerializeToString,
+            proto_dot_control__pb2.RemoveFileReply.FromString,
             options,
             channel_credentials,
             insecure,

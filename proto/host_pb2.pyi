@@ -218,10 +218,13 @@ class HostState(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     PUT_FIELD_NUMBER: _builtins.int
     REMOVED_KEYS_FIELD_NUMBER: _builtins.int
+    NAMES_LOGS_FIELD_NUMBER: _builtins.int
     complete: _builtins.bool
     """true: replaces all that was known; false: changes only"""
     revision: _builtins.int
     """of the store"""
+    names_logs: _builtins.bool
+    """in a complete state: every task of the host that is remembered has an item "log/ID" """
     @_builtins.property
     def put(self) -> _containers.RepeatedCompositeFieldContainer[Global___HostItem]: ...
     @_builtins.property
@@ -235,10 +238,11 @@ class HostState(_message.Message):
         revision: _builtins.int = ...,
         put: _abc.Iterable[Global___HostItem] | None = ...,
         removed_keys: _abc.Iterable[_builtins.str] | None = ...,
+        names_logs: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "put", b"put", "removed_keys", b"removed_keys", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "names_logs", b"names_logs", "put", b"put", "removed_keys", b"removed_keys", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -635,6 +639,67 @@ class ReadBlobReply(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReadBlobReply: _TypeAlias = ReadBlobReply  # noqa: Y015
+
+@_typing.final
+class ReadTaskFilesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadTaskFilesRequest: _TypeAlias = ReadTaskFilesRequest  # noqa: Y015
+
+@_typing.final
+class ReadTaskFilesReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___FileContent]: ...
+    def __init__(
+        self,
+        *,
+        files: _abc.Iterable[Global___FileContent] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["files", b"files"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadTaskFilesReply: _TypeAlias = ReadTaskFilesReply  # noqa: Y015
+
+@_typing.final
+class FileContent(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILE_ID_FIELD_NUMBER: _builtins.int
+    CONTENT_FIELD_NUMBER: _builtins.int
+    file_id: _builtins.str
+    content: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        file_id: _builtins.str = ...,
+        content: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "file_id", b"file_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FileContent: _TypeAlias = FileContent  # noqa: Y015
 
 @_typing.final
 class ReadLogRequest(_message.Message):

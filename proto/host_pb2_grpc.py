@@ -90,6 +90,11 @@ class HostStub:
                 request_serializer=proto_dot_doctor__pb2.ReadMetricsRequest.SerializeToString,
                 response_deserializer=proto_dot_doctor__pb2.ReadMetricsReply.FromString,
                 _registered_method=True)
+        self.ReadTaskFiles = channel.unary_unary(
+                '/fairway.v1.Host/ReadTaskFiles',
+                request_serializer=proto_dot_host__pb2.ReadTaskFilesRequest.SerializeToString,
+                response_deserializer=proto_dot_host__pb2.ReadTaskFilesReply.FromString,
+                _registered_method=True)
 
 
 class HostServicer:
@@ -173,6 +178,13 @@ class HostServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReadTaskFiles(self, request, context):
+        """Secrets and configs of a task of the caller's own, in the clear. Answered by voters.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_HostServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -230,6 +242,11 @@ def add_HostServicer_to_server(servicer, server):
                     servicer.ReadMetrics,
                     request_deserializer=proto_dot_doctor__pb2.ReadMetricsRequest.FromString,
                     response_serializer=proto_dot_doctor__pb2.ReadMetricsReply.SerializeToString,
+            ),
+            'ReadTaskFiles': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReadTaskFiles,
+                    request_deserializer=proto_dot_host__pb2.ReadTaskFilesRequest.FromString,
+                    response_serializer=proto_dot_host__pb2.ReadTaskFilesReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -529,6 +546,33 @@ class Host:
             '/fairway.v1.Host/ReadMetrics',
             proto_dot_doctor__pb2.ReadMetricsRequest.SerializeToString,
             proto_dot_doctor__pb2.ReadMetricsReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadTaskFiles(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fairway.v1.Host/ReadTaskFiles',
+            proto_dot_host__pb2.ReadTaskFilesRequest.SerializeToString,
+            proto_dot_host__pb2.ReadTaskFilesReply.FromString,
             options,
             channel_credentials,
             insecure,

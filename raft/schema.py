@@ -15,6 +15,7 @@ from typing import Any, cast
 from google.protobuf.message import Message
 
 from proto import objects_pb2 as objects
+from raft.features import WORKLOADS_LEVEL
 
 Key = Hashable
 KeysOf = Callable[[Any], tuple[Key, ...]]
@@ -106,6 +107,13 @@ KINDS: tuple[Kind, ...] = (
         "volumes",
         indexes={"app": _app, "node": lambda volume: _one(volume.node_id)},
         unique={"name": _name_in_app},
+    ),
+    Kind(
+        objects.TaskFile,
+        "task_files",
+        indexes={"name": lambda file: ((file.meta.tenant, file.kind, file.meta.name),)},
+        unique={"version": lambda file: (file.meta.tenant, file.kind, file.meta.name, file.version)},
+        level=WORKLOADS_LEVEL,
     ),
     Kind(
         objects.Image,

@@ -15,6 +15,7 @@ from daemon.api.cluster_context import VoterContext
 from daemon.api.control_raft import own_part
 from daemon.api.exec_relay import serve_exec
 from daemon.api.grpc_service import Receive, Send
+from daemon.api.task_file_contents import read_contents
 from daemon.doctor.host_doctor import HostDoctor
 from daemon.errors import Kind, Refused
 from daemon.identity.renewal_plan import sign_renewal
@@ -148,6 +149,12 @@ class HostApi:
     async def read_metrics(self, _request: doctor.ReadMetricsRequest, caller: Caller) -> doctor.ReadMetricsReply:
         require_node(caller)
         return self._services.doctor.read_metrics()
+
+    async def read_task_files(self, request: host.ReadTaskFilesRequest, caller: Caller) -> host.ReadTaskFilesReply:
+        node_id = require_node(caller)
+        voter = self._voter()
+        identity = voter.identity
+        return read_contents(voter.store, identity.cluster_id, identity.cluster_key, node_id, request.task_id)
 
     def _voter(self) -> VoterContext:
         if self._services.voter is None:
