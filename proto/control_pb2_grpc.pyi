@@ -161,6 +161,10 @@ class ControlStub:
     RemovePolicy: _grpc.UnaryUnaryMultiCallable[_control_pb2.RemovePolicyRequest, _control_pb2.RemovePolicyReply]
     TestPolicy: _grpc.UnaryUnaryMultiCallable[_control_pb2.TestPolicyRequest, _control_pb2.TestPolicyReply]
     """Who may reach whom, by the policies as they are now; sends nothing."""
+    CreateFile: _grpc.UnaryUnaryMultiCallable[_control_pb2.CreateFileRequest, _control_pb2.CreateFileReply]
+    """Secrets and configs. What is in a secret is never told."""
+    ListFiles: _grpc.UnaryUnaryMultiCallable[_control_pb2.ListFilesRequest, _control_pb2.ListFilesReply]
+    RemoveFile: _grpc.UnaryUnaryMultiCallable[_control_pb2.RemoveFileRequest, _control_pb2.RemoveFileReply]
 
 @_typing.type_check_only
 class ControlAsyncStub(ControlStub):
@@ -208,6 +212,10 @@ class ControlAsyncStub(ControlStub):
     RemovePolicy: _aio.UnaryUnaryMultiCallable[_control_pb2.RemovePolicyRequest, _control_pb2.RemovePolicyReply]  # type: ignore[assignment]
     TestPolicy: _aio.UnaryUnaryMultiCallable[_control_pb2.TestPolicyRequest, _control_pb2.TestPolicyReply]  # type: ignore[assignment]
     """Who may reach whom, by the policies as they are now; sends nothing."""
+    CreateFile: _aio.UnaryUnaryMultiCallable[_control_pb2.CreateFileRequest, _control_pb2.CreateFileReply]  # type: ignore[assignment]
+    """Secrets and configs. What is in a secret is never told."""
+    ListFiles: _aio.UnaryUnaryMultiCallable[_control_pb2.ListFilesRequest, _control_pb2.ListFilesReply]  # type: ignore[assignment]
+    RemoveFile: _aio.UnaryUnaryMultiCallable[_control_pb2.RemoveFileRequest, _control_pb2.RemoveFileReply]  # type: ignore[assignment]
 
 class ControlServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -456,5 +464,27 @@ class ControlServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_control_pb2.TestPolicyReply, _abc.Awaitable[_control_pb2.TestPolicyReply]]:
         """Who may reach whom, by the policies as they are now; sends nothing."""
+
+    @_abc_1.abstractmethod
+    def CreateFile(
+        self,
+        request: _control_pb2.CreateFileRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.CreateFileReply, _abc.Awaitable[_control_pb2.CreateFileReply]]:
+        """Secrets and configs. What is in a secret is never told."""
+
+    @_abc_1.abstractmethod
+    def ListFiles(
+        self,
+        request: _control_pb2.ListFilesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.ListFilesReply, _abc.Awaitable[_control_pb2.ListFilesReply]]: ...
+
+    @_abc_1.abstractmethod
+    def RemoveFile(
+        self,
+        request: _control_pb2.RemoveFileRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.RemoveFileReply, _abc.Awaitable[_control_pb2.RemoveFileReply]]: ...
 
 def add_ControlServicer_to_server(servicer: ControlServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

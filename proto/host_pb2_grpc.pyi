@@ -58,6 +58,8 @@ class HostStub:
     """What the policies have denied on the callee, or would have."""
     ReadMetrics: _grpc.UnaryUnaryMultiCallable[_doctor_pb2.ReadMetricsRequest, _doctor_pb2.ReadMetricsReply]
     """The callee's metrics."""
+    ReadTaskFiles: _grpc.UnaryUnaryMultiCallable[_host_pb2.ReadTaskFilesRequest, _host_pb2.ReadTaskFilesReply]
+    """Secrets and configs of a task of the caller's own, in the clear. Answered by voters."""
 
 @_typing.type_check_only
 class HostAsyncStub(HostStub):
@@ -86,6 +88,8 @@ class HostAsyncStub(HostStub):
     """What the policies have denied on the callee, or would have."""
     ReadMetrics: _aio.UnaryUnaryMultiCallable[_doctor_pb2.ReadMetricsRequest, _doctor_pb2.ReadMetricsReply]  # type: ignore[assignment]
     """The callee's metrics."""
+    ReadTaskFiles: _aio.UnaryUnaryMultiCallable[_host_pb2.ReadTaskFilesRequest, _host_pb2.ReadTaskFilesReply]  # type: ignore[assignment]
+    """Secrets and configs of a task of the caller's own, in the clear. Answered by voters."""
 
 class HostServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -177,5 +181,13 @@ class HostServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_doctor_pb2.ReadMetricsReply, _abc.Awaitable[_doctor_pb2.ReadMetricsReply]]:
         """The callee's metrics."""
+
+    @_abc_1.abstractmethod
+    def ReadTaskFiles(
+        self,
+        request: _host_pb2.ReadTaskFilesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_host_pb2.ReadTaskFilesReply, _abc.Awaitable[_host_pb2.ReadTaskFilesReply]]:
+        """Secrets and configs of a task of the caller's own, in the clear. Answered by voters."""
 
 def add_HostServicer_to_server(servicer: HostServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
