@@ -6,6 +6,7 @@ from cli.catalogue_apps import APPS
 from cli.catalogue_cluster import CLUSTER
 from cli.catalogue_doctor import DOCTOR
 from cli.catalogue_policy import POLICY
+from cli.catalogue_rollouts import ROLLOUTS
 from cli.catalogue_state import STATE
 from cli.command import Command
 
@@ -18,6 +19,7 @@ GROUPS = {
 }
 
 FAMILIES = {
+    "service": "how a service's tasks are replaced",
     "net": "look at the network",
     "net encryption": "look at and change the encryption of what hosts send to each other",
     "net policy": "who may reach whom",
@@ -29,4 +31,4 @@ FAMILIES = {
     "context": "clusters that are known here",
 }
 
-COMMANDS: tuple[Command, ...] = (*APPS, *DOCTOR, *POLICY, *CLUSTER, *STATE)
+COMMANDS: tuple[Command, ...] = (*APPS, *ROLLOUTS, *DOCTOR, *POLICY, *CLUSTER, *STATE)

@@ -9,6 +9,9 @@ EXIT_UNREACHABLE = 3  # no fairwayd answers, or the cluster has no majority
 EXIT_TIMED_OUT = 4
 EXIT_WARNINGS = 5  # doctor: nothing is broken, and something should be done
 EXIT_FOUND_BROKEN = 6  # doctor: something is broken; net trace: a hop fails
+EXIT_TASKS_FAILED = 7  # what was deployed does not work, and nothing more is done about it
+EXIT_ROLLED_BACK = 8  # ... and the version before it is back
+EXIT_PAUSED = 9  # the rollout waits for a person
 EXIT_INTERRUPTED = 130
 
 EXIT_CODES_HELP = """exit status:
@@ -20,6 +23,9 @@ EXIT_CODES_HELP = """exit status:
   5    'fairway doctor' has warnings
   6    'fairway doctor' found something broken, 'fairway net trace' a hop that fails,
        'fairway net policy test' says no
+  7    'fairway deploy', 'fairway service ...': the new tasks failed; the rollout has stopped
+  8    the new tasks failed, and the service was rolled back
+  9    the rollout is paused, or waits until it is promoted
   130  interrupted (Ctrl-C)
   'fairway exec' ends with the exit status of the command it ran."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Container, Iterable
 from dataclasses import dataclass
 
 from cli import words
@@ -17,7 +17,7 @@ _STATES = objects_pb2.TaskState.DESCRIPTOR
 
 @dataclass(frozen=True)
 class Line:
-    """One service's progress. `mark` is "done", "going" or "failed"."""
+    """One service's progress. `mark` is "done", "going", "failed", "back" (the version before it is) or "paused"."""
 
     name: str
     mark: str
@@ -35,7 +35,7 @@ class Progress:
 
     @property
     def failed(self) -> bool:
-        """Nothing is under way any more, and something did not work."""
+        """Nothing is under way any more, and something is not as it was asked for."""
         return not self.done and all(line.mark != "going" for line in self.lines)
 
 
@@ -44,14 +44,43 @@ def ended(task: objects_pb2.Task) -> bool:
     return task.status.state >= _ENDED_FROM
 
 
-def deploy_progress(reply: control_pb2.ListTasksReply) -> Progress:
+def deploy_progress(reply: control_pb2.ListTasksReply, changed: Container[str] = ()) -> Progress:
     """Done when every service has its wanted tasks of its own generation ready, or completed where they are
-    not restarted, and no other task of it runs. The listing must hold ended tasks too."""
+    not restarted, and no other task of it runs, and its rollout says so too. The listing must hold ended tasks too.
+    `changed`: names of services of which a rollback is not what was asked for."""
     by_service: dict[str, list[objects_pb2.Task]] = {}
     for task in reply.tasks:
         by_service.setdefault(task.service_id, []).append(task)
     services = sorted(reply.services, key=lambda service: service.meta.name)
-    return Progress(tuple(_service_line(each, by_service.get(each.meta.id, [])) for each in services))
+    lines = []
+    for each in services:
+        line = _service_line(each, by_service.get(each.meta.id, []))
+        if each.HasField("rollout") and not each.removing:
+            line = with_rollout(line, each, each.meta.name in changed)
+        lines.append(line)
+    return Progress(tuple(lines))
+
+
+def with_rollout(line: Line, service: objects_pb2.Service, changed: bool) -> Line:
+    """The line of a service's tasks together with what its rollout is at."""
+    rollout, state = service.rollout, objects_pb2.Rollout
+    said = (rollout.message,) if rollout.message else ()
+    if rollout.generation != service.generation:
+        return line
+    match rollout.state:
+        case state.STATE_PAUSED | state.STATE_WAITING:
+            return Line(line.name, "paused", line.text, said)
+        case state.STATE_FAILED:
+            return Line(line.name, "failed", line.text, said)
+        case state.STATE_GOING if rollout.back_to:
+            return Line(line.name, "going", f"going back to revision {rollout.back_to}: {line.text}", said)
+        case state.STATE_GOING:
+            return Line(line.name, "going", line.text, line.reasons)
+        case state.STATE_DONE if rollout.back_to and changed:
+            return Line(line.name, "back", f"back at revision {rollout.back_to}: {line.text}", said)
+        case state.STATE_DONE if service.HasField("traffic") or rollout.failed_slots:
+            return Line(line.name, "done", line.text, said)  # older tasks are kept, or failures let pass
+    return line
 
 
 def _service_line(service: objects_pb2.Service, tasks: list[objects_pb2.Task]) -> Line:
@@ -162,7 +191,14 @@ def drain_progress(reply: control_pb2.ListTasksReply, node: objects_pb2.Node, wh
     return Progress(tuple(lines))
 
 
-_MARKS = {"done": ("✔", "green"), "going": ("…", "cyan"), "failed": ("✘", "red")}
+_MARKS = {
+    "done": ("✔", "green"),
+    "going": ("…", "cyan"),
+    "failed": ("✘", "red"),
+    "back": ("↶", "red"),
+    "paused": ("‖", "yellow"),
+}
+_AFTERWORDS = {"failed": " (failed)", "back": " (rolled back)", "paused": " (paused)"}
 
 
 def render(progress: Progress, width_columns: int, colour: bool) -> list[str]:
@@ -189,7 +225,7 @@ def news(before: Progress | None, after: Progress) -> list[str]:
     for line in after.lines:
         old = known.pop(line.name, None)
         if old is None or (old.text, old.mark) != (line.text, line.mark):
-            found.append(f"{line.name}: {line.text}" + (" (failed)" if line.mark == "failed" else ""))
+            found.append(f"{line.name}: {line.text}{_AFTERWORDS.get(line.mark, '')}")
         said = old.reasons if old else ()
         found.extend(f"{line.name}: {each}" for each in line.reasons if each not in said)
     found.extend(f"{name}: gone" for name in known)

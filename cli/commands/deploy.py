@@ -5,16 +5,14 @@ from __future__ import annotations
 import argparse
 import secrets
 import sys
-import time
 
 from cli import output, words
 from cli.compose_files import read_project
-from cli.connection import CALL_SECONDS_MAX, Cluster, connect
-from cli.failure import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_TIMED_OUT, CommandFailed
+from cli.connection import CALL_SECONDS_MAX, connect
+from cli.failure import EXIT_OK
 from cli.live import Live
 from cli.moments import option_duration_ms
-from cli.progress_plan import Progress, deploy_progress
-from cli.watching import WaitedTooLong, watch_tasks
+from cli.rollout_following import Following
 from proto import control_pb2
 
 _MARKS = {
@@ -45,7 +43,9 @@ def deploy(options: argparse.Namespace) -> int:
         output.warn(warning)
     if options.detach:
         return EXIT_OK
-    return _wait(cluster, name, reply.revision, timeout_ms, Live(sys.stderr if as_json else sys.stdout))
+    changed = {change.service for change in reply.plan.changes if change.action != control_pb2.ServiceChange.UNCHANGED}
+    following = Following(f"deploy {name}", control_pb2.ListTasksRequest(app=name, all=True), reply.revision, changed)
+    return following.follow(cluster, timeout_ms, Live(sys.stderr if as_json else sys.stdout), f"Deployed {name}")
 
 
 def plan(options: argparse.Namespace) -> int:
@@ -66,32 +66,6 @@ def plan(options: argparse.Namespace) -> int:
 
 def _request(options: argparse.Namespace) -> control_pb2.DeployAppRequest:
     return control_pb2.DeployAppRequest(app=read_project(options).spec, request_id=secrets.token_hex(13))
-
-
-def _wait(cluster: Cluster, name: str, revision: int, timeout_ms: int, live: Live) -> int:
-    started = time.monotonic()
-    progress = Progress(())
-    request = control_pb2.ListTasksRequest(app=name, all=True)
-    try:
-        for reply in watch_tasks(cluster, f"watch {name}", request, started + timeout_ms / 1000):
-            if reply.revision < revision:  # a follower that has not heard of the deploy yet
-                continue
-            progress = deploy_progress(reply)
-            live.show(progress)
-            if progress.done:
-                break
-            if progress.failed:
-                message = f"tasks ended and are not to be restarted; see: fairway logs {name}/SERVICE"
-                raise CommandFailed(f"deploy {name}", message)
-    except WaitedTooLong:
-        waited = words.duration(timeout_ms)
-        message = f"not done after {waited}; it goes on in the cluster: fairway ps {name}"
-        raise CommandFailed(f"deploy {name}", message, EXIT_TIMED_OUT) from None
-    except KeyboardInterrupt:
-        print(f"\nDetached. The deploy goes on; watch it with: fairway ps {name}", file=sys.stderr)
-        return EXIT_INTERRUPTED
-    print(f"Deployed {name} in {time.monotonic() - started:.1f}s.", file=live.stream)
-    return EXIT_OK if progress.done else EXIT_FAILED
 
 
 def render_plan(name: str, reply: control_pb2.PlanAppReply, colour: bool) -> list[str]:
