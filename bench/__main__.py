@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import balance, deploy, dns, endpoints, idle, overlay
+from bench import balance, deploy, dns, endpoints, idle, overlay, schedule
 from bench.raft import measure as raft
 from bench.table import Report
 from lab.layout import LabError
@@ -25,6 +25,10 @@ BENCHMARKS: dict[str, tuple[str, Callable[[list[str]], Report]]] = {
     "endpoints": (
         "how soon a killed container is gone from every balancer; 1,000 services of 10 tasks on one host",
         endpoints.measure,
+    ),
+    "schedule": (
+        "placements a second, balance and memory of the scheduler, in simulation, beside published numbers",
+        schedule.measure,
     ),
     "idle": ("memory and CPU of fairwayd, idle and with 50 tasks, beside dockerd", idle.measure),
 }

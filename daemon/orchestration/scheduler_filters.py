@@ -80,7 +80,7 @@ def room_filters(hosts: Hosts, cpu_millis: int, memory_bytes: int, ports: Sequen
     """What is left on hosts now for a task that reserves so much and publishes `ports` on its host."""
     for port in ports:
         taken = np.zeros(hosts.count, dtype=np.bool_)
-        taken[list(hosts.hosts_with(port))] = True
+        taken[hosts.hosts_with(port)] = True
         words = f"port {port_text(port)} {PORT_TAKEN}"
         remedy = f"stop the task on {{host}} that publishes {port_text(port)}, or publish another port"
         yield Filter(Refusal(words, *_has(words), remedy), taken)

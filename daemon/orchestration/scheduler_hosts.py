@@ -46,8 +46,9 @@ class Hosts:
         self.task_count = self.zeros()
         self._cpu_divisor = np.maximum(self.cpu_millis, 1)
         self._memory_divisor = np.maximum(self.memory_bytes, 1)
-        self._ports: dict[tuple[str, int], list[tuple[int, HostPort]]] = {}
+        self._ports: dict[tuple[str, int], dict[int, list[HostPort]]] = {}
         self._columns: dict[Hashable, Any] = {}
+        self._rows: dict[tuple[str, ...], tuple[Numbers, list[Numbers]]] = {}
 
     def zeros(self) -> Numbers:
         return np.zeros(self.count, dtype=np.int64)
@@ -59,11 +60,15 @@ class Hosts:
         self.addresses_free[host] -= 1
         self.task_count[host] += 1
         for port in ports:
-            self._ports.setdefault(port[:2], []).append((host, port))
+            self._ports.setdefault(port[:2], {}).setdefault(host, []).append(port)
 
-    def hosts_with(self, port: HostPort) -> set[int]:
+    def has_port(self, host: int, port: HostPort) -> bool:
+        """Whether a task on that row publishes it, or one that clashes."""
+        return any(clash(port, taken) for taken in self._ports.get(port[:2], {}).get(host, ()))
+
+    def hosts_with(self, port: HostPort) -> list[int]:
         """Rows where it is taken."""
-        return {host for host, taken in self._ports.get(port[:2], ()) if clash(port, taken)}
+        return [host for host in self._ports.get(port[:2], ()) if self.has_port(host, port)]
 
     def load(self, hosts: Numbers, cpu_millis: int, memory_bytes: int) -> Numbers:
         """Of those rows, with another task that reserves so much: the reserved part of the scarcer of CPU and memory,
@@ -96,6 +101,17 @@ class Hosts:
         column, values = self.column(keys, lambda node: tuple(values_of(key, node) for key in keys))
         return column, len(values)
 
+    def rows_like(self, keys: tuple[str, ...], host: int) -> Numbers:
+        """All hosts of that host's group, itself included."""
+        known = self._rows.get(keys)
+        if known is None:
+            column, count = self.groups(keys)
+            order = np.argsort(column, kind="stable")
+            bounds = np.cumsum(np.bincount(column, minlength=count))[:-1]
+            known = self._rows[keys] = (column, np.split(order, bounds))
+        rows: Numbers = known[1][known[0][host]]
+        return rows
+
     def names(self, flags: Flags, count_max: int) -> list[str]:
         """Of the first of the hosts that are flagged."""
         return [self.nodes[host].meta.name for host in np.flatnonzero(flags)[:count_max]]
@@ -114,7 +130,7 @@ class ServiceTasks:
 
     def __init__(self, hosts: Hosts) -> None:
         self._hosts = hosts
-        self.task_count = 0
+        self.log: list[int] = []  # the host of each task, in the order in which they came
         self.by_host = hosts.zeros()
         self.slots_by_host = hosts.zeros()  # two tasks of a slot, one replacing the other, are one
         self.failures: Numbers | None = None
@@ -122,7 +138,7 @@ class ServiceTasks:
         self._hosts_of_slot: dict[int, list[int]] = {}
 
     def add(self, slot: int, host: int) -> None:
-        self.task_count += 1
+        self.log.append(host)
         self.by_host[host] += 1
         rows = self._hosts_of_slot.setdefault(slot, [])
         if host not in rows:
@@ -145,13 +161,17 @@ class ServiceTasks:
             self._by_group[keys] = known
         return known
 
+    def has_slot(self, slot: int) -> bool:
+        """Whether one of its tasks is that slot's."""
+        return slot in self._hosts_of_slot
+
     def other_slots_by_host(self, slot: int) -> Numbers:
         """Slots besides this one that have a task there."""
         rows = self._hosts_of_slot.get(slot)
         if not rows:
             return self.slots_by_host
         counts = self.slots_by_host.copy()
-        counts[list(set(rows))] -= 1
+        counts[rows] -= 1  # once, where a host is named twice
         return counts
 
     def others_by_group(self, slot: int, keys: tuple[str, ...]) -> Numbers:

@@ -1,16 +1,17 @@
 """Which host a task goes to, or in words why to none. Pure: from a snapshot to placements.
 
-A host must pass every filter (scheduler_filters.py, scheduler_affinity.py). Of those that do, each level of a ranking
-leaves the best: where its service has not failed again and again lately (a broken host would draw every task, as none
-stays on it); what the service prefers to be near; what it is to be spread over, key by key; the fewest of its tasks on
-the host, then in the zone (`node.labels.zone`); the least reserved, in tenths of a host; its image there already; the
-least reserved exactly; the fewest tasks. A service that packs takes the fullest host that has room, in place of what is
-said of its tasks and of the least reserved. Ties go by name, so every run decides the same.
+A host must pass every filter (scheduler_filters.py, scheduler_affinity.py). Those that do are ranked, level by level
+(scheduler_board.py): where its service has not failed again and again lately (a broken host would draw every task, as
+none stays on it); what the service prefers to be near; the fewest of its tasks in the groups of hosts that it is to be
+spread over, then on the host itself, then, where it says nothing of spreading, in the zone (`node.labels.zone`); the
+least reserved, in tenths of a host; its image there already; the least reserved exactly; the fewest tasks. A service
+that packs takes the fullest host that has room, rather than the one with the fewest of its tasks or the least
+reserved. Ties go by name, so every run decides the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,20 +20,17 @@ from daemon.errors import Refused
 from daemon.orchestration import constraints
 from daemon.orchestration.host_ports import HostPort, host_ports
 from daemon.orchestration.quantities import names_text
-from daemon.orchestration.scheduler_affinity import Guard, affinity_filters, liking, near
+from daemon.orchestration.scheduler_affinity import Guard, Rules, near
+from daemon.orchestration.scheduler_board import Board
 from daemon.orchestration.scheduler_filters import Filter, explain, fixed_filters, room_filters
-from daemon.orchestration.scheduler_hosts import LOAD_PARTS, Flags, Hosts, Numbers, ServiceTasks
-from daemon.orchestration.scheduler_words import ZONE_LABEL, Refusal
+from daemon.orchestration.scheduler_hosts import Flags, Hosts, Numbers, ServiceTasks
+from daemon.orchestration.scheduler_words import Refusal
 from daemon.orchestration.task_states import assigned, ended, gone, wanted
 from proto import objects_pb2 as objects
 
 FAILURE_WINDOW_MS = 300_000
-FAILURES_TOLERATED = 2  # so many failures of a service on a host within the window count against it
-COARSE_LOAD = LOAD_PARTS // 10
-ZONE_KEYS = (constraints.LABEL_PREFIX + ZONE_LABEL,)
 
 Name = tuple[str, str, str]  # tenant, app, service
-Level = Callable[[Numbers], Numbers]  # of some hosts: the lower, the better
 
 
 @dataclass(frozen=True)
@@ -75,7 +73,8 @@ class Scheduler:
         self._guards: dict[Name, dict[tuple[str, tuple[str, ...]], Guard]] = {}
         self._fixed: dict[tuple[str, int, str], Fixed] = {}
         self._ports: dict[tuple[str, int], tuple[HostPort, ...]] = {}
-        self._placed_count = 0
+        self._log: list[int] = []  # the host of each task that was placed
+        self._boards: dict[tuple[object, ...], Board] = {}
         self._said: dict[tuple[object, ...], tuple[int, str]] = {}
         for task in tasks:
             self._count(task)
@@ -89,18 +88,11 @@ class Scheduler:
             fixed = self._fixed_of(candidate)
         except Refused as error:
             return Placement(None, error.message)
-        fits = fixed.allowed.copy()
-        if tied is not None:
-            fits[:] = False
-            fits[tied] = fixed.allowed[tied]
-        for one in self._moving_filters(candidate.task):
-            fits &= ~one.refuses
-        hosts = np.flatnonzero(fits)
-        if not hosts.size:
+        best = self._tied_place(candidate.task, fixed, tied) if tied is not None else self._best(candidate, fixed)
+        if best is None:
             return Placement(None, self._explain(candidate, tied, fixed))
-        best = self._best(hosts, candidate.task, fixed)
         self._add(best, candidate.task)
-        self._placed_count += 1
+        self._log.append(best)
         return Placement(self._hosts.nodes[best])
 
     def examine(self, candidate: Candidate) -> list[tuple[objects.Node, list[Refusal]]]:
@@ -109,15 +101,18 @@ class Scheduler:
         tied = self._tied_to(candidate)
         if isinstance(tied, Placement):
             raise Refused(tied.reason)
-        filters = [*self._fixed_of(candidate).filters, *self._moving_filters(candidate.task)]
+        filters = [
+            *self._fixed_of(candidate).filters,
+            *self._moving_filters(candidate.task, self._rules(candidate.task)),
+        ]
         found = []
         for host, node in enumerate(self._hosts.nodes):
             refusals = [one.of(host) for one in filters if one.refuses[host]]
             if candidate.node_id and host != tied:
                 refusals.insert(0, Refusal("other", "has a task of its own", "have tasks of their own"))
             elif tied is not None and host != tied:
-                words = f"volume {self._volumes_text(candidate)}, which {self._hosts.nodes[tied].meta.name} holds"
-                refusals.insert(0, Refusal("volume", f"is without {words}", f"are without {words}"))
+                words = f"not hold volume {self._volumes_text(candidate)}, as {self._hosts.nodes[tied].meta.name} does"
+                refusals.insert(0, Refusal("volume", f"does {words}", f"do {words}"))
             found.append((node, refusals))
         return found
 
@@ -193,55 +188,55 @@ class Scheduler:
             known = self._fixed[key] = Fixed(filters, allowed, absent if told else None)
         return known
 
-    def _moving_filters(self, task: objects.Task) -> Iterator[Filter]:
-        """Those that placing other tasks changes."""
+    def _rules(self, task: objects.Task) -> Rules:
+        own = self._service(task.service_id)
         guards = self._guards.get(_name(task, task.service), {}) if self._guards else {}
-        if guards or task.spec.HasField("placement"):
-            own = self._service(task.service_id)
-            others = [guard for guard in guards.values() if guard.tasks is not own]
-            yield from affinity_filters(self._hosts, task, own, self._of_app(task), others)
-        resources = task.spec.resources
-        ports = self._ports_of(task)
-        yield from room_filters(self._hosts, resources.cpu_reserved_millis, resources.memory_reserved_bytes, ports)
+        others = [guard for guard in guards.values() if guard.tasks is not own]
+        slot = task.slot if own.has_slot(task.slot) else 0
+        return Rules(self._hosts, task, slot, own, self._of_app(task), others)
 
-    def _best(self, hosts: Numbers, task: objects.Task, fixed: Fixed) -> int:
-        for level in self._levels(task, fixed):
-            if hosts.size == 1:
-                break
-            values = level(hosts)
-            hosts = hosts[values == values.min()]
-        return int(hosts[0])
-
-    def _levels(self, task: objects.Task, fixed: Fixed) -> Iterator[Level]:
-        service = self._service(task.service_id)
-        if (failures := service.failures) is not None:
-            yield lambda hosts: failures[hosts] // FAILURES_TOLERATED
-        placement = task.spec.placement
-        pack = False
-        if task.spec.HasField("placement"):
-            pack = placement.pack
-            liked = liking(self._hosts, task, service, self._of_app(task))
-            if liked is not None:
-                yield lambda hosts: -liked[hosts]
-            keys: tuple[str, ...] = ()
-            for key in placement.spread_over:
-                keys = (*keys, key)
-                yield self._in_group(service, keys)
-        if pack:
-            yield lambda hosts: -self._hosts.fullness(hosts)
-        else:
-            yield lambda hosts: service.by_host[hosts]
-            yield self._in_group(service, ZONE_KEYS)
+    def _moving_filters(self, task: objects.Task, rules: Rules) -> list[Filter]:
+        """Those that placing other tasks changes."""
         resources = task.spec.resources
         cpu, memory = resources.cpu_reserved_millis, resources.memory_reserved_bytes
-        yield lambda hosts: self._hosts.load(hosts, cpu, memory) // COARSE_LOAD
-        if (absent := fixed.image_absent) is not None:
-            yield lambda hosts: absent[hosts]
-        yield lambda hosts: self._hosts.load(hosts, cpu, memory)
-        yield lambda hosts: self._hosts.task_count[hosts]
+        return [*rules.filters(), *room_filters(self._hosts, cpu, memory, self._ports_of(task))]
 
-    def _in_group(self, service: ServiceTasks, keys: tuple[str, ...]) -> Level:
-        return lambda hosts: service.by_group(keys)[self._hosts.groups(keys)[0][hosts]]
+    def _tied_place(self, task: objects.Task, fixed: Fixed, host: int) -> int | None:
+        if not fixed.allowed[host] or any(one.refuses[host] for one in self._moving_filters(task, self._rules(task))):
+            return None
+        return host
+
+    def _best(self, candidate: Candidate, fixed: Fixed) -> int | None:
+        task = candidate.task
+        resources = task.spec.resources
+        asked = (resources.cpu_reserved_millis, resources.memory_reserved_bytes)
+        name = _name(task, task.service)
+        key = (
+            task.service_id,
+            task.generation,
+            candidate.image.manifest_digest,
+            *asked,
+            len(self._guards.get(name, ())),
+        )
+        if task.spec.HasField("placement") and self._service(task.service_id).has_slot(task.slot):
+            return self._board(task, fixed).best()  # the rules do not count its own slot: a board of its own
+        board = self._boards.get(key)
+        if board is None:
+            board = self._boards[key] = self._board(task, fixed)
+        return board.best()
+
+    def _board(self, task: objects.Task, fixed: Fixed) -> Board:
+        rules = self._rules(task)
+        return Board(
+            self._hosts,
+            task,
+            self._ports_of(task),
+            rules,
+            fixed.allowed,
+            fixed.image_absent,
+            lambda: self._moving_filters(task, rules),
+            self._log,
+        )
 
     def _tied_to(self, candidate: Candidate) -> int | Placement | None:
         """The one host that it is for or that holds its volumes, or why there is none such; None: it is free."""
@@ -270,7 +265,7 @@ class Scheduler:
 
     def _explain(self, candidate: Candidate, tied: int | None, fixed: Fixed) -> str:
         task = candidate.task
-        filters = (one for group in (fixed.filters, self._moving_filters(task)) for one in group)
+        filters = (one for group in (fixed.filters, self._moving_filters(task, self._rules(task))) for one in group)
         if tied is not None:
             name = self._hosts.nodes[tied].meta.name
             refusal = next(one.of(tied) for one in filters if one.refuses[tied])
@@ -283,9 +278,9 @@ class Scheduler:
         if not task.spec.HasField("placement"):
             key = (*key[:3], 0, *asked)  # all its tasks are refused alike: it need not be said anew for each
         placed, said = self._said.get(key, (-1, ""))
-        if placed != self._placed_count:
+        if placed != len(self._log):
             said = explain(self._hosts, filters)
-            self._said[key] = (self._placed_count, said)
+            self._said[key] = (len(self._log), said)
         return said
 
     def _volumes_text(self, candidate: Candidate) -> str:
