@@ -1,11 +1,12 @@
 """The five fields of cron, as schedules of jobs have them: read, checked, and the next moment of one. Pure.
 
-Fields (crontab(5)): minute, hour, day of the month, month, day of the week; `*`, numbers, ranges, lists, steps, names of
-months and days, 7 for Sunday; or @hourly, @daily, @weekly, @monthly, @yearly. Where both days are limited, either may match.
+Fields (crontab(5)): minute, hour, day of the month, month, day of the week; `*`, numbers, ranges, lists, steps, names
+of months and days, 7 for Sunday; or @hourly, @daily, @weekly, @monthly, @yearly. Where both days are limited, either
+may match.
 
-Where clocks change (as crontab(5) has it): with `*` as hour a schedule follows time as it passes, so it does not come while
-the clock skips an hour, and comes in both hours of the same name. With hours said, it comes once a day for each of them: one
-that the clock skips comes as long after midnight as on other days, one that comes twice is the first.
+Where clocks change (as crontab(5) has it): with `*` as hour a schedule follows time as it passes, so it does not come
+while the clock skips an hour, and comes in both hours of the same name. With hours said, it comes once a day for each
+of them: one that the clock skips comes as long after midnight as on other days, one that comes twice is the first.
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ _MACROS = {
     "@yearly": "0 0 1 1 *",
     "@annually": "0 0 1 1 *",
 }
-_MONTHS = {name: number for number, name in enumerate("jan feb mar apr may jun jul aug sep oct nov dec".split(), 1)}
-_DAYS = {name: number for number, name in enumerate("sun mon tue wed thu fri sat".split())}
+_MONTH_NAMES = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_MONTHS = {name: number for number, name in enumerate(_MONTH_NAMES, 1)}
+_DAYS = {name: number for number, name in enumerate(("sun", "mon", "tue", "wed", "thu", "fri", "sat"))}
 _FIELDS: tuple[tuple[str, int, int, dict[str, int]], ...] = (
     ("minute", 0, 59, {}),
     ("hour", 0, 23, {}),

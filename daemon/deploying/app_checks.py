@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 from daemon.deploying.exposure_checks import balance_problems, check_ports_between, floating_problems, port_problems
+from daemon.deploying.job_changes import job_problems
 from daemon.deploying.name_checks import name_problems
 from daemon.deploying.rollout_checks import rollout_problems
 from daemon.errors import Refused
@@ -84,6 +85,7 @@ def _problems(app: control.AppSpec, name: str, spec: objects.ServiceSpec) -> Ite
     if spec.HasField("policy"):
         yield from service_policy_problems(spec.policy)
     yield from _resource_problems(spec.resources)
+    yield from job_problems(spec)
 
 
 def _resource_problems(resources: objects.Resources) -> Iterator[str]:

@@ -14,6 +14,7 @@ from daemon.deploying.app_changes import balancing_changes, map_changes, rollout
 from daemon.deploying.app_checks import check_app
 from daemon.deploying.app_warnings import warnings_of
 from daemon.deploying.exposure_checks import check_floating
+from daemon.deploying.job_changes import completion_changes, course_changes, settle_runs
 from daemon.deploying.node_changes_plan import plan_remove_node, plan_update_node
 from daemon.deploying.port_leases_plan import PortLeases, settle_vip
 from daemon.deploying.revisions_plan import start_rollout
@@ -164,6 +165,7 @@ class _Deploy:
             self.builder.needs(WORKLOADS_LEVEL)
         known = {service.meta.name: service for service in self.store.table(objects.Service).by("app", self.key)}
         removed = [known[name] for name in sorted(known.keys() - self.app.services.keys())]
+        removed = [service for service in removed if not service.spec.job.once]  # which is not of the file
         leaving = {service.meta.id for service in removed}
         for name in sorted(self.app.services):
             before = known.get(name)
@@ -195,7 +197,8 @@ class _Deploy:
         after.spec.CopyFrom(spec)
         after.removing = False
         _set_labels(after.meta, self._labels(name))
-        reasons = spec_changes(before.spec, spec)
+        reasons = spec_changes(before.spec, spec) + completion_changes(before.spec, spec)
+        settle_runs(before, after)
         after.image_digest = self._digest(spec, before)
         same_image = before.spec.container.image == spec.container.image
         if same_image and before.image_digest and after.image_digest != before.image_digest:
@@ -211,6 +214,7 @@ class _Deploy:
             replaced = min(self._count(before.spec), self._count(spec))
         quiet_reasons = map_changes("label", before.meta.labels, after.meta.labels)
         quiet_reasons += balancing_changes(before.spec, spec) + rollout_changes(before.spec, spec)
+        quiet_reasons += course_changes(before.spec, spec)
         settle_vip(self.store, self.leases, self.builder, after)
         self.ports.want(after)
         change = self.reply.changes.add(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from daemon.orchestration.quantities import duration_text
 from proto import objects_pb2 as objects
 
 KIND_WORDS = {
@@ -18,24 +17,10 @@ def kind_changes(before: objects.ServiceSpec, after: objects.ServiceSpec) -> lis
     reasons = []
     if before.kind != after.kind:
         reasons.append(f"mode {KIND_WORDS[before.kind]} -> {KIND_WORDS[after.kind]}")
-    if before.job != after.job:
-        reasons += [
-            f"job's {name} {was} -> {now}"
-            for name, was, now in (
-                ("parallelism", before.job.parallelism or "all", after.job.parallelism or "all"),
-                ("deadline", _duration(before.job.deadline_ms), _duration(after.job.deadline_ms)),
-                ("runs kept", before.job.keep or "default", after.job.keep or "default"),
-            )
-            if was != now
-        ]
     if before.stateful != after.stateful or before.HasField("stateful") != after.HasField("stateful"):
         words = [_stateful(spec) for spec in (before, after)]
         reasons.append(f"{words[0]} -> {words[1]}")
     return reasons
-
-
-def _duration(milliseconds: int) -> str:
-    return duration_text(milliseconds) if milliseconds else "none"
 
 
 def _stateful(spec: objects.ServiceSpec) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from daemon.orchestration.kinds import follows_hosts, is_job
 from daemon.orchestration.task_states import assigned, serving, succeeded, wanted
 from proto import objects_pb2 as objects
 
@@ -33,7 +34,10 @@ def waits_for(service: objects.Service, find: FindService, tasks_of: TasksOf) ->
 
 def _reason(dependency: objects.Dependency, other: objects.Service, tasks: Sequence[objects.Task]) -> str | None:
     current = [task for task in tasks if wanted(task)]
-    if dependency.condition == objects.Dependency.CONDITION_COMPLETED:
+    if dependency.condition == objects.Dependency.CONDITION_COMPLETED and is_job(other.spec):
+        fresh = [run for run in other.runs if run.generation == other.generation]
+        done, state = any(run.outcome == objects.JobRun.OUTCOME_SUCCEEDED for run in fresh), "completed"
+    elif dependency.condition == objects.Dependency.CONDITION_COMPLETED:
         # A dependency that runs again and again has completed once one of its past runs has.
         slots = {task.slot for task in tasks if succeeded(task) and task.generation == other.generation}
         done, state = len(slots) >= max(other.spec.replicas, 1), "completed"
@@ -43,5 +47,5 @@ def _reason(dependency: objects.Dependency, other: objects.Service, tasks: Seque
         done, state = any(task.status.state in STARTED_STATES for task in current), "started"
     if done:
         return None
-    zero = " (it has 0 replicas)" if other.spec.replicas == 0 else ""
+    zero = " (it has 0 replicas)" if other.spec.replicas == 0 and not follows_hosts(other.spec) else ""
     return f"waits until service {dependency.service} is {state}{zero}"

@@ -11,9 +11,12 @@ from dataclasses import dataclass
 from daemon.orchestration.draft import Draft
 from daemon.orchestration.drain_plan import stop_tied_tasks
 from daemon.orchestration.floating_plan import place_floating_addresses
+from daemon.orchestration.job_plan import plan_job
+from daemon.orchestration.kinds import is_job
 from daemon.orchestration.placement_plan import place_pending, resolve_image
 from daemon.orchestration.removal_plan import remove_empty_apps, remove_orphans, remove_service, remove_unused_networks
 from daemon.orchestration.rollout_plan import plan_service
+from daemon.orchestration.task_files import remove_unused_files
 from proto import objects_pb2 as objects
 from raft.store import Store
 from raft.transaction import TransactionBuilder
@@ -38,12 +41,15 @@ def plan(store: Store, now_unix_ms: int, new_id: Callable[[], str]) -> Plan:
             break
         if service.removing:
             remove_service(draft, service, nodes)
+        elif is_job(service.spec):
+            plan_job(draft, resolve_image(draft, service), nodes)
         else:
             plan_service(draft, resolve_image(draft, service), nodes)
     stop_tied_tasks(draft, nodes)
     remove_orphans(draft, nodes)
     remove_empty_apps(draft)
     remove_unused_networks(draft)
+    remove_unused_files(draft)
     place_pending(draft, nodes)
     place_floating_addresses(draft, nodes)
     return Plan(draft.builder(), draft.wake_at_unix_ms, draft.full)

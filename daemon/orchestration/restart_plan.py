@@ -36,6 +36,11 @@ def after_end(task: objects.Task, now_unix_ms: int) -> Restart | None:
     if policy.condition == objects.RestartPolicy.CONDITION_ON_FAILURE and succeeded(task):
         return None
     attempt = 1 if _ran_for_ms(task) >= (policy.window_ms or WINDOW_MS_DEFAULT) else task.attempt + 1
+    return _again(task, attempt, now_unix_ms)
+
+
+def _again(task: objects.Task, attempt: int, now_unix_ms: int) -> Restart | None:
+    policy = task.spec.restart
     if policy.max_attempts and attempt > policy.max_attempts:
         return None
     delay_ms = backoff_ms(policy.delay_ms or DELAY_MS_DEFAULT, attempt)
@@ -44,6 +49,18 @@ def after_end(task: objects.Task, now_unix_ms: int) -> Restart | None:
         attempt,
         f"waits {duration_text(delay_ms)} before the next try, number {attempt} in a row: {ending(task)}",
     )
+
+
+def after_failure(task: objects.Task, now_unix_ms: int) -> Restart | None:
+    """What follows a task of a job that has ended without success; None: nothing, its tries are used up.
+
+    However long it ran, every failure counts; a lost task is followed at once and does not."""
+    policy = task.spec.restart
+    if policy.condition == objects.RestartPolicy.CONDITION_NONE:
+        return None
+    if task.status.state == objects.TASK_STATE_LOST:
+        return Restart(0, task.attempt, "")
+    return _again(task, task.attempt + 1, now_unix_ms)
 
 
 def backoff_ms(first_ms: int, attempt: int) -> int:

@@ -32,6 +32,7 @@ class ClusterModel:
         self.batches: list[ChangeBatch] = []
         self.fails: Callable[[objects.Task], bool] = lambda task: False
         self.unready: Callable[[objects.Task], bool] = lambda task: False
+        self.completes: Callable[[objects.Task], bool] = lambda task: False
         cluster = objects.Cluster(
             meta=objects.Meta(id="cluster"),
             network=objects.NetworkSettings(host_pool="10.112.0.0/13", host_prefix_bits=24, vip_pool="10.120.0.0/16"),
@@ -127,6 +128,9 @@ class ClusterModel:
         if self.fails(task):
             status.state, status.exit_code = objects.TASK_STATE_FAILED, 1
             status.message = "it ended with exit code 1"
+            return TaskReport(task_id=task.meta.id, status=status)
+        if task.status.state == objects.TASK_STATE_RUNNING and self.completes(task):
+            status.state, status.ready = objects.TASK_STATE_EXITED, False
             return TaskReport(task_id=task.meta.id, status=status)
         ready = not self.unready(task)
         if task.status.state == objects.TASK_STATE_RUNNING and task.status.ready == ready:
