@@ -16,6 +16,7 @@ from daemon.api.control_backup import ControlBackup
 from daemon.api.control_cluster import ControlCluster
 from daemon.api.control_doctor import ControlDoctor
 from daemon.api.control_encryption import ControlEncryption
+from daemon.api.control_files import ControlFiles
 from daemon.api.control_images import ControlImages
 from daemon.api.control_policies import ControlPolicies
 from daemon.api.control_raft import ControlRaft
@@ -231,6 +232,7 @@ class Fairwayd:
             ControlRaft(parts.voter),
             ControlEncryption(parts.voter),
             ControlPolicies(parts.voter, parts.doctor),
+            ControlFiles(parts.voter),
             ControlBackup(parts.voter),
             ControlDoctor(parts.voter, parts.doctor),
             ControlImages(parts.voter, parts.runtime.images, folder, parts.images.changed),

@@ -8,6 +8,7 @@ from daemon import lookup
 from daemon.api import control_views as views
 from daemon.api.caller import Caller
 from daemon.api.cluster_context import VoterContext
+from daemon.api.control_files import prepared_files
 from daemon.deploying.deploy_plan import plan_deploy
 from daemon.deploying.rollout_changes_plan import plan_steer
 from daemon.deploying.service_changes_plan import plan_remove_app, plan_remove_service, plan_scale
@@ -30,12 +31,15 @@ class ControlApps:
 
     async def plan_app(self, request: control.DeployAppRequest, _caller: Caller) -> control.PlanAppReply:
         store = await self._context.current_store()
-        plan, _, _ = plan_deploy(store, request.app, now_unix_ms(), new_id)
+        files = prepared_files(request.app, self._context.identity)
+        plan, _, _ = plan_deploy(store, request.app, now_unix_ms(), new_id, files)
         return plan
 
     async def deploy_app(self, request: control.DeployAppRequest, caller: Caller) -> control.DeployAppReply:
+        files = prepared_files(request.app, self._context.identity)
+
         def plan(store: Store, now: int, new_id: Callable[[], str]) -> tuple[TransactionBuilder, Deployed]:
-            changes, builder, app = plan_deploy(store, request.app, now, new_id)
+            changes, builder, app = plan_deploy(store, request.app, now, new_id, files)
             return builder, (changes, app)
 
         (changes, app), revision = await self._context.leading().writer.commit(plan, caller.actor, request.request_id)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from daemon.deploying.kind_words import kind_changes
 from daemon.orchestration.quantities import bytes_text, cpu_text, duration_text
+from daemon.orchestration.task_files import kind_word
 from proto import objects_pb2 as objects
 
 VALUE_CHARACTERS_MAX = 60
@@ -158,11 +159,32 @@ def _resource_changes(old: objects.Resources, new: objects.Resources) -> list[st
         ("cpu_limit_millis", "CPU limit", cpu_text),
         ("memory_limit_bytes", "memory limit", bytes_text),
         ("cpu_reserved_millis", "CPU reservation", cpu_text),
+    reasons += file_changes(old, new)
         ("memory_reserved_bytes", "memory reservation", bytes_text),
         ("pids_limit", "process limit", str),
     ):
         was, now = getattr(old, name), getattr(new, name)
         if was != now:
+def file_changes(old: objects.ContainerSpec, new: objects.ContainerSpec) -> list[str]:
+    """`secret key: version 1 -> 2`, and what differs of where and how the files are."""
+    if old.files == new.files:
+        return []
+    reasons = []
+    known = {(file.kind, file.name, file.target): file for file in old.files}
+    for file in new.files:
+        before = known.pop((file.kind, file.name, file.target), None)
+        word = f"{kind_word(file.kind)} {file.name}"
+        if before is None:
+            reasons.append(f"{word} added at {file.target}")
+        elif before.version != file.version:
+            reasons.append(f"{word}: version {before.version} -> {file.version}")
+        elif before.file_id != file.file_id:
+            reasons.append(f"{word} was made anew")
+        elif before != file:
+            reasons.append(f"{word}: owner or mode changed")
+    return reasons + [f"{kind_word(file.kind)} {file.name} removed from {file.target}" for file in known.values()]
+
+
             reasons.append(f"{words} {text(was) if was else 'none'} -> {text(now) if now else 'none'}")
     return reasons
 

@@ -10,6 +10,7 @@ from daemon.deploying.job_changes import job_problems
 from daemon.deploying.name_checks import name_problems
 from daemon.deploying.rollout_checks import rollout_problems
 from daemon.errors import Refused
+from daemon.deploying.task_file_plan import mount_problems
 from daemon.orchestration import constraints
 from daemon.orchestration.task_states import named_volumes
 from daemon.policies.policy_checks import service_policy_problems
@@ -80,6 +81,7 @@ def _problems(app: control.AppSpec, name: str, spec: objects.ServiceSpec) -> Ite
     yield from name_problems(spec)
     yield from port_problems(spec)
     yield from balance_problems(spec.balance)
+    yield from mount_problems(spec)
     yield from floating_problems(spec)
     yield from rollout_problems(spec)
     if spec.HasField("policy"):

@@ -7,7 +7,7 @@ are marked as being removed; the orchestrator stops their tasks and deletes them
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from daemon.deploying.app_changes import balancing_changes, map_changes, rollout_changes, says_rollout, spec_changes
@@ -25,6 +25,7 @@ from daemon.deploying.service_changes_plan import (
     plan_scale,
 )
 from daemon.errors import Kind, Refused
+from daemon.deploying.task_file_plan import AppFiles
 from daemon.orchestration.image_lookup import find_image
 from daemon.orchestration.kinds import is_job, needs_kinds, slots_of
 from daemon.orchestration.leases import LeasePool
@@ -48,16 +49,21 @@ Change = control.ServiceChange
 
 
 def plan_deploy(
-    store: Store, app: control.AppSpec, now_unix_ms: int, new_id: Callable[[], str]
+    store: Store,
+    app: control.AppSpec,
+    now_unix_ms: int,
+    new_id: Callable[[], str],
+    files: Sequence[objects.TaskFile] = (),
 ) -> tuple[control.PlanAppReply, TransactionBuilder, objects.App]:
-    """What the deploy changes, its transaction and the app as it will be.
+    """What the deploy changes, its transaction and the app as it will be. `files`: the secrets and configs that the
+    app defines, as they may be stored.
 
     Raises Refused: INVALID for what the spec says, CONFLICT for a port that another app publishes, EXHAUSTED
     where an address pool is, NOT_POSSIBLE while the app's volumes are being removed."""
     check_app(app)
     check_floating(store, app, app.tenant or DEFAULT_TENANT)
     _check_ipv6(store, app)
-    deploy = _Deploy(store, app, now_unix_ms, new_id)
+    deploy = _Deploy(store, app, now_unix_ms, new_id, files)
     deploy.tenant_and_app()
     deploy.networks()
     deploy.volumes()
@@ -84,6 +90,7 @@ class _Deploy:
     now_unix_ms: int
     new_id: Callable[[], str]
     builder: TransactionBuilder = field(default_factory=TransactionBuilder)
+    files: Sequence[objects.TaskFile] = ()
     reply: control.PlanAppReply = field(default_factory=control.PlanAppReply)
     stored_app: objects.App = field(default_factory=objects.App)
 
@@ -94,6 +101,16 @@ class _Deploy:
         self.ports = PortLeases(self.store, self.leases)
         self.nodes = {node.meta.id: node for node in self.store.table(objects.Node)}
 
+        self._settle_files()
+
+    def _settle_files(self) -> None:
+        """The specs name secrets and configs; from here on their versions too, in a copy of the app."""
+        if any(spec.container.files for spec in self.app.services.values()):
+            asked, self.app = self.app, control.AppSpec()
+            self.app.CopyFrom(asked)
+            settled = AppFiles(self.store, self.tenant, self.app.name, self.files, self.builder, self.new_id)
+            for name in sorted(self.app.services):
+                settled.settle(self.app.services[name])
     def meta(self, name: str, labels: Mapping[str, str] | None = None) -> objects.Meta:
         return objects.Meta(id=self.new_id(), name=name, tenant=self.tenant, labels=labels or {}, format=1)
 

@@ -98,7 +98,7 @@ class AppFiles:
         if newest is None:
             word = kind_word(mount.kind)
             raise Refused(
-                f"there is no {word} {mount.name} in the cluster: make it with `fairway {word} create {mount.name} FILE`",
+                f"there is no {word} {mount.name} in the cluster: `fairway {word} create {mount.name} FILE` makes it",
                 Kind.NOT_FOUND,
             )
         self.builder.check(newest)
@@ -119,8 +119,8 @@ class AppFiles:
         self._new_bytes += prepared.size_bytes
         if self._new_bytes > DEPLOY_BYTES_MAX:
             raise Refused(
-                f"the app's secrets and configs are more than {DEPLOY_BYTES_MAX} bytes of new content at once: make some "
-                f"of them with `fairway {word} create` and say external: true"
+                f"the app's secrets and configs are more than {DEPLOY_BYTES_MAX} bytes of new content at once: make "
+                f"some of them with `fairway {word} create` and say external: true"
             )
         return _created(self.store, self.builder, prepared, newest, self.new_id(), self.app)
 

@@ -133,4 +133,5 @@ _STORED: tuple[type[Message], ...] = (
     objects.Network,
     objects.Volume,
     objects.Lease,
+    objects.TaskFile,
 )
