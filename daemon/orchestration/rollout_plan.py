@@ -86,6 +86,7 @@ def plan_service(draft: Draft, service: objects.Service, nodes: Mapping[str, obj
     slots.course = course_of(service, len(filled))
     if judge(draft, service, slots.course, len(filled), slots.failed):
         return
+    slots.course = course_of(service, len(filled))
     if slots.course.decides_failures:
         slots.halted = False
     for slot in sorted(slots.wanted, reverse=True):
