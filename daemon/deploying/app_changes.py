@@ -146,25 +146,12 @@ def _scalar_changes(old: objects.ContainerSpec, new: objects.ContainerSpec) -> l
     reasons += _set_changes("capability dropped", old.cap_drop, new.cap_drop)
     reasons += map_changes("container label", old.labels, new.labels)
     reasons += _set_changes("mount", old.mounts, new.mounts, _mount)
+    reasons += file_changes(old, new)
     if old.healthcheck != new.healthcheck or old.HasField("healthcheck") != new.HasField("healthcheck"):
         reasons.append("health check changed")
     return reasons
 
 
-def _resource_changes(old: objects.Resources, new: objects.Resources) -> list[str]:
-    if old == new:
-        return []
-    reasons = []
-    for name, words, text in (
-        ("cpu_limit_millis", "CPU limit", cpu_text),
-        ("memory_limit_bytes", "memory limit", bytes_text),
-        ("cpu_reserved_millis", "CPU reservation", cpu_text),
-    reasons += file_changes(old, new)
-        ("memory_reserved_bytes", "memory reservation", bytes_text),
-        ("pids_limit", "process limit", str),
-    ):
-        was, now = getattr(old, name), getattr(new, name)
-        if was != now:
 def file_changes(old: objects.ContainerSpec, new: objects.ContainerSpec) -> list[str]:
     """`secret key: version 1 -> 2`, and what differs of where and how the files are."""
     if old.files == new.files:
@@ -185,6 +172,19 @@ def file_changes(old: objects.ContainerSpec, new: objects.ContainerSpec) -> list
     return reasons + [f"{kind_word(file.kind)} {file.name} removed from {file.target}" for file in known.values()]
 
 
+def _resource_changes(old: objects.Resources, new: objects.Resources) -> list[str]:
+    if old == new:
+        return []
+    reasons = []
+    for name, words, text in (
+        ("cpu_limit_millis", "CPU limit", cpu_text),
+        ("memory_limit_bytes", "memory limit", bytes_text),
+        ("cpu_reserved_millis", "CPU reservation", cpu_text),
+        ("memory_reserved_bytes", "memory reservation", bytes_text),
+        ("pids_limit", "process limit", str),
+    ):
+        was, now = getattr(old, name), getattr(new, name)
+        if was != now:
             reasons.append(f"{words} {text(was) if was else 'none'} -> {text(now) if now else 'none'}")
     return reasons
 

@@ -9,8 +9,8 @@ from daemon.deploying.exposure_checks import balance_problems, check_ports_betwe
 from daemon.deploying.job_changes import job_problems
 from daemon.deploying.name_checks import name_problems
 from daemon.deploying.rollout_checks import rollout_problems
-from daemon.errors import Refused
 from daemon.deploying.task_file_plan import mount_problems
+from daemon.errors import Refused
 from daemon.orchestration import constraints
 from daemon.orchestration.task_states import named_volumes
 from daemon.policies.policy_checks import service_policy_problems
@@ -79,9 +79,9 @@ def _problems(app: control.AppSpec, name: str, spec: objects.ServiceSpec) -> Ite
         if dependency.service not in app.services:
             yield f"it depends on service {dependency.service}, which is not in the app"
     yield from name_problems(spec)
+    yield from mount_problems(spec)
     yield from port_problems(spec)
     yield from balance_problems(spec.balance)
-    yield from mount_problems(spec)
     yield from floating_problems(spec)
     yield from rollout_problems(spec)
     if spec.HasField("policy"):

@@ -24,8 +24,8 @@ from daemon.deploying.service_changes_plan import (
     plan_remove_service,
     plan_scale,
 )
-from daemon.errors import Kind, Refused
 from daemon.deploying.task_file_plan import AppFiles
+from daemon.errors import Kind, Refused
 from daemon.orchestration.image_lookup import find_image
 from daemon.orchestration.kinds import is_job, needs_kinds, slots_of
 from daemon.orchestration.leases import LeasePool
@@ -89,8 +89,8 @@ class _Deploy:
     app: control.AppSpec
     now_unix_ms: int
     new_id: Callable[[], str]
-    builder: TransactionBuilder = field(default_factory=TransactionBuilder)
     files: Sequence[objects.TaskFile] = ()
+    builder: TransactionBuilder = field(default_factory=TransactionBuilder)
     reply: control.PlanAppReply = field(default_factory=control.PlanAppReply)
     stored_app: objects.App = field(default_factory=objects.App)
 
@@ -100,7 +100,6 @@ class _Deploy:
         self.leases = LeasePool(self.store)
         self.ports = PortLeases(self.store, self.leases)
         self.nodes = {node.meta.id: node for node in self.store.table(objects.Node)}
-
         self._settle_files()
 
     def _settle_files(self) -> None:
@@ -111,6 +110,7 @@ class _Deploy:
             settled = AppFiles(self.store, self.tenant, self.app.name, self.files, self.builder, self.new_id)
             for name in sorted(self.app.services):
                 settled.settle(self.app.services[name])
+
     def meta(self, name: str, labels: Mapping[str, str] | None = None) -> objects.Meta:
         return objects.Meta(id=self.new_id(), name=name, tenant=self.tenant, labels=labels or {}, format=1)
 
