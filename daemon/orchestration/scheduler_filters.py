@@ -21,6 +21,7 @@ from net.features import SCTP
 from proto import objects_pb2 as objects
 
 NAMES_SHOWN_MAX = 3
+AVAILABILITY_ORDER = {"down": 0, "unheard": 1, "cordoned": 2, "draining": 3}  # what is said first; else what it lacks
 
 
 @dataclass(frozen=True)
@@ -38,21 +39,23 @@ class Filter:
         return self.refusal.with_amount(max(int(self.free[host]), 0))
 
 
-def availability_refusal(node: objects.Node) -> Refusal | None:
-    """State and availability of the node itself."""
+def availability_refusals(node: objects.Node) -> tuple[Refusal, ...]:
+    """What is against the node itself: its state, its availability, what it lacks."""
+    found = []
     if node.state == objects.NODE_STATE_DOWN:
-        return is_words("down", "bring {host} back, or remove it with `fairway node rm {host}`")
-    if node.state != objects.NODE_STATE_READY:
-        return Refusal("unheard", "has not been heard of yet", "have not been heard of yet", "start fairwayd on {host}")
+        found.append(is_words("down", "bring {host} back, or remove it with `fairway node rm {host}`"))
+    elif node.state != objects.NODE_STATE_READY:
+        verbs = ("has not been heard of yet", "have not been heard of yet")
+        found.append(Refusal("unheard", *verbs, "start fairwayd on {host}"))
     if node.availability == objects.AVAILABILITY_CORDONED:
-        return is_words("cordoned", "`fairway node activate {host}`")
-    if node.availability == objects.AVAILABILITY_DRAINING:
-        return is_words("draining", "`fairway node activate {host}`")
+        found.append(is_words("cordoned", "`fairway node activate {host}`"))
+    elif node.availability == objects.AVAILABILITY_DRAINING:
+        found.append(is_words("draining", "`fairway node activate {host}`"))
     missing = node.description.missing_features
     if missing:
         words = ", ".join(missing)
-        return Refusal(f"lacks {words}", f"lacks {words}", f"lack {words}", f"give {{host}} {words}")
-    return None
+        found.append(Refusal(f"lacks {words}", f"lacks {words}", f"lack {words}", f"give {{host}} {words}"))
+    return tuple(found)
 
 
 def fixed_filters(
@@ -61,10 +64,11 @@ def fixed_filters(
     """What does not change while a plan is made, besides volumes. Constraints come first: a host that they
     leave out is of no interest, whatever its state."""
     filters = [_constraint_filter(hosts, constraint) for constraint in wanted]
-    column, values = hosts.column("availability", availability_refusal)
-    for number, refusal in enumerate(values):
-        if refusal is not None:
-            filters.append(Filter(refusal, column == number))
+    column, values = hosts.column("availability", availability_refusals)
+    occurring = {refusal for refusals in values for refusal in refusals}
+    for refusal in sorted(occurring, key=lambda one: (AVAILABILITY_ORDER.get(one.kind, 9), one.kind)):
+        has = np.array([refusal in refusals for refusals in values], dtype=np.bool_)
+        filters.append(Filter(refusal, has[column]))
     if needs_sctp:
         column, values_of_sctp = hosts.column("sctp", lambda node: SCTP in node.description.lacks)
         if True in values_of_sctp:
