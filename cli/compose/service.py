@@ -6,9 +6,10 @@ import dataclasses
 import re
 from collections.abc import Callable
 
-from cli.compose import extension, health, kinds, mounts, names, placement, ports, values
+from cli.compose import container, extension, health, kinds, mounts, names, placement, ports, values
 from cli.compose.environment import Surroundings, read_environment
 from cli.compose.reader import Field, Reader
+from cli.compose.refused import REFUSED
 from proto import objects_pb2
 
 STOP_GRACE_MS = 10_000
@@ -16,20 +17,12 @@ _PROFILE = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 _HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 
 UNSUPPORTED: dict[str, str] = {
-    "build": "build the image elsewhere, load it with 'fairway image load', and name it in image",
+    **REFUSED,
     "configs": "there are no configs yet",
-    "container_name": "tasks are named SERVICE.1, SERVICE.2, ...",
-    "devices": "there are no devices yet",
-    "gpus": "there are no devices yet",
-    "ipc": "tasks share no namespaces with the host",
-    "links": "services of a network find each other by name; leave it out",
-    "logging": "logs are kept by Fairway: fairway logs",
-    "network_mode": "every service has networks of its own",
-    "pid": "tasks share no namespaces with the host",
-    "privileged": "name what the service needs in cap_add",
-    "pull_policy": "images are loaded with 'fairway image load'",
+    "gpus": "there are no GPUs yet",
+    "post_start": "there are no hooks yet",
+    "pre_stop": "there are no hooks yet",
     "secrets": "there are no secrets yet",
-    "volumes_from": "name the volumes in volumes",
 }
 
 
@@ -145,13 +138,19 @@ def _capabilities(name: str) -> Callable[[Reader, Field, ServiceRead], None]:
     return read
 
 
-def _security_opt(reader: Reader, field_: Field, service: ServiceRead) -> None:
-    for each, text in reader.texts(field_):
-        name, _, value = text.replace("=", ":").partition(":")
-        if name != "no-new-privileges" or value not in ("", "true", "false"):
-            reader.refuse(each, f"{text!r} is not supported by Fairway (only no-new-privileges is)")
-        else:
-            service.spec.container.no_new_privileges = value != "false"
+def _platform(reader: Reader, field_: Field, service: ServiceRead) -> None:
+    """OS[/ARCHITECTURE[/VARIANT]]: a constraint; hosts do not tell their variant."""
+    system, *rest = reader.text(field_).lower().split("/")
+    if system != "linux" or len(rest) > 2 or not all(_PROFILE.fullmatch(part) for part in rest):
+        reader.refuse(field_, 'is not a platform that hosts have; write it like "linux/amd64"')
+    elif rest:
+        service.spec.constraints.append(f"node.platform.arch == {rest[0]}")
+
+
+def _of_container(
+    read: Callable[[Reader, Field, objects_pb2.ContainerSpec], None],
+) -> Callable[[Reader, Field, ServiceRead], None]:
+    return lambda reader, field_, service: read(reader, field_, service.spec.container)
 
 
 def _stop_signal(reader: Reader, field_: Field, service: ServiceRead) -> None:
@@ -259,6 +258,7 @@ _KEYS: dict[str, Callable[[Reader, Field, ServiceRead], None]] = {
     "command": _command,
     "entrypoint": _entrypoint,
     "user": _user,
+    "platform": _platform,
     "working_dir": _working_dir,
     "hostname": _hostname,
     "read_only": _flag("read_only"),
@@ -267,7 +267,7 @@ _KEYS: dict[str, Callable[[Reader, Field, ServiceRead], None]] = {
     "stdin_open": _flag("stdin_open"),
     "cap_add": _capabilities("cap_add"),
     "cap_drop": _capabilities("cap_drop"),
-    "security_opt": _security_opt,
+    **{key: _of_container(read) for key, read in container.KEYS.items()},
     "stop_signal": _stop_signal,
     "stop_grace_period": _grace,
     "labels": _labels,

@@ -11,19 +11,25 @@ from runtime.model import BindMount
 NAMES = ("resolv.conf", "hosts", "hostname")
 
 
-def hosts_file(hostname: str, address: str, extra: Sequence[tuple[str, str]] = ()) -> str:
-    """Content of /etc/hosts: loopback, the task itself, and (name, address) of `extra`."""
-    lines = ["127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost ip6-loopback", f"{address}\t{hostname}"]
+def hosts_file(names: str, address: str, extra: Sequence[tuple[str, str]] = ()) -> str:
+    """Content of /etc/hosts: loopback, the task itself by its `names`, and (name, address) of `extra`."""
+    lines = ["127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost ip6-loopback", f"{address}\t{names}"]
     lines += [f"{target}\t{name}" for name, target in extra]
     return "\n".join(lines) + "\n"
 
 
 def write(
-    folder: Path, resolv_conf: str, hostname: str, address: str, extra_hosts: Sequence[tuple[str, str]] = ()
+    folder: Path,
+    resolv_conf: str,
+    hostname: str,
+    address: str,
+    extra_hosts: Sequence[tuple[str, str]] = (),
+    domainname: str = "",
 ) -> tuple[BindMount, ...]:
     """Writes the files below `folder` and gives the mounts for them. Raises OSError."""
+    names = f"{hostname}.{domainname} {hostname}" if domainname else hostname
     folder.mkdir(parents=True, exist_ok=True)
-    contents = (resolv_conf, hosts_file(hostname, address, extra_hosts), hostname + "\n")
+    contents = (resolv_conf, hosts_file(names, address, extra_hosts), hostname + "\n")
     mounts = []
     for name, content in zip(NAMES, contents, strict=True):
         path = folder / name

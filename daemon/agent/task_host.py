@@ -98,6 +98,7 @@ class ContainerHost:
                 (each.name, GATEWAY_ADDRESS if each.address == HOST_GATEWAY else each.address)
                 for each in spec.extra_hosts
             ],
+            spec.domainname,
         )
         return ContainerRequest(
             id=task.meta.id,

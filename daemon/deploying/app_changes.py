@@ -131,6 +131,9 @@ _SCALARS = (
     "init",
     "tty",
     "stdin_open",
+    "domainname",
+    "oom_score_adj",
+    "apparmor_profile",
 )
 
 
@@ -145,6 +148,16 @@ def _scalar_changes(old: objects.ContainerSpec, new: objects.ContainerSpec) -> l
     reasons += _set_changes("capability added", old.cap_add, new.cap_add)
     reasons += _set_changes("capability dropped", old.cap_drop, new.cap_drop)
     reasons += map_changes("container label", old.labels, new.labels)
+    reasons += map_changes("annotation", old.annotations, new.annotations)
+    reasons += map_changes("sysctl", old.sysctls, new.sysctls)
+    reasons += _set_changes("ulimit", old.ulimits, new.ulimits, lambda each: f"{each.name}={each.soft}:{each.hard}")
+    reasons += _set_changes("group", old.group_add, new.group_add)
+    reasons += _set_changes("device", old.devices, new.devices, lambda each: f"{each.source} at {each.target}")
+    if old.shm_size_bytes != new.shm_size_bytes:
+        was, now = (bytes_text(each.shm_size_bytes) if each.shm_size_bytes else "usual" for each in (old, new))
+        reasons.append(f"shared memory {was} -> {now}")
+    if old.seccomp_profile != new.seccomp_profile:
+        reasons.append("filter of system calls changed")
     reasons += _set_changes("mount", old.mounts, new.mounts, _mount)
     reasons += file_changes(old, new)
     if old.healthcheck != new.healthcheck or old.HasField("healthcheck") != new.HasField("healthcheck"):

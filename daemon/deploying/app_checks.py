@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from daemon.deploying.container_checks import container_problems
 from daemon.deploying.exposure_checks import balance_problems, check_ports_between, floating_problems, port_problems
 from daemon.deploying.job_changes import job_problems
 from daemon.deploying.name_checks import name_problems
@@ -78,6 +79,7 @@ def _problems(app: control.AppSpec, name: str, spec: objects.ServiceSpec) -> Ite
             yield "it depends on itself"
         if dependency.service not in app.services:
             yield f"it depends on service {dependency.service}, which is not in the app"
+    yield from container_problems(spec.container)
     yield from name_problems(spec)
     yield from mount_problems(spec)
     yield from port_problems(spec)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from daemon.deploying.app_changes import balancing_changes, map_changes, rollout_changes, says_rollout, spec_changes
 from daemon.deploying.app_checks import check_app
 from daemon.deploying.app_warnings import warnings_of
+from daemon.deploying.container_checks import says_settings
 from daemon.deploying.exposure_checks import check_floating
 from daemon.deploying.job_changes import completion_changes, course_changes, settle_runs
 from daemon.deploying.node_changes_plan import plan_remove_node, plan_update_node
@@ -178,7 +179,7 @@ class _Deploy:
                 self.reply.warnings.append(f"volume {name} exists already and keeps the options that it has")
 
     def services(self) -> None:
-        if any(needs_kinds(spec) or says_rollout(spec) for spec in self.app.services.values()):
+        if any(needs_kinds(spec) or says_rollout(spec) or says_settings(spec) for spec in self.app.services.values()):
             self.builder.needs(WORKLOADS_LEVEL)
         known = {service.meta.name: service for service in self.store.table(objects.Service).by("app", self.key)}
         removed = [known[name] for name in sorted(known.keys() - self.app.services.keys())]

@@ -271,7 +271,7 @@ REFUSED = [
     ("stop_grace_period: 10", "not a duration"),
     ("stop_signal: SIGNOPE", "not a signal"),
     ("cap_add: [FLY]", "'FLY' is not a capability"),
-    ("security_opt: [seccomp=unconfined]", "only no-new-privileges"),
+    ("security_opt: [label=disable]", "'label=disable' is not supported by Fairway (no-new-privileges"),
     ("healthcheck: {interval: 5s}", "has no test"),
     ("healthcheck: {test: [curl]}", "must begin with CMD"),
     ("read_only: perhaps", "neither true nor false"),

@@ -1,0 +1,85 @@
+"""Settings of containers: what is refused before it reaches a host, and what older hosts must not be given."""
+
+from __future__ import annotations
+
+import pytest
+
+from daemon.deploying.container_checks import SETTINGS
+from daemon.deploying.deploy_plan import plan_deploy
+from daemon.errors import Refused
+from proto import objects_pb2 as objects
+from raft.features import WORKLOADS_LEVEL
+from tests.daemon.cluster_model import ClusterModel, app_spec, service_spec
+
+EVERYTHING = objects.ContainerSpec(
+    ulimits=[objects.Ulimit(name="nofile", soft=1, hard=2)],
+    sysctls={"net.core.somaxconn": "1"},
+    shm_size_bytes=1 << 20,
+    group_add=["mail"],
+    annotations={"a": "b"},
+    oom_score_adj=1,
+    domainname="example.org",
+    seccomp_profile="unconfined",
+    apparmor_profile="mine",
+    devices=[objects.DeviceMapping(source="/dev/fuse", target="/dev/fuse", permissions="rw")],
+)
+
+
+def with_container(container: objects.ContainerSpec) -> objects.ServiceSpec:
+    spec = service_spec(1)
+    spec.container.MergeFrom(container)
+    return spec
+
+
+@pytest.mark.parametrize(
+    ("container", "words"),
+    [
+        (objects.ContainerSpec(ulimits=[objects.Ulimit(name="frob")]), "ulimit frob: 'frob' is not one of"),
+        (objects.ContainerSpec(sysctls={"vm.swappiness": "1"}), "sysctl vm.swappiness: it is the whole host's"),
+        (objects.ContainerSpec(annotations={"io.containerd.x": "1"}), "annotation io.containerd.x: names that begin"),
+        (objects.ContainerSpec(devices=[objects.DeviceMapping(source="/etc", target="/dev/x")]), "not a path below"),
+        (objects.ContainerSpec(seccomp_profile="[]"), "the seccomp profile is not a JSON object"),
+        (objects.ContainerSpec(shm_size_bytes=-1), "its shm_size is negative"),
+        (objects.ContainerSpec(oom_score_adj=-500), "its oom_score_adj -500 is not between 0 and 1000"),
+        (objects.ContainerSpec(domainname="a b"), "'a b' is not a domain name"),
+        (objects.ContainerSpec(apparmor_profile="a b"), "'a b' is not the name of a profile"),
+        (objects.ContainerSpec(group_add=[str(number) for number in range(300)]), "it has more than 256 group add"),
+    ],
+)
+def test_what_no_service_may_say(container: objects.ContainerSpec, words: str) -> None:
+    model = ClusterModel()
+    with pytest.raises(Refused, match=words):
+        model.deploy(app_spec(web=with_container(container)))
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_host_that_would_pass_over_a_setting_is_not_given_it(name: str) -> None:
+    container = objects.ContainerSpec()
+    container.MergeFrom(EVERYTHING)
+    for other in SETTINGS:
+        if other != name:
+            container.ClearField(other)  # type: ignore[arg-type]
+    model = ClusterModel()
+    for spec, level in ((with_container(container), WORKLOADS_LEVEL), (service_spec(1), 0)):
+        _, builder, _ = plan_deploy(model.store, app_spec(web=spec), 1, model.new_id)
+        assert builder.build("r" * 26, "test", 1).feature_level == level
+
+
+def test_a_change_is_told_by_its_name() -> None:
+    model = ClusterModel()
+    model.deploy(app_spec(web=service_spec(1)))
+    reply = model.deploy(app_spec(web=with_container(EVERYTHING)))
+    (change,) = reply.changes
+    assert list(change.reasons) == [
+        "domainname none -> example.org",
+        "oom score adj none -> 1",
+        "apparmor profile none -> mine",
+        "annotation a added: b",
+        "sysctl net.core.somaxconn added: 1",
+        "ulimit nofile=1:2 added",
+        "group mail added",
+        "device /dev/fuse at /dev/fuse added",
+        "shared memory usual -> 1 MiB",
+        "filter of system calls changed",
+    ]
+    assert change.tasks_replaced == 1
