@@ -1,0 +1,496 @@
+"""How a rollout goes as its service says: groups, delays, failures, ways back, canaries, and both sides at once."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from daemon.deploying.revisions_plan import REVISIONS_MAX
+from daemon.deploying.rollout_changes_plan import plan_steer
+from daemon.errors import Kind, Refused
+from daemon.leader.endpoints_plan import endpoint_of
+from daemon.orchestration.orchestrator_plan import plan
+from daemon.orchestration.task_states import ended
+from proto import control_pb2 as control
+from proto import objects_pb2 as objects
+from raft.transaction import TransactionBuilder
+from tests.daemon.cluster_model import ClusterModel, app_spec, with_volume
+from tests.daemon.test_rollout_plan import bad, check_invariants, is_bad, running, version
+
+Request = control.SteerRolloutRequest
+Rollout = objects.Rollout
+Strategy = objects.RolloutSpec
+ROLLBACK, PAUSE, CONTINUE = (
+    objects.FAILURE_ACTION_ROLLBACK,
+    objects.FAILURE_ACTION_PAUSE,
+    objects.FAILURE_ACTION_CONTINUE,
+)
+
+
+def updated(
+    number: int, replicas: int = 4, *, rollback: dict[str, Any] | None = None, **config: Any
+) -> objects.ServiceSpec:
+    spec = version(number, replicas)
+    spec.update.CopyFrom(objects.UpdateConfig(**{"parallelism": 1, **config}))
+    if rollback is not None:
+        spec.rollback.CopyFrom(objects.UpdateConfig(**{"parallelism": 1, **rollback}))
+    return spec
+
+
+def canary(number: int, *steps: objects.RolloutStep, replicas: int = 4) -> objects.ServiceSpec:
+    spec = version(number, replicas)
+    spec.rollout.CopyFrom(Strategy(strategy=Strategy.STRATEGY_CANARY, steps=steps))
+    return spec
+
+
+def blue_green(number: int, replicas: int = 3, keep_ms: int = 60_000) -> objects.ServiceSpec:
+    spec = version(number, replicas)
+    spec.rollout.CopyFrom(Strategy(strategy=Strategy.STRATEGY_BLUE_GREEN, keep_ms=keep_ms))
+    return spec
+
+
+def made(spec: objects.ServiceSpec, nodes: int = 3) -> ClusterModel:
+    model = ClusterModel(nodes)
+    model.fails = is_bad
+    model.deploy(app_spec(web=spec))
+    model.settle()
+    return model
+
+
+def steer(model: ClusterModel, action: Request.Action.ValueType, **fields: Any) -> str:
+    request = Request(service="web", action=action, **fields)
+    (_, message), builder = plan_steer(model.store, model.service("web"), request, model.now_unix_ms)
+    model.apply(builder)
+    return message
+
+
+def rollout(model: ClusterModel) -> objects.Rollout:
+    return model.service("web").rollout
+
+
+def traffic(model: ClusterModel) -> list[str]:
+    """Versions of the tasks that clients are sent to."""
+    found = []
+    for task in model.tasks():
+        endpoint = endpoint_of(model.store, task)
+        if endpoint is not None and endpoint.ready:
+            found.append(task.spec.container.environment["VERSION"])
+    return sorted(found)
+
+
+def pass_time(model: ClusterModel, milliseconds: int, step_ms: int = 500) -> None:
+    for _ in range(0, milliseconds, step_ms):
+        model.plan()
+        model.host_step()
+        model.now_unix_ms += step_ms
+    model.plan()
+
+
+@pytest.mark.parametrize(("parallelism", "at_once"), [(1, 1), (2, 2), (0, 4)])
+def test_so_many_tasks_are_replaced_at_once(parallelism: int, at_once: int) -> None:
+    model = made(updated(1))
+    model.deploy(app_spec(web=updated(2, parallelism=parallelism)))
+    most = 0
+    for _ in range(60):
+        model.plan()
+        assert len(model.serving()) >= 4
+        most = max(most, len(model.alive()) - 4)
+        model.host_step()
+        model.now_unix_ms += 300
+    assert running(model) == ["2"] * 4
+    assert most == at_once
+    assert rollout(model).state == Rollout.STATE_DONE
+
+
+def test_a_delay_lies_between_a_group_that_has_settled_and_the_next() -> None:
+    model = made(updated(1))
+    model.deploy(app_spec(web=updated(2, parallelism=2, delay_ms=30_000)))
+    pass_time(model, 25_000)
+    assert running(model) == ["1", "1", "2", "2"]
+    pass_time(model, 10_000)
+    assert running(model) == ["2"] * 4
+
+
+def test_stop_first_ends_a_task_before_the_next_begins() -> None:
+    model = made(updated(1, 2))
+    model.deploy(app_spec(web=updated(2, 2, order=objects.UPDATE_ORDER_STOP_FIRST)))
+    for _ in range(40):
+        model.plan()
+        assert len([task for task in model.tasks() if not ended(task)]) <= 2
+        assert len(model.serving()) >= 1
+        model.host_step()
+        model.now_unix_ms += 500
+    assert running(model) == ["2", "2"]
+
+
+def test_a_failed_task_pauses_the_update_until_it_is_resumed() -> None:
+    model = made(updated(1, failure_action=PAUSE))
+    model.deploy(app_spec(web=bad(updated(2, failure_action=PAUSE))))
+    pass_time(model, 10_000)
+    assert running(model) == ["1"] * 4
+    assert rollout(model).state == Rollout.STATE_FAILED
+    assert "1 of 4 new tasks failed: it ended with exit code 1" in rollout(model).message
+    model.fails = lambda task: False  # what was missing is there now
+    pass_time(model, 60_000)
+    assert running(model) == ["1", "1", "1", "2"]
+    steer(model, Request.RESUME)
+    model.settle()
+    assert running(model) == ["2"] * 4
+    assert rollout(model).state == Rollout.STATE_DONE
+
+
+def test_failures_below_the_ratio_do_not_stop_the_update() -> None:
+    spec = updated(2, failure_action=ROLLBACK, max_failure_millionths=250_000)
+    model = made(updated(1))
+    model.deploy(app_spec(web=spec))
+    model.fails = lambda task: task.spec.container.environment["VERSION"] == "2" and task.slot == 2
+    pass_time(model, 40_000)
+    assert rollout(model).state == Rollout.STATE_DONE
+    assert running(model) == ["1", "2", "2", "2"]  # the old one serves in the failing one's place
+    assert "1 of its tasks failed" in rollout(model).message
+
+
+def test_an_update_that_continues_passes_over_failures() -> None:
+    model = made(updated(1, failure_action=CONTINUE))
+    model.deploy(app_spec(web=bad(updated(2, failure_action=CONTINUE))))
+    pass_time(model, 40_000)
+    assert len({task.slot for task in model.tasks() if is_bad(task)}) == 4
+    assert running(model) == ["1"] * 4
+
+
+def test_an_update_that_fails_goes_back_by_itself_and_replaces_only_what_was_new() -> None:
+    model = made(updated(1))
+    before = {task.meta.id for task in model.serving()}
+    spec = updated(2, failure_action=ROLLBACK)
+    model.deploy(app_spec(web=spec))
+    model.fails = lambda task: task.spec.container.environment["VERSION"] == "2" and task.slot == 3
+    lowest = 4
+    for _ in range(60):
+        model.plan()
+        lowest = min(lowest, len(model.serving()))
+        model.host_step()
+        model.now_unix_ms += 500
+    assert lowest == 4
+    assert running(model) == ["1"] * 4
+    assert (rollout(model).state, rollout(model).back_to) == (Rollout.STATE_DONE, 1)
+    assert "1 of 4 new tasks failed" in rollout(model).message
+    after = {task.meta.id: task.slot for task in model.serving()}
+    assert len(before & after.keys()) == 2  # slots 1 and 2 had been replaced
+    revisions = model.service("web").revisions
+    assert [(each.generation, each.failed) for each in revisions] == [(1, False), (2, True)]
+    assert model.service("web").generation == 3
+
+
+def test_a_first_version_has_nothing_to_go_back_to() -> None:
+    model = made(updated(1))
+    model.deploy(app_spec(web=bad(updated(2, failure_action=ROLLBACK))))
+    service = objects.Service()
+    service.CopyFrom(model.service("web"))
+    del service.revisions[:]
+    model.apply(TransactionBuilder().update(service))
+    pass_time(model, 5_000)
+    assert rollout(model).state == Rollout.STATE_FAILED
+    assert "nothing to go back to" in rollout(model).message
+
+
+def test_a_way_back_that_fails_too_pauses() -> None:
+    config: dict[str, Any] = {"failure_action": ROLLBACK, "rollback": {"failure_action": PAUSE}}
+    model = made(updated(1))
+    before = {task.meta.id for task in model.serving()}
+    model.deploy(app_spec(web=updated(2, **config)))
+    model.fails = lambda task: task.meta.id not in before and (task.slot == 3 or task.generation == 3)
+    pass_time(model, 30_000)
+    assert (rollout(model).back_to, rollout(model).state) == (1, Rollout.STATE_FAILED)
+    assert running(model) == ["1", "1", "2", "2"] or running(model) == ["1", "1", "2"]
+
+
+def test_failures_count_until_the_monitor_ends() -> None:
+    model = made(updated(1))
+    model.deploy(app_spec(web=updated(2, parallelism=0, failure_action=ROLLBACK, monitor_ms=20_000)))
+    pass_time(model, 10_000)
+    assert running(model) == ["2"] * 4 and rollout(model).state == Rollout.STATE_GOING
+    model.fails = lambda task: task.spec.container.environment["VERSION"] == "2" and task.slot == 1
+    pass_time(model, 20_000)
+    assert running(model) == ["1"] * 4
+    assert rollout(model).back_to == 1
+
+
+def test_after_the_monitor_a_failure_is_only_a_failure() -> None:
+    model = made(updated(1))
+    model.deploy(app_spec(web=updated(2, parallelism=0, failure_action=ROLLBACK, monitor_ms=5_000)))
+    pass_time(model, 15_000)
+    assert rollout(model).state == Rollout.STATE_DONE
+    model.fails = lambda task: task.slot == 1 and task.attempt == 0
+    pass_time(model, 5_000)
+    assert rollout(model).back_to == 0
+
+
+def test_revisions_are_kept_and_gone_back_to() -> None:
+    model = made(version(1))
+    for number in range(2, REVISIONS_MAX + 5):
+        model.deploy(app_spec(web=version(number)))
+        model.settle()
+    assert len(model.service("web").revisions) == REVISIONS_MAX
+    number = model.service("web").generation
+    assert steer(model, Request.ROLL_BACK, to_revision=number - 3) == f"shop/web goes back to revision {number - 3}"
+    model.settle()
+    assert running(model) == [str(number - 3)] * 3
+    steer(model, Request.ROLL_BACK)
+    model.settle()
+    assert running(model) == [str(number)] * 3
+    with pytest.raises(Refused, match="has no revision 1;") as refused:
+        steer(model, Request.ROLL_BACK, to_revision=1)
+    assert refused.value.kind == Kind.NOT_FOUND
+
+
+def test_a_way_back_takes_ports_again_or_says_who_has_them() -> None:
+    with_port = version(1)
+    with_port.ports.add(protocol="tcp", target=80, published=8080)
+    model = made(with_port)
+    model.deploy(app_spec(web=version(2)))
+    model.settle()
+    steer(model, Request.ROLL_BACK)
+    assert [lease.meta.name for lease in model.store.table(objects.Lease) if "port/" in lease.meta.name]
+    model.settle()
+    model.deploy(app_spec(web=version(3)))
+    model.settle()
+    other = version(9)
+    other.ports.add(protocol="tcp", target=80, published=8080)
+    model.deploy(app_spec(name="other", api=other))
+    with pytest.raises(Refused, match="published by service other/api"):
+        steer(model, Request.ROLL_BACK, to_revision=1)
+
+
+def test_a_paused_rollout_replaces_no_task_and_keeps_what_fails_as_it_was() -> None:
+    model = made(version(1, 4))
+    model.deploy(app_spec(web=version(2, 4)))
+    pass_time(model, 2_000)
+    steer(model, Request.PAUSE)
+    pass_time(model, 5_000)
+    before = running(model)
+    assert set(before) == {"1", "2"}
+    model.change_node(
+        model.node_of(next(t for t in model.serving() if t.generation == 1)).meta.name, state=objects.NODE_STATE_DOWN
+    )
+    pass_time(model, 20_000)
+    assert running(model) == before
+    steer(model, Request.RESUME)
+    model.settle()
+    assert running(model) == ["2"] * 4
+    with pytest.raises(Refused, match="nothing of shop/web is being replaced"):
+        steer(model, Request.PAUSE)
+
+
+def test_a_canary_waits_at_each_step_by_hand_or_by_time() -> None:
+    steps = (objects.RolloutStep(share_millionths=200_000), objects.RolloutStep(tasks=2, wait_ms=30_000))
+    model = made(canary(1, *steps))
+    model.deploy(app_spec(web=canary(2, *steps)))
+    pass_time(model, 60_000)
+    assert running(model) == ["1", "1", "1", "2"]
+    assert rollout(model).state == Rollout.STATE_WAITING
+    assert "step 1 of 2: 1 of 4 tasks are new" in rollout(model).message
+    assert steer(model, Request.PROMOTE) == "shop/web: goes on to step 2 of 2"
+    pass_time(model, 20_000)
+    assert running(model) == ["1", "1", "2", "2"]
+    pass_time(model, 40_000)
+    assert running(model) == ["2"] * 4
+    assert rollout(model).state == Rollout.STATE_DONE
+
+
+def test_a_canary_keeps_its_share_when_tasks_are_lost_and_made() -> None:
+    step = objects.RolloutStep(share_millionths=250_000)
+    model = made(canary(1, step))
+    model.deploy(app_spec(web=canary(2, step)))
+    pass_time(model, 10_000)
+    model.deploy(app_spec(web=canary(2, step, replicas=8)))
+    pass_time(model, 10_000)
+    assert running(model) == ["1"] * 6 + ["2"] * 2
+    model.change_node("host-1", state=objects.NODE_STATE_DOWN)
+    pass_time(model, 10_000)
+    assert running(model) == ["1"] * 6 + ["2"] * 2
+    steer(model, Request.ABORT)
+    model.settle()
+    assert running(model) == ["1"] * 8
+
+
+def test_a_canary_can_be_promoted_to_all_tasks() -> None:
+    steps = [objects.RolloutStep(tasks=count) for count in (1, 2, 3)]
+    model = made(canary(1, *steps))
+    model.deploy(app_spec(web=canary(2, *steps)))
+    pass_time(model, 5_000)
+    assert steer(model, Request.PROMOTE, all_steps=True) == "shop/web: goes on to all tasks"
+    model.settle()
+    assert running(model) == ["2"] * 4
+    with pytest.raises(Refused):
+        steer(model, Request.PROMOTE)
+
+
+def test_blue_green_switches_when_all_are_ready_and_keeps_the_older_ones() -> None:
+    model = made(blue_green(1))
+    model.unready = lambda task: task.spec.container.environment["VERSION"] == "2" and task.slot == 3
+    model.deploy(app_spec(web=blue_green(2)))
+    pass_time(model, 10_000)
+    assert running(model) == ["1", "1", "1", "2", "2"]
+    assert traffic(model) == ["1", "1", "1"]
+    model.unready = lambda task: False
+    for _ in range(20):
+        model.plan()
+        assert traffic(model) in (["1"] * 3, ["2"] * 3)
+        model.host_step()
+        model.now_unix_ms += 300
+    assert traffic(model) == ["2"] * 3
+    assert running(model) == ["1"] * 3 + ["2"] * 3
+    assert rollout(model).state == Rollout.STATE_DONE
+    pass_time(model, 70_000)
+    assert running(model) == traffic(model) == ["2"] * 3
+    assert not model.service("web").HasField("traffic")
+
+
+def test_blue_green_goes_back_at_once_while_the_older_ones_are_kept() -> None:
+    model = made(blue_green(1))
+    before = {task.meta.id for task in model.serving()}
+    model.deploy(app_spec(web=blue_green(2)))
+    pass_time(model, 10_000)
+    assert traffic(model) == ["2"] * 3
+    steer(model, Request.ROLL_BACK)
+    model.plan()
+    assert traffic(model) == ["1"] * 3
+    model.settle()
+    assert {task.meta.id for task in model.serving()} == before
+    assert traffic(model) == ["1"] * 3
+
+
+def test_blue_green_that_fails_before_the_switch_leaves_traffic_where_it_is() -> None:
+    first, second = blue_green(1), bad(blue_green(2))
+    second.update.CopyFrom(objects.UpdateConfig(parallelism=1, failure_action=ROLLBACK))
+    model = made(first)
+    before = {task.meta.id for task in model.serving()}
+    model.deploy(app_spec(web=second))
+    for _ in range(40):
+        model.plan()
+        assert traffic(model) == ["1"] * 3
+        model.host_step()
+        model.now_unix_ms += 300
+    assert {task.meta.id for task in model.serving()} == before
+    assert rollout(model).back_to == 1 and rollout(model).state == Rollout.STATE_DONE
+
+
+def test_a_third_version_overtakes_a_blue_green_change() -> None:
+    model = made(blue_green(1))
+    model.unready = lambda task: task.spec.container.environment["VERSION"] == "2"
+    model.deploy(app_spec(web=blue_green(2)))
+    pass_time(model, 5_000)
+    model.deploy(app_spec(web=blue_green(3)))
+    for _ in range(40):
+        model.plan()
+        assert traffic(model) in (["1"] * 3, ["3"] * 3)
+        model.host_step()
+        model.now_unix_ms += 300
+    assert traffic(model) == ["3"] * 3
+    model.deploy(app_spec(web=version(4)))  # and rolling again, with older ones kept: 1 must not come back
+    for _ in range(60):
+        model.plan()
+        assert "1" not in traffic(model) and len(traffic(model)) >= 3
+        model.host_step()
+        model.now_unix_ms += 300
+    model.settle()
+    assert traffic(model) == running(model) == ["4"] * 3
+
+
+def test_an_older_side_that_is_lost_before_the_switch_is_made_again() -> None:
+    model = made(blue_green(1), nodes=4)
+    model.unready = lambda task: task.spec.container.environment["VERSION"] == "2"
+    model.deploy(app_spec(web=blue_green(2)))
+    pass_time(model, 5_000)
+    model.change_node("host-1", state=objects.NODE_STATE_DOWN)
+    pass_time(model, 5_000)
+    assert traffic(model) == ["1"] * 3
+
+
+def test_blue_green_is_refused_where_two_tasks_cannot_be_there_at_once() -> None:
+    model = ClusterModel()
+    with pytest.raises(Refused, match="named volume"):
+        model.deploy(app_spec(volumes=["data"], web=with_volume(blue_green(1), "data")))
+
+
+def test_a_new_leader_goes_on_where_the_last_one_stopped() -> None:
+    """Whatever it knows is in the store: a plan of a copy of it is the same plan."""
+    step = objects.RolloutStep(tasks=2, wait_ms=5_000)
+    model = made(canary(1, step))
+    model.deploy(app_spec(web=canary(2, step)))
+    for _ in range(40):
+        ids = iter(f"same{number}" for number in range(1_000))
+        again = iter(f"same{number}" for number in range(1_000))
+        first = plan(model.store, model.now_unix_ms, lambda: next(ids))  # noqa: B023
+        second = plan(model.store, model.now_unix_ms, lambda: next(again))  # noqa: B023
+        assert first.builder.build("r", "a", 1) == second.builder.build("r", "a", 1)
+        model.plan()
+        model.host_step()
+        model.now_unix_ms += 700
+    assert running(model) == ["2"] * 4
+
+
+SPECS: tuple[Callable[[int, int], objects.ServiceSpec], ...] = (
+    lambda number, count: version(number, count),
+    lambda number, count: updated(number, count, parallelism=2, failure_action=ROLLBACK),
+    lambda number, count: bad(updated(number, count, parallelism=0, failure_action=ROLLBACK, monitor_ms=2_000)),
+    lambda number, count: bad(updated(number, count, failure_action=PAUSE, delay_ms=1_000)),
+    lambda number, count: updated(number, count, order=objects.UPDATE_ORDER_STOP_FIRST, failure_action=CONTINUE),
+    lambda number, count: canary(number, objects.RolloutStep(share_millionths=300_000), replicas=count),
+    lambda number, count: blue_green(number, count, keep_ms=3_000),
+    lambda number, count: bad(blue_green(number, count)),
+)
+OPERATIONS = st.lists(
+    st.one_of(
+        st.tuples(st.just("deploy"), st.integers(0, len(SPECS) - 1), st.integers(1, 4)),
+        st.tuples(st.just("steer"), st.sampled_from(sorted(Request.Action.values())[1:]), st.just(0)),
+        st.tuples(st.sampled_from(["down", "up", "drain", "activate"]), st.integers(1, 3), st.just(0)),
+        st.tuples(st.just("step"), st.integers(1, 6), st.integers(0, 6)),
+    ),
+    min_size=1,
+    max_size=14,
+)
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(OPERATIONS)
+def test_whatever_is_deployed_and_steered_the_next_plain_version_is_reached(
+    operations: list[tuple[str, int, int]],
+) -> None:
+    model = made(version(0))
+    for number, (operation, value, more) in enumerate(operations, 1):
+        match operation:
+            case "deploy":
+                model.deploy(app_spec(web=SPECS[value](number, more)))
+            case "steer":
+                with contextlib.suppress(Refused):
+                    steer(model, value)  # type: ignore[arg-type]
+            case "down" | "up":
+                state = objects.NODE_STATE_DOWN if operation == "down" else objects.NODE_STATE_READY
+                model.change_node(f"host-{value}", state=state)
+            case "drain" | "activate":
+                drained = operation == "drain"
+                availability = objects.AVAILABILITY_DRAINING if drained else objects.AVAILABILITY_ACTIVE
+                model.change_node(f"host-{value}", availability=availability)
+            case "step":
+                for _ in range(value):
+                    model.plan()
+                    model.host_step()
+                    model.now_unix_ms += more * 300
+        passes = 1
+        while len(model.plan().builder):
+            passes += 1
+            assert passes < 12, "passes go on finding something to do though nothing happened"
+        check_invariants(model)
+    for number in (1, 2, 3):
+        model.change_node(f"host-{number}", state=objects.NODE_STATE_READY, availability=objects.AVAILABILITY_ACTIVE)
+    model.deploy(app_spec(web=version(99)))
+    model.settle(rounds_max=120)
+    check_invariants(model)
+    assert running(model) == traffic(model) == ["99"] * 3
+    assert rollout(model).state == Rollout.STATE_DONE
