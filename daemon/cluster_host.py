@@ -10,6 +10,7 @@ from pathlib import Path
 import trio
 
 from daemon.agent.agent import Agent
+from daemon.agent.file_agent import FileAgent
 from daemon.agent.floating_agent import FloatingAgent
 from daemon.agent.host_view import HostView
 from daemon.agent.image_agent import ImageAgent
@@ -22,6 +23,7 @@ from daemon.api.cluster_context import VoterContext
 from daemon.api.event_log import EventLog
 from daemon.api.forwarding import Forwarder
 from daemon.api.host_api import HostServices
+from daemon.api.task_file_contents import read_contents
 from daemon.backup.schedule import ScheduledBackups
 from daemon.config import Config
 from daemon.doctor.host_doctor import HostDoctor
@@ -43,7 +45,7 @@ from net.addresses import tunnel_mac
 from net.network import Network
 from proto import objects_pb2 as objects
 from proto.grpc_trio import call
-from proto.host_pb2 import RenewCertificateReply, RenewCertificateRequest
+from proto.host_pb2 import ReadTaskFilesReply, RenewCertificateReply, RenewCertificateRequest
 from proto.store_pb2 import Transaction
 from raft.member import Member
 from raft.settings import Peer
@@ -117,6 +119,7 @@ class ClusterHost:
                 network,
                 volumes,
                 parts.images,
+                self._file_agent(peers, view, voter),
                 view,
                 config.host.run_folder,
                 parts.agent.withdrawn,
@@ -275,6 +278,17 @@ class ClusterHost:
             renewal=renewal,
             doctor=doctor,
         )
+
+    def _file_agent(self, peers: Peers, view: HostView, voter: VoterContext | None) -> FileAgent:
+        identity = self._identity
+
+        def own(task_id: str) -> ReadTaskFilesReply:
+            assert voter is not None
+            key = identity.cluster_key
+            return read_contents(voter.store, identity.cluster_id, key, identity.node_id, task_id)
+
+        folder = self._config.host.run_folder
+        return FileAgent(folder, view, peers, lambda: self._candidates(view), own if voter is not None else None)
 
     def _candidates(self, view: HostView) -> list[Leader]:
         """Voters that may know who leads: from the newest state, else as they were remembered."""

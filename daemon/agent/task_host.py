@@ -9,6 +9,7 @@ from pathlib import Path
 import trio
 
 from daemon.agent import task_files
+from daemon.agent.file_agent import FileAgent
 from daemon.agent.host_view import HostView
 from daemon.agent.image_agent import ImageAgent
 from daemon.agent.task_runner import Readiness, TaskFailure
@@ -53,6 +54,7 @@ class ContainerHost:
         network: Network,
         volumes: LocalVolumes,
         images: ImageAgent,
+        secrets: FileAgent,
         view: HostView,
         run_folder: Path,
         withdrawn: Callable[[str], bool],
@@ -62,6 +64,7 @@ class ContainerHost:
         self._network = network
         self._volumes = volumes
         self._images = images
+        self._secrets = secrets
         self._view = view
         self._files_folder = run_folder / "tasks"
         self.withdrawn = withdrawn
@@ -114,7 +117,7 @@ class ContainerHost:
             hostname=hostname,
             network_namespace=namespace,
             mounts=await self._mounts(task),
-            files=files,
+            files=(*files, *await self._secrets.prepare(task, self._files_folder / task.meta.id)),
             # One shim serves several tasks of a service, which saves a process each; it makes them one after
             # the other, so there are as many shims as containers are started at a time.
             shim_group=f"{task.meta.tenant}-{task.app}-{task.service}-{task.slot % SHIMS_MAX}",
@@ -235,6 +238,7 @@ class ContainerHost:
         await self._network.delete_task_network(task.meta.id)
         await self._volumes.remove_anonymous(task.meta.id)
         task_files.remove(self._files_folder / task.meta.id)
+        self._secrets.remove(task.meta.id)
 
 
 def _populate(mounts: Sequence[PreparedMount], root: Path) -> None:
