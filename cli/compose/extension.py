@@ -9,12 +9,13 @@ from __future__ import annotations
 import ipaddress
 
 from cli.compose.placement import CONSTRAINT
+from cli.compose.placing import read_placement
 from cli.compose.policy import read_service_policy
 from cli.compose.reader import Field, Reader
 from cli.compose.rollout import read_rollout
 from proto import control_pb2, objects_pb2
 
-_KEYS = frozenset({"balance", "floating_addresses", "policy", "rollout"})
+_KEYS = frozenset({"balance", "floating_addresses", "placement", "policy", "rollout"})
 _POLICIES = {
     "random": objects_pb2.BALANCE_POLICY_RANDOM,
     "round-robin": objects_pb2.BALANCE_POLICY_ROUND_ROBIN,
@@ -37,6 +38,8 @@ def read_extension(reader: Reader, field: Field, spec: objects_pb2.ServiceSpec) 
         _floating(reader, entries["floating_addresses"], spec)
     if "policy" in entries:
         read_service_policy(reader, entries["policy"], spec.policy)
+    if "placement" in entries:
+        read_placement(reader, entries["placement"], spec.placement)
     if "rollout" in entries:
         read_rollout(reader, entries["rollout"], spec.rollout)
 

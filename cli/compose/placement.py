@@ -6,6 +6,7 @@ import re
 
 from cli.compose import values
 from cli.compose.kinds import read_mode
+from cli.compose.placing import read_per_node_max, read_preferences
 from cli.compose.reader import Field, Reader
 from cli.compose.rollout import read_update
 from proto import objects_pb2
@@ -132,9 +133,11 @@ def _resources(reader: Reader, field: Field, resources: objects_pb2.Resources) -
 
 
 def _placement(reader: Reader, field: Field, spec: objects_pb2.ServiceSpec) -> None:
-    entries = reader.known_entries(
-        field, frozenset({"constraints"}), {"preferences": "tasks are spread over all hosts"}
-    )
+    entries = reader.known_entries(field, frozenset({"constraints", "preferences", "max_replicas_per_node"}))
+    if "preferences" in entries:
+        read_preferences(reader, entries["preferences"], spec.placement)
+    if "max_replicas_per_node" in entries:
+        read_per_node_max(reader, entries["max_replicas_per_node"], spec.placement)
     if "constraints" not in entries:
         return
     for each, text in reader.texts(entries["constraints"]):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from daemon.deploying.kind_words import kind_changes
+from daemon.deploying.placement_checks import placement_changes
 from daemon.orchestration.quantities import bytes_text, cpu_text, duration_text
 from daemon.orchestration.task_files import kind_word
 from proto import objects_pb2 as objects
@@ -204,6 +205,7 @@ def _resource_changes(old: objects.Resources, new: objects.Resources) -> list[st
 
 def _other_changes(before: objects.ServiceSpec, after: objects.ServiceSpec) -> list[str]:
     reasons = _set_changes("constraint", before.constraints, after.constraints)
+    reasons += placement_changes(before, after)
     reasons += _set_changes("port", before.ports, after.ports, _port)
     reasons += _set_changes("network", before.networks, after.networks)
     reasons += _set_changes("dependency", before.depends_on, after.depends_on, _dependency)

@@ -9,6 +9,7 @@ from daemon.deploying.container_checks import container_problems
 from daemon.deploying.exposure_checks import balance_problems, check_ports_between, floating_problems, port_problems
 from daemon.deploying.job_changes import job_problems
 from daemon.deploying.name_checks import name_problems
+from daemon.deploying.placement_checks import placement_problems
 from daemon.deploying.rollout_checks import rollout_problems
 from daemon.deploying.task_file_plan import mount_problems
 from daemon.errors import Refused
@@ -85,6 +86,7 @@ def _problems(app: control.AppSpec, name: str, spec: objects.ServiceSpec) -> Ite
     yield from port_problems(spec)
     yield from balance_problems(spec.balance)
     yield from floating_problems(spec)
+    yield from placement_problems(app, spec)
     yield from rollout_problems(spec)
     if spec.HasField("policy"):
         yield from service_policy_problems(spec.policy)

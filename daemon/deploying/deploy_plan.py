@@ -17,6 +17,7 @@ from daemon.deploying.container_checks import says_settings
 from daemon.deploying.exposure_checks import check_floating
 from daemon.deploying.job_changes import completion_changes, course_changes, settle_runs
 from daemon.deploying.node_changes_plan import plan_remove_node, plan_update_node
+from daemon.deploying.placement_checks import says_placement
 from daemon.deploying.port_leases_plan import PortLeases, settle_vip
 from daemon.deploying.revisions_plan import start_rollout
 from daemon.deploying.service_changes_plan import (
@@ -179,6 +180,8 @@ class _Deploy:
                 self.reply.warnings.append(f"volume {name} exists already and keeps the options that it has")
 
     def services(self) -> None:
+        if any(says_placement(spec) for spec in self.app.services.values()):
+            self.builder.needs(WORKLOADS_LEVEL)
         if any(needs_kinds(spec) or says_rollout(spec) or says_settings(spec) for spec in self.app.services.values()):
             self.builder.needs(WORKLOADS_LEVEL)
         known = {service.meta.name: service for service in self.store.table(objects.Service).by("app", self.key)}

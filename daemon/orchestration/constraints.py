@@ -51,13 +51,8 @@ def parse(text: str) -> Constraint:
     if found is None:
         raise _refused(text, "it is not of the form KEY == VALUE or KEY != VALUE")
     key, value = found["key"], found["value"]
-    if key.startswith(LABEL_PREFIX):
-        if _LABEL.fullmatch(key.removeprefix(LABEL_PREFIX)) is None:
-            raise _refused(text, f"{key.removeprefix(LABEL_PREFIX)!r} cannot be a label's name")
-    elif key.startswith("engine.labels."):
-        raise _refused(text, f"hosts have no engine labels; set a label of the node and use {LABEL_PREFIX}NAME")
-    elif key not in KEYS:
-        raise _refused(text, f"there is no key {key!r}; use {', '.join(KEYS)} or {LABEL_PREFIX}NAME")
+    if problem := _key_problem(key):
+        raise _refused(text, problem)
     if not value:
         raise _refused(text, "the value is missing")
     if any(character in value for character in "\n\r\0"):
@@ -73,6 +68,12 @@ def parse(text: str) -> Constraint:
     return Constraint(key, found["operator"] == "==", value)
 
 
+def check_key(key: str) -> None:
+    """Raises Refused where hosts have no such property."""
+    if problem := _key_problem(key):
+        raise Refused(f"hosts cannot be told apart by {key!r}: {problem}")
+
+
 def parse_all(texts: Iterable[str]) -> list[Constraint]:
     """Raises Refused for the first that cannot be read."""
     return [parse(text) for text in texts]
@@ -84,6 +85,15 @@ def first_refusal(constraints: Iterable[Constraint], node: objects.Node) -> str 
         if not constraint.allows(node):
             return constraint.refusal()
     return None
+
+
+def _key_problem(key: str) -> str:
+    if key.startswith(LABEL_PREFIX):
+        name = key.removeprefix(LABEL_PREFIX)
+        return "" if _LABEL.fullmatch(name) else f"{name!r} cannot be a label's name"
+    if key.startswith("engine.labels."):
+        return f"hosts have no engine labels; set a label of the node and use {LABEL_PREFIX}NAME"
+    return "" if key in KEYS else f"there is no key {key!r}; use {', '.join(KEYS)} or {LABEL_PREFIX}NAME"
 
 
 def values_of(key: str, node: objects.Node) -> tuple[str, ...]:
