@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cli.compose import extension, profiles, references
+from cli.compose import extension, profiles, references, task_files
 from cli.compose.document import Source
 from cli.compose.environment import Surroundings
 from cli.compose.problems import Problems
@@ -19,11 +19,9 @@ from proto import control_pb2
 APP_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _PART_NAME = re.compile(r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?")
 _VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,126}")
-_TOP_KEYS = frozenset({"name", "version", "services", "networks", "volumes"})
+_TOP_KEYS = frozenset({"name", "version", "services", "networks", "volumes", "configs", "secrets"})
 _NETWORK_KEYS = frozenset({"internal", "labels", "driver", "enable_ipv6", "x-fairway"})
 _TOP_HINTS = {
-    "secrets": "there are no secrets yet",
-    "configs": "there are no configs yet",
     "models": "there are no models",
 }
 _EXTERNAL = "it belongs to the app and is named after it"
@@ -90,9 +88,11 @@ def _app(reader: Reader, root: Field, surroundings: Surroundings, choices: Choic
         reader.warn(top["version"], "is obsolete and has no effect; leave it out")
     networks = _networks(reader, top, app)
     volumes = _volumes(reader, top, app)
+    definitions = task_files.read_definitions(reader, top, app.name)
     services = _services(reader, root, top, surroundings)
     services = profiles.active(reader, services, profiles.wanted(choices.profiles, surroundings.environment))
     references.check_ports(reader, services)
+    task_files.add_files(reader, services.values(), definitions, surroundings, app)
     references.check_dependencies(reader, services)  # may settle that a service runs once
     for service in services.values():
         references.check_networks(reader, service, networks)

@@ -6,7 +6,7 @@ import dataclasses
 import re
 from collections.abc import Callable
 
-from cli.compose import container, extension, health, kinds, mounts, names, placement, ports, values
+from cli.compose import container, extension, health, kinds, mounts, names, placement, ports, task_files, values
 from cli.compose.environment import Surroundings, read_environment
 from cli.compose.reader import Field, Reader
 from cli.compose.refused import REFUSED
@@ -18,11 +18,9 @@ _HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 
 UNSUPPORTED: dict[str, str] = {
     **REFUSED,
-    "configs": "there are no configs yet",
     "gpus": "there are no GPUs yet",
     "post_start": "there are no hooks yet",
     "pre_stop": "there are no hooks yet",
-    "secrets": "there are no secrets yet",
 }
 
 
@@ -37,6 +35,7 @@ class ServiceRead:
     network_fields: dict[str, Field] = dataclasses.field(default_factory=dict)
     dependency_fields: dict[str, Field] = dataclasses.field(default_factory=dict)
     volume_field: Field | None = None
+    files: list[tuple[Field, objects_pb2.FileMount]] = dataclasses.field(default_factory=list)
     port_fields: list[tuple[Field, objects_pb2.PortSpec]] = dataclasses.field(default_factory=list)
     restart_said: bool = False
     profiles: frozenset[str] = frozenset()
@@ -276,6 +275,8 @@ _KEYS: dict[str, Callable[[Reader, Field, ServiceRead], None]] = {
     "expose": lambda reader, field_, service: ports.read_expose(reader, field_, service.spec),
     "volumes": _volumes,
     "tmpfs": lambda reader, field_, service: mounts.read_tmpfs(reader, field_, service.spec.container),
+    "configs": lambda reader, field_, service: task_files.read_mounts(reader, field_, "configs", service),
+    "secrets": lambda reader, field_, service: task_files.read_mounts(reader, field_, "secrets", service),
     "networks": _networks,
     "dns": lambda reader, field_, service: names.read_dns(reader, field_, service.spec.container),
     "dns_search": lambda reader, field_, service: names.read_dns_search(reader, field_, service.spec.container),
