@@ -5,6 +5,7 @@ from __future__ import annotations
 from cli.catalogue_apps import APPS
 from cli.catalogue_cluster import CLUSTER
 from cli.catalogue_doctor import DOCTOR
+from cli.catalogue_files import FILES
 from cli.catalogue_policy import POLICY
 from cli.catalogue_rollouts import ROLLOUTS
 from cli.catalogue_state import STATE
@@ -25,10 +26,12 @@ FAMILIES = {
     "net policy": "who may reach whom",
     "node": "look at and change hosts of the cluster",
     "image": "load, list and remove images",
+    "secret": "what only the containers that need it may read",
+    "config": "files that containers read",
     "token": "tokens that let hosts join",
     "raft": "look at consensus",
     "backup": "save the cluster's state and check what was saved",
     "context": "clusters that are known here",
 }
 
-COMMANDS: tuple[Command, ...] = (*APPS, *ROLLOUTS, *DOCTOR, *POLICY, *CLUSTER, *STATE)
+COMMANDS: tuple[Command, ...] = (*APPS, *ROLLOUTS, *FILES, *DOCTOR, *POLICY, *CLUSTER, *STATE)

@@ -6,6 +6,7 @@ from typing import cast
 
 from daemon.orchestration.kinds import follows_hosts, is_job
 from daemon.orchestration.restart_plan import ending
+from daemon.orchestration.task_files import kind_word
 from proto import objects_pb2 as objects
 from raft.store import Change, ChangeBatch
 
@@ -44,6 +45,9 @@ def _words(change: Change) -> list[Words]:
             return [("created" if before is None else "removed", "", False)]
         case "policies":
             return [("updated", "", False)]
+        case "task_files":
+            version = cast(objects.TaskFile, after or before).version
+            return [("created" if before is None else "removed", f"version {version}", False)]
     return []
 
 
@@ -147,7 +151,7 @@ def _event(revision: int, change: Change, action: str, message: str, warning: bo
     name = subject.meta.name
     return objects.Event(
         unix_ms=subject.meta.updated_unix_ms,
-        kind="policy" if change.table == "policies" else change.table.removesuffix("s"),
+        kind=_kind(change),
         action=action,
         subject_id=change.id,
         subject=f"{app}/{name}" if app else name,
@@ -157,3 +161,9 @@ def _event(revision: int, change: Change, action: str, message: str, warning: bo
         revision=revision,
         warning=warning,
     )
+
+
+def _kind(change: Change) -> str:
+    if change.table == "task_files":
+        return kind_word(cast(objects.TaskFile, change.after or change.before).kind)
+    return "policy" if change.table == "policies" else change.table.removesuffix("s")
