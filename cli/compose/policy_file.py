@@ -27,7 +27,6 @@ def parse(data: bytes, file: str) -> list[objects_pb2.Policy]:
     assert root is not None
     reader = Reader(problems)
     top = reader.known_entries(Field(root, ""), frozenset({"policies"}))
-    top = {key: Field(below.item, key) for key, below in top.items()}
     found = []
     if "policies" not in top:
         problems.add(1, "", "the file has no policies")

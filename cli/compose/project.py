@@ -82,7 +82,6 @@ def normalise(name: str) -> str:
 
 def _app(reader: Reader, root: Field, surroundings: Surroundings, choices: Choices) -> control_pb2.AppSpec:
     top = reader.known_entries(root, _TOP_KEYS, _TOP_HINTS)
-    top = {key: Field(below.item, key) for key, below in top.items()}
     app = control_pb2.AppSpec(name=_name(reader, root, top, surroundings, choices.name))
     if "version" in top:
         reader.warn(top["version"], "is obsolete and has no effect; leave it out")

@@ -66,7 +66,8 @@ class Reader:
         if not isinstance(field.item.value, dict):
             self.refuse(field, "must be a mapping of keys to values")
             return {}
-        return {key: Field(item, f"{field.path}.{key}") for key, item in field.item.value.items()}
+        before = f"{field.path}." if field.path else ""
+        return {key: Field(item, f"{before}{key}") for key, item in field.item.value.items()}
 
     def known_entries(
         self, field: Field, known: frozenset[str], hints: Mapping[str, str] | None = None

@@ -261,7 +261,7 @@ REFUSED = [
     ("depends_on: {db: {condition: maybe}}", "'maybe' is not one of"),
     ("deploy: {replicas: -1}", "not between 0 and"),
     ("deploy: {replicas: many}", "not a whole number"),
-    ("deploy: {mode: everywhere}", "'everywhere' is n"),
+    ("deploy: {mode: everywhere}", "not one of replicated, global, replicated-job"),
     ("deploy: {mode: global, replicas: 3}", "has no meaning with a global mode"),
     ("scale: 3\ndeploy: {mode: global}", "has no meaning with a global mode"),
     ("deploy: {replicas: 2}\nscale: 3", "keep one of the two"),
@@ -300,7 +300,7 @@ def test_all_problems_come_at_once_sorted_by_line() -> None:
           a:
             image: a
             also: 2
-        secrets: {}
+        models: {}
         """
     )
     assert [line.split(":")[1] for line in found] == ["2", "5", "6"]
