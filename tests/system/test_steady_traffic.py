@@ -4,6 +4,8 @@ daemons that die; and of a data plane that somebody takes away by hand, for two 
 from __future__ import annotations
 
 import json
+import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -100,6 +102,37 @@ def test_killing_every_daemon_fails_no_request(steady: Steady) -> None:
                 lambda host=host: all(v["node"]["state"] == "ready" for v in cluster.json("node", "ls", host=host)),  # type: ignore[misc]
                 "all hosts are ready",
             )
+        result = finish()
+    no_request_failed(result)
+
+
+def node_states(cluster: Cluster, host: str) -> dict[str, str]:
+    """Of every host, as one of them says."""
+    return {view["node"]["meta"]["name"]: view["node"]["state"] for view in cluster.json("node", "ls", host=host)}
+
+
+def containers_on(cluster: Cluster, host: str) -> set[str]:
+    listed = cluster.lab.run_in(host, ["ctr", "-n", "fairway", "tasks", "ls", "-q"], check=False)
+    return set(listed.stdout.split())
+
+
+@pytest.mark.parametrize("which", ["follower", "leader"])
+def test_a_daemon_that_stands_still_fails_no_request(steady: Steady, which: str) -> None:
+    """For longer than a host may be silent: its tasks are replaced, and answer meanwhile what they were asked."""
+    cluster, hosts, leader = steady.cluster, steady.cluster.lab.hosts(), steady.cluster.leader()
+    host = leader if which == "leader" else next(each for each in hosts if each != leader)
+    other = next(each for each in hosts if each != host)
+    with steady_load(cluster, steady.url, rate=RATE_PER_SECOND) as finish:
+        process = cluster.lab.restart_daemon(host, number=signal.SIGSTOP)
+        try:
+            cluster.wait(lambda: node_states(cluster, other)[host] == "down", f"{host} is not heard of")
+            cluster.wait(lambda: cluster.ready(steady.web, BACKENDS, other), "its tasks are replaced")
+        finally:
+            os.kill(process, signal.SIGCONT)
+        cluster.wait(lambda: set(node_states(cluster, other).values()) == {"ready"}, "all hosts are ready")
+        cluster.wait(
+            lambda: containers_on(cluster, host) <= {t["meta"]["id"] for t in cluster.tasks()}, "the old are gone"
+        )
         result = finish()
     no_request_failed(result)
 
