@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Container, Iterable
 from dataclasses import dataclass
 
-from cli import words
+from cli import job_lines, words
 from cli.output import paint
 from proto import control_pb2, objects_pb2
 
@@ -87,6 +87,8 @@ def _service_line(service: objects_pb2.Service, tasks: list[objects_pb2.Task]) -
     if service.removing:
         left = sum(not ended(task) for task in tasks)
         return Line(service.meta.name, "going", f"removing, {words.plural(left, 'task')} left")
+    if job_lines.is_job(service):
+        return job_line(service, tasks)
     slots = _slots(service, tasks)
     if not slots and service.spec.kind == objects_pb2.SERVICE_KIND_GLOBAL:
         return Line(service.meta.name, "going", "no task yet", ("no host that is up matches its constraints",))
@@ -111,6 +113,16 @@ def _service_line(service: objects_pb2.Service, tasks: list[objects_pb2.Task]) -
     if marks["failed"] and ready + marks["failed"] == wanted:
         return Line(service.meta.name, "failed", text, reasons)
     return Line(service.meta.name, "going", text, reasons)
+
+
+def job_line(service: objects_pb2.Service, tasks: list[objects_pb2.Task], number: int = 0) -> Line:
+    """How far a job's run is: that of its number, or the last one of the service as it is now."""
+    mark, text, why = job_lines.course(service, tasks, number)
+    run = job_lines.find_run(service, number)
+    if mark == "going" and run is not None:
+        its = [task for task in tasks if task.run == run.number and task.desired == objects_pb2.DESIRED_STATE_RUNNING]
+        why = _reasons(task for task in its if task.status.state != objects_pb2.TASK_STATE_RUNNING)
+    return Line(service.meta.name, mark, text, why)
 
 
 def _slots(service: objects_pb2.Service, tasks: list[objects_pb2.Task]) -> Collection[int]:

@@ -18,6 +18,7 @@ from daemon.api.control_doctor import ControlDoctor
 from daemon.api.control_encryption import ControlEncryption
 from daemon.api.control_files import ControlFiles
 from daemon.api.control_images import ControlImages
+from daemon.api.control_jobs import ControlJobs
 from daemon.api.control_policies import ControlPolicies
 from daemon.api.control_raft import ControlRaft
 from daemon.api.control_tasks import ControlTasks
@@ -228,6 +229,7 @@ class Fairwayd:
         for part in (
             ControlCluster(parts.voter, parts.events),
             ControlApps(parts.voter),
+            ControlJobs(parts.voter),
             ControlTasks(parts.voter),
             ControlRaft(parts.voter),
             ControlEncryption(parts.voter),

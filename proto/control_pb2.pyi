@@ -1162,9 +1162,15 @@ class AppView(_message.Message):
     SERVICE_COUNT_FIELD_NUMBER: _builtins.int
     TASK_RUNNING_COUNT_FIELD_NUMBER: _builtins.int
     TASK_WANTED_COUNT_FIELD_NUMBER: _builtins.int
+    JOB_COUNT_FIELD_NUMBER: _builtins.int
+    JOB_DONE_COUNT_FIELD_NUMBER: _builtins.int
     service_count: _builtins.int
     task_running_count: _builtins.int
+    """of services that run all the time"""
     task_wanted_count: _builtins.int
+    job_count: _builtins.int
+    job_done_count: _builtins.int
+    """whose last run succeeded"""
     @_builtins.property
     def app(self) -> _objects_pb2.App: ...
     def __init__(
@@ -1174,10 +1180,12 @@ class AppView(_message.Message):
         service_count: _builtins.int = ...,
         task_running_count: _builtins.int = ...,
         task_wanted_count: _builtins.int = ...,
+        job_count: _builtins.int = ...,
+        job_done_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["app", b"app"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "service_count", b"service_count", "task_running_count", b"task_running_count", "task_wanted_count", b"task_wanted_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "job_count", b"job_count", "job_done_count", b"job_done_count", "service_count", b"service_count", "task_running_count", b"task_running_count", "task_wanted_count", b"task_wanted_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1534,6 +1542,139 @@ class SteerRolloutReply(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SteerRolloutReply: _TypeAlias = SteerRolloutReply  # noqa: Y015
+
+@_typing.final
+class TriggerJobRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVICE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    service: _builtins.str
+    request_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        service: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "service", b"service"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TriggerJobRequest: _TypeAlias = TriggerJobRequest  # noqa: Y015
+
+@_typing.final
+class TriggerJobReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVICE_FIELD_NUMBER: _builtins.int
+    RUN_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    run: _builtins.int
+    revision: _builtins.int
+    @_builtins.property
+    def service(self) -> _objects_pb2.Service: ...
+    def __init__(
+        self,
+        *,
+        service: _objects_pb2.Service | None = ...,
+        run: _builtins.int = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["service", b"service"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision", "run", b"run", "service", b"service"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TriggerJobReply: _TypeAlias = TriggerJobReply  # noqa: Y015
+
+@_typing.final
+class RunOnceRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class EnvironmentEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    SERVICE_FIELD_NUMBER: _builtins.int
+    COMMAND_FIELD_NUMBER: _builtins.int
+    ENVIRONMENT_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
+    WORKING_DIR_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    service: _builtins.str
+    user: _builtins.str
+    """empty: the service's"""
+    working_dir: _builtins.str
+    """empty: the service's"""
+    request_id: _builtins.str
+    @_builtins.property
+    def command(self) -> _objects_pb2.StringList:
+        """absent: the service's"""
+
+    @_builtins.property
+    def environment(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """besides the service's"""
+
+    def __init__(
+        self,
+        *,
+        service: _builtins.str = ...,
+        command: _objects_pb2.StringList | None = ...,
+        environment: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        user: _builtins.str = ...,
+        working_dir: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["command", b"command"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "environment", b"environment", "request_id", b"request_id", "service", b"service", "user", b"user", "working_dir", b"working_dir"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunOnceRequest: _TypeAlias = RunOnceRequest  # noqa: Y015
+
+@_typing.final
+class RunOnceReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVICE_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    @_builtins.property
+    def service(self) -> _objects_pb2.Service: ...
+    def __init__(
+        self,
+        *,
+        service: _objects_pb2.Service | None = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["service", b"service"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision", "service", b"service"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunOnceReply: _TypeAlias = RunOnceReply  # noqa: Y015
 
 @_typing.final
 class ListTasksRequest(_message.Message):

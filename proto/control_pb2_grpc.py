@@ -400,6 +400,16 @@ class ControlStub:
                 request_serializer=proto_dot_control__pb2.RemoveServiceRequest.SerializeToString,
                 response_deserializer=proto_dot_control__pb2.RemoveServiceReply.FromString,
                 _registered_method=True)
+        self.TriggerJob = channel.unary_unary(
+                '/fairway.v1.Control/TriggerJob',
+                request_serializer=proto_dot_control__pb2.TriggerJobRequest.SerializeToString,
+                response_deserializer=proto_dot_control__pb2.TriggerJobReply.FromString,
+                _registered_method=True)
+        self.RunOnce = channel.unary_unary(
+                '/fairway.v1.Control/RunOnce',
+                request_serializer=proto_dot_control__pb2.RunOnceRequest.SerializeToString,
+                response_deserializer=proto_dot_control__pb2.RunOnceReply.FromString,
+                _registered_method=True)
         self.SteerRollout = channel.unary_unary(
                 '/fairway.v1.Control/SteerRollout',
                 request_serializer=proto_dot_control__pb2.SteerRolloutRequest.SerializeToString,
@@ -601,6 +611,20 @@ class ControlServicer:
 
     def RemoveService(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TriggerJob(self, request, context):
+        """begins a run now
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RunOnce(self, request, context):
+        """a task like those of a service, as a job of its own
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -824,6 +848,16 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.RemoveService,
                     request_deserializer=proto_dot_control__pb2.RemoveServiceRequest.FromString,
                     response_serializer=proto_dot_control__pb2.RemoveServiceReply.SerializeToString,
+            ),
+            'TriggerJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.TriggerJob,
+                    request_deserializer=proto_dot_control__pb2.TriggerJobRequest.FromString,
+                    response_serializer=proto_dot_control__pb2.TriggerJobReply.SerializeToString,
+            ),
+            'RunOnce': grpc.unary_unary_rpc_method_handler(
+                    servicer.RunOnce,
+                    request_deserializer=proto_dot_control__pb2.RunOnceRequest.FromString,
+                    response_serializer=proto_dot_control__pb2.RunOnceReply.SerializeToString,
             ),
             'SteerRollout': grpc.unary_unary_rpc_method_handler(
                     servicer.SteerRollout,
@@ -1319,6 +1353,60 @@ class Control:
             '/fairway.v1.Control/RemoveService',
             proto_dot_control__pb2.RemoveServiceRequest.SerializeToString,
             proto_dot_control__pb2.RemoveServiceReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TriggerJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fairway.v1.Control/TriggerJob',
+            proto_dot_control__pb2.TriggerJobRequest.SerializeToString,
+            proto_dot_control__pb2.TriggerJobReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RunOnce(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fairway.v1.Control/RunOnce',
+            proto_dot_control__pb2.RunOnceRequest.SerializeToString,
+            proto_dot_control__pb2.RunOnceReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -133,6 +133,10 @@ class ControlStub:
     ListServices: _grpc.UnaryUnaryMultiCallable[_control_pb2.ListServicesRequest, _control_pb2.ListServicesReply]
     ScaleService: _grpc.UnaryUnaryMultiCallable[_control_pb2.ScaleServiceRequest, _control_pb2.ScaleServiceReply]
     RemoveService: _grpc.UnaryUnaryMultiCallable[_control_pb2.RemoveServiceRequest, _control_pb2.RemoveServiceReply]
+    TriggerJob: _grpc.UnaryUnaryMultiCallable[_control_pb2.TriggerJobRequest, _control_pb2.TriggerJobReply]
+    """begins a run now"""
+    RunOnce: _grpc.UnaryUnaryMultiCallable[_control_pb2.RunOnceRequest, _control_pb2.RunOnceReply]
+    """a task like those of a service, as a job of its own"""
     SteerRollout: _grpc.UnaryUnaryMultiCallable[_control_pb2.SteerRolloutRequest, _control_pb2.SteerRolloutReply]
     """Pauses, resumes, promotes or aborts a rollout, or goes back to an earlier revision."""
     ListTasks: _grpc.UnaryUnaryMultiCallable[_control_pb2.ListTasksRequest, _control_pb2.ListTasksReply]
@@ -184,6 +188,10 @@ class ControlAsyncStub(ControlStub):
     ListServices: _aio.UnaryUnaryMultiCallable[_control_pb2.ListServicesRequest, _control_pb2.ListServicesReply]  # type: ignore[assignment]
     ScaleService: _aio.UnaryUnaryMultiCallable[_control_pb2.ScaleServiceRequest, _control_pb2.ScaleServiceReply]  # type: ignore[assignment]
     RemoveService: _aio.UnaryUnaryMultiCallable[_control_pb2.RemoveServiceRequest, _control_pb2.RemoveServiceReply]  # type: ignore[assignment]
+    TriggerJob: _aio.UnaryUnaryMultiCallable[_control_pb2.TriggerJobRequest, _control_pb2.TriggerJobReply]  # type: ignore[assignment]
+    """begins a run now"""
+    RunOnce: _aio.UnaryUnaryMultiCallable[_control_pb2.RunOnceRequest, _control_pb2.RunOnceReply]  # type: ignore[assignment]
+    """a task like those of a service, as a job of its own"""
     SteerRollout: _aio.UnaryUnaryMultiCallable[_control_pb2.SteerRolloutRequest, _control_pb2.SteerRolloutReply]  # type: ignore[assignment]
     """Pauses, resumes, promotes or aborts a rollout, or goes back to an earlier revision."""
     ListTasks: _aio.UnaryUnaryMultiCallable[_control_pb2.ListTasksRequest, _control_pb2.ListTasksReply]  # type: ignore[assignment]
@@ -316,6 +324,22 @@ class ControlServicer(metaclass=_abc_1.ABCMeta):
         request: _control_pb2.RemoveServiceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_control_pb2.RemoveServiceReply, _abc.Awaitable[_control_pb2.RemoveServiceReply]]: ...
+
+    @_abc_1.abstractmethod
+    def TriggerJob(
+        self,
+        request: _control_pb2.TriggerJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.TriggerJobReply, _abc.Awaitable[_control_pb2.TriggerJobReply]]:
+        """begins a run now"""
+
+    @_abc_1.abstractmethod
+    def RunOnce(
+        self,
+        request: _control_pb2.RunOnceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.RunOnceReply, _abc.Awaitable[_control_pb2.RunOnceReply]]:
+        """a task like those of a service, as a job of its own"""
 
     @_abc_1.abstractmethod
     def SteerRollout(

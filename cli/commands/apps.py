@@ -27,12 +27,13 @@ def ls(options: argparse.Namespace) -> int:
                 view.app.meta.name,
                 str(view.service_count),
                 f"{view.task_running_count}/{view.task_wanted_count}",
+                f"{view.job_done_count}/{view.job_count}" if view.job_count else "-",
                 str(view.app.generation),
                 words.age(view.app.meta.updated_unix_ms, now),
             )
             for view in apps
         ]
-        output.print_table(("APP", "SERVICES", "TASKS", "DEPLOYS", "CHANGED"), rows)
+        output.print_table(("APP", "SERVICES", "TASKS", "JOBS", "DEPLOYS", "CHANGED"), rows)
     return EXIT_OK
 
 
@@ -79,7 +80,7 @@ def print_tasks(tasks: Sequence[objects_pb2.Task], nodes: Sequence[objects_pb2.N
     names = {node.meta.id: node.meta.name for node in nodes}
     headings = ["TASK", "NODE", "STATE", "READY", "AGE", "MESSAGE"]
     if wide:
-        headings[5:5] = ["ID", "ADDRESS", "IMAGE"]
+        headings[5:5] = ["ID", "ADDRESS", "RUN", "IMAGE"]
     rows = []
     for task in tasks:
         row = [
@@ -91,7 +92,7 @@ def print_tasks(tasks: Sequence[objects_pb2.Task], nodes: Sequence[objects_pb2.N
             task.status.message or task.desired_message,
         ]
         if wide:
-            row[5:5] = [task.meta.id, task.address or "-", task.spec.container.image]
+            row[5:5] = [task.meta.id, task.address or "-", str(task.run or "-"), task.spec.container.image]
         rows.append(row)
     output.print_table(headings, rows)
 

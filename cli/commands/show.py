@@ -6,7 +6,7 @@ import argparse
 import time
 from collections.abc import Mapping
 
-from cli import output, words
+from cli import job_lines, output, words
 from cli.commands.apps import print_tasks
 from cli.connection import CALL_SECONDS_MAX, connect
 from cli.failure import EXIT_OK, CommandFailed
@@ -65,6 +65,8 @@ def describe(view: control_pb2.ServiceView) -> list[tuple[str, str]]:
         ("Image", container.image + (f" ({service.image_digest})" if service.image_digest else "")),
         ("Command", " ".join([*container.entrypoint.values, *container.command.values])),
         ("Tasks", f"{view.ready} ready, {view.running} running, {wanted_words(spec)}"),
+        ("Schedule", job_lines.schedule_words(service) if spec.HasField("schedule") else ""),
+        *(("Run", job_lines.run_words(run, now)) for run in service.runs),
         ("VIP", with_ipv6(service.vip, view) or ("none (dnsrr)" if without_vip else "")),
         ("Balancing", balance_words(spec.balance) if spec.HasField("balance") else ""),
         ("Floating", ", ".join(spec.floating_addresses)),
@@ -82,7 +84,11 @@ def describe(view: control_pb2.ServiceView) -> list[tuple[str, str]]:
 
 
 def wanted_words(spec: objects_pb2.ServiceSpec) -> str:
-    """ "3 wanted", "one on each host" """
+    """ "3 wanted", "one on each host", "to complete 5 times" """
+    if spec.kind == objects_pb2.SERVICE_KIND_JOB:
+        return f"to complete {words.plural(spec.replicas, 'time')}"
+    if spec.kind == objects_pb2.SERVICE_KIND_GLOBAL_JOB:
+        return "to complete once on each host"
     return "one on each host" if spec.kind == objects_pb2.SERVICE_KIND_GLOBAL else f"{spec.replicas} wanted"
 
 

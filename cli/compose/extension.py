@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 
+from cli.compose.kinds import read_job, read_schedule
 from cli.compose.placement import CONSTRAINT
 from cli.compose.placing import read_placement
 from cli.compose.policy import read_service_policy
@@ -15,7 +16,7 @@ from cli.compose.reader import Field, Reader
 from cli.compose.rollout import read_rollout
 from proto import control_pb2, objects_pb2
 
-_KEYS = frozenset({"balance", "floating_addresses", "placement", "policy", "rollout"})
+_KEYS = frozenset({"balance", "floating_addresses", "job", "placement", "policy", "rollout", "schedule"})
 _POLICIES = {
     "random": objects_pb2.BALANCE_POLICY_RANDOM,
     "round-robin": objects_pb2.BALANCE_POLICY_ROUND_ROBIN,
@@ -42,6 +43,10 @@ def read_extension(reader: Reader, field: Field, spec: objects_pb2.ServiceSpec) 
         read_placement(reader, entries["placement"], spec.placement)
     if "rollout" in entries:
         read_rollout(reader, entries["rollout"], spec.rollout)
+    if "job" in entries:
+        read_job(reader, entries["job"], spec.job)
+    if "schedule" in entries:
+        read_schedule(reader, entries["schedule"], spec.schedule)
 
 
 def read_network_extension(reader: Reader, field: Field, network: control_pb2.NetworkSpec) -> None:

@@ -15,6 +15,8 @@ from daemon.deploying.service_changes_plan import plan_remove_app, plan_remove_s
 from daemon.ids import new_id
 from daemon.leader.leadership import now_unix_ms
 from daemon.leader.writer import swapped
+from daemon.orchestration.job_runs import last_run_succeeded
+from daemon.orchestration.kinds import is_job
 from proto import control_pb2 as control
 from proto import objects_pb2 as objects
 from raft.store import Store
@@ -58,6 +60,8 @@ class ControlApps:
                 service_count=len(services),
                 task_running_count=running,
                 task_wanted_count=wanted,
+                job_count=sum(is_job(service.spec) for service in services),
+                job_done_count=sum(last_run_succeeded(service) for service in services),
             )
         return reply
 

@@ -112,6 +112,23 @@ def _service(before: objects.Service | None, after: objects.Service | None) -> l
         words.append(("switched", f"traffic goes to version {after.traffic.generation}", False))
     if before.spec.replicas != after.spec.replicas:
         words.append(("scaled", f"{_extent(before.spec)} -> {_extent(after.spec)}", False))
+    words += _runs(before, after)
+    return words
+
+
+def _runs(before: objects.Service, after: objects.Service) -> list[Words]:
+    known = {run.number: run.outcome for run in before.runs}
+    words: list[Words] = []
+    for run in after.runs:
+        if run.number not in known and run.number > before.run_count:
+            words.append(("run", f"run {run.number} began", False))
+        if run.outcome and known.get(run.number, objects.JobRun.OUTCOME_NONE) != run.outcome:
+            outcome = objects.JobRun.Outcome.Name(run.outcome).removeprefix("OUTCOME_").lower()
+            why = f": {run.message}" if run.message else ""
+            failed = run.outcome == objects.JobRun.OUTCOME_FAILED
+            words.append(
+                (f"run-{outcome}", f"run {run.number}, {run.succeeded} of {run.wanted} completed{why}", failed)
+            )
     return words
 
 

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from daemon.errors import Kind, Refused
 from daemon.orchestration.job_runs import begin_run, going
-from daemon.orchestration.kinds import is_job
+from daemon.orchestration.kinds import has_own_volumes, is_job
 from daemon.orchestration.quantities import duration_text
+from daemon.orchestration.task_states import named_volumes
+from proto import control_pb2 as control
 from proto import objects_pb2 as objects
 from proto.cron import CronError, parse
+from raft.features import WORKLOADS_LEVEL
+from raft.store import Store
 from raft.transaction import TransactionBuilder
 
 KEEP_MAX = 100
+NAME_CHARACTERS_MAX = 63  # a label of DNS
+ONCE_SUFFIX = "-run-"
+ONCE_CHARACTERS = 6
 _OVERLAPS = {
     objects.Schedule.OVERLAP_FORBID: "forbid",
     objects.Schedule.OVERLAP_ALLOW: "allow",
@@ -85,6 +92,54 @@ def plan_trigger(service: objects.Service, now_unix_ms: int) -> tuple[objects.Se
     after.CopyFrom(service)
     begin_run(after, now_unix_ms)
     return after, TransactionBuilder().update(after)
+
+
+def plan_run_once(
+    store: Store, service: objects.Service, request: control.RunOnceRequest, new_id: Callable[[], str]
+) -> tuple[objects.Service, TransactionBuilder]:
+    """A job of one task as that of a service, without what its clients see of it. Raises Refused."""
+    name = f"{service.app}/{service.meta.name}"
+    if service.removing:
+        raise Refused(f"service {name} is being removed", Kind.NOT_POSSIBLE)
+    if has_own_volumes(service.spec) and named_volumes(service.spec):
+        raise Refused(
+            f"each task of service {name} has volumes of its own, so there is none for another task: "
+            f"use `fairway exec {name}`",
+            Kind.NOT_POSSIBLE,
+        )
+    identifier = new_id()
+    once = objects.Service(app=service.app, generation=1, image_digest=service.image_digest)
+    short = service.meta.name[: NAME_CHARACTERS_MAX - len(ONCE_SUFFIX) - ONCE_CHARACTERS]
+    once.meta.id, once.meta.name = identifier, f"{short}{ONCE_SUFFIX}{identifier[-ONCE_CHARACTERS:].lower()}"
+    once.meta.tenant, once.meta.format = service.meta.tenant, service.meta.format
+    once.spec.CopyFrom(spec_once(service.spec))
+    container = once.spec.container
+    if request.HasField("command"):
+        container.command.CopyFrom(request.command)
+    container.environment.update(request.environment)
+    container.user = request.user or container.user
+    container.working_dir = request.working_dir or container.working_dir
+    return once, TransactionBuilder().create(once).needs(WORKLOADS_LEVEL)
+
+
+def spec_once(spec: objects.ServiceSpec) -> objects.ServiceSpec:
+    """What is left of a service for one task that is no part of it and is not tried again."""
+    once = objects.ServiceSpec(
+        kind=objects.SERVICE_KIND_JOB,
+        job=objects.Job(once=True),
+        replicas=1,
+        restart=objects.RestartPolicy(condition=objects.RestartPolicy.CONDITION_NONE),
+        endpoint_mode=objects.ENDPOINT_MODE_DNSRR,
+        resources=spec.resources,
+        constraints=spec.constraints,
+        networks=spec.networks,
+    )
+    once.container.CopyFrom(spec.container)
+    once.container.ClearField("healthcheck")
+    once.container.healthcheck.test.append("NONE")
+    if spec.HasField("policy"):
+        once.policy.CopyFrom(spec.policy)
+    return once
 
 
 def _duration(milliseconds: int) -> str:

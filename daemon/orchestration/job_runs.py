@@ -41,6 +41,10 @@ def forget_runs(service: objects.Service) -> None:
         service.runs.remove(run)
 
 
+def last_run_succeeded(service: objects.Service) -> bool:
+    return bool(service.runs) and service.runs[-1].outcome == objects.JobRun.OUTCOME_SUCCEEDED
+
+
 def due(service: objects.Service) -> bool:
     """Whether a job without a schedule has not begun its version yet."""
     return not any(run.generation == service.generation for run in service.runs)
