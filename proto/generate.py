@@ -8,7 +8,7 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent
 WITH_SERVICES = ("control", "host")
-PLAIN = ("nodes", "objects", "store", "raft", "containerd", "backup", "doctor")
+PLAIN = ("nodes", "objects", "store", "raft", "containerd", "backup", "doctor", "why")
 
 
 def compile_into(target: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from typing import Any
 
 import grpc
@@ -18,6 +19,7 @@ from daemon.errors import Kind, Refused
 from proto import control_pb2 as control
 from proto import host_pb2 as host
 from proto import objects_pb2 as objects
+from proto import why_pb2
 from proto.grpc_trio import call
 
 logger = logging.getLogger(__name__)
@@ -35,6 +37,11 @@ class ControlTasks:
 
     async def list_tasks(self, request: control.ListTasksRequest, _caller: Caller) -> control.ListTasksReply:
         return views.list_tasks(await self._context.current_store(), request)
+
+    async def why(self, request: why_pb2.WhyRequest, _caller: Caller) -> why_pb2.WhyReply:
+        from daemon.orchestration.why_plan import why  # loads the scheduler, as being the leader does
+
+        return why(await self._context.current_store(), request, time.time_ns() // 1_000_000)
 
     async def watch_tasks(self, request: control.ListTasksRequest, _caller: Caller, send: Send) -> None:
         store = await self._context.current_store()

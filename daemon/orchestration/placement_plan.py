@@ -32,7 +32,7 @@ def place_pending(draft: Draft, nodes: Mapping[str, objects.Node]) -> None:
         if service is None:
             continue
         if service.meta.id not in held:
-            held[service.meta.id] = _held_back(draft, service)
+            held[service.meta.id] = held_back(draft, service)
         reason = held[service.meta.id] or _place(draft, scheduler, service, task, nodes)
         if reason and reason != task.status.message:
             draft.edit(task).status.message = reason
@@ -59,7 +59,9 @@ def _due(draft: Draft, task: objects.Task) -> bool:
     return True
 
 
-def _held_back(draft: Draft, service: objects.Service) -> str | None:
+def held_back(draft: Draft, service: objects.Service) -> str | None:
+    """Which of its dependencies a service waits for, in words."""
+
     def find(name: str) -> objects.Service | None:
         key = (service.meta.tenant, service.app, name)
         return draft.store.table(objects.Service).unique("name", key)
@@ -67,14 +69,10 @@ def _held_back(draft: Draft, service: objects.Service) -> str | None:
     return waits_for(service, find, draft.tasks_of)
 
 
-def _place(
-    draft: Draft,
-    scheduler: Scheduler,
-    service: objects.Service,
-    task: objects.Task,
-    nodes: Mapping[str, objects.Node],
-) -> str:
-    """Why the task stays pending; empty where it was assigned."""
+def candidate_of(
+    draft: Draft, service: objects.Service, task: objects.Task, nodes: Mapping[str, objects.Node]
+) -> Candidate | str:
+    """What the scheduler is to find a host for; or why the task waits, whatever hosts there are."""
     reference = task.spec.container.image
     digest = task.image_digest or (service.image_digest if task.generation == service.generation else "")
     image = image_of_digest(draft.store, digest) if digest else find_image(draft.store, reference)
@@ -95,33 +93,41 @@ def _place(
         node_id = host_of_slot(task.slot, nodes)
         if not node_id:
             return "the host that it is for is not in the cluster any more"
-    placement = scheduler.place(Candidate(task, image, volumes, node_id))
+    return Candidate(task, image, volumes, node_id)
+
+
+def _place(
+    draft: Draft,
+    scheduler: Scheduler,
+    service: objects.Service,
+    task: objects.Task,
+    nodes: Mapping[str, objects.Node],
+) -> str:
+    """Why the task stays pending; empty where it was assigned."""
+    candidate = candidate_of(draft, service, task, nodes)
+    if isinstance(candidate, str):
+        return candidate
+    placement = scheduler.place(candidate)
     if placement.node is None:
         return placement.reason
     try:
-        _assign(draft, service, task, placement.node, image, volumes)
+        _assign(draft, service, candidate, placement.node)
     except Refused as refused:
         return refused.message
     return ""
 
 
-def _assign(
-    draft: Draft,
-    service: objects.Service,
-    task: objects.Task,
-    node: objects.Node,
-    image: objects.Image,
-    volumes: list[objects.Volume],
-) -> None:
+def _assign(draft: Draft, service: objects.Service, candidate: Candidate, node: objects.Node) -> None:
+    task = candidate.task
     lease, address = draft.leases.task_address(node, task.meta.id)
     draft.create(lease)
-    for volume in volumes:
+    for volume in candidate.volumes:
         if not volume.node_id:
             draft.edit(volume).node_id = node.meta.id
     edited = draft.edit(task)
     edited.node_id = node.meta.id
     edited.address = address
-    edited.image_digest = image.manifest_digest
+    edited.image_digest = candidate.image.manifest_digest
     edited.vip = service.vip
     del edited.networks[:]
     table = draft.store.table(objects.Network)

@@ -1,0 +1,100 @@
+"""Why a task runs nowhere yet: per host all that keeps it away, and what would help. Pure.
+
+Asks the scheduler itself about the state as it is now, so it says what the next plan would find.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from daemon import lookup
+from daemon.errors import Refused
+from daemon.orchestration.draft import Draft
+from daemon.orchestration.placement_plan import candidate_of, held_back
+from daemon.orchestration.quantities import duration_text
+from daemon.orchestration.scheduler_filters import amount_text
+from daemon.orchestration.scheduler_plan import Candidate, Scheduler
+from daemon.orchestration.scheduler_words import Refusal
+from daemon.orchestration.task_states import assigned, ended, wanted
+from proto import objects_pb2 as objects
+from proto import why_pb2
+from raft.store import Store
+
+PENDING_EXAMINED_MAX = 50  # tasks of one question; what is left is counted
+HOSTS_TOLD_MAX = 200  # of one task; those with the least against them first
+
+
+def why(store: Store, request: why_pb2.WhyRequest, now_unix_ms: int) -> why_pb2.WhyReply:
+    """Of a task, or of all wanted tasks of a service; those with the same answer are one. Refused where none is named."""
+    found = [task for task in lookup.find_tasks(store, request.target) if wanted(task)]
+    found.sort(key=lambda task: (task.app, task.service, task.slot, task.generation))
+    nodes = {node.meta.id: node for node in store.table(objects.Node)}
+    draft = Draft(store, now_unix_ms, lambda: "unused")
+    scheduler = Scheduler(nodes.values(), store.table(objects.Task), now_unix_ms)
+    reply = why_pb2.WhyReply()
+    entries: dict[bytes, why_pb2.WhyTask] = {}
+    examined = 0
+    for task in found:
+        if not assigned(task):
+            examined += 1
+            if examined > PENDING_EXAMINED_MAX:
+                reply.left_out_count += 1
+                continue
+        entry = _entry(draft, scheduler, task, nodes)
+        key = entry.SerializeToString(deterministic=True)
+        entries.setdefault(key, entry).tasks.append(f"{task.app}/{task.meta.name}")
+    reply.tasks.extend(entries.values())
+    return reply
+
+
+def _entry(
+    draft: Draft, scheduler: Scheduler, task: objects.Task, nodes: Mapping[str, objects.Node]
+) -> why_pb2.WhyTask:
+    entry = why_pb2.WhyTask(state=task.status.state)
+    if assigned(task):
+        node = nodes.get(task.node_id)
+        entry.node = node.meta.name if node is not None else ""
+        entry.reason = task.status.message
+        return entry
+    if ended(task):
+        entry.reason = task.status.message
+        return entry
+    service = draft.get(objects.Service, task.service_id)
+    if service is None:
+        entry.reason = "its service is removed"
+        return entry
+    if task.not_before_unix_ms > draft.now_unix_ms:
+        rest = duration_text(task.not_before_unix_ms - draft.now_unix_ms)
+        entry.reason = f"{task.status.message or 'it waits before the next try'} ({rest} more)"
+        return entry
+    reason = held_back(draft, service)
+    candidate = reason if reason is not None else candidate_of(draft, service, task, nodes)
+    if isinstance(candidate, str):
+        entry.reason = candidate
+        return entry
+    _examine(scheduler, candidate, entry)
+    return entry
+
+
+def _examine(scheduler: Scheduler, candidate: Candidate, entry: why_pb2.WhyTask) -> None:
+    try:
+        found = scheduler.examine(candidate)
+    except Refused as refused:
+        entry.reason = refused.message
+        return
+    free = [node.meta.name for node, refusals in found if not refusals]
+    if free:
+        entry.reason = f"it fits on {free[0]} now: the next plan places it"
+    else:
+        entry.reason = scheduler.place(candidate).reason  # which places nothing, as no host is free
+    found.sort(key=lambda each: len(each[1]))
+    for node, refusals in found[:HOSTS_TOLD_MAX]:
+        host = entry.hosts.add(node=node.meta.name)
+        host.against.extend(_told(node.meta.name, refusals))
+    entry.hosts_left_out_count = max(len(found) - HOSTS_TOLD_MAX, 0)
+
+
+def _told(name: str, refusals: list[Refusal]) -> Iterator[why_pb2.WhyNot]:
+    for refusal in refusals:
+        amount = "" if refusal.amount is None else f" (it has {amount_text(refusal.kind, refusal.amount)})"
+        yield why_pb2.WhyNot(reason=refusal.verb_one + amount, remedy=refusal.remedy.replace("{host}", name))
