@@ -140,6 +140,13 @@ APPS: tuple[Command, ...] = (
         ),
     ),
     Command(
+        "why",
+        "cli.commands.why:why",
+        "Say why tasks are pending: host by host what keeps them away, and what would help.",
+        ("fairway why web.3", "fairway why shop/web", "fairway why shop/web -o json"),
+        (option("target", metavar="TASK|SERVICE"), OUTPUT),
+    ),
+    Command(
         "show",
         "cli.commands.show:show",
         "Show one service: its tasks, addresses, ports, and why anything is pending.",

@@ -7,6 +7,7 @@ from proto import control_pb2 as proto_dot_control__pb2
 from proto import doctor_pb2 as proto_dot_doctor__pb2
 from proto import host_pb2 as proto_dot_host__pb2
 from proto import objects_pb2 as proto_dot_objects__pb2
+from proto import why_pb2 as proto_dot_why__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -420,6 +421,11 @@ class ControlStub:
                 request_serializer=proto_dot_control__pb2.ListTasksRequest.SerializeToString,
                 response_deserializer=proto_dot_control__pb2.ListTasksReply.FromString,
                 _registered_method=True)
+        self.Why = channel.unary_unary(
+                '/fairway.v1.Control/Why',
+                request_serializer=proto_dot_why__pb2.WhyRequest.SerializeToString,
+                response_deserializer=proto_dot_why__pb2.WhyReply.FromString,
+                _registered_method=True)
         self.WatchTasks = channel.unary_stream(
                 '/fairway.v1.Control/WatchTasks',
                 request_serializer=proto_dot_control__pb2.ListTasksRequest.SerializeToString,
@@ -638,6 +644,13 @@ class ControlServicer:
 
     def ListTasks(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Why(self, request, context):
+        """What keeps tasks from running, host by host; changes nothing.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -868,6 +881,11 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.ListTasks,
                     request_deserializer=proto_dot_control__pb2.ListTasksRequest.FromString,
                     response_serializer=proto_dot_control__pb2.ListTasksReply.SerializeToString,
+            ),
+            'Why': grpc.unary_unary_rpc_method_handler(
+                    servicer.Why,
+                    request_deserializer=proto_dot_why__pb2.WhyRequest.FromString,
+                    response_serializer=proto_dot_why__pb2.WhyReply.SerializeToString,
             ),
             'WatchTasks': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchTasks,
@@ -1461,6 +1479,33 @@ class Control:
             '/fairway.v1.Control/ListTasks',
             proto_dot_control__pb2.ListTasksRequest.SerializeToString,
             proto_dot_control__pb2.ListTasksReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Why(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fairway.v1.Control/Why',
+            proto_dot_why__pb2.WhyRequest.SerializeToString,
+            proto_dot_why__pb2.WhyReply.FromString,
             options,
             channel_credentials,
             insecure,

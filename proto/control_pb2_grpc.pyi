@@ -11,6 +11,7 @@ from proto import control_pb2 as _control_pb2
 from proto import doctor_pb2 as _doctor_pb2
 from proto import host_pb2 as _host_pb2
 from proto import objects_pb2 as _objects_pb2
+from proto import why_pb2 as _why_pb2
 import abc as _abc_1
 import grpc as _grpc
 import sys
@@ -140,6 +141,8 @@ class ControlStub:
     SteerRollout: _grpc.UnaryUnaryMultiCallable[_control_pb2.SteerRolloutRequest, _control_pb2.SteerRolloutReply]
     """Pauses, resumes, promotes or aborts a rollout, or goes back to an earlier revision."""
     ListTasks: _grpc.UnaryUnaryMultiCallable[_control_pb2.ListTasksRequest, _control_pb2.ListTasksReply]
+    Why: _grpc.UnaryUnaryMultiCallable[_why_pb2.WhyRequest, _why_pb2.WhyReply]
+    """What keeps tasks from running, host by host; changes nothing."""
     WatchTasks: _grpc.UnaryStreamMultiCallable[_control_pb2.ListTasksRequest, _control_pb2.ListTasksReply]
     """Sends a full listing first and another whenever it changed (at most 10 a second)."""
     Logs: _grpc.UnaryStreamMultiCallable[_control_pb2.LogsRequest, _host_pb2.LogChunk]
@@ -195,6 +198,8 @@ class ControlAsyncStub(ControlStub):
     SteerRollout: _aio.UnaryUnaryMultiCallable[_control_pb2.SteerRolloutRequest, _control_pb2.SteerRolloutReply]  # type: ignore[assignment]
     """Pauses, resumes, promotes or aborts a rollout, or goes back to an earlier revision."""
     ListTasks: _aio.UnaryUnaryMultiCallable[_control_pb2.ListTasksRequest, _control_pb2.ListTasksReply]  # type: ignore[assignment]
+    Why: _aio.UnaryUnaryMultiCallable[_why_pb2.WhyRequest, _why_pb2.WhyReply]  # type: ignore[assignment]
+    """What keeps tasks from running, host by host; changes nothing."""
     WatchTasks: _aio.UnaryStreamMultiCallable[_control_pb2.ListTasksRequest, _control_pb2.ListTasksReply]  # type: ignore[assignment]
     """Sends a full listing first and another whenever it changed (at most 10 a second)."""
     Logs: _aio.UnaryStreamMultiCallable[_control_pb2.LogsRequest, _host_pb2.LogChunk]  # type: ignore[assignment]
@@ -355,6 +360,14 @@ class ControlServicer(metaclass=_abc_1.ABCMeta):
         request: _control_pb2.ListTasksRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_control_pb2.ListTasksReply, _abc.Awaitable[_control_pb2.ListTasksReply]]: ...
+
+    @_abc_1.abstractmethod
+    def Why(
+        self,
+        request: _why_pb2.WhyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_why_pb2.WhyReply, _abc.Awaitable[_why_pb2.WhyReply]]:
+        """What keeps tasks from running, host by host; changes nothing."""
 
     @_abc_1.abstractmethod
     def WatchTasks(

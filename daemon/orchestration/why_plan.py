@@ -25,7 +25,7 @@ HOSTS_TOLD_MAX = 200  # of one task; those with the least against them first
 
 
 def why(store: Store, request: why_pb2.WhyRequest, now_unix_ms: int) -> why_pb2.WhyReply:
-    """Of a task, or of all wanted tasks of a service; those with the same answer are one. Refused where none is named."""
+    """Of a task, or of all wanted tasks of a service; those with the same answer are one. Refused: there is none."""
     found = [task for task in lookup.find_tasks(store, request.target) if wanted(task)]
     found.sort(key=lambda task: (task.app, task.service, task.slot, task.generation))
     nodes = {node.meta.id: node for node in store.table(objects.Node)}
