@@ -11,3 +11,8 @@ LENGTH = 26  # 130 bits
 def new_id() -> str:
     """A fresh id of 26 characters; unguessable, and unique without asking anybody."""
     return "".join(ALPHABET[byte & 31] for byte in secrets.token_bytes(LENGTH))
+
+
+def is_id(text: str) -> bool:
+    """Whether `new_id` may have made it."""
+    return len(text) == LENGTH and set(text) <= set(ALPHABET)

@@ -170,6 +170,10 @@ class TaskLogs:
         live = self._live.get(task_id)
         return live.changed if live else None
 
+    async def ids(self) -> Sequence[str]:
+        """Tasks that have a log."""
+        return await trio.to_thread.run_sync(_folders, self._settings.log_folder, limiter=self._limiter)
+
     async def remove(self, task_id: str) -> None:
         """Removes the files; harmless where there are none."""
         await self.detach(task_id, drain=False)
@@ -238,6 +242,10 @@ class TaskLogs:
                 live.dropped_bytes = 0
         if records:
             live.wake()
+
+
+def _folders(folder: Path) -> list[str]:
+    return [entry.name for entry in folder.iterdir() if entry.is_dir()]
 
 
 class LogLines:

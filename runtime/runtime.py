@@ -246,6 +246,10 @@ class Runtime:
         has ended. Raises NotFound where there is no log."""
         return self._task_logs().read(container_id, follow, tail_lines, since_unix_ms)
 
+    async def logged_ids(self) -> Sequence[str]:
+        """Containers that have a log here, also those that are long gone."""
+        return await self._task_logs().ids()
+
     async def remove_logs(self, container_id: str) -> None:
         """Harmless where there are none."""
         await self._task_logs().remove(container_id)

@@ -17,6 +17,7 @@ from daemon.agent.floating_agent import FloatingAgent
 from daemon.agent.host_view import HostView
 from daemon.agent.image_agent import ImageAgent
 from daemon.agent.load_agent import LoadAgent
+from daemon.agent.log_agent import LogAgent
 from daemon.agent.network_agent import LEADER_WAIT_S_MAX, NetworkAgent
 from daemon.agent.reports import Reports
 from daemon.agent.task_host import ended
@@ -34,7 +35,7 @@ SAVE_INTERVAL_S = 1.0
 LOOK_INTERVAL_S = 30.0  # containers are listed at least this often, whatever events said
 RETRY_S = 1.0
 EXIT_LOOK_S_MAX = 5.0
-ALL_KINDS = frozenset({"image", "volume", "floating"})
+ALL_KINDS = frozenset({"image", "volume", "floating", "log"})
 
 
 class Agent:
@@ -68,6 +69,7 @@ class Agent:
         self._withdraw_wait_ms_max = withdraw_wait_ms_max
         self._host: TaskHost | None = None
         self._runners: dict[str, TaskRunner] = {}
+        self._logs = LogAgent(runtime, view, self._runners.__contains__)
         self._containers: dict[str, ObservedContainer] = {}
         self._containers_known = False
         self._saved_counts = False
@@ -141,6 +143,7 @@ class Agent:
             nursery.start_soon(self._volumes.run)
             nursery.start_soon(self._floating.run)
             nursery.start_soon(LoadAgent(self.view, self._reports).run)
+            nursery.start_soon(self._logs.run)
             nursery.start_soon(self._save)
             nursery.start_soon(self._follow_events)
             nursery.start_soon(self._list_regularly)
@@ -166,6 +169,8 @@ class Agent:
             self._volumes.changed()
         if "floating" in kinds:
             self._floating.changed()
+        if "log" in kinds:
+            self._logs.changed()
         self._note_withdrawals()
         self._reconcile()
 
@@ -211,6 +216,7 @@ class Agent:
         if runner.task.meta.id not in {task.meta.id for task in self.view.tasks}:
             self._runners.pop(runner.task.meta.id, None)
             self._reports.forget_task(runner.task.meta.id)
+            self._logs.changed()
 
     def _reported(self, runner: TaskRunner) -> None:
         self._reports.task(runner.task.meta.id, runner.status, runner.gone, self._now_unix_ms())

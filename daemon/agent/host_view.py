@@ -25,6 +25,7 @@ class HostView:
     def __init__(self) -> None:
         self.revision = 0
         self.complete = False  # a leader's complete state was seen since this daemon started
+        self.names_logs = False  # and it names all logs that are to be kept: an older leader's does not
         self._items: dict[str, dict[str, HostItem]] = {}  # kind -> key -> item
         self._versions: dict[str, int] = {}  # kind -> counts its changes
         self._withdrawn_at: dict[str, int] = {}  # task id -> revision without a ready endpoint of it
@@ -37,6 +38,7 @@ class HostView:
             touched = set(self._items)
             self._items = {}
             self.complete = True
+            self.names_logs = state.names_logs
         for item in state.put:
             self._put(item)
             touched.add(_kind(item.key))
@@ -112,6 +114,10 @@ class HostView:
     def tasks(self) -> list[Task]:
         return [item.task for item in self._of("task")]
 
+    def keeps_log(self, task_id: str) -> bool:
+        """Whether the cluster remembers a task that was assigned to this host."""
+        return self._get(f"log/{task_id}") is not None
+
     @property
     def volumes(self) -> list[Volume]:
         return [item.volume for item in self._of("volume")]
@@ -123,7 +129,7 @@ class HostView:
     def to_state(self) -> HostState:
         """All of it as one complete state."""
         put = (item for items in self._items.values() for item in items.values())
-        return HostState(complete=True, revision=self.revision, put=put)
+        return HostState(complete=True, revision=self.revision, put=put, names_logs=self.names_logs)
 
     def restore(self, state: HostState) -> None:
         """Starts from a state that was saved; a leader's complete state is still awaited."""
@@ -162,6 +168,7 @@ def merge(states: Iterable[HostState]) -> HostState:
     for state in states:
         if state.complete:
             merged.complete = True
+            merged.names_logs = state.names_logs
             put, removed = {}, set()
         for item in state.put:
             put[item.key] = item

@@ -1,7 +1,8 @@
 """What each host has to know of the cluster, complete or as changes. Pure.
 
 The common part (cluster, nodes, frontends, endpoints, networks, policies, images) is computed once for all hosts; a
-host's own part is the tasks that it has not reported gone and the volumes that it holds. Items are compared
+host's own part is the tasks that it has not reported gone, the names of those whose logs it is to keep, and the volumes
+that it holds. Items are compared
 with those sent before: a change of the store that hosts have no use for wakes up nobody.
 """
 
@@ -18,6 +19,8 @@ from daemon.orchestration.task_states import gone
 from proto import objects_pb2 as objects
 from proto.host_pb2 import HostItem, HostState
 from raft.store import Change, ChangeBatch, Store
+
+OwnItem = tuple[str, HostItem | None, str]  # key, None where there is none any more, node id
 
 
 @dataclass(frozen=True)
@@ -40,13 +43,14 @@ class HostStates:
         for key, item in _all_common(store):
             self._common[key] = item
         for task in store.table(objects.Task):
-            self._set_own(f"task/{task.meta.id}", *_task_item(task))
+            for key, item, node_id in _task_items(task.meta.id, task):
+                self._set_own(key, item, node_id)
         for volume in store.table(objects.Volume):
             self._set_own(f"volume/{volume.meta.id}", *_volume_item(volume))
 
     def complete(self, node_id: str) -> HostState:
         """All that one host has to know."""
-        state = HostState(complete=True, revision=self.revision, put=self._common.values())
+        state = HostState(complete=True, revision=self.revision, put=self._common.values(), names_logs=True)
         state.put.extend(self._own.get(node_id, {}).values())
         return state
 
@@ -59,22 +63,23 @@ class HostStates:
         for key, item in self._derived(batch):
             self._set_common(common, key, item)
         for change in batch.changes:
-            if change.table == "tasks":
-                task = self._store.get(objects.Task, change.id)
-                item, node_id = _task_item(task) if task is not None else (None, "")
-            elif change.table == "volumes":
-                volume = self._store.get(objects.Volume, change.id)
-                item, node_id = _volume_item(volume) if volume is not None else (None, "")
-            else:
-                continue
-            key = f"{change.table.removesuffix('s')}/{change.id}"
-            for concerned, put in self._set_own(key, item, node_id):
-                state = per_node.setdefault(concerned, HostState(revision=self.revision))
-                if put is None:
-                    state.removed_keys.append(key)
-                else:
-                    state.put.append(put)
+            for key, item, node_id in self._own_of(change):
+                for concerned, put in self._set_own(key, item, node_id):
+                    state = per_node.setdefault(concerned, HostState(revision=self.revision))
+                    if put is None:
+                        state.removed_keys.append(key)
+                    else:
+                        state.put.append(put)
         return Deltas(common, per_node)
+
+    def _own_of(self, change: Change) -> list[OwnItem]:
+        """Own items that a change may have changed."""
+        if change.table == "tasks":
+            return _task_items(change.id, self._store.get(objects.Task, change.id))
+        if change.table == "volumes":
+            volume = self._store.get(objects.Volume, change.id)
+            return [(f"volume/{change.id}", *(_volume_item(volume) if volume is not None else (None, "")))]
+        return []
 
     def _derived(self, batch: ChangeBatch) -> Iterator[tuple[str, HostItem | None]]:
         """Common items that a batch may have changed; None where there is none any more."""
@@ -255,10 +260,13 @@ def _network_item(network: objects.Network | None) -> HostItem | None:
     return HostItem(key=f"network/{network.meta.id}", network=network)
 
 
-def _task_item(task: objects.Task) -> tuple[HostItem | None, str]:
-    if not task.node_id or gone(task):
-        return None, ""
-    return HostItem(key=f"task/{task.meta.id}", task=task), task.node_id
+def _task_items(task_id: str, task: objects.Task | None) -> list[OwnItem]:
+    """The task itself while something of it is on its host, and its log for as long as it is remembered."""
+    key, log_key = f"task/{task_id}", f"log/{task_id}"
+    if task is None or not task.node_id:
+        return [(key, None, ""), (log_key, None, "")]
+    item = HostItem(key=key, task=task) if not gone(task) else None
+    return [(key, item, task.node_id), (log_key, HostItem(key=log_key), task.node_id)]
 
 
 def _volume_item(volume: objects.Volume) -> tuple[HostItem | None, str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import secrets
+import shutil
 import sys
 import tempfile
 import time
@@ -31,6 +32,7 @@ def main() -> int:
     parser.add_argument("--tasks", type=int, default=10_000, help="that are started and stopped; default 10000")
     parser.add_argument("--hosts", type=int, default=3, help="of the lab; default 3")
     parser.add_argument("--json", type=Path, metavar="FILE", help="all inventories, of each host")
+    parser.add_argument("--logs", type=Path, metavar="FOLDER", help="where the logs of the hosts' fairwayd are kept")
     arguments = parser.parse_args()
     began = time.monotonic()
 
@@ -45,7 +47,12 @@ def main() -> int:
             for image in IMAGES:
                 Cluster(lab, Path(folder)).load_image(image)
             say(f"lab {lab.name}: {arguments.hosts} hosts")
-            result = churn(lab, arguments.tasks, "churn", PORT, SIZE, CHECKS, say)
+            try:
+                result = churn(lab, arguments.tasks, "churn", PORT, SIZE, CHECKS, say)
+            finally:
+                if arguments.logs:
+                    for host in lab.hosts():
+                        shutil.copy(lab.paths.log(host, "fairwayd"), arguments.logs / f"{host}.log")
     except (LabError, Stuck) as error:
         print(f"churn: {error}", file=sys.stderr)
         return 2

@@ -56,7 +56,33 @@ def test_a_stopped_task_is_withdrawn_at_once_and_forgotten_when_gone() -> None:
     deltas = [states.advance(batch) for batch in model.batches]
     assert [key for delta in deltas for key in delta.common.removed_keys] == [f"endpoint/{task.meta.id}"]
     own = [delta.per_node.get("node-host-1", HostState()) for delta in deltas]
-    assert [key for state in own for key in state.removed_keys] == [f"task/{task.meta.id}"]
+    assert [key for state in own for key in state.removed_keys] == [f"task/{task.meta.id}", f"log/{task.meta.id}"]
+
+
+def test_a_host_keeps_the_log_of_a_task_until_the_cluster_forgets_it() -> None:
+    model = ClusterModel(1)
+    model.deploy(app_spec(web=service_spec(1)))
+    model.settle()
+    (task,) = model.tasks()
+    states = HostStates(model.store)
+    complete = states.complete("node-host-1")
+    assert complete.names_logs
+    known = items(complete)
+    model.batches.clear()
+    updated = service_spec(1)
+    updated.container.hostname = "other"
+    model.deploy(app_spec(web=updated))
+    model.settle()
+    for batch in model.batches:
+        apply(known, states.advance(batch).per_node.get("node-host-1", HostState()))
+    assert f"log/{task.meta.id}" in known
+    assert f"task/{task.meta.id}" not in known
+    model.batches.clear()
+    model.apply(plan_scale(model.store, model.service("web"), 0)[1])
+    model.settle()
+    for batch in model.batches:
+        apply(known, states.advance(batch).per_node.get("node-host-1", HostState()))
+    assert not [key for key in known if key.startswith("log/")]
 
 
 def test_the_state_of_a_node_wakes_up_nobody_but_takes_its_endpoints() -> None:
