@@ -47,6 +47,7 @@ class Inventory:
 
     leader: str
     tasks: int  # that are wanted
+    daemons: dict[str, int]  # host -> process id of its fairwayd
     hosts: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def total(self) -> dict[str, int]:
@@ -65,7 +66,8 @@ def take(lab: Lab, tasks: list[objects.Task], nodes: list[objects.Node], leader:
     hosts = lab.hosts()
     with ThreadPoolExecutor(len(hosts)) as pool:
         counts = pool.map(lambda host: _of_host(lab, host, present), hosts)
-        return Inventory(leader, wanted, dict(zip(hosts, counts, strict=True)))
+        daemons = {host: lab.process_ids(host).get("fairwayd", 0) for host in hosts}
+        return Inventory(leader, wanted, daemons, dict(zip(hosts, counts, strict=True)))
 
 
 def _of_host(lab: Lab, host: str, addresses: set[str]) -> dict[str, int]:

@@ -39,7 +39,11 @@ def leaks(first: Inventory, now: Inventory, slots: int) -> list[str]:
         LOG_ENTRIES: voters * 2 * RaftSettings.log_entries_kept_max,
         DATABASE_BYTES: voters * DATABASE_BYTES_MAX,
     }
-    found = []
+    found = [
+        f"fairwayd of {host} has ended and was started again"
+        for host, process in now.daemons.items()
+        if process != first.daemons.get(host)
+    ]
     for name in sorted(after):
         if name in maxima:
             most = maxima[name]

@@ -103,7 +103,13 @@ class Operator:
             try:
                 return invoke()
             except grpc.RpcError as error:
-                again = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.ABORTED)
+                # FAILED_PRECONDITION: a daemon that has just started.
+                again = (
+                    grpc.StatusCode.UNAVAILABLE,
+                    grpc.StatusCode.DEADLINE_EXCEEDED,
+                    grpc.StatusCode.ABORTED,
+                    grpc.StatusCode.FAILED_PRECONDITION,
+                )
                 if _code(error) not in again or time.monotonic() > deadline:
                     raise
             time.sleep(POLL_SECONDS)
