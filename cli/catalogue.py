@@ -32,6 +32,7 @@ FAMILIES = {
     "raft": "look at consensus",
     "backup": "save the cluster's state and check what was saved",
     "context": "clusters that are known here",
+    "schema": "what editors check files by",
 }
 
 COMMANDS: tuple[Command, ...] = (*APPS, *ROLLOUTS, *FILES, *DOCTOR, *POLICY, *CLUSTER, *STATE)

@@ -227,6 +227,14 @@ CLUSTER: tuple[Command, ...] = (
         (option("shell", choices=["bash", "zsh", "fish"]),),
         "here",
     ),
+    Command(
+        "schema compose",
+        "cli.commands.schema:compose",
+        "Print the JSON schema of Compose files with x-fairway, for editors.",
+        ("fairway schema compose > compose.schema.json",),
+        (),
+        "here",
+    ),
     Command("version", "cli.commands.about:version", "Print the version.", ("fairway version",), (OUTPUT,), "here"),
     Command(
         "lab",

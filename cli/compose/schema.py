@@ -1,0 +1,232 @@
+"""The JSON schema of the Compose files that Fairway takes, for editors: `fairway schema compose`.
+
+Draft 7 (https://json-schema.org/draft-07), which editors know. tests/cli/test_cli_schema.py holds it against the
+parser: every mapping has the same keys here and there. Of values it says the type; the parser knows more.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cli.compose.schema_extension import NETWORK, SERVICE
+from cli.compose.schema_types import (
+    COUNT,
+    DURATION,
+    FLAG,
+    NUMBER,
+    SIZE,
+    TEXT,
+    Schema,
+    choice,
+    either,
+    items,
+    mapping,
+    named,
+    pairs,
+    text_or_texts,
+)
+from proto.container_rules import ULIMITS
+
+_LABELS = pairs("labels")
+_FILE_MOUNT = mapping(
+    "where a container finds it",
+    {"source": TEXT, "target": TEXT, "uid": NUMBER, "gid": NUMBER, "mode": NUMBER},
+    required=["source"],
+)
+_HEALTHCHECK = mapping(
+    "how a task is asked whether it is well; one that is not gets no traffic and is replaced",
+    {
+        "test": text_or_texts("a command line, or CMD and words, CMD-SHELL and a line, or NONE"),
+        "interval": DURATION,
+        "timeout": DURATION,
+        "retries": COUNT,
+        "start_period": DURATION,
+        "start_interval": DURATION,
+        "disable": FLAG,
+    },
+)
+_UPDATE = {
+    "parallelism": COUNT,
+    "delay": DURATION,
+    "monitor": DURATION,
+    "max_failure_ratio": NUMBER,
+    "order": choice(["start-first", "stop-first"]),
+}
+_DEPLOY = mapping(
+    "how many tasks there are, where and how",
+    {
+        "mode": choice(["replicated", "global", "replicated-job", "global-job"]),
+        "replicas": COUNT,
+        "endpoint_mode": choice(["vip", "dnsrr"]),
+        "labels": pairs("labels of the service"),
+        "resources": mapping(
+            "CPU, memory and processes",
+            {
+                "limits": mapping("at most", {"cpus": NUMBER, "memory": SIZE, "pids": NUMBER}),
+                "reservations": mapping("what the scheduler counts", {"cpus": NUMBER, "memory": SIZE}),
+            },
+        ),
+        "placement": mapping(
+            "on which hosts",
+            {
+                "constraints": items(TEXT, 'such as "node.labels.disk == ssd"'),
+                "preferences": items(mapping("", {"spread": TEXT}), "what tasks are spread over"),
+                "max_replicas_per_node": COUNT,
+            },
+        ),
+        "restart_policy": mapping(
+            "what becomes of a task that ends",
+            {
+                "condition": choice(["any", "on-failure", "none"]),
+                "delay": DURATION,
+                "max_attempts": COUNT,
+                "window": DURATION,
+            },
+        ),
+        "update_config": mapping(
+            "how a new version comes in",
+            {**_UPDATE, "failure_action": choice(["pause", "continue", "rollback"])},
+        ),
+        "rollback_config": mapping(
+            "how an older version comes back", {**_UPDATE, "failure_action": choice(["pause", "continue"])}
+        ),
+    },
+)
+_PORT = either(
+    NUMBER,
+    mapping(
+        "a port",
+        {
+            "target": NUMBER,
+            "published": NUMBER,
+            "protocol": choice(["tcp", "udp", "sctp"]),
+            "mode": choice(["ingress", "host"]),
+            "host_ip": TEXT,
+            "name": TEXT,
+            "app_protocol": TEXT,
+        },
+        required=["target"],
+    ),
+)
+_MOUNT = either(
+    TEXT,
+    mapping(
+        "a mount",
+        {
+            "type": choice(["volume", "bind", "tmpfs"]),
+            "source": TEXT,
+            "target": TEXT,
+            "read_only": FLAG,
+            "tmpfs": mapping("", {"size": SIZE, "mode": NUMBER}),
+        },
+        required=["type", "target"],
+    ),
+)
+_ENV_FILE = either(TEXT, mapping("", {"path": TEXT, "required": FLAG}, required=["path"]))
+_DEPENDENCY = mapping(
+    "what the first start of the service waits for",
+    {
+        "condition": choice(["service_started", "service_healthy", "service_completed_successfully"]),
+        "required": FLAG,
+        "restart": FLAG,
+    },
+)
+_ULIMIT = either(NUMBER, mapping("", {"soft": NUMBER, "hard": NUMBER}, required=["soft", "hard"]))
+_DEVICE = either(TEXT, mapping("", {"source": TEXT, "target": TEXT, "permissions": TEXT}, required=["source"]))
+
+SERVICE_KEYS: dict[str, Schema] = {
+    "annotations": pairs("annotations of the OCI specification"),
+    "cap_add": items(TEXT, "capabilities, or ALL"),
+    "cap_drop": items(TEXT, "capabilities, or ALL"),
+    "command": text_or_texts("in place of the image's"),
+    "configs": items(either(TEXT, _FILE_MOUNT), "configs of the file or of the cluster"),
+    "cpus": NUMBER,
+    "depends_on": either(items(TEXT), named(_DEPENDENCY)),
+    "deploy": _DEPLOY,
+    "devices": items(_DEVICE, "devices that the host allows its tasks"),
+    "dns": text_or_texts("servers for names from outside"),
+    "dns_opt": items(TEXT, "options of resolv.conf"),
+    "dns_search": text_or_texts("search domains; . for none"),
+    "domainname": TEXT,
+    "entrypoint": text_or_texts("in place of the image's"),
+    "env_file": either(TEXT, items(_ENV_FILE)),
+    "environment": pairs("variables of the container"),
+    "expose": items(NUMBER, "ports for other services"),
+    "extends": either(TEXT, mapping("", {"service": TEXT, "file": TEXT}, required=["service"])),
+    "extra_hosts": either(items(TEXT), named(text_or_texts(""))),
+    "group_add": items(TEXT, "further groups of the user"),
+    "healthcheck": _HEALTHCHECK,
+    "hostname": TEXT,
+    "image": TEXT,
+    "init": FLAG,
+    "ipc": choice(["private"]),
+    "label_file": text_or_texts("files of labels"),
+    "labels": _LABELS,
+    "mem_limit": SIZE,
+    "mem_reservation": SIZE,
+    "networks": either(items(TEXT), named(mapping("", {"aliases": items(TEXT, "further names")}))),
+    "oom_score_adj": NUMBER,
+    "pids_limit": NUMBER,
+    "platform": TEXT,
+    "ports": items(_PORT, "ports published on the hosts"),
+    "profiles": items(TEXT, "the service is there when one of these is asked for"),
+    "read_only": FLAG,
+    "restart": TEXT,
+    "scale": COUNT,
+    "secrets": items(either(TEXT, _FILE_MOUNT), "secrets of the file or of the cluster"),
+    "security_opt": items(TEXT, "no-new-privileges, seccomp=FILE or unconfined, apparmor=PROFILE"),
+    "shm_size": SIZE,
+    "stdin_open": FLAG,
+    "stop_grace_period": DURATION,
+    "stop_signal": TEXT,
+    "sysctls": pairs("kernel settings of the container's own namespaces"),
+    "tmpfs": text_or_texts("folders in memory"),
+    "tty": FLAG,
+    "ulimits": {"type": "object", "properties": dict.fromkeys(sorted(ULIMITS), _ULIMIT), "additionalProperties": False},
+    "user": TEXT,
+    "volumes": items(_MOUNT, "volumes and folders"),
+    "working_dir": TEXT,
+    "x-fairway": SERVICE,
+}
+_INCLUDE = either(
+    TEXT,
+    mapping(
+        "",
+        {
+            "path": text_or_texts("files, merged"),
+            "project_directory": TEXT,
+            "env_file": text_or_texts("in place of its .env"),
+        },
+    ),
+)
+_NETWORK = mapping(
+    "a network",
+    {
+        "driver": choice(["overlay", "bridge"]),
+        "enable_ipv6": FLAG,
+        "internal": FLAG,
+        "labels": _LABELS,
+        "x-fairway": NETWORK,
+    },
+)
+_VOLUME = mapping("a volume", {"driver": choice(["local"]), "driver_opts": {"type": "object"}, "labels": _LABELS})
+_FILE = {"file": TEXT, "environment": TEXT, "external": FLAG, "name": TEXT, "labels": _LABELS}
+TOP_KEYS: dict[str, Schema] = {
+    "name": TEXT,
+    "version": TEXT,
+    "include": items(_INCLUDE, "files whose services, networks and volumes belong to this one"),
+    "services": named(mapping("a service", SERVICE_KEYS)),
+    "networks": named(_NETWORK),
+    "volumes": named(_VOLUME),
+    "configs": named(mapping("a config", {**_FILE, "content": TEXT})),
+    "secrets": named(mapping("a secret", _FILE)),
+}
+
+
+def schema() -> dict[str, Any]:
+    """The whole schema, as JSON has it."""
+    return {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "title": "A Compose file for Fairway",
+        **mapping("", TOP_KEYS),
+    }
