@@ -43,8 +43,8 @@ class HostStates:
         for key, item in _all_common(store):
             self._common[key] = item
         for task in store.table(objects.Task):
-            for key, item, node_id in _task_items(task.meta.id, task):
-                self._set_own(key, item, node_id)
+            for own in _task_items(task.meta.id, task):
+                self._set_own(*own)
         for volume in store.table(objects.Volume):
             self._set_own(f"volume/{volume.meta.id}", *_volume_item(volume))
 

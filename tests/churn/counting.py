@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import grpc
 
@@ -25,7 +26,7 @@ class TaskCounter:
         self._ended: set[str] = set()
         self._failed = 0
         self._stopping = False
-        self._stream: grpc.Future | None = None
+        self._stream: Any = None  # of the call that is under way
         self._since_unix_ms = int(time.time() * 1000)
         self._thread = threading.Thread(target=self._follow, name="events", daemon=True)
         self._thread.start()
