@@ -8,7 +8,7 @@ import secrets
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from cli import output, words
 from cli.compose.service import STOP_GRACE_MS
@@ -32,7 +32,6 @@ from proto import control_pb2, control_pb2_grpc, host_pb2, objects_pb2
 APP_PREFIX = "run-"
 IMAGE_SERVICE = "task"
 EXIT_NOT_STARTED = 125  # as docker run: the task could not be started
-LOG_END_SECONDS_MAX = 5.0  # what a task wrote last is waited for
 
 
 def trigger(options: argparse.Namespace) -> int:
@@ -149,13 +148,13 @@ def _run_image(cluster: Cluster, asked: str, app: str, request: control_pb2.RunO
 
 def _remove(cluster: Cluster, asked: str, app: str, service: str) -> None:
     whole = app.startswith(APP_PREFIX) and service == IMAGE_SERVICE
-    call: Callable[[control_pb2_grpc.ControlStub], object]
-    if whole:
-        away = control_pb2.RemoveAppRequest(app=app)
-        call = lambda control: control.RemoveApp(away, timeout=CALL_SECONDS_MAX)  # noqa: E731
-    else:
-        one = control_pb2.RemoveServiceRequest(service=f"{app}/{service}")
-        call = lambda control: control.RemoveService(one, timeout=CALL_SECONDS_MAX)  # noqa: E731
+
+    def call(control: control_pb2_grpc.ControlStub) -> object:
+        if whole:
+            return control.RemoveApp(control_pb2.RemoveAppRequest(app=app), timeout=CALL_SECONDS_MAX)
+        request = control_pb2.RemoveServiceRequest(service=f"{app}/{service}")
+        return control.RemoveService(request, timeout=CALL_SECONDS_MAX)
+
     cluster.call(asked, call, repeatable=True)
 
 
@@ -208,7 +207,7 @@ class _Printer:
     def __init__(self, options: argparse.Namespace, task_id: str) -> None:
         self._options = options
         self._task_id = task_id
-        self._newest_ns = 0
+        self._newest: tuple[int, int] = (0, 0)  # time of the newest line that was printed, and how many have that time
         self._lock = threading.Lock()
         self._finished = False
         threading.Thread(target=self._follow, daemon=True).start()
@@ -217,26 +216,37 @@ class _Printer:
         """The task has ended: prints what is left of its log."""
         with self._lock:
             self._finished = True
-        for chunk in self._chunks(connect(self._options), again=False):
-            self._print(chunk)
+        for line in self._new_lines(follow_on=False):
+            self._print(line)
 
     def _follow(self) -> None:
         with contextlib.suppress(CommandFailed):
-            for chunk in self._chunks(connect(self._options), again=True):
+            for line in self._new_lines(follow_on=True):
                 with self._lock:
                     if self._finished:
                         return
-                    self._print(chunk)
+                    self._print(line)
 
-    def _chunks(self, cluster: Cluster, again: bool) -> Iterator[host_pb2.LogChunk]:
-        request = control_pb2.LogsRequest(target=self._task_id, follow=again, tail_lines=-1)
-        return follow(cluster, "read its log", lambda control: control.Logs(request), again=again)
+    def _new_lines(self, follow_on: bool) -> Iterator[host_pb2.LogLine]:
+        """The lines of the log but for those that have been printed, of which several may have the same time."""
+        request = control_pb2.LogsRequest(target=self._task_id, follow=follow_on, tail_lines=-1)
+        repeats: list[tuple[int, int]] = []
 
-    def _print(self, chunk: host_pb2.LogChunk) -> None:
-        for line in chunk.lines:
-            if line.unix_ns and line.unix_ns <= self._newest_ns:
-                continue
-            self._newest_ns = max(self._newest_ns, line.unix_ns)
-            stream = sys.stderr if line.standard_error else sys.stdout
-            stream.buffer.write(line.text + b"\n")
-            stream.flush()
+        def invoke(control: control_pb2_grpc.ControlStub) -> Iterator[host_pb2.LogChunk]:
+            repeats[:] = [self._newest]  # each connection begins with the first line
+            return control.Logs(request)
+
+        for chunk in follow(connect(self._options), "read its log", invoke, again=follow_on):
+            for line in chunk.lines:
+                newest_ns, count = repeats[0]
+                if line.unix_ns == newest_ns and count:
+                    repeats[:] = [(newest_ns, count - 1)]
+                elif line.unix_ns >= newest_ns:
+                    yield line
+
+    def _print(self, line: host_pb2.LogLine) -> None:
+        newest_ns, count = self._newest
+        self._newest = (line.unix_ns, count + 1 if line.unix_ns == newest_ns else 1)
+        stream = sys.stderr if line.standard_error else sys.stdout
+        stream.buffer.write(line.text + b"\n")
+        stream.flush()

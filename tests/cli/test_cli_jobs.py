@@ -145,7 +145,9 @@ def script_run(server: ControlServer, end: objects_pb2.Task) -> None:
     server.on("WatchTasks", stream_of(running, done))
     lines = [
         host_pb2.LogLine(unix_ns=1, text=b"hello"),
-        host_pb2.LogLine(unix_ns=2, text=b"oh", standard_error=True),
+        host_pb2.LogLine(unix_ns=2, text=b"twice"),
+        host_pb2.LogLine(unix_ns=2, text=b"twice"),
+        host_pb2.LogLine(unix_ns=3, text=b"oh", standard_error=True),
     ]
     server.on("Logs", stream_of(host_pb2.LogChunk(task_id="t", lines=lines)))
     server.on("RemoveService", control_pb2.RemoveServiceReply())
@@ -155,7 +157,7 @@ def test_run_prints_what_the_task_writes_once_and_ends_as_it_does(server: Contro
     script_run(server, task("web-run-x", 1, FAILED, exit_code=7, message="exit code 7"))
     ended = fairway("run", "--env", "A=b", "--user", "5", "shop/web", "--", "sh", "-c", "exit 7")
     assert ended.code == 7
-    assert (ended.out, ended.err) == ("hello\n", "oh\n")
+    assert (ended.out, ended.err) == ("hello\ntwice\ntwice\n", "oh\n")
     (asked,) = server.asked("RunOnce")
     assert (asked.service, list(asked.command.values)) == ("shop/web", ["sh", "-c", "exit 7"])
     assert (dict(asked.environment), asked.user) == ({"A": "b"}, "5")
