@@ -43,7 +43,8 @@ def run(main: Callable[..., Awaitable[T]], *arguments: Any) -> T:
 async def call(awaitable: Awaitable[T]) -> T:
     """Awaits `awaitable` (a grpc.aio call, an asyncio future or coroutine) from a trio task.
 
-    When the trio side is cancelled the asyncio side is cancelled too, and its end is waited for.
+    When the trio side is cancelled the asyncio side is cancelled too, and its end is waited for. Raises
+    ConnectionAbortedError where the call was given up, or had ended before it was written to.
     """
     future = asyncio.ensure_future(awaitable)
     task = trio.lowlevel.current_task()
@@ -69,7 +70,10 @@ async def call(awaitable: Awaitable[T]) -> T:
         raise_cancel()
     if future.cancelled():
         raise ConnectionAbortedError("the gRPC side gave this call up")
-    return future.result()
+    try:
+        return future.result()
+    except asyncio.InvalidStateError as error:  # of a write to a stream that has ended since it was made
+        raise ConnectionAbortedError(f"this call is over: {error}") from error
 
 
 class Portal:
