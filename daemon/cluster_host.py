@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import random
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -15,6 +17,7 @@ from daemon.agent.floating_agent import FloatingAgent
 from daemon.agent.host_view import HostView
 from daemon.agent.image_agent import ImageAgent
 from daemon.agent.leader_connection import Leader, LeaderConnection
+from daemon.agent.moved_leader import MovedLeader
 from daemon.agent.network_agent import NetworkAgent
 from daemon.agent.reports import Reports
 from daemon.agent.task_host import ContainerHost
@@ -38,6 +41,7 @@ from daemon.joining.join_registration import Registration
 from daemon.joining.join_server import JoinServer, LeaderPlace
 from daemon.known_peers import believe_session, keep_peers_known
 from daemon.leader.leadership import Leadership, now_unix_ms
+from daemon.own_moves import follow_own_address, tell_hosts
 from daemon.peers import Peers
 from daemon.settings import raft_settings, runtime_settings
 from net import features as network_features
@@ -90,6 +94,8 @@ class ClusterHost:
         self._config = config
         self._identity = identity
         self._tls = NodeTls(identity)
+        self._view = HostView()
+        self._moved_leader = MovedLeader()
 
     async def run(
         self, first: Transaction | None, *, task_status: trio.TaskStatus[Parts] = trio.TASK_STATUS_IGNORED
@@ -99,7 +105,7 @@ class ClusterHost:
         config, identity = self._config, self._identity
         async with trio.open_nursery() as nursery:
             peers = Peers(self._tls.channel_credentials)
-            view, reports = HostView(), Reports()
+            view, reports = self._view, Reports()
             voter = await self._start_member(nursery, peers, first) if identity.membership.voter else None
             if first is not None:
                 identity.save()
@@ -129,6 +135,8 @@ class ClusterHost:
             nursery.start_soon(self._describe, runtime, reports)
             nursery.start_soon(parts.renewal.run)
             nursery.start_soon(parts.doctor.run)
+            moved = partial(self._moved, peers, voter)
+            nursery.start_soon(follow_own_address, self._address, network.wait_touched, moved)
             nursery.start_soon(self._remember_nodes, view, voter.member if voter is not None else None)
             if voter is not None:
                 nursery.start_soon(parts.events.run, voter.store)
@@ -150,8 +158,7 @@ class ClusterHost:
             for node in identity.membership.nodes
             if node.node_id != identity.node_id
         ]
-        address = present_address(config.host.advertise_address, identity.membership.address)
-        member = Member(raft_settings(config, identity, first is not None, address), known, self._tls)
+        member = Member(raft_settings(config, identity, first is not None, self._address()), known, self._tls)
         await nursery.start(member.run)
         if first is not None:
             with trio.fail_after(FIRST_LEADERSHIP_S_MAX):
@@ -178,9 +185,8 @@ class ClusterHost:
             return None
         node = member.store.get(objects.Node, status.leader_id)
         if node is not None:
-            address = node.address
-            if node.meta.id == self._identity.node_id:  # the store learns a new address of ours from our own report
-                address = present_address(self._config.host.advertise_address, address)
+            # The store learns a new address of ours from our own report.
+            address = self._address() if node.meta.id == self._identity.node_id else node.address
             return Leader(node.meta.id, address, node.api_port)
         for known in self._identity.membership.nodes:
             if known.node_id == status.leader_id:
@@ -200,9 +206,6 @@ class ClusterHost:
         config, identity = self._config, self._identity
         images = ImageAgent(runtime.images, view, peers, reports, identity.node_id)
 
-        def address() -> str:
-            return present_address(config.host.advertise_address, identity.membership.address)
-
         network_agent = NetworkAgent(network, identity.node_id, view, reports)
         agent = Agent(
             runtime,
@@ -213,20 +216,32 @@ class ClusterHost:
             view,
             reports,
             config.host.state_folder / "host-state.pb",
-            address,
+            self._address,
             now_unix_ms,
             config.timing.withdraw_wait_ms_max,
         )
 
         def known_leader() -> Leader | None:
-            return voter.leader() if voter is not None else None
+            return self._moved_leader.better(voter.leader() if voter is not None else None)
+
+        async def leader_changed() -> None:
+            async with trio.open_nursery() as nursery:
+                if voter is not None:
+                    nursery.start_soon(_then_cancel, voter.leadership.wait_changed, nursery.cancel_scope)
+                await self._moved_leader.wait_changed()
+                nursery.cancel_scope.cancel()
+
+        def leader_moved(place: Leader) -> None:
+            # From nobody else, or any host could take the place of the leader.
+            if connection.leader is not None and connection.leader.node_id == place.node_id:
+                self._moved_leader.note(place)
 
         connection = LeaderConnection(
             agent,
             peers,
             known_leader,
             lambda: self._candidates(view),
-            voter.leadership.wait_changed if voter is not None else trio.sleep_forever,
+            leader_changed,
             config.timing.heartbeat_ms,
             SILENCE_HEARTBEATS_MAX * config.timing.heartbeat_ms,
         )
@@ -259,7 +274,7 @@ class ClusterHost:
             renewal,
             backups,
             voter.member if voter is not None else None,
-            address,
+            self._address,
             lambda: connection.connected,
         )
         doctor = HostDoctor(config, subject, reports)
@@ -273,7 +288,7 @@ class ClusterHost:
             forwarder=forwarder,
             events=EventLog(),
             voter=voter,
-            host_services=HostServices(runtime, view, leader, voter, doctor),
+            host_services=HostServices(runtime, view, leader, leader_moved, voter, doctor),
             backups=backups,
             renewal=renewal,
             doctor=doctor,
@@ -289,6 +304,23 @@ class ClusterHost:
 
         folder = self._config.host.run_folder
         return FileAgent(folder, view, peers, lambda: self._candidates(view), own if voter is not None else None)
+
+    def _address(self) -> str:
+        """By which the others reach this host now."""
+        membership, own = self._identity.membership, self._identity.node_id
+        others = [node.address for node in self._view.nodes if node.meta.id != own]
+        others += [known.address for known in membership.nodes if known.node_id != own]
+        return present_address(self._config.host.advertise_address, membership.address, others)
+
+    async def _moved(self, peers: Peers, voter: VoterContext | None, address: str) -> None:
+        """This host has another address."""
+        if voter is not None:
+            voter.member.moved(address)
+        await peers.close()  # the session with the leader as well: the next one tells the address
+        if voter is not None and voter.leadership.current is not None:
+            own = self._identity.node_id
+            nodes = [node for node in voter.store.table(objects.Node) if node.meta.id != own]
+            await tell_hosts(peers, nodes, address, self._config.api.port)
 
     def _candidates(self, view: HostView) -> list[Leader]:
         """Voters that may know who leads: from the newest state, else as they were remembered."""
@@ -340,3 +372,8 @@ class ClusterHost:
                 except OSError as error:
                     logger.warning("the places of the other hosts cannot be saved: %s", error)
             await trio.sleep(REMEMBER_INTERVAL_S if remembered and (member is None or member.status().quorum) else 1.0)
+
+
+async def _then_cancel(wait: Callable[[], Awaitable[None]], scope: trio.CancelScope) -> None:
+    await wait()
+    scope.cancel()

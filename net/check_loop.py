@@ -41,6 +41,10 @@ class CheckLoop:
             nursery.start_soon(self._listen_to, lambda: OutsideChanges(self._prefix))
             nursery.start_soon(self._listen_to, lambda: TableChanges(table_name(self._prefix)))
 
+    async def wait_touched(self) -> None:
+        """Until somebody else changes something, an address of the host's say; at once while that is looked at."""
+        await self._changed_outside.wait()
+
     async def _check_forever(self) -> None:
         wait_seconds, rest_seconds = CHECK_EVERY_SECONDS, CHECK_AFTER_CHANGE_REST_SECONDS
         while True:

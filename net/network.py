@@ -84,6 +84,7 @@ class Network:
         self._lingering = Lingering()
         self._applied = trio.Event()
         self._check_loop = CheckLoop(interface_prefix, self.check, self.counters)
+        self.wait_touched = self._check_loop.wait_touched
         self._hosts_known: DesiredNetwork | None = None
         self._host_addresses: set[str] = set()
         self._tunnel_address = ""

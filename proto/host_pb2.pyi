@@ -463,6 +463,43 @@ class FindLeaderReply(_message.Message):
 Global___FindLeaderReply: _TypeAlias = FindLeaderReply  # noqa: Y015
 
 @_typing.final
+class LeaderMovedRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    API_PORT_FIELD_NUMBER: _builtins.int
+    address: _builtins.str
+    api_port: _builtins.int
+    def __init__(
+        self,
+        *,
+        address: _builtins.str = ...,
+        api_port: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "api_port", b"api_port"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LeaderMovedRequest: _TypeAlias = LeaderMovedRequest  # noqa: Y015
+
+@_typing.final
+class LeaderMovedReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LeaderMovedReply: _TypeAlias = LeaderMovedReply  # noqa: Y015
+
+@_typing.final
 class RenewCertificateRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -45,6 +45,11 @@ class HostStub:
                 request_serializer=proto_dot_host__pb2.FindLeaderRequest.SerializeToString,
                 response_deserializer=proto_dot_host__pb2.FindLeaderReply.FromString,
                 _registered_method=True)
+        self.LeaderMoved = channel.unary_unary(
+                '/fairway.v1.Host/LeaderMoved',
+                request_serializer=proto_dot_host__pb2.LeaderMovedRequest.SerializeToString,
+                response_deserializer=proto_dot_host__pb2.LeaderMovedReply.FromString,
+                _registered_method=True)
         self.RenewCertificate = channel.unary_unary(
                 '/fairway.v1.Host/RenewCertificate',
                 request_serializer=proto_dot_host__pb2.RenewCertificateRequest.SerializeToString,
@@ -110,6 +115,13 @@ class HostServicer:
 
     def FindLeader(self, request, context):
         """Who leads, as far as the callee knows.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def LeaderMoved(self, request, context):
+        """The caller leads, and has another address now: the session with it goes on there.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -197,6 +209,11 @@ def add_HostServicer_to_server(servicer, server):
                     servicer.FindLeader,
                     request_deserializer=proto_dot_host__pb2.FindLeaderRequest.FromString,
                     response_serializer=proto_dot_host__pb2.FindLeaderReply.SerializeToString,
+            ),
+            'LeaderMoved': grpc.unary_unary_rpc_method_handler(
+                    servicer.LeaderMoved,
+                    request_deserializer=proto_dot_host__pb2.LeaderMovedRequest.FromString,
+                    response_serializer=proto_dot_host__pb2.LeaderMovedReply.SerializeToString,
             ),
             'RenewCertificate': grpc.unary_unary_rpc_method_handler(
                     servicer.RenewCertificate,
@@ -303,6 +320,33 @@ class Host:
             '/fairway.v1.Host/FindLeader',
             proto_dot_host__pb2.FindLeaderRequest.SerializeToString,
             proto_dot_host__pb2.FindLeaderReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LeaderMoved(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fairway.v1.Host/LeaderMoved',
+            proto_dot_host__pb2.LeaderMovedRequest.SerializeToString,
+            proto_dot_host__pb2.LeaderMovedReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -40,6 +40,8 @@ class HostStub:
     """
     FindLeader: _grpc.UnaryUnaryMultiCallable[_host_pb2.FindLeaderRequest, _host_pb2.FindLeaderReply]
     """Who leads, as far as the callee knows."""
+    LeaderMoved: _grpc.UnaryUnaryMultiCallable[_host_pb2.LeaderMovedRequest, _host_pb2.LeaderMovedReply]
+    """The caller leads, and has another address now: the session with it goes on there."""
     RenewCertificate: _grpc.UnaryUnaryMultiCallable[_host_pb2.RenewCertificateRequest, _host_pb2.RenewCertificateReply]
     """Signs a new certificate for the key of the caller's current one."""
     ReadBlob: _grpc.UnaryStreamMultiCallable[_host_pb2.ReadBlobRequest, _host_pb2.ReadBlobReply]
@@ -70,6 +72,8 @@ class HostAsyncStub(HostStub):
     """
     FindLeader: _aio.UnaryUnaryMultiCallable[_host_pb2.FindLeaderRequest, _host_pb2.FindLeaderReply]  # type: ignore[assignment]
     """Who leads, as far as the callee knows."""
+    LeaderMoved: _aio.UnaryUnaryMultiCallable[_host_pb2.LeaderMovedRequest, _host_pb2.LeaderMovedReply]  # type: ignore[assignment]
+    """The caller leads, and has another address now: the session with it goes on there."""
     RenewCertificate: _aio.UnaryUnaryMultiCallable[_host_pb2.RenewCertificateRequest, _host_pb2.RenewCertificateReply]  # type: ignore[assignment]
     """Signs a new certificate for the key of the caller's current one."""
     ReadBlob: _aio.UnaryStreamMultiCallable[_host_pb2.ReadBlobRequest, _host_pb2.ReadBlobReply]  # type: ignore[assignment]
@@ -109,6 +113,14 @@ class HostServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_host_pb2.FindLeaderReply, _abc.Awaitable[_host_pb2.FindLeaderReply]]:
         """Who leads, as far as the callee knows."""
+
+    @_abc_1.abstractmethod
+    def LeaderMoved(
+        self,
+        request: _host_pb2.LeaderMovedRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_host_pb2.LeaderMovedReply, _abc.Awaitable[_host_pb2.LeaderMovedReply]]:
+        """The caller leads, and has another address now: the session with it goes on there."""
 
     @_abc_1.abstractmethod
     def RenewCertificate(

@@ -183,6 +183,11 @@ class Member:
         if self._worker is not None and peer.node_id != self.settings.node_id:
             self._worker.set_address(peer)
 
+    def moved(self, address: str) -> None:
+        """The others reach this member at another address now: it connects to them anew, and they follow."""
+        if self._worker is not None:
+            self._worker.moved(address)
+
     def forget_peer(self, node_id: str) -> None:
         """It was removed from the cluster: what it says is not heard any more, unless the log gives it a vote."""
         self._peers = [known for known in self._peers if known.node_id != node_id]

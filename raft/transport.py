@@ -14,6 +14,7 @@ import ssl
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable
+from dataclasses import replace
 
 import trio
 
@@ -127,6 +128,12 @@ class Transport:
             self._told[peer.node_id] = peer
             if peer.node_id in self._ways:
                 self._ways[peer.node_id].scope.cancel()
+
+    def moved(self, address: str) -> None:
+        """This member has another address: what hangs on the old one is dialled anew, and the others learn it so."""
+        self._settings = replace(self._settings, advertise_address=address)
+        for way in self._ways.values():
+            way.scope.cancel()
 
     def forget(self, member: str) -> None:
         """It was removed from the cluster; its connections end, unless the log gives it a part."""
@@ -306,8 +313,7 @@ class Transport:
         while arrived := await frames.receive():
             for content in arrived:
                 if not greeted:
-                    port, address = decode_hello(content)
-                    self._greeted[member] = Peer(member, address or line.address(), port)
+                    self._take_hello(member, content, line)
                     greeted = True
                     continue
                 message = decode(content)
@@ -319,3 +325,11 @@ class Transport:
                 self._inbox_bytes += len(content)
             if self.inbox:
                 self._ring()
+
+    def _take_hello(self, member: str, content: bytes, line: Line) -> None:
+        """Where it is, it knows best; the log tells of a new address only when a majority is connected."""
+        port, address = decode_hello(content)
+        greeted = self._greeted[member] = Peer(member, address or line.address(), port)
+        known = self._address(member)
+        if address and known is not None and known.address != address and known.port == port:
+            self.set_address(greeted)

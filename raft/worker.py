@@ -13,7 +13,7 @@ import sqlite3
 import time
 from collections import deque
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import trio
@@ -125,6 +125,10 @@ class Worker:
             self._peers[peer.node_id] = peer
         self._soon(self._take_address, peer)
 
+    def moved(self, address: str) -> None:
+        """The others reach this member at another address now."""
+        self._soon(self._take_own_address, address)
+
     def forget_peer(self, node_id: str) -> None:
         """The daemon knows that a member was removed."""
         if self._token is None:
@@ -157,6 +161,11 @@ class Worker:
         self._peers[peer.node_id] = peer
         if self._transport is not None:
             self._transport.set_address(peer)
+
+    def _take_own_address(self, address: str) -> None:
+        self._settings = replace(self._settings, advertise_address=address)
+        if self._transport is not None:
+            self._transport.moved(address)
 
     def _drop_peer(self, node_id: str) -> None:
         self._peers.pop(node_id, None)

@@ -162,8 +162,9 @@ class LeaderConnection:
         while True:
             await self._leader_changed()
             known = self._known_leader()
-            if known is not None and known.node_id != leader.node_id:
-                self.error = "another host leads now"
+            if known is not None and known != leader:
+                moved = known.node_id == leader.node_id
+                self.error = "the leader has another address now" if moved else "another host leads now"
                 scope.cancel()
 
     async def _receive(self, stream: Any) -> None:

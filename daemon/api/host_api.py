@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -38,6 +39,7 @@ class HostServices:
     runtime: Runtime
     view: HostView
     leader: Callable[[], Leader | None]
+    leader_moved: Callable[[Leader], None]
     voter: VoterContext | None  # None on a host without a part in consensus
     doctor: HostDoctor
 
@@ -61,6 +63,15 @@ class HostApi:
         if leader is None:
             return host.FindLeaderReply()
         return host.FindLeaderReply(node_id=leader.node_id, address=leader.address, api_port=leader.api_port)
+
+    async def leader_moved(self, request: host.LeaderMovedRequest, caller: Caller) -> host.LeaderMovedReply:
+        node_id = require_node(caller)
+        try:
+            address = str(ipaddress.ip_address(request.address))
+        except ValueError as error:
+            raise Refused(f"the leader's new address: {error}", Kind.INVALID) from error
+        self._services.leader_moved(Leader(node_id, address, request.api_port))
+        return host.LeaderMovedReply()
 
     async def renew_certificate(
         self, request: host.RenewCertificateRequest, caller: Caller
