@@ -6,6 +6,7 @@ import os
 import secrets
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 from types import TracebackType
 
@@ -86,6 +87,22 @@ class FairwaySide:
             f"    stop_grace_period: 0s\n    deploy:\n      replicas: {count}\n"
         )
         self.fairway("deploy", str(file), "--detach")
+
+    def roll(self, name: str, count: int, command: list[str], round: str, parallelism: int, order: str) -> None:
+        """As `create`, of a service whose tasks have `round` in their environment and are updated as said."""
+        file = Path(self._folder.name) / f"{name}.yaml"
+        words = ", ".join(f'"{word}"' for word in command)
+        file.write_text(
+            f"name: {name}\nservices:\n  tasks:\n    image: {IMAGE}\n    command: [{words}]\n"
+            f"    stop_grace_period: 0s\n    environment: {{ROUND: {round}}}\n    deploy:\n      replicas: {count}\n"
+            f"      update_config: {{parallelism: {parallelism}, order: {order}}}\n"
+        )
+        self.fairway("deploy", str(file), "--detach")
+
+    def rounds_running(self, name: str) -> dict[str, int]:
+        """How many tasks of the app run, by their round."""
+        running = (task for task in self.tasks(name) if task.status.state == objects_pb2.TASK_STATE_RUNNING)
+        return dict(Counter(task.spec.container.environment["ROUND"] for task in running))
 
     def running_count(self, name: str) -> int:
         """Tasks of the app that run, as the cluster knows."""

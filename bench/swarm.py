@@ -17,6 +17,7 @@ import subprocess
 import tempfile
 import time
 import urllib.parse
+from collections import Counter
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -146,6 +147,21 @@ class Swarm:
         """`docker service create`, which returns as soon as the service is known."""
         options = ["--detach", "--no-resolve-image", "--stop-grace-period", "0s", "--replicas", str(count)]
         self.docker("service", "create", "--name", name, *options, IMAGE, *command)
+
+    def roll(self, name: str, count: int, command: list[str], round: str, parallelism: int, order: str) -> None:
+        """Creates the service, or updates it, so that its tasks have `round` in their environment."""
+        how = ["--detach", "--no-resolve-image", "--update-parallelism", str(parallelism), "--update-order", order]
+        if self._get(f"/services?filters={urllib.parse.quote(json.dumps({'name': {name: True}}))}"):
+            self.docker("service", "update", *how, "--env-add", f"ROUND={round}", name)
+            return
+        options = [*how, "--stop-grace-period", "0s", "--replicas", str(count), "--env", f"ROUND={round}"]
+        self.docker("service", "create", "--name", name, *options, IMAGE, *command)
+
+    def rounds_running(self, name: str) -> dict[str, int]:
+        """How many tasks of the service run, by their round, as the manager knows."""
+        tasks = self._get(f"/tasks?filters={urllib.parse.quote(json.dumps({'service': {name: True}}))}")
+        running = [task["Spec"]["ContainerSpec"]["Env"] for task in tasks if task["Status"]["State"] == "running"]
+        return dict(Counter(environment[0].removeprefix("ROUND=") for environment in running))
 
     def running_count(self, name: str) -> int:
         """Tasks of the service that run, as the manager knows."""

@@ -231,7 +231,8 @@ def _user(reader: Reader, field_: Field, service: ServiceRead) -> None:
 
 
 def _grace(reader: Reader, field_: Field, service: ServiceRead) -> None:
-    service.spec.container.stop_grace_ms = reader.duration_ms(field_)
+    # 0 is what says nothing, and means the default; a millisecond is as good as none.
+    service.spec.container.stop_grace_ms = max(1, reader.duration_ms(field_))
 
 
 def _ports(reader: Reader, field_: Field, service: ServiceRead) -> None:

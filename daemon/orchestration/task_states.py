@@ -13,6 +13,7 @@ ENDED_STATES = frozenset(
     {objects.TASK_STATE_EXITED, objects.TASK_STATE_FAILED, objects.TASK_STATE_LOST},
 )
 SETTLE_MS = 1_000  # a task without a health check counts as replaced-by only after running this long
+SETTLE_SAID_MS = 300  # ... where its service says how it is updated, and so what happens when one fails later
 
 
 def ended(task: objects.Task) -> bool:
@@ -49,13 +50,13 @@ def succeeded(task: objects.Task) -> bool:
 
 
 def settled_at_unix_ms(task: objects.Task) -> int | None:
-    """When a replacement may be relied on: at once where a health check says so, else after `SETTLE_MS`
+    """When a replacement may be relied on: at once where a health check says so, else after a moment
     without a change (in the leader's time, so hosts' clocks do not matter). None: not ready."""
     if not serving(task):
         return None
     if task.status.health == objects.HEALTH_HEALTHY:
         return 0
-    return task.meta.updated_unix_ms + SETTLE_MS
+    return task.meta.updated_unix_ms + (SETTLE_SAID_MS if task.spec.HasField("update") else SETTLE_MS)
 
 
 def settled(task: objects.Task, now_unix_ms: int) -> bool:

@@ -61,6 +61,7 @@ def test_defaults_are_those_docker_users_expect() -> None:
         ("stop_signal: 10", "container.stop_signal", "SIGUSR1"),
         ("stop_signal: RTMIN+3", "container.stop_signal", "SIGRTMIN+3"),
         ("stop_grace_period: 1m30s", "container.stop_grace_ms", 90_000),
+        ("stop_grace_period: 0s", "container.stop_grace_ms", 1),
         ("labels: [a=b, c]", "container.labels", {"a": "b", "c": ""}),
         ("scale: 4", "replicas", 4),
         ("deploy: {replicas: 0}", "replicas", 0),
