@@ -138,7 +138,7 @@ class LeaderConnection:
                 nursery.start_soon(self._send, stream, nursery.cancel_scope)
                 await self._receive(stream)
                 nursery.cancel_scope.cancel()
-        except* (grpc.aio.AioRpcError, ConnectionAbortedError) as group:
+        except* (grpc.aio.AioRpcError, grpc.aio.UsageError, ConnectionAbortedError) as group:
             self._note(group.exceptions[0])
         finally:
             stream.cancel()
