@@ -1,4 +1,4 @@
-"""`./run churn [--tasks N] [--hosts N] [--json FILE]`: days of starts and stops in fast motion, and what they leave.
+"""`./run churn [--tasks N] [--minutes N] [--hosts N] [--json FILE]`: days of starts and stops in fast motion, and what they leave.
 
 Exit status 0: nothing has grown, and the memory of fairwayd by no more than a tenth since the warm-up. 1: a leak, by
 name. 2: it could not be carried out.
@@ -7,6 +7,7 @@ name. 2: it could not be carried out.
 from __future__ import annotations
 
 import argparse
+import math
 import secrets
 import shutil
 import sys
@@ -31,6 +32,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="./run churn", description=__doc__)
     parser.add_argument("--tasks", type=int, default=10_000, help="that are started and stopped; default 10000")
     parser.add_argument("--hosts", type=int, default=3, help="of the lab; default 3")
+    parser.add_argument(
+        "--minutes", type=float, default=math.inf, help="after these it ends with as many as there were"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="all inventories, of each host")
     parser.add_argument("--logs", type=Path, metavar="FOLDER", help="where the logs of the hosts' fairwayd are kept")
     arguments = parser.parse_args()
@@ -48,7 +52,9 @@ def main() -> int:
                 Cluster(lab, Path(folder)).load_image(image)
             say(f"lab {lab.name}: {arguments.hosts} hosts")
             try:
-                result = churn(lab, arguments.tasks, "churn", PORT, SIZE, CHECKS, say)
+                result = churn(
+                    lab, arguments.tasks, "churn", PORT, SIZE, CHECKS, say, seconds_max=arguments.minutes * 60
+                )
             finally:
                 if arguments.logs:
                     for host in lab.hosts():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import time
 from collections.abc import Callable
@@ -40,9 +41,19 @@ class Result:
 
 
 def churn(
-    lab: Lab, tasks: int, name: str, port: int, size: Size, checks: int, say: Say, *, judge_memory: bool = True
+    lab: Lab,
+    tasks: int,
+    name: str,
+    port: int,
+    size: Size,
+    checks: int,
+    say: Say,
+    *,
+    seconds_max: float = math.inf,
+    judge_memory: bool = True,
 ) -> Result:
-    """Starts and stops `tasks` tasks under apps whose names begin with `name`, and looks `checks` times.
+    """Starts and stops `tasks` tasks under apps whose names begin with `name`, and looks `checks` times. After
+    `seconds_max` it comes to its end with as many as there were.
 
     The lab must have workload.IMAGES, and nothing else may change in it meanwhile. Raises Stuck.
     """
@@ -62,7 +73,9 @@ def churn(
                 due += [due[0] + round((tasks - due[0]) * (number + 1) / checks) for number in range(checks)]
                 first: Inventory | None = None
                 for target in due:
-                    _round_until(workload, counter, target, say)
+                    if first is not None and time.monotonic() - began > seconds_max:
+                        break
+                    _round_until(workload, counter, target, began + seconds_max, say)
                     found, words = _settled(lab, operator, first, slots)
                     result.inventories.append((str(counter.stopped), found))
                     first = first or found
@@ -83,10 +96,13 @@ def churn(
     return result
 
 
-def _round_until(workload: Workload, counter: TaskCounter, target: int, say: Say) -> None:
-    while counter.stopped < target:
+def _round_until(workload: Workload, counter: TaskCounter, target: int, deadline: float, say: Say) -> None:
+    def enough() -> bool:
+        return counter.stopped >= target or time.monotonic() > deadline
+
+    while not enough():
         before, began = counter.stopped, time.monotonic()
-        workload.round(lambda: counter.stopped >= target)
+        workload.round(enough)
         workload.settle()
         seconds = time.monotonic() - began
         say(f"{counter.stopped} of {target}: {(counter.stopped - before) / seconds:.1f} tasks a second")
