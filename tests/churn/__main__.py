@@ -1,4 +1,4 @@
-"""`./run churn [--tasks N] [--minutes N] [--hosts N] [--json FILE]`: days of starts and stops in fast motion, and what they leave.
+"""`./run churn [--tasks N] [--minutes N] [--hosts N] [--json FILE]`: days of starts and stops, and what they leave.
 
 Exit status 0: nothing has grown, and the memory of fairwayd by no more than a tenth since the warm-up. 1: a leak, by
 name. 2: it could not be carried out.
