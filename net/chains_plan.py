@@ -105,7 +105,8 @@ def fixed_chains(config: NetworkConfig, local: Host, tunnel: str, veths: str, dn
         ),
         "not_allowed": Chain(
             (
-                rule("not in a common network, TCP over IPv6", _IPV6, _OF_TCP, nft.reject_by_reset()),
+                # By ICMP clients would wait in vain: the kernel sends few of those to a host a second.
+                rule("not in a common network, TCP", _OF_TCP, nft.reject_by_reset()),
                 rule("not in a common network", nft.reject_by_icmp(nft.ADMINISTRATIVELY_PROHIBITED)),
             )
         ),
