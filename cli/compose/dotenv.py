@@ -44,6 +44,19 @@ def parse(text: str, environment: Mapping[str, str]) -> dict[str, str]:
     return values
 
 
+def parse_raw(text: str) -> dict[str, str]:
+    """As `docker run --env-file` reads it: each line as it is, nothing quoted and no variables. Raises DotenvError."""
+    values = {}
+    for number, line in enumerate(text.removeprefix("\ufeff").splitlines(), 1):
+        name, equals, value = line.partition("=")
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        if not equals or not name.strip() or any(character.isspace() for character in name.strip()):
+            raise DotenvError(number, f"{line[:60]!r} is not NAME=value")
+        values[name.strip()] = value
+    return values
+
+
 def _entry(text: str, position: int) -> tuple[int, str | None, str | None, bool]:
     """(where the next line starts, name, raw value, literal) of the line at `position`."""
     end = _line_end(text, position)

@@ -47,14 +47,15 @@ def read_environment(
 
 
 def _env_file(reader: Reader, surroundings: Surroundings, field_: Field) -> dict[str, str]:
-    required, path_field = True, field_
+    required, raw, path_field = True, False, field_
     if field_.is_mapping:
-        entries = reader.known_entries(field_, frozenset({"path", "required"}))
+        entries = reader.known_entries(field_, frozenset({"path", "required", "format"}))
         if "path" not in entries:
             reader.refuse(field_, "has no path")
             return {}
         path_field = entries["path"]
         required = reader.boolean(entries["required"]) if "required" in entries else True
+        raw = "format" in entries and reader.choice(entries["format"], {"raw": True}, False)
     name = reader.text(path_field)
     if not name:
         return {}
@@ -63,7 +64,8 @@ def _env_file(reader: Reader, surroundings: Surroundings, field_: Field) -> dict
         if path.stat().st_size > ENV_FILE_BYTES_MAX:
             reader.refuse(path_field, f"{path} is larger than {ENV_FILE_BYTES_MAX} bytes")
             return {}
-        return dotenv.parse(path.read_text(), surroundings.environment)
+        text = path.read_text()
+        return dotenv.parse_raw(text) if raw else dotenv.parse(text, surroundings.environment)
     except FileNotFoundError:
         if required:
             reader.refuse(path_field, f"{path} does not exist")

@@ -122,7 +122,7 @@ _MOUNT = either(
         required=["type", "target"],
     ),
 )
-_ENV_FILE = either(TEXT, mapping("", {"path": TEXT, "required": FLAG}, required=["path"]))
+_ENV_FILE = either(TEXT, mapping("", {"path": TEXT, "required": FLAG, "format": choice(["raw"])}, required=["path"]))
 _DEPENDENCY = mapping(
     "what the first start of the service waits for",
     {

@@ -17,6 +17,7 @@ from cli.compose.problems import ComposeRefused
 FILES = sorted((Path(__file__).parent / "compose_examples").glob("*.yaml"))
 REFUSED = re.compile(r"^# refused (\d+): (\S+) \| (.+)$", re.MULTILINE)
 WARNS = re.compile(r"^# warns: (.+)$", re.MULTILINE)
+FILES_READ = [path for path in FILES if not REFUSED.search(path.read_text())]
 VARIABLES = {"SET": "set", "EMPTY": "", "FROM_OUTSIDE": "outside"}
 
 
@@ -62,4 +63,11 @@ def test_what_the_forms_become() -> None:
     assert [port.published for port in read["extends_same_file"].services["web"].ports] == [8081]
 
 
-FILES_READ = [path for path in FILES if not REFUSED.search(path.read_text())]
+@pytest.mark.parametrize("path", FILES_READ, ids=lambda path: path.stem)
+def test_a_file_over_itself_says_what_it_says_alone(path: Path) -> None:
+    alone, twice = (project.load(paths, VARIABLES, project.Choices("app")).spec for paths in ([path], [path, path]))
+    for spec in twice.services.values():
+        # Lists of mappings have nothing to tell two of their elements apart by, so both are kept, as in Compose.
+        if spec.HasField("placement"):
+            del spec.placement.spread_over[len(spec.placement.spread_over) // 2 :]
+    assert twice == alone

@@ -79,3 +79,11 @@ def test_any_dotenv_gives_values_or_one_kind_of_error(text: str) -> None:
         dotenv.parse(text, {})
     except dotenv.DotenvError:
         return
+
+
+def test_a_raw_file_is_taken_as_it_is() -> None:
+    text = "# note\n\nA='quoted' # kept\nB=$HOME=x\n C=\n"
+    assert dotenv.parse_raw(text) == {"A": "'quoted' # kept", "B": "$HOME=x", "C": ""}
+    with pytest.raises(dotenv.DotenvError, match="is not NAME=value") as refused:
+        dotenv.parse_raw("A=1\nB\n")
+    assert refused.value.line == 2
