@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-import struct
+from array import array
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
@@ -24,10 +24,9 @@ _DRAWS = {
     "least-loaded": RANDOM,
 }
 WEIGHTED_SLOTS_MAX = 256  # or one a backend, where there are more backends
-# Slots of source-hash: a power of two that stays the same while backends come and go, since another count moves every
-# client. 16 and more a backend keep their shares within about a quarter of each other.
-HASH_SLOTS_FEW, HASH_SLOTS_MANY = 1024, 4096
-HASH_BACKENDS_FEW = 64
+# Slots of source-hash: one number whatever the count of backends, since another moves every client. 16 and more a
+# backend keep their shares within about a quarter of each other.
+HASH_SLOTS = 4096
 
 
 def draw_of(balance: Balance) -> str:
@@ -91,11 +90,10 @@ def apportioned(weights: Sequence[int], total: int) -> list[int]:
 def _hashed(ready: Sequence[Endpoint]) -> tuple[Endpoint, ...]:
     """Each slot goes to the endpoint with the highest score for it (rendezvous hashing: Thaler, Ravishankar, "Using
     name-based mappings to increase hit rates", 1998), so one that comes or goes moves its own slots only."""
-    count = HASH_SLOTS_FEW if len(ready) <= HASH_BACKENDS_FEW else HASH_SLOTS_MANY
-    columns = zip(*(_scores(each.task_id, count) for each in ready), strict=True)
+    columns = zip(*(_scores(each.task_id) for each in ready), strict=True)
     return tuple(ready[column.index(max(column))] for column in columns)
 
 
-@lru_cache(maxsize=4096)
-def _scores(task_id: str, count: int) -> tuple[int, ...]:
-    return struct.unpack(f"={count}I", hashlib.shake_128(task_id.encode()).digest(4 * count))
+@lru_cache(maxsize=2048)
+def _scores(task_id: str) -> array[int]:
+    return array("I", hashlib.shake_128(task_id.encode()).digest(4 * HASH_SLOTS))

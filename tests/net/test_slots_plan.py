@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from net.model import Balance, Endpoint
-from net.slots_plan import HASH_BACKENDS_FEW, HASH_SLOTS_FEW, WEIGHTED_SLOTS_MAX, apportioned, draw_of, slots
+from net.slots_plan import HASH_SLOTS, WEIGHTED_SLOTS_MAX, apportioned, draw_of, slots
 from tests.net.world import HOSTS
 
 LOCAL = HOSTS[0]
@@ -90,18 +90,26 @@ def test_seats_are_all_given_and_follow_the_weights(weights: list[int], total: i
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.sets(st.integers(0, 9999), min_size=2, max_size=HASH_BACKENDS_FEW), st.data())
+@given(st.sets(st.integers(0, 9999), min_size=2, max_size=300), st.data())
 def test_a_backend_that_leaves_moves_its_own_clients_only(numbers: set[int], data: st.DataObject) -> None:
     """And one that comes, which is the same seen from behind: about one in N."""
     all_of_them = [endpoint(number) for number in sorted(numbers)]
     gone = data.draw(st.sampled_from(all_of_them))
     before = slots(Balance("source-hash"), all_of_them, LOCAL)
     after = slots(Balance("source-hash"), [each for each in all_of_them if each is not gone], LOCAL)
-    assert len(before) == len(after) == HASH_SLOTS_FEW
+    assert len(before) == len(after) == HASH_SLOTS
     moved = [a for a, b in zip(before, after, strict=True) if a is not b]
     assert all(each is gone for each in moved)
     share = len(moved) / len(before)
-    assert 0.3 / len(numbers) < share < 2 / len(numbers) + 0.02
+    assert 0.1 / len(numbers) < share < 1.5 / len(numbers) + 0.01
+
+
+@pytest.mark.parametrize("count", [1, 64, 128, 256])
+def test_one_more_than_a_power_of_two_moves_as_few_clients_as_any(count: int) -> None:
+    backends = [endpoint(number) for number in range(count + 1)]
+    few, more = (slots(Balance("source-hash"), backends[:number], LOCAL) for number in (count, count + 1))
+    moved = sum(a is not b for a, b in zip(few, more, strict=True))
+    assert 0 < moved / len(more) < 1.5 / (count + 1) + 0.01
 
 
 def test_all_hosts_hash_alike() -> None:
