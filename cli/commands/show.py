@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from cli import job_lines, output, words
 from cli.commands.apps import print_tasks
+from cli.commands.service import rollout_words
 from cli.connection import CALL_SECONDS_MAX, connect
 from cli.failure import EXIT_OK, CommandFailed
 from proto import control_pb2, objects_pb2
@@ -67,6 +68,7 @@ def describe(view: control_pb2.ServiceView) -> list[tuple[str, str]]:
         ("Tasks", f"{view.ready} ready, {view.running} running, {wanted_words(spec)}"),
         ("Schedule", job_lines.schedule_words(service) if spec.HasField("schedule") else ""),
         *(("Run", job_lines.run_words(run, now)) for run in service.runs),
+        ("Revision", revision_words(service)),
         ("VIP", with_ipv6(service.vip, view) or ("none (dnsrr)" if without_vip else "")),
         ("Balancing", balance_words(spec.balance) if spec.HasField("balance") else ""),
         ("Floating", ", ".join(spec.floating_addresses)),
@@ -90,6 +92,13 @@ def wanted_words(spec: objects_pb2.ServiceSpec) -> str:
     if spec.kind == objects_pb2.SERVICE_KIND_GLOBAL_JOB:
         return "to complete once on each host"
     return "one on each host" if spec.kind == objects_pb2.SERVICE_KIND_GLOBAL else f"{spec.replicas} wanted"
+
+
+def revision_words(service: objects_pb2.Service) -> str:
+    """ "3", "3, paused: paused by an operator" """
+    state = rollout_words(service)
+    said = "" if state == "present" else f", {state}"
+    return f"{service.generation}{said}" + (f": {service.rollout.message}" if said and service.rollout.message else "")
 
 
 def port_words(port: objects_pb2.PortSpec) -> str:

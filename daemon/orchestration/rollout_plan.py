@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from daemon.orchestration import restart_plan
 from daemon.orchestration.draft import Draft
 from daemon.orchestration.host_ports import clash, host_ports
-from daemon.orchestration.kinds import has_own_volumes, left_out, slots_of
+from daemon.orchestration.kinds import has_own_volumes, is_ordered, left_out, slots_of
 from daemon.orchestration.rollout_begin_plan import begin_rollout
 from daemon.orchestration.rollout_course_plan import Counts, Course, advance, course_of, end_split, judge, tracked
 from daemon.orchestration.scheduler_words import PORT_TAKEN
@@ -89,10 +89,15 @@ def plan_service(draft: Draft, service: objects.Service, nodes: Mapping[str, obj
     slots.course = course_of(service, len(filled))
     if slots.course.decides_failures:
         slots.halted = False
+    in_turn = is_ordered(service.spec) and any(slot not in filled for slot in slots.stopping)
     for slot in sorted(slots.wanted, reverse=True):
         if slot not in filled:
-            for task in slots.wanted.pop(slot):
+            leaving = slots.wanted.pop(slot)
+            if in_turn:
+                continue  # the one above it is not gone yet
+            for task in leaving:
                 stop_task(draft, task, left_out(service, slot, nodes))
+            in_turn = is_ordered(service.spec)
     for slot in sorted(filled):
         if draft.full:
             break
@@ -294,7 +299,8 @@ def _drain(draft: Draft, slots: Slots, nodes: Mapping[str, objects.Node]) -> Non
     daemon/orchestration/drain_plan.py, which stops them last."""
     if named_volumes(slots.service.spec):
         return
-    moving = sum(1 for tasks in slots.wanted.values() if len([task for task in tasks if alive(task)]) > 1)
+    split = slots.service.traffic.generation  # the older side of a blue/green change is not on the move
+    moving = sum(sum(alive(task) and task.generation >= split for task in tasks) > 1 for tasks in slots.wanted.values())
     for slot, tasks in sorted(slots.wanted.items()):
         if draft.full or moving >= DRAINS_AT_ONCE_MAX:
             return
@@ -324,9 +330,9 @@ def _replace(draft: Draft, slots: Slots, slot: int, old: objects.Task, like: obj
 
 
 def _stops_first(slots: Slots, old: objects.Task) -> bool:
-    """The old task keeps data and must end before the new one starts. Not while the new image is unknown:
-    then the new one could not start anyway."""
-    return bool(named_volumes(old.spec)) and bool(slots.service.image_digest)
+    """The old task keeps data, or is to be the only one of its slot, and must end before the new one starts. Not while
+    the new image is unknown: then the new one could not start anyway."""
+    return bool(named_volumes(old.spec) or old.spec.HasField("stateful")) and bool(slots.service.image_digest)
 
 
 def _holds_port(old: objects.Task, newest: objects.Task, nodes: Mapping[str, objects.Node]) -> bool:

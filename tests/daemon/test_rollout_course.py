@@ -14,6 +14,7 @@ from daemon.deploying.revisions_plan import REVISIONS_MAX
 from daemon.deploying.rollout_changes_plan import plan_steer
 from daemon.errors import Kind, Refused
 from daemon.leader.endpoints_plan import endpoint_of
+from daemon.leader.host_state_plan import HostStates
 from daemon.orchestration.orchestrator_plan import plan
 from daemon.orchestration.task_states import ended
 from proto import control_pb2 as control
@@ -349,6 +350,39 @@ def test_blue_green_switches_when_all_are_ready_and_keeps_the_older_ones() -> No
     pass_time(model, 70_000)
     assert running(model) == traffic(model) == ["2"] * 3
     assert not model.service("web").HasField("traffic")
+
+
+def test_hosts_hear_of_a_switch_as_one_change() -> None:
+    model = made(blue_green(1))
+    model.deploy(app_spec(web=blue_green(2)))
+    states = HostStates(model.store)
+    model.batches.clear()
+    sides = []
+    for _ in range(20):
+        model.plan()
+        for batch in model.batches:
+            changed = [item.endpoint.ready for item in states.advance(batch).common.put if item.HasField("endpoint")]
+            if True in changed and False in changed:
+                sides.append(sorted(changed))
+        model.batches.clear()
+        model.host_step()
+        model.now_unix_ms += 300
+    assert sides == [[False] * 3 + [True] * 3]
+
+
+def test_a_drain_moves_the_side_that_has_traffic_while_the_other_is_kept() -> None:
+    model = made(blue_green(1, replicas=6), nodes=4)
+    model.deploy(app_spec(web=blue_green(2, replicas=6)))
+    pass_time(model, 10_000)
+    model.change_node("host-1", availability=objects.AVAILABILITY_DRAINING)
+    for _ in range(40):
+        model.plan()
+        assert len(traffic(model)) >= 6
+        model.host_step()
+        model.now_unix_ms += 400
+    assert traffic(model) == ["2"] * 6
+    assert "host-1" not in model.hosts()
+    assert model.service("web").HasField("traffic")
 
 
 def test_blue_green_goes_back_at_once_while_the_older_ones_are_kept() -> None:
