@@ -94,19 +94,16 @@ class Portal:
         scope = trio.CancelScope()
 
         async def body() -> None:
-            with scope:
-                try:
+            try:
+                with scope:
                     value = await function(*arguments)
-                except Exception as error:
-                    # Errors belong to the caller, never to the nursery that serves everybody.
                     if not result.done():
-                        result.set_exception(error)
-                    return
-                finally:
-                    if not result.done() and scope.cancel_called:
-                        result.cancel()
+                        result.set_result(value)
+            except Exception as error:
+                # Errors belong to the caller, never to the nursery that serves everybody. Around the scope, not in it:
+                # of an error that came together with a cancellation the scope leaves the error.
                 if not result.done():
-                    result.set_result(value)
+                    result.set_exception(error)
 
         async def guarded() -> None:
             try:
