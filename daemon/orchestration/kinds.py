@@ -36,6 +36,11 @@ def has_own_volumes(spec: objects.ServiceSpec) -> bool:
     return follows_hosts(spec) or spec.HasField("stateful")
 
 
+def is_ordered(spec: objects.ServiceSpec) -> bool:
+    """Its slots start one after the other, and stop in the opposite order."""
+    return spec.HasField("stateful") and not spec.stateful.unordered
+
+
 def slots_of(
     service: objects.Service, nodes: Mapping[str, objects.Node], tasks: Sequence[objects.Task] = ()
 ) -> Collection[int]:
