@@ -75,6 +75,8 @@ def churn(
                 for target in due:
                     if first is not None and time.monotonic() - began > seconds_max:
                         break
+                    if first is not None and counter.stopped >= target < due[-1]:
+                        continue  # a round may go past several
                     _round_until(workload, counter, target, began + seconds_max, say)
                     found, words = _settled(lab, operator, first, slots)
                     result.inventories.append((str(counter.stopped), found))
