@@ -44,7 +44,7 @@ def history_rows(service: objects_pb2.Service, now_unix_ms: int) -> list[tuple[s
     """Oldest first; the last is what the service is now."""
     rows = []
     for revision in service.revisions:
-        state = "failed" if revision.failed else "replaced"
+        state = "unfinished" if revision.failed else "replaced"
         age = words.age(revision.started_unix_ms, now_unix_ms)
         rows.append((str(revision.generation), age, state, revision.spec.container.image, revision.reason or "first"))
     rollout = service.rollout

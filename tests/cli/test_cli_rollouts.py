@@ -195,6 +195,6 @@ def test_history_lists_what_was_and_what_is() -> None:
     rows = history_rows(web, 60_001)
     assert [(row[0], row[2], row[4]) for row in rows] == [
         ("1", "replaced", "first"),
-        ("2", "failed", "image web:1 -> web:2"),
+        ("2", "unfinished", "image web:1 -> web:2"),
         ("3", "rolling back", "back to revision 1"),
     ]
