@@ -31,7 +31,7 @@ def test_the_same_again_is_no_leak() -> None:
         ({"connections_answered_by_nobody": 1}, 5),
         ({"folders_of_logs": 21}, 5),
         ({"folders_of_logs": 1}, 0),
-        ({"processes": 80}, 5),
+        ({"processes": 67}, 5),
         ({"processes": 48}, 0),
         ({"process": 8}, 5),
     ],
