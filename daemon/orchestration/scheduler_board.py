@@ -74,7 +74,7 @@ class Board:
         least = self._policy.min()
         if least >= UNFIT_MIN:
             return None
-        rows = np.flatnonzero(self._policy == least)
+        rows = (self._policy == least).nonzero()[0]
         return int(rows[self._room[rows].argmin()])
 
     def _build(self) -> None:
@@ -119,6 +119,15 @@ class Board:
         found: Numbers = (((room << 22) + load) << 12) + np.minimum(hosts.task_count[rows], TASKS_MAX)
         return found
 
+    def _room_at(self, host: int) -> int:
+        """The same of one host: arrays of one number cost several times as much as numbers."""
+        hosts = self._hosts
+        load = min(hosts.load_at(host, self._cpu_millis, self._memory_bytes), LOAD_MAX)
+        room = (min(load // COARSE_PARTS, COARSE_MAX) << 1) + int(self._absent[host])
+        if self._pack:
+            room += (FULLNESS_MAX - min(max(hosts.fullness_at(host), 0), FULLNESS_MAX)) << 6
+        return (((room << 22) + load) << 12) + min(int(hosts.task_count[host]), TASKS_MAX)
+
     def _catch_up(self) -> None:
         fresh = len(self._log) - self._seen
         version = self._rules.version()
@@ -136,11 +145,12 @@ class Board:
         for host in self._own.log[self._own_seen :]:
             self._count_own(host)
         self._own_seen = len(self._own.log)
-        rows = np.array(list(dict.fromkeys(self._log[self._seen :])), dtype=np.int64)
+        rows = dict.fromkeys(self._log[self._seen :])
         self._seen = len(self._log)
-        self._room[rows] = self._room_of(rows)
-        for host in rows.tolist():
-            if not self._has_room(host):
+        for host in rows:
+            if self._has_room(host):
+                self._room[host] = self._room_at(host)
+            else:
                 self._policy[host] = UNFIT
 
     def _count_own(self, host: int) -> None:
@@ -158,9 +168,9 @@ class Board:
     def _has_room(self, host: int) -> bool:
         hosts = self._hosts
         return bool(
-            (not self._cpu_millis or hosts.cpu_free_millis[host] >= self._cpu_millis)
-            and (not self._memory_bytes or hosts.memory_free_bytes[host] >= self._memory_bytes)
-            and hosts.addresses_free[host] > 0
+            (not self._cpu_millis or hosts.cpu_free_millis.item(host) >= self._cpu_millis)
+            and (not self._memory_bytes or hosts.memory_free_bytes.item(host) >= self._memory_bytes)
+            and hosts.addresses_free.item(host) > 0
             and not any(hosts.has_port(host, port) for port in self._ports)
         )
 

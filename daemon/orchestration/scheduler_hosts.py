@@ -82,6 +82,14 @@ class Hosts:
         cpu, memory = self._reserved(hosts, 0, 0)
         return np.rint((cpu + memory) * LOAD_PARTS).astype(np.int64)
 
+    def load_at(self, host: int, cpu_millis: int, memory_bytes: int) -> int:
+        """As `load`, of one row."""
+        return round(max(self._reserved_at(host, cpu_millis, memory_bytes)) * LOAD_PARTS)
+
+    def fullness_at(self, host: int) -> int:
+        """As `fullness`, of one row."""
+        return round(sum(self._reserved_at(host, 0, 0)) * LOAD_PARTS)
+
     def column(self, key: Hashable, of: Callable[[objects.Node], V]) -> tuple[Numbers, Sequence[V]]:
         """A property of hosts as small numbers, and what each number stands for; worked out once for a `key`."""
         known: tuple[Numbers, Sequence[V]] | None = self._columns.get(key)
@@ -120,6 +128,11 @@ class Hosts:
         cpu = (self.cpu_millis[hosts] - self.cpu_free_millis[hosts] + cpu_millis) / self._cpu_divisor[hosts]
         memory = (self.memory_bytes[hosts] - self.memory_free_bytes[hosts] + memory_bytes) / self._memory_divisor[hosts]
         return cpu, memory
+
+    def _reserved_at(self, host: int, cpu_millis: int, memory_bytes: int) -> tuple[float, float]:
+        cpu = self.cpu_millis.item(host) - self.cpu_free_millis.item(host) + cpu_millis
+        memory = self.memory_bytes.item(host) - self.memory_free_bytes.item(host) + memory_bytes
+        return cpu / self._cpu_divisor.item(host), memory / self._memory_divisor.item(host)
 
     def _numbers(self, values: Iterable[int]) -> Numbers:
         return np.fromiter(values, dtype=np.int64, count=self.count)

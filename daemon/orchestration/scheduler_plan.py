@@ -70,7 +70,9 @@ class Scheduler:
         self._services: dict[str, ServiceTasks] = {}
         self._uncounted: dict[str, list[tuple[int, int]]] = {}  # slot and host, of services nobody asked for as yet
         self._ids: dict[Name, str] = {}
+        self._asked_for: set[Name] = set()  # by the rules of others
         self._guards: dict[Name, dict[tuple[str, tuple[str, ...]], Guard]] = {}
+        self._guarded: set[tuple[str, int]] = set()  # versions of services whose tasks were looked at for guards
         self._fixed: dict[tuple[str, int, str], Fixed] = {}
         self._ports: dict[tuple[str, int], tuple[HostPort, ...]] = {}
         self._log: list[int] = []  # the host of each task that was placed
@@ -107,7 +109,7 @@ class Scheduler:
         ]
         found = []
         for host, node in enumerate(self._hosts.nodes):
-            refusals = [one.of(host) for one in filters if one.refuses[host]]
+            refusals = list(dict.fromkeys(one.of(host) for one in filters if one.refuses[host]))
             if candidate.node_id and host != tied:
                 refusals.insert(0, Refusal("other", "has a task of its own", "have tasks of their own"))
             elif tied is not None and host != tied:
@@ -139,8 +141,13 @@ class Scheduler:
             service.add(task.slot, host)
         else:
             self._uncounted.setdefault(task.service_id, []).append((task.slot, host))
-        self._ids[_name(task, task.service)] = task.service_id
-        if task.spec.HasField("placement"):
+        name = _name(task, task.service)
+        if self._ids.get(name) != task.service_id:
+            if name in self._asked_for:
+                self._boards.clear()  # some of them know the service by another id, or as one without tasks
+            self._ids[name] = task.service_id
+        if (task.service_id, task.generation) not in self._guarded:
+            self._guarded.add((task.service_id, task.generation))
             self._guard(task)
 
     def _guard(self, task: objects.Task) -> None:
@@ -160,7 +167,12 @@ class Scheduler:
         return known
 
     def _of_app(self, task: objects.Task) -> Callable[[str], ServiceTasks]:
-        return lambda service: self._service(self._ids.get(_name(task, service), ""))
+        def find(service: str) -> ServiceTasks:
+            name = _name(task, service)
+            self._asked_for.add(name)
+            return self._service(self._ids.get(name, ""))
+
+        return find
 
     def _ports_of(self, task: objects.Task) -> tuple[HostPort, ...]:
         """Read once a version of a service: every task is counted in every pass."""
