@@ -50,6 +50,7 @@ ANSWERED_BY_ANY_VOTER = ("RaftStatus", "Doctor", "TracePath", "ReadMetrics")  # 
 ASKED_BY_VOTERS = ("Exec", "ReadLog", "Examine", "ObservePath", "ReadMetrics")  # of hosts, on behalf of operators
 
 NOT_A_MEMBER = "this host belongs to no cluster yet; run `fairway init` to begin one or `fairway join` to enter one"
+NOT_THERE_NOW = "fairwayd on this host is starting or stopping; nothing was changed: try again in a moment"
 
 
 class Fairwayd:
@@ -58,6 +59,7 @@ class Fairwayd:
     def __init__(self, config: Config) -> None:
         self.parts: Parts | None = None
         self.phase = "new"
+        self._belongs = False  # to a cluster, by what is on disk
         self._config = config
         self._nursery: trio.Nursery | None = None
         self._belonging: tuple[trio.CancelScope, trio.Event] | None = None  # to end it, and when it has ended
@@ -76,6 +78,7 @@ class Fairwayd:
             ]
             async with unix_server(self._config.socket_path, handlers, [LOCAL.full_name, CONTROL.full_name]):
                 if identity is not None:
+                    self._belongs = True
                     await self.enter(identity, None)
                 logger.info("fairwayd is ready (%s)", self.phase)
                 task_status.started()
@@ -98,6 +101,7 @@ class Fairwayd:
             await change()
         finally:
             identity = await trio.to_thread.run_sync(Identity.load, self._config.identity_folder)
+            self._belongs = identity is not None
             parts = await self.enter(identity, None) if identity is not None else None
         if parts is None:
             raise Refused(NOT_A_MEMBER, Kind.NOT_POSSIBLE)
@@ -143,7 +147,7 @@ class Fairwayd:
                 handlers,
                 [CONTROL.full_name, HOST.full_name],
             ):
-                self.parts, self.phase = parts, "member"
+                self.parts, self.phase, self._belongs = parts, "member", True
                 nursery.start_soon(parts.connection.run)
                 task_status.started(parts)
                 try:
@@ -153,7 +157,7 @@ class Fairwayd:
 
     def _leave(self, identity: Identity) -> None:
         """Forgets the cluster that removed this host; its raft state is kept once, for a person."""
-        self.phase = "removed"
+        self.phase, self._belongs = "removed", False
         identity.forget()
         raft = self._config.host.state_folder / "raft"
         kept = raft.with_name("raft.removed")
@@ -207,6 +211,8 @@ class Fairwayd:
         return node is not None and node.role == objects.NODE_ROLE_VOTER
 
     def _require_parts(self) -> Parts:
+        if self.parts is None and self._belongs:
+            raise Refused(NOT_THERE_NOW, Kind.UNAVAILABLE)
         if self.parts is None:
             raise Refused(NOT_A_MEMBER, Kind.NOT_POSSIBLE)
         return self.parts

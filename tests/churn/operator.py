@@ -103,13 +103,7 @@ class Operator:
             try:
                 return invoke()
             except grpc.RpcError as error:
-                # FAILED_PRECONDITION: a daemon that has just started.
-                again = (
-                    grpc.StatusCode.UNAVAILABLE,
-                    grpc.StatusCode.DEADLINE_EXCEEDED,
-                    grpc.StatusCode.ABORTED,
-                    grpc.StatusCode.FAILED_PRECONDITION,
-                )
+                again = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.ABORTED)
                 if _code(error) not in again or time.monotonic() > deadline:
                     raise
             time.sleep(POLL_SECONDS)
