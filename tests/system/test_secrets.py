@@ -1,0 +1,158 @@
+"""Secrets and configs: what a task finds, and that nothing else finds what is secret."""
+
+from __future__ import annotations
+
+import base64
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.system.cluster import Cluster, Failed, run_in_task
+
+FOLDERS = ("/var/lib/fairway", "/var/log", "/etc/fairway", "/run/fairway", "/run/containerd", "/var/lib/containerd")
+KEPT_IN_MEMORY = "/run/fairway/secrets/"
+APP = """
+name: {app}
+services:
+  box:
+    image: static-web:1
+    command: ["sleep", "100000"]
+    init: true
+    user: "999:999"
+    stop_grace_period: 1s
+    secrets:
+      - {{source: key, target: the-key, uid: "999", gid: "998", mode: 0400}}
+      - own
+    configs:
+      - {{source: words, target: /etc/words.conf, mode: 0444}}
+      - site
+    deploy: {{mode: global}}
+configs:
+  words: {{content: "{words}"}}
+  site: {{external: true, name: "{name}"}}
+secrets:
+  key: {{external: true, name: "{name}"}}
+  own: {{file: ./own.txt}}
+"""
+
+
+@dataclass
+class Kept:
+    """An app with secrets on every host, and what is in them."""
+
+    cluster: Cluster
+    app: str
+    name: str
+    secrets: list[str]
+
+    def read(self, task: str, path: str = "/run/secrets/the-key") -> str:
+        return run_in_task(self.cluster, task, "cat", path)
+
+    def tasks(self) -> list[str]:
+        return [f"{self.app}/{task['meta']['name']}" for task in self.cluster.tasks(f"{self.app}/box")]
+
+    def all_read(self, content: str) -> bool:
+        """Whether every host's task is ready and finds this in its secret."""
+        if not self.cluster.ready(f"{self.app}/box", len(self.cluster.lab.hosts()), "host-1"):
+            return False
+        return all(self.read(task) == content for task in self.tasks())
+
+    def found(self) -> list[str]:
+        """Files of hosts that hold a secret, whatever they are."""
+        arguments = [part for secret in self.secrets for pattern in _forms(secret) for part in ("-e", pattern)]
+        places: list[str] = []
+        for host in self.cluster.lab.hosts():
+            command = ["grep", "-rlasF", "--devices=skip", *arguments, *FOLDERS]
+            places += [f"{host}:{line}" for line in self.cluster.lab.run_in(host, command, check=False).stdout.split()]
+        return places
+
+
+def _forms(secret: str) -> tuple[str, ...]:
+    """As it is, in hexadecimal, and in base64 wherever that begins in its input."""
+    encoded = [base64.b64encode(b" " * shift + secret.encode()).decode()[4:-4] for shift in range(3)]
+    return (secret, secret.encode().hex(), *encoded)
+
+
+@pytest.fixture(scope="module")
+def kept(cluster: Cluster) -> Iterator[Kept]:
+    app, name = f"app-{uuid.uuid4().hex[:6]}", f"key-{uuid.uuid4().hex[:6]}"
+    made = Kept(cluster, app, name, [f"first-{uuid.uuid4().hex}", f"own-{uuid.uuid4().hex}"])
+    cluster.fairway("secret", "create", name, "-", text_in=made.secrets[0])
+    cluster.fairway("config", "create", name, "-", text_in="of the site\n")
+    (cluster.folder / "own.txt").write_text(made.secrets[1])
+    cluster.deploy(APP.format(app=app, name=name, words="some words"))
+    yield made
+    cluster.remove(app)
+    for kind in ("secret", "config"):
+        cluster.wait(lambda kind=kind: cluster.fairway(kind, "rm", name, ok=False).returncode == 0, f"{kind} is gone")
+    (cluster.folder / "own.txt").unlink()
+
+
+def test_a_task_finds_its_files_as_the_compose_file_says(kept: Kept) -> None:
+    cluster, (task, *_) = kept.cluster, kept.tasks()
+    assert kept.read(task) == kept.secrets[0]
+    assert kept.read(task, "/run/secrets/own") == kept.secrets[1]
+    assert kept.read(task, "/etc/words.conf") == "some words"
+    assert kept.read(task, "/site") == "of the site\n"
+    stat = run_in_task(cluster, task, "stat", "-c", "%a %u %g", "/run/secrets/the-key", "/run/secrets/own", "/site")
+    assert stat.splitlines() == ["400 999 998", "444 0 0", "444 0 0"]
+    mounts = run_in_task(cluster, task, "cat", "/proc/mounts").splitlines()
+    (own,) = (line.split() for line in mounts if " /run/secrets/the-key " in line)
+    assert own[2] == "ramfs"
+    assert "ro" in own[3].split(",")
+    with pytest.raises(Failed, match=r"Read-only file system|Permission denied"):
+        run_in_task(cluster, task, "sh", "-c", "echo x > /run/secrets/the-key")
+
+
+def test_files_outlive_the_daemon_and_come_back_after_a_power_cut(kept: Kept) -> None:
+    cluster = kept.cluster
+    before = kept.tasks()
+    cluster.lab.restart_daemon("host-2")
+    cluster.wait(lambda: kept.all_read(kept.secrets[0]), "every task has its secret after the restart")
+    assert kept.tasks() == before
+    cluster.lab.kill("host-3")
+    cluster.lab.start("host-3")
+    cluster.wait(lambda: kept.all_read(kept.secrets[0]), "every task has its secret after the power cut")
+
+
+def test_a_rotated_secret_and_a_changed_file_make_new_tasks(kept: Kept) -> None:
+    cluster = kept.cluster
+    kept.secrets.append(f"second-{uuid.uuid4().hex}")
+    rotated = cluster.fairway("secret", "rotate", kept.name, "-", text_in=kept.secrets[-1])
+    assert f"{kept.app}/box" in rotated.stdout
+    cluster.wait(lambda: kept.all_read(kept.secrets[-1]), "every task has the new version")
+    versions = cluster.json("secret", "inspect", kept.name)
+    assert [(view["file"]["version"], view["services"]) for view in versions] == [(2, [f"{kept.app}/box"]), (1, [])]
+    path = cluster.folder / "plan.yaml"
+    path.write_text(APP.format(app=kept.app, name=kept.name, words="other words"))
+    assert f"config {kept.app}_words: version 1 -> 2" in cluster.fairway("plan", str(path)).stdout
+
+
+def test_nothing_but_the_memory_of_its_hosts_has_a_secret(kept: Kept) -> None:
+    cluster = kept.cluster
+    found = kept.found()
+    memory = [place for place in found if f":{KEPT_IN_MEMORY}" in place]
+    assert {place.partition(":")[0] for place in memory} == set(cluster.lab.hosts())
+    assert found == memory
+    told = [
+        cluster.fairway(*words.split(), ok=False)
+        for words in (
+            f"secret inspect {kept.name}",
+            f"secret inspect {kept.name} -o json",
+            f"secret inspect {kept.app}_own -o json",
+            "secret ls -o json",
+            f"show {kept.app}/box -o json",
+            f"ps {kept.app} -a -o json",
+            "events -o json",
+        )
+    ]
+    for done in told:
+        assert done.returncode == 0, done.stderr
+        assert not [form for secret in kept.secrets for form in _forms(secret) if form in done.stdout + done.stderr]
+    refused = cluster.refused("secret", "rm", kept.name)
+    assert f"in use by {kept.app}/box" in refused
+    assert "Compose file of app" in cluster.refused("secret", "rm", f"{kept.app}_own")
+    assert "already" in cluster.refused("secret", "create", kept.name, str(Path(__file__)))
