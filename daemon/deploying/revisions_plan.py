@@ -16,6 +16,7 @@ from daemon.deploying.port_leases_plan import Changes, PortLeases, settle_vip
 from daemon.errors import Kind, Refused
 from daemon.orchestration.leases import LeasePool
 from daemon.orchestration.own_volumes import spec_of_slot
+from daemon.orchestration.task_files import missing_files
 from proto import objects_pb2 as objects
 from raft.store import Store
 
@@ -137,6 +138,12 @@ def plan_revert(
                 "gone; deploy the older file instead",
                 Kind.NOT_POSSIBLE,
             )
+    if missing := missing_files(store, after.spec):
+        raise Refused(
+            f"{', '.join(missing)}, which revision {revision.generation} of {service.app}/{service.meta.name} used, is "
+            "gone; deploy the older file instead",
+            Kind.NOT_POSSIBLE,
+        )
     changes = Collected()
     settle_vip(store, leases, changes, after)
     ports = PortLeases(store, leases)
