@@ -20,7 +20,8 @@ from tests.churn.workload import Size, Workload
 # Connections of addresses that are nobody's are found by the second of two sweeps (net/connections_sweep.py).
 SETTLE_SECONDS_MAX = 90.0
 POLL_SECONDS = 1.0
-WARM_UP_SHARE = 0.1
+WARM_UP_SHARE = 0.1  # of the tasks
+WARM_UP_TIME_SHARE = 0.25
 
 Say = Callable[[str], None]
 
@@ -77,7 +78,8 @@ def churn(
                         break
                     if first is not None and counter.stopped >= target < due[-1]:
                         continue  # a round may go past several
-                    _round_until(workload, counter, target, began + seconds_max, say)
+                    share = 1.0 if first is not None else WARM_UP_TIME_SHARE
+                    _round_until(workload, counter, target, began + seconds_max * share, say)
                     found, words = _settled(lab, operator, first, slots)
                     result.inventories.append((str(counter.stopped), found))
                     first = first or found
