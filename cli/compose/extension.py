@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 
-from cli.compose.kinds import read_job, read_schedule
+from cli.compose.kinds import read_job, read_schedule, read_stateful
 from cli.compose.placement import CONSTRAINT
 from cli.compose.placing import read_placement
 from cli.compose.policy import read_service_policy
@@ -16,7 +16,7 @@ from cli.compose.reader import Field, Reader
 from cli.compose.rollout import read_rollout
 from proto import control_pb2, objects_pb2
 
-_KEYS = frozenset({"balance", "floating_addresses", "job", "placement", "policy", "rollout", "schedule"})
+_KEYS = frozenset({"balance", "floating_addresses", "job", "placement", "policy", "rollout", "schedule", "stateful"})
 _POLICIES = {
     "random": objects_pb2.BALANCE_POLICY_RANDOM,
     "round-robin": objects_pb2.BALANCE_POLICY_ROUND_ROBIN,
@@ -47,6 +47,8 @@ def read_extension(reader: Reader, field: Field, spec: objects_pb2.ServiceSpec) 
         read_job(reader, entries["job"], spec.job)
     if "schedule" in entries:
         read_schedule(reader, entries["schedule"], spec.schedule)
+    if "stateful" in entries:
+        read_stateful(reader, entries["stateful"], spec)
 
 
 def read_network_extension(reader: Reader, field: Field, network: control_pb2.NetworkSpec) -> None:

@@ -67,10 +67,23 @@ def read_schedule(reader: Reader, field: Field, schedule: objects_pb2.Schedule) 
         schedule.overlap = reader.choice(entries["overlap"], _OVERLAPS, objects_pb2.Schedule.OVERLAP_FORBID)
 
 
+def read_stateful(reader: Reader, field: Field, spec: objects_pb2.ServiceSpec) -> None:
+    """`x-fairway.stateful`: true, or a mapping with `order`."""
+    if field.is_mapping:
+        entries = reader.known_entries(field, frozenset({"order"}))
+        spec.stateful.SetInParent()
+        if "order" in entries:
+            spec.stateful.unordered = reader.choice(entries["order"], {"ordered": False, "unordered": True}, False)
+    elif reader.boolean(field):
+        spec.stateful.SetInParent()
+
+
 def finish_kind(reader: Reader, entries: dict[str, Field], spec: objects_pb2.ServiceSpec) -> None:
     """Checks what was said against the kind, when all of the service (`entries`) has been read."""
     deploy = reader.entries(entries["deploy"]) if "deploy" in entries else {}
     extension = reader.entries(entries["x-fairway"]) if "x-fairway" in entries else {}
+    if spec.HasField("stateful") and spec.kind != objects_pb2.SERVICE_KIND_REPLICATED:
+        reader.refuse(extension["stateful"], "is for replicated services")
     if spec.kind in _FOLLOWING:
         spec.replicas = 0
         for said in (entries.get("scale"), deploy.get("replicas")):

@@ -10,6 +10,7 @@ from cli.compose.schema_types import (
     Schema,
     choice,
     described,
+    either,
     items,
     mapping,
     pairs,
@@ -117,6 +118,13 @@ SERVICE = mapping(
                 "overlap": choice(["forbid", "allow", "replace"], "where the run before is not over"),
             },
             required=["cron"],
+        ),
+        "stateful": either(
+            FLAG,
+            mapping(
+                "slots have volumes of their own and one task at a time",
+                {"order": choice(["ordered", "unordered"], "in which tasks start and stop")},
+            ),
         ),
     },
 )

@@ -29,6 +29,8 @@ _OVERLAPS = {
 
 def job_problems(spec: objects.ServiceSpec) -> Iterator[str]:
     """What of a job cannot be."""
+    if spec.HasField("stateful") and spec.kind != objects.SERVICE_KIND_REPLICATED:
+        yield "it is stateful and not replicated: leave one of the two out"
     if not is_job(spec):
         if spec.HasField("job") or spec.HasField("schedule"):
             yield "it has a job's settings and is none: give it deploy.mode replicated-job or global-job"

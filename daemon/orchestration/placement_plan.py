@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from daemon.errors import Refused
 from daemon.orchestration.dependencies import waits_for
 from daemon.orchestration.draft import Draft
 from daemon.orchestration.image_lookup import find_image, image_of_digest, missing_image, replaced_image
-from daemon.orchestration.kinds import follows_hosts, host_of_slot
+from daemon.orchestration.kinds import follows_hosts, host_of_slot, is_ordered
 from daemon.orchestration.own_volumes import volume_of
 from daemon.orchestration.quantities import names_text
 from daemon.orchestration.scheduler_plan import Candidate, Scheduler
-from daemon.orchestration.task_states import age_key, assigned, ended, gone, named_volumes, wanted
+from daemon.orchestration.task_states import age_key, assigned, ended, gone, named_volumes, serving, wanted
 from proto import objects_pb2 as objects
 
 
@@ -140,19 +140,37 @@ def _assign(draft: Draft, service: objects.Service, candidate: Candidate, node: 
 
 
 def _waits_for_predecessor(draft: Draft, task: objects.Task, nodes: Mapping[str, objects.Node]) -> str:
-    """A slot's volumes are used by one of its tasks at a time. Where the earlier one is on a host that is
-    down, the scheduler's own words about that host say more."""
-    volumes = set(named_volumes(task.spec))
-    if not volumes:
+    """A slot's volumes are used by one of its tasks at a time, and a stateful slot has one task at a time. Where the
+    earlier one is on a host that is down, the scheduler's own words about that host say more of a volume; a stateful
+    slot waits for that host, whose task may be running still: nobody can know."""
+    volumes, stateful = set(named_volumes(task.spec)), task.spec.HasField("stateful")
+    if not volumes and not stateful:
         return ""
-    for other in draft.tasks_of(task.service_id):
+    tasks = draft.tasks_of(task.service_id)
+    for other in tasks:
         if other.slot != task.slot or not assigned(other) or gone(other):
             continue
         shared = sorted(volumes.intersection(named_volumes(other.spec)))
         node = nodes.get(other.node_id)
-        if shared and node is not None and node.state != objects.NODE_STATE_DOWN:
+        if node is None:
+            continue
+        down = node.state == objects.NODE_STATE_DOWN
+        if stateful and down:
+            return (
+                f"waits for {node.meta.name}, which is down: the task of {task.meta.name} before it may run there "
+                f"still, and two must not; if that host will not come back: fairway node rm --force {node.meta.name}"
+            )
+        if shared and not down:
             return (
                 f"waits until the task of {task.meta.name} before it has ended on {node.meta.name}: both use "
                 f"volume {names_text(shared, 'volumes')}"
             )
-    return ""
+        if stateful:
+            return f"waits until the task of {task.meta.name} before it has ended on {node.meta.name}"
+    return _waits_for_lower_slots(task, tasks) if is_ordered(task.spec) else ""
+
+
+def _waits_for_lower_slots(task: objects.Task, tasks: Sequence[objects.Task]) -> str:
+    ready = {other.slot for other in tasks if serving(other)}
+    missing = next((slot for slot in range(1, task.slot) if slot not in ready), None)
+    return f"waits until {task.service}.{missing} is ready: its tasks start one after the other" if missing else ""

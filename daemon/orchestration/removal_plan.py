@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from daemon.orchestration.draft import Draft
+from daemon.orchestration.kinds import is_ordered
 from daemon.orchestration.leases import leases_held_by
 from daemon.orchestration.task_plan import lose_tasks_of_lost_hosts, stop_task
-from daemon.orchestration.task_states import ended, gone
+from daemon.orchestration.task_states import assigned, ended, gone
 from proto import objects_pb2 as objects
 
 
@@ -18,8 +19,13 @@ def remove_service(draft: Draft, service: objects.Service, nodes: Mapping[str, o
     and has cleaned up, or is removed."""
     lose_tasks_of_lost_hosts(draft, draft.tasks_of(service.meta.id), nodes)
     running = False
-    for task in draft.tasks_of(service.meta.id):
-        stop_task(draft, task, "its service is removed")
+    tasks = draft.tasks_of(service.meta.id)
+    lowest = 0
+    if is_ordered(service.spec):
+        lowest = max((task.slot for task in tasks if assigned(task) and not _over(draft, task)), default=0)
+    for task in tasks:
+        if task.slot >= lowest or not assigned(task):
+            stop_task(draft, task, "its service is removed")
         running = running or not _over(draft, task)
     if running:
         return

@@ -81,6 +81,8 @@ def test_defaults_are_those_docker_users_expect() -> None:
         ("networks: [front, default]", "networks", ["front", "default"]),
         ("networks: {front: }", "networks", ["front"]),
         ("x-note: {anything: [goes]}", "replicas", 1),
+        ("x-fairway: {stateful: true}", "stateful", objects_pb2.Stateful()),
+        ("x-fairway: {stateful: {order: unordered}}", "stateful.unordered", True),
     ],
 )  # fmt: skip
 def test_a_key_becomes_its_field(lines: str, path: str, expected: object) -> None:
@@ -264,6 +266,8 @@ REFUSED = [
     ("deploy: {replicas: many}", "not a whole number"),
     ("deploy: {mode: everywhere}", "not one of replicated, global, replicated-job"),
     ("deploy: {mode: global, replicas: 3}", "has no meaning with a global mode"),
+    ("deploy: {mode: global}\nx-fairway: {stateful: true}", "x-fairway.stateful is for replicated services"),
+    ("x-fairway: {stateful: {order: odd}}", "'odd' is neither ordered nor unordered"),
     ("scale: 3\ndeploy: {mode: global}", "has no meaning with a global mode"),
     ("deploy: {replicas: 2}\nscale: 3", "keep one of the two"),
     ("deploy: {resources: {limits: {memory: 1x}}}", "'1x' is not a size"),

@@ -40,6 +40,26 @@ def test_a_global_service_follows_the_hosts(cluster: Cluster, deployed: Deploy) 
     assert hosts_of(cluster, service) == ["host-1", "host-3"]
 
 
+def test_each_slot_of_a_stateful_service_keeps_its_own_data(cluster: Cluster, deployed: Deploy) -> None:
+    text = f"""
+services:
+  db:{SLEEPER}
+    environment: {{ROUND: "%s"}}
+    volumes: ["data:/data"]
+    deploy: {{replicas: 2}}
+    x-fairway: {{stateful: true}}
+volumes: {{data: }}
+"""
+    app = deployed(text % 1)
+    for slot in (1, 2):
+        run_in_task(cluster, f"{app}/db.{slot}", "sh", "-c", f"echo {slot} >> /data/slot")
+    cluster.deploy(f"name: {app}\n{text % 2}")
+    for slot in (1, 2):
+        assert run_in_task(cluster, f"{app}/db.{slot}", "sh", "-c", "cat /data/slot; echo $ROUND") == f"{slot}\n2\n"
+    first, second = sorted(cluster.tasks(f"{app}/db"), key=lambda task: int(task["slot"]))
+    assert int(first["status"]["started_unix_ms"]) < int(second["status"]["started_unix_ms"])
+
+
 def test_a_job_is_followed_to_its_end(cluster: Cluster, deployed: Deploy) -> None:
     script = 'echo done by $$(hostname); case "$$FAILS" in yes) exit 3;; esac'
     text = f"""
