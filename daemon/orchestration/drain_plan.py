@@ -1,4 +1,4 @@
-"""The last tasks of a draining host: those that a volume ties to it, or a port that all other hosts have taken. Pure.
+"""The last tasks of a draining host: those that a volume ties to it, or that no host with one already may take. Pure.
 
 They cannot be replaced elsewhere first, so they are stopped when every task that can move has been moved;
 their successors stay pending, and say why, until the host takes tasks again.
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from daemon.orchestration.draft import Draft
 from daemon.orchestration.host_ports import host_ports
-from daemon.orchestration.scheduler_words import PORT_TAKEN
+from daemon.orchestration.scheduler_words import PER_NODE_MAX, PORT_TAKEN
 from daemon.orchestration.task_plan import create_task, stop_task
 from daemon.orchestration.task_states import age_key, alive, assigned, named_volumes
 from proto import objects_pb2 as objects
@@ -26,7 +26,7 @@ def stop_tied_tasks(draft: Draft, nodes: Mapping[str, objects.Node]) -> None:
             task = draft.get(objects.Task, stored.meta.id)
             if task is not None and alive(task):
                 tasks.append(task)
-        if not all(named_volumes(task.spec) or _no_port_elsewhere(draft, task) for task in tasks):
+        if not all(named_volumes(task.spec) or _others_have_theirs(draft, task) for task in tasks):
             continue
         for task in sorted(tasks, key=age_key):
             service = draft.get(objects.Service, task.service_id)
@@ -39,9 +39,10 @@ def stop_tied_tasks(draft: Draft, nodes: Mapping[str, objects.Node]) -> None:
                 create_task(draft, service, task.slot, like=like)
 
 
-def _no_port_elsewhere(draft: Draft, task: objects.Task) -> bool:
-    """Its successor waits for a port of mode host, which no host has free that could take it."""
-    if not host_ports(task.spec):
-        return False
+def _others_have_theirs(draft: Draft, task: objects.Task) -> bool:
+    """Its successor waits for a host without the port that it publishes, or with fewer tasks of its service: as long as
+    the others run, there is none."""
     others = (other for other in draft.tasks_of(task.service_id) if other.slot == task.slot and alive(other))
-    return any(not assigned(other) and PORT_TAKEN in other.status.message for other in others)
+    waiting = [other.status.message for other in others if not assigned(other)]
+    reasons = (PER_NODE_MAX, PORT_TAKEN) if host_ports(task.spec) else (PER_NODE_MAX,)
+    return any(words in message for message in waiting for words in reasons)
