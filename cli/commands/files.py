@@ -15,7 +15,6 @@ from proto import control_pb2, objects_pb2
 FILE_BYTES_MAX = 500 << 10
 _SECRET, _CONFIG = objects_pb2.FILE_KIND_SECRET, objects_pb2.FILE_KIND_CONFIG
 _WORDS = {_SECRET: "secret", _CONFIG: "config"}
-Kind = objects_pb2.FileKind.ValueType
 
 
 def create_secret(options: argparse.Namespace) -> int:
@@ -69,7 +68,7 @@ def remove_config(options: argparse.Namespace) -> int:
     return _remove(options, _CONFIG)
 
 
-def _create(options: argparse.Namespace, kind: Kind) -> int:
+def _create(options: argparse.Namespace, kind: objects_pb2.FileKind.ValueType) -> int:
     asked = f"create the {_WORDS[kind]} {options.name}"
     labels = {}
     for text in options.label:
@@ -103,7 +102,7 @@ def _content(asked: str, file: str) -> bytes:
     return content
 
 
-def _ls(options: argparse.Namespace, kind: Kind) -> int:
+def _ls(options: argparse.Namespace, kind: objects_pb2.FileKind.ValueType) -> int:
     views = _list(options, kind, "")
     if options.quiet:
         print("".join(f"{_full_name(view.file)}\n" for view in views), end="")
@@ -126,7 +125,7 @@ def _ls(options: argparse.Namespace, kind: Kind) -> int:
     return EXIT_OK
 
 
-def _inspect(options: argparse.Namespace, kind: Kind) -> int:
+def _inspect(options: argparse.Namespace, kind: objects_pb2.FileKind.ValueType) -> int:
     views = _list(options, kind, options.name)
     if options.output == "json":
         output.print_items(views)
@@ -156,7 +155,7 @@ def _inspect(options: argparse.Namespace, kind: Kind) -> int:
     return EXIT_OK
 
 
-def _list(options: argparse.Namespace, kind: Kind, name: str) -> list[control_pb2.FileView]:
+def _list(options: argparse.Namespace, kind: objects_pb2.FileKind.ValueType, name: str) -> list[control_pb2.FileView]:
     request = control_pb2.ListFilesRequest(kind=kind, name=name)
     reply = connect(options).call(
         f"show the {_WORDS[kind]} {name}" if name else f"list {_WORDS[kind]}s",
@@ -166,7 +165,7 @@ def _list(options: argparse.Namespace, kind: Kind, name: str) -> list[control_pb
     return list(reply.files)
 
 
-def _remove(options: argparse.Namespace, kind: Kind) -> int:
+def _remove(options: argparse.Namespace, kind: objects_pb2.FileKind.ValueType) -> int:
     request = control_pb2.RemoveFileRequest(kind=kind, name=options.name)
     reply = connect(options).call(
         f"remove the {_WORDS[kind]} {options.name}",

@@ -259,7 +259,7 @@ def shown(file: objects.TaskFile, *, content: bool = False) -> objects.TaskFile:
     copy = objects.TaskFile()
     copy.CopyFrom(file)
     for name in ("sealed", "fingerprint") if content else ("sealed", "fingerprint", "content"):
-        copy.ClearField(name)  # type: ignore[arg-type]
+        copy.ClearField(name)
     return copy
 
 

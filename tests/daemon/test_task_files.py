@@ -33,7 +33,7 @@ def sealed(name: str, content: bytes, kind: objects.FileKind.ValueType = SECRET)
 
 def using(name: str, kind: objects.FileKind.ValueType = SECRET, **fields: object) -> objects.ServiceSpec:
     spec = service_spec(2)
-    spec.container.files.add(kind=kind, name=name, target=f"/run/secrets/{name}", **fields)  # type: ignore[arg-type]
+    spec.container.files.add(kind=kind, name=name, target=f"/run/secrets/{name}", **fields)
     return spec
 
 

@@ -86,8 +86,8 @@ def kept(cluster: Cluster) -> Iterator[Kept]:
     cluster.deploy(APP.format(app=app, name=name, words="some words"))
     yield made
     cluster.remove(app)
-    for kind in ("secret", "config"):
-        cluster.wait(lambda kind=kind: cluster.fairway(kind, "rm", name, ok=False).returncode == 0, f"{kind} is gone")
+    cluster.wait(lambda: cluster.fairway("secret", "rm", name, ok=False).returncode == 0, "the secret is gone")
+    cluster.wait(lambda: cluster.fairway("config", "rm", name, ok=False).returncode == 0, "the config is gone")
     (cluster.folder / "own.txt").unlink()
 
 
