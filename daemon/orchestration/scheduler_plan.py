@@ -103,10 +103,7 @@ class Scheduler:
         tied = self._tied_to(candidate)
         if isinstance(tied, Placement):
             raise Refused(tied.reason)
-        filters = [
-            *self._fixed_of(candidate).filters,
-            *self._moving_filters(candidate.task, self._rules(candidate.task)),
-        ]
+        filters = self._filters(candidate.task, self._fixed_of(candidate))
         found = []
         for host, node in enumerate(self._hosts.nodes):
             refusals = list(dict.fromkeys(one.of(host) for one in filters if one.refuses[host]))
@@ -207,6 +204,9 @@ class Scheduler:
         slot = task.slot if own.has_slot(task.slot) else 0
         return Rules(self._hosts, task, slot, own, self._of_app(task), others)
 
+    def _filters(self, task: objects.Task, fixed: Fixed) -> list[Filter]:
+        return [*fixed.filters, *self._moving_filters(task, self._rules(task))]
+
     def _moving_filters(self, task: objects.Task, rules: Rules) -> list[Filter]:
         """Those that placing other tasks changes."""
         resources = task.spec.resources
@@ -277,10 +277,9 @@ class Scheduler:
 
     def _explain(self, candidate: Candidate, tied: int | None, fixed: Fixed) -> str:
         task = candidate.task
-        filters = (one for group in (fixed.filters, self._moving_filters(task, self._rules(task))) for one in group)
         if tied is not None:
             name = self._hosts.nodes[tied].meta.name
-            refusal = next(one.of(tied) for one in filters if one.refuses[tied])
+            refusal = next(one.of(tied) for one in self._filters(task, fixed) if one.refuses[tied])
             if candidate.node_id:
                 return f"{name}, which it is for, {refusal.verb_one}"
             return f"bound to {name} by volume {self._volumes_text(candidate)}; {name} {refusal.verb_one}"
@@ -291,7 +290,7 @@ class Scheduler:
             key = (*key[:3], 0, *asked)  # all its tasks are refused alike: it need not be said anew for each
         placed, said = self._said.get(key, (-1, ""))
         if placed != len(self._log):
-            said = explain(self._hosts, filters)
+            said = explain(self._hosts, self._filters(task, fixed))
             self._said[key] = (len(self._log), said)
         return said
 

