@@ -23,11 +23,13 @@ EXIT_CODES_HELP = """exit status:
   5    'fairway doctor' has warnings
   6    'fairway doctor' found something broken, 'fairway net trace' a hop that fails,
        'fairway net policy test' says no
-  7    'fairway deploy', 'fairway service ...': the new tasks failed; the rollout has stopped
+  7    'fairway deploy', 'fairway service ...': the new tasks failed; the rollout has stopped;
+       'fairway deploy', 'fairway trigger': a run of a job failed
   8    the new tasks failed, and the service was rolled back
   9    the rollout is paused, or waits until it is promoted
   130  interrupted (Ctrl-C)
-  'fairway exec' ends with the exit status of the command it ran."""
+  'fairway exec' and 'fairway run' end with the exit status of the command they ran; 'fairway run' with 125 where it
+  could not be started."""
 
 
 class CommandFailed(Exception):
