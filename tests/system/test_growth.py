@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from lab.cluster import Lab
-from tests.system.cluster import Cluster
+from tests.system.cluster import Cluster, run_in_task
 from tests.system.conftest import unique_name
 
 HOSTS = 7
@@ -21,6 +21,18 @@ services:
     init: true
     stop_grace_period: 1s
     deploy: {replicas: 14}
+"""
+SECRET_APP = """
+name: hidden
+services:
+  box:
+    image: busybox:1
+    command: ["sleep", "100000"]
+    init: true
+    stop_grace_period: 1s
+    secrets: [of-workers]
+    deploy: {placement: {constraints: ["node.role == worker"]}}
+secrets: {of-workers: {external: true}}
 """
 
 
@@ -56,6 +68,16 @@ def test_a_worker_says_that_it_has_no_say(grown: Cluster) -> None:
     words = grown.refused("scale", "wide/web=1", host="host-7")
     assert "worker" in words
     assert len(grown.tasks("wide/web")) == 14
+
+
+def test_a_worker_has_the_secrets_of_its_tasks_from_a_voter(grown: Cluster) -> None:
+    grown.fairway("secret", "create", "of-workers", "-", text_in="known to workers")
+    grown.deploy(SECRET_APP)
+    assert run_in_task(grown, "hidden/box", "cat", "/run/secrets/of-workers") == "known to workers"
+    grown.remove("hidden")
+    grown.fairway("secret", "rm", "of-workers")
+    for host in WORKERS:
+        assert grown.lab.run_in(host, ["sh", "-c", "ls /run/fairway/secrets/* 2>/dev/null"], check=False).stdout == ""
 
 
 def phase(cluster: Cluster, host: str) -> str:

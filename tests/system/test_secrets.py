@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.cluster import Cluster, Failed, run_in_task
+from proto.backup_file import read_stream
+from tests.system.cluster import Cluster, run_in_task
 
 FOLDERS = ("/var/lib/fairway", "/var/log", "/etc/fairway", "/run/fairway", "/run/containerd", "/var/lib/containerd")
 KEPT_IN_MEMORY = "/run/fairway/secrets/"
@@ -36,6 +37,14 @@ configs:
 secrets:
   key: {{external: true, name: "{name}"}}
   own: {{file: ./own.txt}}
+"""
+
+LOOK = """
+for file in /run/secrets/the-key /run/secrets/own /etc/words.conf /site; do
+    stat -c "%a %u %g" $file; cat $file; echo
+done | grep .
+grep " /run/secrets/the-key " /proc/mounts
+(echo other > /run/secrets/the-key) 2> /dev/null || echo not written
 """
 
 
@@ -93,18 +102,18 @@ def kept(cluster: Cluster) -> Iterator[Kept]:
 
 def test_a_task_finds_its_files_as_the_compose_file_says(kept: Kept) -> None:
     cluster, (task, *_) = kept.cluster, kept.tasks()
-    assert kept.read(task) == kept.secrets[0]
-    assert kept.read(task, "/run/secrets/own") == kept.secrets[1]
-    assert kept.read(task, "/etc/words.conf") == "some words"
-    assert kept.read(task, "/site") == "of the site\n"
-    stat = run_in_task(cluster, task, "stat", "-c", "%a %u %g", "/run/secrets/the-key", "/run/secrets/own", "/site")
-    assert stat.splitlines() == ["400 999 998", "444 0 0", "444 0 0"]
-    mounts = run_in_task(cluster, task, "cat", "/proc/mounts").splitlines()
-    (own,) = (line.split() for line in mounts if " /run/secrets/the-key " in line)
-    assert own[2] == "ramfs"
-    assert "ro" in own[3].split(",")
-    with pytest.raises(Failed, match=r"Read-only file system|Permission denied"):
-        run_in_task(cluster, task, "sh", "-c", "echo x > /run/secrets/the-key")
+    seen = run_in_task(cluster, task, "sh", "-c", LOOK).splitlines()
+    expected = [
+        ("400 999 998", kept.secrets[0]),
+        ("444 0 0", kept.secrets[1]),
+        ("444 0 0", "some words"),
+        ("444 0 0", "of the site"),
+    ]
+    assert seen[:8] == [part for each in expected for part in each]
+    _, _, kind, options, *_ = seen[8].split()
+    assert kind == "ramfs"
+    assert "ro" in options.split(",")
+    assert seen[9:] == ["not written"]
 
 
 def test_files_outlive_the_daemon_and_come_back_after_a_power_cut(kept: Kept) -> None:
@@ -137,6 +146,7 @@ def test_nothing_but_the_memory_of_its_hosts_has_a_secret(kept: Kept) -> None:
     memory = [place for place in found if f":{KEPT_IN_MEMORY}" in place]
     assert {place.partition(":")[0] for place in memory} == set(cluster.lab.hosts())
     assert found == memory
+    assert not _told(kept, _in_backup(cluster))
     told = [
         cluster.fairway(*words.split(), ok=False)
         for words in (
@@ -151,8 +161,23 @@ def test_nothing_but_the_memory_of_its_hosts_has_a_secret(kept: Kept) -> None:
     ]
     for done in told:
         assert done.returncode == 0, done.stderr
-        assert not [form for secret in kept.secrets for form in _forms(secret) if form in done.stdout + done.stderr]
+        assert not _told(kept, done.stdout + done.stderr)
     refused = cluster.refused("secret", "rm", kept.name)
     assert f"in use by {kept.app}/box" in refused
     assert "Compose file of app" in cluster.refused("secret", "rm", f"{kept.app}_own")
     assert "already" in cluster.refused("secret", "create", kept.name, str(Path(__file__)))
+
+
+def _told(kept: Kept, text: str) -> list[str]:
+    return [form for secret in kept.secrets for form in _forms(secret) if form in text]
+
+
+def _in_backup(cluster: Cluster) -> str:
+    """All that a backup of the cluster holds."""
+    file, passphrase = (cluster.folder / f"{uuid.uuid4().hex}.{end}" for end in ("backup", "passphrase"))
+    passphrase.write_text("passphrase of the test\n")
+    cluster.fairway("backup", "create", str(file), "--passphrase-file", str(passphrase))
+    with file.open("rb") as opened:
+        found = b"".join(record.SerializeToString() for record in read_stream(opened)).decode(errors="replace")
+    assert "TaskFile" in found or "task_files" in found
+    return found
