@@ -30,6 +30,7 @@ COMMANDS = {
     "rules IPv6": "ip -j -6 rule",
     "nftables": "nft -j list ruleset",
 }
+GONE_ELEMENTS = "nftables elements: tasks that are gone"
 LASTING_SECONDS_MIN = 301  # the kernel keeps only an established connection longer than that without a packet
 _LIST_CONNECTIONS = (1 << 8) | 1
 _FAMILY_HEADER = struct.Struct(">BBH")
@@ -62,7 +63,8 @@ def _nftables(listed: list[dict[str, Any]]) -> Counter[str]:
             if kind != "metainfo":
                 found[f"nftables {kind}s"] += 1
             if kind in ("set", "map"):
-                found["nftables elements"] += len(value.get("elem", ()))
+                which = GONE_ELEMENTS if value["name"] == "gone" else "nftables elements"
+                found[which] += len(value.get("elem", ()))
     return found
 
 

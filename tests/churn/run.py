@@ -64,31 +64,28 @@ def churn(
     counter = TaskCounter(lab.socket(lab.hosts()[0]))
     workload = Workload(lab, operator, name, port, size, random.Random(tasks))
     try:
-        empty = _look(lab, operator)
+        due = [max(1, round(tasks * WARM_UP_SHARE))]
+        due += [due[0] + round((tasks - due[0]) * (number + 1) / checks) for number in range(checks)]
+        # Hosts unpack images, make folders and chains when they first need them, and keep them.
+        with workload.deployed():
+            _round_until(workload, counter, due[0], began + seconds_max * WARM_UP_TIME_SHARE, say)
+        empty, _ = _settled(lab, operator, None, 0)
         result.inventories.append(("empty", empty))
-        workload.begin()
-        slots = sum(workload.base.values())
-        try:
-            with workload.traffic():
-                due = [max(1, round(tasks * WARM_UP_SHARE))]
-                due += [due[0] + round((tasks - due[0]) * (number + 1) / checks) for number in range(checks)]
-                first: Inventory | None = None
-                for target in due:
-                    if first is not None and time.monotonic() - began > seconds_max:
-                        break
-                    if first is not None and counter.stopped >= target < due[-1]:
-                        continue  # a round may go past several
-                    share = 1.0 if first is not None else WARM_UP_TIME_SHARE
-                    _round_until(workload, counter, target, began + seconds_max * share, say)
-                    found, words = _settled(lab, operator, first, slots)
-                    result.inventories.append((str(counter.stopped), found))
-                    first = first or found
-                    result.leaks += [f"after {counter.stopped} tasks: {each}" for each in words]
-                    say(f"{counter.stopped} tasks started and stopped; {'; '.join(words) or 'nothing has grown'}")
-                if judge_memory and first is not None:
-                    result.leaks += judging.grown_memory(first, found)
-        finally:
-            workload.end()
+        with workload.deployed(), workload.traffic():
+            first: Inventory | None = None
+            for target in due:
+                late = time.monotonic() - began > seconds_max
+                if first is not None and target < due[-1] and (late or counter.stopped >= target):
+                    continue  # a round may go past several
+                if first is not None:
+                    _round_until(workload, counter, target, began + seconds_max, say)
+                found, words = _settled(lab, operator, first, sum(workload.base.values()))
+                result.inventories.append((str(counter.stopped), found))
+                result.leaks += [f"after {counter.stopped} tasks: {each}" for each in words]
+                say(f"{counter.stopped} tasks started and stopped; {'; '.join(words) or 'nothing has grown'}")
+                first = first or found
+            if judge_memory and first is not None:
+                result.leaks += judging.grown_memory(first, found)
         found, words = _settled(lab, operator, empty, 0)
         result.inventories.append(("empty again", found))
         result.leaks += [f"after all apps were removed: {each}" for each in words]

@@ -134,6 +134,15 @@ class Workload:
         self._deploy_site(extra=False)
         self.settle()
 
+    @contextlib.contextmanager
+    def deployed(self) -> Iterator[None]:
+        """With the apps there and ready; they are removed afterwards."""
+        self.begin()
+        try:
+            yield
+        finally:
+            self.end()
+
     def settle(self) -> None:
         """Returns when the cluster stands as in the beginning and nothing of what has ended is left on a host."""
         self._operator.wait_settled(self.base, STEP_SECONDS_MAX)
