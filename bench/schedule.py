@@ -29,7 +29,8 @@ RUNS = 3
 TASKS_OF_SERVICE = 50
 ZONES, RACKS_OF_ZONE = 10, 10
 HOST_SIZES = ((8_000, 32 * GIB), (16_000, 64 * GIB), (32_000, 96 * GIB))  # thousandths of a core, bytes
-DEMANDS = ((500, 2 * GIB), (1_000, 4 * GIB), (1_500, 2 * GIB), (500, 6 * GIB))
+DEMANDS = ((750, 3 * GIB), (1_500, 6 * GIB), (2_500, 3 * GIB), (750, 9 * GIB))
+MEDIAN_CPU_MILLIS, MEDIAN_MEMORY_BYTES = 1_125, 4 * GIB + GIB // 2
 IMAGE = objects.Image(manifest_digest="sha256:a", architecture="amd64")
 
 
@@ -110,7 +111,7 @@ def run(host_count: int, task_count: int) -> Outcome:
         )
         for node in nodes
     ]
-    stranded = [key for key in cpu if cpu[key] < 1_000 or memory[key] < 2 * GIB]
+    stranded = [key for key in cpu if cpu[key] < MEDIAN_CPU_MILLIS or memory[key] < MEDIAN_MEMORY_BYTES]
     parts = (sum(cpu[key] for key in stranded) / total_cpu, sum(memory[key] for key in stranded) / total_memory)
     free = (sum(cpu.values()) / total_cpu, sum(memory.values()) / total_memory)
     return Outcome(
