@@ -23,7 +23,7 @@ from raft.errors import MemberFault
 if TYPE_CHECKING:
     from raft.store import Store
 
-WORKLOADS_LEVEL = 2  # kinds of services besides replicated ones: a leader that knows none would run them all the time
+WORKLOADS_LEVEL = 2  # kinds of services that a leader who knows none would run all the time; secrets and configs
 FEATURE_LEVEL = 2
 CLUSTERS = "clusters"
 
