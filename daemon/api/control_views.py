@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from daemon import lookup
 from daemon.leader.endpoints_plan import endpoint_of
 from daemon.orchestration.kinds import is_job, serving_wanted
-from daemon.orchestration.task_states import ended, named_volumes
+from daemon.orchestration.task_states import ended, named_volumes, succeeded
 from net.addresses import ipv6_of
 from proto import control_pb2 as control
 from proto import objects_pb2 as objects
@@ -25,7 +25,7 @@ def service_view(store: Store, service: objects.Service) -> control.ServiceView:
             view.running += 1
             view.ready += task.status.ready
             view.updated += task.status.ready and task.generation == service.generation
-        elif task.status.message:
+        elif task.status.message and not succeeded(task):
             reasons.add(task.status.message)
         endpoint = endpoint_of(store, task)
         if endpoint is not None:

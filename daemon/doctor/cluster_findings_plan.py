@@ -9,7 +9,7 @@ from statistics import median
 
 from daemon.doctor.conditions_plan import PATH_KINDS
 from daemon.doctor.host_findings_plan import error, note, several, warning
-from daemon.orchestration.kinds import serving_wanted
+from daemon.orchestration.kinds import is_job, serving_wanted
 from proto import objects_pb2 as objects
 from proto.control_pb2 import RaftStatusReply
 from proto.doctor_pb2 import ExamineReply, Finding
@@ -214,6 +214,8 @@ def _services(facts: ClusterFacts) -> list[Finding]:
     found = []
     for service in facts.services:
         wanted, have = serving_wanted(service, by_service.get(service.meta.id, ())), ready[service.meta.id]
+        if is_job(service.spec) and service.runs and service.runs[-1].outcome == objects.JobRun.OUTCOME_FAILED:
+            found.append(_failed_run(service, service.runs[-1]))
         if service.removing or have >= wanted:
             continue
         make = error if have == 0 else warning
@@ -227,6 +229,15 @@ def _services(facts: ClusterFacts) -> list[Finding]:
             )
         )
     return found[:SERVICES_MAX]
+
+
+def _failed_run(service: objects.Service, run: objects.JobRun) -> Finding:
+    name = f"{service.app}/{service.meta.name}"
+    return warning(
+        "services",
+        f"job {name}: its last run, {run.number}, has failed ({run.message})",
+        f"`fairway ps -a {name}` and `fairway logs {name}` say more; `fairway trigger {name}` runs it again",
+    )
 
 
 def _published(facts: ClusterFacts) -> list[Finding]:

@@ -172,7 +172,7 @@ def _forget_tasks(draft: Draft, service: objects.Service) -> None:
     counts: dict[tuple[int, int], int] = {}
     for task in sorted(draft.tasks_of(service.meta.id), key=age_key, reverse=True):
         if task.run not in going and (alive(task) or task.run != service.run_count):
-            stop_task(draft, task, "its run has ended")
+            stop_task(draft, task, "" if ended(task) else "its run has ended")
         if not ended(task):
             continue
         key = (task.run, task.slot)

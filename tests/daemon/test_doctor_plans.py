@@ -182,6 +182,17 @@ def test_versions_that_differ_and_a_certificate_authority_that_ends() -> None:
     assert [check for _, check, _ in found(ca_left_ms=10 * DAY_MS)] == ["certificate authority"]
 
 
+def test_a_job_whose_last_run_failed_is_told_and_one_that_is_done_is_not() -> None:
+    run = objects.JobRun(number=4, outcome=objects.JobRun.OUTCOME_FAILED, message="work.1: exit code 3")
+    spec = objects.ServiceSpec(kind=objects.SERVICE_KIND_JOB, replicas=2)
+    service = objects.Service(meta=objects.Meta(id="s", name="work"), app="shop", spec=spec, runs=[run])
+    assert found(services=[service]) == [
+        ("cluster", "services", "job shop/work: its last run, 4, has failed (work.1: exit code 3)")
+    ]
+    service.runs[0].outcome = objects.JobRun.OUTCOME_SUCCEEDED
+    assert found(services=[service]) == []
+
+
 def test_services_without_enough_ready_tasks_say_why() -> None:
     service = objects.Service(meta=objects.Meta(id="s", name="web"), app="shop", spec=objects.ServiceSpec(replicas=2))
     ready = objects.Task(service_id="s", desired=objects.DESIRED_STATE_RUNNING, status=objects.TaskStatus(ready=True))

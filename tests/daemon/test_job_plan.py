@@ -9,10 +9,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from daemon.deploying.job_changes import plan_trigger
+from daemon.deploying.job_changes import plan_run_once, plan_trigger
 from daemon.errors import Refused
+from proto import control_pb2 as control
 from proto import objects_pb2 as objects
-from tests.daemon.cluster_model import ClusterModel, app_spec, service_spec
+from tests.daemon.cluster_model import ClusterModel, app_spec, service_spec, with_volume
 
 MINUTE_MS = 60_000
 SUCCEEDED = objects.JobRun.OUTCOME_SUCCEEDED
@@ -169,6 +170,36 @@ def test_a_run_by_hand_waits_for_the_one_that_goes_on() -> None:
     pass_time(model, model.now_unix_ms + 3_000)
     with pytest.raises(Refused, match=r"is running \(run 1\)"):
         plan_trigger(model.service("work"), model.now_unix_ms)
+
+
+def test_a_task_that_runs_once_outlives_a_deploy_and_is_removed_some_time_after_its_end() -> None:
+    model = ClusterModel(2)
+    web = service_spec(2)
+    web.ports.add(protocol="tcp", target=80, published=8080)
+    model.deploy(app_spec(web=web))
+    request = control.RunOnceRequest(command=objects.StringList(values=["true"]), environment={"A": "b"})
+    once, builder = plan_run_once(model.store, model.service("web"), request, model.new_id)
+    model.apply(builder)
+    model.completes = lambda task: task.run > 0
+    pass_time(model, model.now_unix_ms + 5_000)
+    (task,) = model.tasks(once.meta.name)
+    assert task.status.state == objects.TASK_STATE_EXITED
+    assert list(task.spec.container.command.values) == ["true"]
+    assert (task.spec.container.environment["A"], len(task.spec.ports), task.vip) == ("b", 0, "")
+    model.deploy(app_spec(web=web))
+    model.plan()
+    assert model.tasks(once.meta.name)
+    pass_time(model, model.now_unix_ms + 11 * MINUTE_MS, 10_000)
+    assert not model.tasks(once.meta.name)
+    assert [service.meta.name for service in model.store.table(objects.Service)] == ["web"]
+
+
+def test_no_task_runs_once_beside_slots_with_volumes_of_their_own() -> None:
+    model = ClusterModel(1)
+    db = with_volume(service_spec(1, stateful=objects.Stateful()), "data")
+    model.deploy(app_spec(db=db, volumes=["data"]))
+    with pytest.raises(Refused, match="fairway exec shop/db"):
+        plan_run_once(model.store, model.service("db"), control.RunOnceRequest(), model.new_id)
 
 
 def test_a_service_becomes_a_job_and_back() -> None:

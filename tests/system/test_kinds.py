@@ -29,8 +29,6 @@ def test_a_global_service_follows_the_hosts(cluster: Cluster, deployed: Deploy) 
     app = deployed(text % "")
     service = f"{app}/agent"
     assert hosts_of(cluster, service) == cluster.lab.hosts()
-    for task in cluster.tasks(service):
-        run_in_task(cluster, task["meta"]["id"], "sh", "-c", "hostname > /data/who; cat /data/who")
     cluster.fairway("node", "drain", "host-3", "--timeout", "30s")
     assert hosts_of(cluster, service) == ["host-1", "host-2"]
     cluster.fairway("node", "activate", "host-3")
