@@ -92,8 +92,9 @@ def _report(
             report.rows.append(Row(what, "s", ours, "swarm", swarm, "swarm / fairway", ratio, bar, met))
     report.notes.append(
         "Until all tasks of the new version run and none of the old. Swarm: Debian's docker.io, single node,\n"
-        "--no-resolve-image, offline images, its default bridge only, delay 0. No health checks: Fairway relies on a\n"
-        "new task when it has been ready for 0.3 s, Swarm as soon as it runs. A task of Fairway lingers for 1.2 s before\n"
-        "it stops, when no balancer sends to it any more: most of the time of stop-first. Grace period 0 s on both sides."
+        "--no-resolve-image, offline images, its default bridge only, delay 0. No health checks: Fairway relies\n"
+        "on a new task when it has been ready for 0.3 s, Swarm as soon as it runs. A task of Fairway lingers for\n"
+        "1.2 s before it stops, when no balancer sends to it any more: most of the time of stop-first. Grace\n"
+        "period 0 s on both sides."
     )
     return report
