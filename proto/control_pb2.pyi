@@ -11,9 +11,29 @@ from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from proto import backup_pb2 as _backup_pb2
+from proto import files_pb2 as _files_pb2
 from proto import host_pb2 as _host_pb2
 from proto import nodes_pb2 as _nodes_pb2
 from proto import objects_pb2 as _objects_pb2
+from proto import policies_pb2 as _policies_pb2
+from proto.encryption_pb2 import EncryptionHost as EncryptionHost
+from proto.encryption_pb2 import EncryptionReply as EncryptionReply
+from proto.encryption_pb2 import GetEncryptionRequest as GetEncryptionRequest
+from proto.encryption_pb2 import UpdateEncryptionRequest as UpdateEncryptionRequest
+from proto.files_pb2 import AppFile as AppFile
+from proto.files_pb2 import CreateFileReply as CreateFileReply
+from proto.files_pb2 import CreateFileRequest as CreateFileRequest
+from proto.files_pb2 import FILE_KIND_CONFIG as FILE_KIND_CONFIG
+from proto.files_pb2 import FILE_KIND_SECRET as FILE_KIND_SECRET
+from proto.files_pb2 import FILE_KIND_UNSPECIFIED as FILE_KIND_UNSPECIFIED
+from proto.files_pb2 import FileKind as FileKind
+from proto.files_pb2 import FileMount as FileMount
+from proto.files_pb2 import FileView as FileView
+from proto.files_pb2 import ListFilesReply as ListFilesReply
+from proto.files_pb2 import ListFilesRequest as ListFilesRequest
+from proto.files_pb2 import RemoveFileReply as RemoveFileReply
+from proto.files_pb2 import RemoveFileRequest as RemoveFileRequest
+from proto.files_pb2 import TaskFile as TaskFile
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -765,7 +785,7 @@ class AppSpec(_message.Message):
     @_builtins.property
     def service_labels(self) -> _containers.MessageMap[_builtins.str, Global___StringMap]: ...
     @_builtins.property
-    def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___AppFile]:
+    def files(self) -> _containers.RepeatedCompositeFieldContainer[_files_pb2.AppFile]:
         """secrets and configs that it defines; others are in the cluster already"""
 
     def __init__(
@@ -777,7 +797,7 @@ class AppSpec(_message.Message):
         networks: _abc.Mapping[_builtins.str, Global___NetworkSpec] | None = ...,
         volumes: _abc.Mapping[_builtins.str, Global___VolumeSpec] | None = ...,
         service_labels: _abc.Mapping[_builtins.str, Global___StringMap] | None = ...,
-        files: _abc.Iterable[Global___AppFile] | None = ...,
+        files: _abc.Iterable[_files_pb2.AppFile] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -786,56 +806,6 @@ class AppSpec(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AppSpec: _TypeAlias = AppSpec  # noqa: Y015
-
-@_typing.final
-class AppFile(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    @_typing.final
-    class LabelsEntry(_message.Message):
-        DESCRIPTOR: _descriptor.Descriptor
-
-        KEY_FIELD_NUMBER: _builtins.int
-        VALUE_FIELD_NUMBER: _builtins.int
-        key: _builtins.str
-        value: _builtins.str
-        def __init__(
-            self,
-            *,
-            key: _builtins.str = ...,
-            value: _builtins.str = ...,
-        ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
-        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-        def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-    KIND_FIELD_NUMBER: _builtins.int
-    NAME_FIELD_NUMBER: _builtins.int
-    CONTENT_FIELD_NUMBER: _builtins.int
-    LABELS_FIELD_NUMBER: _builtins.int
-    kind: _objects_pb2.FileKind.ValueType
-    name: _builtins.str
-    """within the tenant"""
-    content: _builtins.bytes
-    @_builtins.property
-    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
-    def __init__(
-        self,
-        *,
-        kind: _objects_pb2.FileKind.ValueType = ...,
-        name: _builtins.str = ...,
-        content: _builtins.bytes = ...,
-        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "kind", b"kind", "labels", b"labels", "name", b"name"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___AppFile: _TypeAlias = AppFile  # noqa: Y015
 
 @_typing.final
 class StringMap(_message.Message):
@@ -2289,129 +2259,6 @@ class DisasterPlan(_message.Message):
 Global___DisasterPlan: _TypeAlias = DisasterPlan  # noqa: Y015
 
 @_typing.final
-class GetEncryptionRequest(_message.Message):
-    """---- encryption of what goes between hosts -----------------------------------------------------------"""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    def __init__(
-        self,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___GetEncryptionRequest: _TypeAlias = GetEncryptionRequest  # noqa: Y015
-
-@_typing.final
-class UpdateEncryptionRequest(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    ENCRYPTION_FIELD_NUMBER: _builtins.int
-    KEY_AGE_MS_MAX_FIELD_NUMBER: _builtins.int
-    ROTATE_FIELD_NUMBER: _builtins.int
-    encryption: _nodes_pb2.Encryption.ValueType
-    """unspecified: as it is"""
-    key_age_ms_max: _builtins.int
-    """0: as it is"""
-    rotate: _builtins.bool
-    """new keys now"""
-    def __init__(
-        self,
-        *,
-        encryption: _nodes_pb2.Encryption.ValueType = ...,
-        key_age_ms_max: _builtins.int = ...,
-        rotate: _builtins.bool = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["encryption", b"encryption", "key_age_ms_max", b"key_age_ms_max", "rotate", b"rotate"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___UpdateEncryptionRequest: _TypeAlias = UpdateEncryptionRequest  # noqa: Y015
-
-@_typing.final
-class EncryptionReply(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    WANTED_FIELD_NUMBER: _builtins.int
-    STATE_FIELD_NUMBER: _builtins.int
-    KEY_AGE_MS_MAX_FIELD_NUMBER: _builtins.int
-    SUMMARY_FIELD_NUMBER: _builtins.int
-    SETTLED_FIELD_NUMBER: _builtins.int
-    HOSTS_FIELD_NUMBER: _builtins.int
-    wanted: _nodes_pb2.Encryption.ValueType
-    key_age_ms_max: _builtins.int
-    summary: _builtins.str
-    """where the cluster is and what it waits for, in words"""
-    settled: _builtins.bool
-    """what is wanted holds, and nothing else is taken"""
-    @_builtins.property
-    def state(self) -> _nodes_pb2.EncryptionState: ...
-    @_builtins.property
-    def hosts(self) -> _containers.RepeatedCompositeFieldContainer[Global___EncryptionHost]:
-        """by name"""
-
-    def __init__(
-        self,
-        *,
-        wanted: _nodes_pb2.Encryption.ValueType = ...,
-        state: _nodes_pb2.EncryptionState | None = ...,
-        key_age_ms_max: _builtins.int = ...,
-        summary: _builtins.str = ...,
-        settled: _builtins.bool = ...,
-        hosts: _abc.Iterable[Global___EncryptionHost] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["state", b"state"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["hosts", b"hosts", "key_age_ms_max", b"key_age_ms_max", "settled", b"settled", "state", b"state", "summary", b"summary", "wanted", b"wanted"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___EncryptionReply: _TypeAlias = EncryptionReply  # noqa: Y015
-
-@_typing.final
-class EncryptionHost(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    NODE_ID_FIELD_NUMBER: _builtins.int
-    NAME_FIELD_NUMBER: _builtins.int
-    STATE_FIELD_NUMBER: _builtins.int
-    EPOCHS_FIELD_NUMBER: _builtins.int
-    PROBLEM_FIELD_NUMBER: _builtins.int
-    CURRENT_FIELD_NUMBER: _builtins.int
-    node_id: _builtins.str
-    name: _builtins.str
-    state: _nodes_pb2.NodeState.ValueType
-    problem: _builtins.str
-    current: _builtins.bool
-    """it acknowledged the newest step"""
-    @_builtins.property
-    def epochs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """that it has keys of"""
-
-    def __init__(
-        self,
-        *,
-        node_id: _builtins.str = ...,
-        name: _builtins.str = ...,
-        state: _nodes_pb2.NodeState.ValueType = ...,
-        epochs: _abc.Iterable[_builtins.int] | None = ...,
-        problem: _builtins.str = ...,
-        current: _builtins.bool = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["current", b"current", "epochs", b"epochs", "name", b"name", "node_id", b"node_id", "problem", b"problem", "state", b"state"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___EncryptionHost: _TypeAlias = EncryptionHost  # noqa: Y015
-
-@_typing.final
 class ApplyPoliciesRequest(_message.Message):
     """---- who may reach whom ----------------------------------------------------------------------------"""
 
@@ -2421,11 +2268,11 @@ class ApplyPoliciesRequest(_message.Message):
     PLAN_ONLY_FIELD_NUMBER: _builtins.int
     plan_only: _builtins.bool
     @_builtins.property
-    def policies(self) -> _containers.RepeatedCompositeFieldContainer[_objects_pb2.Policy]: ...
+    def policies(self) -> _containers.RepeatedCompositeFieldContainer[_policies_pb2.Policy]: ...
     def __init__(
         self,
         *,
-        policies: _abc.Iterable[_objects_pb2.Policy] | None = ...,
+        policies: _abc.Iterable[_policies_pb2.Policy] | None = ...,
         plan_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
@@ -2566,7 +2413,7 @@ class PolicyView(_message.Message):
     """denied, or that would have been"""
     bytes: _builtins.int
     @_builtins.property
-    def policy(self) -> _objects_pb2.Policy:
+    def policy(self) -> _policies_pb2.Policy:
         """of a service: as if it had been applied apart"""
 
     @_builtins.property
@@ -2580,7 +2427,7 @@ class PolicyView(_message.Message):
     def __init__(
         self,
         *,
-        policy: _objects_pb2.Policy | None = ...,
+        policy: _policies_pb2.Policy | None = ...,
         service: _builtins.str = ...,
         selected: _abc.Iterable[_builtins.str] | None = ...,
         packets: _builtins.int = ...,
@@ -2620,11 +2467,11 @@ class RemovePolicyReply(_message.Message):
 
     POLICY_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def policy(self) -> _objects_pb2.Policy: ...
+    def policy(self) -> _policies_pb2.Policy: ...
     def __init__(
         self,
         *,
-        policy: _objects_pb2.Policy | None = ...,
+        policy: _policies_pb2.Policy | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -2729,201 +2576,3 @@ class PolicyStep(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PolicyStep: _TypeAlias = PolicyStep  # noqa: Y015
-
-@_typing.final
-class CreateFileRequest(_message.Message):
-    """---- secrets and configs -----------------------------------------------------------------------------"""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    @_typing.final
-    class LabelsEntry(_message.Message):
-        DESCRIPTOR: _descriptor.Descriptor
-
-        KEY_FIELD_NUMBER: _builtins.int
-        VALUE_FIELD_NUMBER: _builtins.int
-        key: _builtins.str
-        value: _builtins.str
-        def __init__(
-            self,
-            *,
-            key: _builtins.str = ...,
-            value: _builtins.str = ...,
-        ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
-        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-        def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-    KIND_FIELD_NUMBER: _builtins.int
-    NAME_FIELD_NUMBER: _builtins.int
-    CONTENT_FIELD_NUMBER: _builtins.int
-    LABELS_FIELD_NUMBER: _builtins.int
-    NEW_VERSION_FIELD_NUMBER: _builtins.int
-    KEEP_SERVICES_FIELD_NUMBER: _builtins.int
-    kind: _objects_pb2.FileKind.ValueType
-    name: _builtins.str
-    """NAME or TENANT/NAME"""
-    content: _builtins.bytes
-    new_version: _builtins.bool
-    """of one that exists; else it must not exist"""
-    keep_services: _builtins.bool
-    """with new_version: services go on with the version they have until they are deployed"""
-    @_builtins.property
-    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """of a new version: those it had, where there are none"""
-
-    def __init__(
-        self,
-        *,
-        kind: _objects_pb2.FileKind.ValueType = ...,
-        name: _builtins.str = ...,
-        content: _builtins.bytes = ...,
-        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
-        new_version: _builtins.bool = ...,
-        keep_services: _builtins.bool = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "keep_services", b"keep_services", "kind", b"kind", "labels", b"labels", "name", b"name", "new_version", b"new_version"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___CreateFileRequest: _TypeAlias = CreateFileRequest  # noqa: Y015
-
-@_typing.final
-class CreateFileReply(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    FILE_FIELD_NUMBER: _builtins.int
-    SERVICES_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def file(self) -> _objects_pb2.TaskFile: ...
-    @_builtins.property
-    def services(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
-    def __init__(
-        self,
-        *,
-        file: _objects_pb2.TaskFile | None = ...,
-        services: _abc.Iterable[_builtins.str] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["file", b"file"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["file", b"file", "services", b"services"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___CreateFileReply: _TypeAlias = CreateFileReply  # noqa: Y015
-
-@_typing.final
-class ListFilesRequest(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    KIND_FIELD_NUMBER: _builtins.int
-    NAME_FIELD_NUMBER: _builtins.int
-    kind: _objects_pb2.FileKind.ValueType
-    name: _builtins.str
-    def __init__(
-        self,
-        *,
-        kind: _objects_pb2.FileKind.ValueType = ...,
-        name: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "name", b"name"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___ListFilesRequest: _TypeAlias = ListFilesRequest  # noqa: Y015
-
-@_typing.final
-class FileView(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    FILE_FIELD_NUMBER: _builtins.int
-    SERVICES_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def file(self) -> _objects_pb2.TaskFile:
-        """without what is sealed"""
-
-    @_builtins.property
-    def services(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """APP/SERVICE that use this version"""
-
-    def __init__(
-        self,
-        *,
-        file: _objects_pb2.TaskFile | None = ...,
-        services: _abc.Iterable[_builtins.str] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["file", b"file"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["file", b"file", "services", b"services"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___FileView: _TypeAlias = FileView  # noqa: Y015
-
-@_typing.final
-class ListFilesReply(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    FILES_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___FileView]: ...
-    def __init__(
-        self,
-        *,
-        files: _abc.Iterable[Global___FileView] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["files", b"files"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___ListFilesReply: _TypeAlias = ListFilesReply  # noqa: Y015
-
-@_typing.final
-class RemoveFileRequest(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    KIND_FIELD_NUMBER: _builtins.int
-    NAME_FIELD_NUMBER: _builtins.int
-    kind: _objects_pb2.FileKind.ValueType
-    name: _builtins.str
-    def __init__(
-        self,
-        *,
-        kind: _objects_pb2.FileKind.ValueType = ...,
-        name: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "name", b"name"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___RemoveFileRequest: _TypeAlias = RemoveFileRequest  # noqa: Y015
-
-@_typing.final
-class RemoveFileReply(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    FILE_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def file(self) -> _objects_pb2.TaskFile: ...
-    def __init__(
-        self,
-        *,
-        file: _objects_pb2.TaskFile | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["file", b"file"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["file", b"file"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___RemoveFileReply: _TypeAlias = RemoveFileReply  # noqa: Y015

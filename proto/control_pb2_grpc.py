@@ -5,6 +5,8 @@ import warnings
 
 from proto import control_pb2 as proto_dot_control__pb2
 from proto import doctor_pb2 as proto_dot_doctor__pb2
+from proto import encryption_pb2 as proto_dot_encryption__pb2
+from proto import files_pb2 as proto_dot_files__pb2
 from proto import host_pb2 as proto_dot_host__pb2
 from proto import objects_pb2 as proto_dot_objects__pb2
 from proto import why_pb2 as proto_dot_why__pb2
@@ -488,13 +490,13 @@ class ControlStub:
                 _registered_method=True)
         self.GetEncryption = channel.unary_unary(
                 '/fairway.v1.Control/GetEncryption',
-                request_serializer=proto_dot_control__pb2.GetEncryptionRequest.SerializeToString,
-                response_deserializer=proto_dot_control__pb2.EncryptionReply.FromString,
+                request_serializer=proto_dot_encryption__pb2.GetEncryptionRequest.SerializeToString,
+                response_deserializer=proto_dot_encryption__pb2.EncryptionReply.FromString,
                 _registered_method=True)
         self.UpdateEncryption = channel.unary_unary(
                 '/fairway.v1.Control/UpdateEncryption',
-                request_serializer=proto_dot_control__pb2.UpdateEncryptionRequest.SerializeToString,
-                response_deserializer=proto_dot_control__pb2.EncryptionReply.FromString,
+                request_serializer=proto_dot_encryption__pb2.UpdateEncryptionRequest.SerializeToString,
+                response_deserializer=proto_dot_encryption__pb2.EncryptionReply.FromString,
                 _registered_method=True)
         self.ApplyPolicies = channel.unary_unary(
                 '/fairway.v1.Control/ApplyPolicies',
@@ -518,18 +520,18 @@ class ControlStub:
                 _registered_method=True)
         self.CreateFile = channel.unary_unary(
                 '/fairway.v1.Control/CreateFile',
-                request_serializer=proto_dot_control__pb2.CreateFileRequest.SerializeToString,
-                response_deserializer=proto_dot_control__pb2.CreateFileReply.FromString,
+                request_serializer=proto_dot_files__pb2.CreateFileRequest.SerializeToString,
+                response_deserializer=proto_dot_files__pb2.CreateFileReply.FromString,
                 _registered_method=True)
         self.ListFiles = channel.unary_unary(
                 '/fairway.v1.Control/ListFiles',
-                request_serializer=proto_dot_control__pb2.ListFilesRequest.SerializeToString,
-                response_deserializer=proto_dot_control__pb2.ListFilesReply.FromString,
+                request_serializer=proto_dot_files__pb2.ListFilesRequest.SerializeToString,
+                response_deserializer=proto_dot_files__pb2.ListFilesReply.FromString,
                 _registered_method=True)
         self.RemoveFile = channel.unary_unary(
                 '/fairway.v1.Control/RemoveFile',
-                request_serializer=proto_dot_control__pb2.RemoveFileRequest.SerializeToString,
-                response_deserializer=proto_dot_control__pb2.RemoveFileReply.FromString,
+                request_serializer=proto_dot_files__pb2.RemoveFileRequest.SerializeToString,
+                response_deserializer=proto_dot_files__pb2.RemoveFileReply.FromString,
                 _registered_method=True)
 
 
@@ -949,13 +951,13 @@ def add_ControlServicer_to_server(servicer, server):
             ),
             'GetEncryption': grpc.unary_unary_rpc_method_handler(
                     servicer.GetEncryption,
-                    request_deserializer=proto_dot_control__pb2.GetEncryptionRequest.FromString,
-                    response_serializer=proto_dot_control__pb2.EncryptionReply.SerializeToString,
+                    request_deserializer=proto_dot_encryption__pb2.GetEncryptionRequest.FromString,
+                    response_serializer=proto_dot_encryption__pb2.EncryptionReply.SerializeToString,
             ),
             'UpdateEncryption': grpc.unary_unary_rpc_method_handler(
                     servicer.UpdateEncryption,
-                    request_deserializer=proto_dot_control__pb2.UpdateEncryptionRequest.FromString,
-                    response_serializer=proto_dot_control__pb2.EncryptionReply.SerializeToString,
+                    request_deserializer=proto_dot_encryption__pb2.UpdateEncryptionRequest.FromString,
+                    response_serializer=proto_dot_encryption__pb2.EncryptionReply.SerializeToString,
             ),
             'ApplyPolicies': grpc.unary_unary_rpc_method_handler(
                     servicer.ApplyPolicies,
@@ -979,18 +981,18 @@ def add_ControlServicer_to_server(servicer, server):
             ),
             'CreateFile': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateFile,
-                    request_deserializer=proto_dot_control__pb2.CreateFileRequest.FromString,
-                    response_serializer=proto_dot_control__pb2.CreateFileReply.SerializeToString,
+                    request_deserializer=proto_dot_files__pb2.CreateFileRequest.FromString,
+                    response_serializer=proto_dot_files__pb2.CreateFileReply.SerializeToString,
             ),
             'ListFiles': grpc.unary_unary_rpc_method_handler(
                     servicer.ListFiles,
-                    request_deserializer=proto_dot_control__pb2.ListFilesRequest.FromString,
-                    response_serializer=proto_dot_control__pb2.ListFilesReply.SerializeToString,
+                    request_deserializer=proto_dot_files__pb2.ListFilesRequest.FromString,
+                    response_serializer=proto_dot_files__pb2.ListFilesReply.SerializeToString,
             ),
             'RemoveFile': grpc.unary_unary_rpc_method_handler(
                     servicer.RemoveFile,
-                    request_deserializer=proto_dot_control__pb2.RemoveFileRequest.FromString,
-                    response_serializer=proto_dot_control__pb2.RemoveFileReply.SerializeToString,
+                    request_deserializer=proto_dot_files__pb2.RemoveFileRequest.FromString,
+                    response_serializer=proto_dot_files__pb2.RemoveFileReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1855,8 +1857,8 @@ class Control:
             request,
             target,
             '/fairway.v1.Control/GetEncryption',
-            proto_dot_control__pb2.GetEncryptionRequest.SerializeToString,
-            proto_dot_control__pb2.EncryptionReply.FromString,
+            proto_dot_encryption__pb2.GetEncryptionRequest.SerializeToString,
+            proto_dot_encryption__pb2.EncryptionReply.FromString,
             options,
             channel_credentials,
             insecure,
@@ -1882,8 +1884,8 @@ class Control:
             request,
             target,
             '/fairway.v1.Control/UpdateEncryption',
-            proto_dot_control__pb2.UpdateEncryptionRequest.SerializeToString,
-            proto_dot_control__pb2.EncryptionReply.FromString,
+            proto_dot_encryption__pb2.UpdateEncryptionRequest.SerializeToString,
+            proto_dot_encryption__pb2.EncryptionReply.FromString,
             options,
             channel_credentials,
             insecure,
@@ -2017,8 +2019,8 @@ class Control:
             request,
             target,
             '/fairway.v1.Control/CreateFile',
-            proto_dot_control__pb2.CreateFileRequest.SerializeToString,
-            proto_dot_control__pb2.CreateFileReply.FromString,
+            proto_dot_files__pb2.CreateFileRequest.SerializeToString,
+            proto_dot_files__pb2.CreateFileReply.FromString,
             options,
             channel_credentials,
             insecure,
@@ -2044,8 +2046,8 @@ class Control:
             request,
             target,
             '/fairway.v1.Control/ListFiles',
-            proto_dot_control__pb2.ListFilesRequest.SerializeToString,
-            proto_dot_control__pb2.ListFilesReply.FromString,
+            proto_dot_files__pb2.ListFilesRequest.SerializeToString,
+            proto_dot_files__pb2.ListFilesReply.FromString,
             options,
             channel_credentials,
             insecure,
@@ -2071,8 +2073,8 @@ class Control:
             request,
             target,
             '/fairway.v1.Control/RemoveFile',
-            proto_dot_control__pb2.RemoveFileRequest.SerializeToString,
-            proto_dot_control__pb2.RemoveFileReply.FromString,
+            proto_dot_files__pb2.RemoveFileRequest.SerializeToString,
+            proto_dot_files__pb2.RemoveFileReply.FromString,
             options,
             channel_credentials,
             insecure,

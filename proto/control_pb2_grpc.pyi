@@ -9,9 +9,29 @@ from collections import abc as _abc
 from grpc import aio as _aio
 from proto import control_pb2 as _control_pb2
 from proto import doctor_pb2 as _doctor_pb2
+from proto import encryption_pb2 as _encryption_pb2
+from proto import files_pb2 as _files_pb2
 from proto import host_pb2 as _host_pb2
 from proto import objects_pb2 as _objects_pb2
 from proto import why_pb2 as _why_pb2
+from proto.encryption_pb2 import EncryptionHost as EncryptionHost
+from proto.encryption_pb2 import EncryptionReply as EncryptionReply
+from proto.encryption_pb2 import GetEncryptionRequest as GetEncryptionRequest
+from proto.encryption_pb2 import UpdateEncryptionRequest as UpdateEncryptionRequest
+from proto.files_pb2 import AppFile as AppFile
+from proto.files_pb2 import CreateFileReply as CreateFileReply
+from proto.files_pb2 import CreateFileRequest as CreateFileRequest
+from proto.files_pb2 import FILE_KIND_CONFIG as FILE_KIND_CONFIG
+from proto.files_pb2 import FILE_KIND_SECRET as FILE_KIND_SECRET
+from proto.files_pb2 import FILE_KIND_UNSPECIFIED as FILE_KIND_UNSPECIFIED
+from proto.files_pb2 import FileKind as FileKind
+from proto.files_pb2 import FileMount as FileMount
+from proto.files_pb2 import FileView as FileView
+from proto.files_pb2 import ListFilesReply as ListFilesReply
+from proto.files_pb2 import ListFilesRequest as ListFilesRequest
+from proto.files_pb2 import RemoveFileReply as RemoveFileReply
+from proto.files_pb2 import RemoveFileRequest as RemoveFileRequest
+from proto.files_pb2 import TaskFile as TaskFile
 import abc as _abc_1
 import grpc as _grpc
 import sys
@@ -159,8 +179,8 @@ class ControlStub:
     """Answered by whichever voter is asked, also without a majority."""
     TracePath: _grpc.UnaryUnaryMultiCallable[_doctor_pb2.TracePathRequest, _doctor_pb2.TracePathReply]
     ReadMetrics: _grpc.UnaryUnaryMultiCallable[_doctor_pb2.ReadMetricsRequest, _doctor_pb2.ReadMetricsReply]
-    GetEncryption: _grpc.UnaryUnaryMultiCallable[_control_pb2.GetEncryptionRequest, _control_pb2.EncryptionReply]
-    UpdateEncryption: _grpc.UnaryUnaryMultiCallable[_control_pb2.UpdateEncryptionRequest, _control_pb2.EncryptionReply]
+    GetEncryption: _grpc.UnaryUnaryMultiCallable[_encryption_pb2.GetEncryptionRequest, _encryption_pb2.EncryptionReply]
+    UpdateEncryption: _grpc.UnaryUnaryMultiCallable[_encryption_pb2.UpdateEncryptionRequest, _encryption_pb2.EncryptionReply]
     """Says what is wanted; the cluster gets there step by step, and no connection is lost."""
     ApplyPolicies: _grpc.UnaryUnaryMultiCallable[_control_pb2.ApplyPoliciesRequest, _control_pb2.ApplyPoliciesReply]
     """Creates policies or replaces those of the same names; all or none."""
@@ -168,10 +188,10 @@ class ControlStub:
     RemovePolicy: _grpc.UnaryUnaryMultiCallable[_control_pb2.RemovePolicyRequest, _control_pb2.RemovePolicyReply]
     TestPolicy: _grpc.UnaryUnaryMultiCallable[_control_pb2.TestPolicyRequest, _control_pb2.TestPolicyReply]
     """Who may reach whom, by the policies as they are now; sends nothing."""
-    CreateFile: _grpc.UnaryUnaryMultiCallable[_control_pb2.CreateFileRequest, _control_pb2.CreateFileReply]
+    CreateFile: _grpc.UnaryUnaryMultiCallable[_files_pb2.CreateFileRequest, _files_pb2.CreateFileReply]
     """Secrets and configs. What is in a secret is never told."""
-    ListFiles: _grpc.UnaryUnaryMultiCallable[_control_pb2.ListFilesRequest, _control_pb2.ListFilesReply]
-    RemoveFile: _grpc.UnaryUnaryMultiCallable[_control_pb2.RemoveFileRequest, _control_pb2.RemoveFileReply]
+    ListFiles: _grpc.UnaryUnaryMultiCallable[_files_pb2.ListFilesRequest, _files_pb2.ListFilesReply]
+    RemoveFile: _grpc.UnaryUnaryMultiCallable[_files_pb2.RemoveFileRequest, _files_pb2.RemoveFileReply]
 
 @_typing.type_check_only
 class ControlAsyncStub(ControlStub):
@@ -216,8 +236,8 @@ class ControlAsyncStub(ControlStub):
     """Answered by whichever voter is asked, also without a majority."""
     TracePath: _aio.UnaryUnaryMultiCallable[_doctor_pb2.TracePathRequest, _doctor_pb2.TracePathReply]  # type: ignore[assignment]
     ReadMetrics: _aio.UnaryUnaryMultiCallable[_doctor_pb2.ReadMetricsRequest, _doctor_pb2.ReadMetricsReply]  # type: ignore[assignment]
-    GetEncryption: _aio.UnaryUnaryMultiCallable[_control_pb2.GetEncryptionRequest, _control_pb2.EncryptionReply]  # type: ignore[assignment]
-    UpdateEncryption: _aio.UnaryUnaryMultiCallable[_control_pb2.UpdateEncryptionRequest, _control_pb2.EncryptionReply]  # type: ignore[assignment]
+    GetEncryption: _aio.UnaryUnaryMultiCallable[_encryption_pb2.GetEncryptionRequest, _encryption_pb2.EncryptionReply]  # type: ignore[assignment]
+    UpdateEncryption: _aio.UnaryUnaryMultiCallable[_encryption_pb2.UpdateEncryptionRequest, _encryption_pb2.EncryptionReply]  # type: ignore[assignment]
     """Says what is wanted; the cluster gets there step by step, and no connection is lost."""
     ApplyPolicies: _aio.UnaryUnaryMultiCallable[_control_pb2.ApplyPoliciesRequest, _control_pb2.ApplyPoliciesReply]  # type: ignore[assignment]
     """Creates policies or replaces those of the same names; all or none."""
@@ -225,10 +245,10 @@ class ControlAsyncStub(ControlStub):
     RemovePolicy: _aio.UnaryUnaryMultiCallable[_control_pb2.RemovePolicyRequest, _control_pb2.RemovePolicyReply]  # type: ignore[assignment]
     TestPolicy: _aio.UnaryUnaryMultiCallable[_control_pb2.TestPolicyRequest, _control_pb2.TestPolicyReply]  # type: ignore[assignment]
     """Who may reach whom, by the policies as they are now; sends nothing."""
-    CreateFile: _aio.UnaryUnaryMultiCallable[_control_pb2.CreateFileRequest, _control_pb2.CreateFileReply]  # type: ignore[assignment]
+    CreateFile: _aio.UnaryUnaryMultiCallable[_files_pb2.CreateFileRequest, _files_pb2.CreateFileReply]  # type: ignore[assignment]
     """Secrets and configs. What is in a secret is never told."""
-    ListFiles: _aio.UnaryUnaryMultiCallable[_control_pb2.ListFilesRequest, _control_pb2.ListFilesReply]  # type: ignore[assignment]
-    RemoveFile: _aio.UnaryUnaryMultiCallable[_control_pb2.RemoveFileRequest, _control_pb2.RemoveFileReply]  # type: ignore[assignment]
+    ListFiles: _aio.UnaryUnaryMultiCallable[_files_pb2.ListFilesRequest, _files_pb2.ListFilesReply]  # type: ignore[assignment]
+    RemoveFile: _aio.UnaryUnaryMultiCallable[_files_pb2.RemoveFileRequest, _files_pb2.RemoveFileReply]  # type: ignore[assignment]
 
 class ControlServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -460,16 +480,16 @@ class ControlServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
     def GetEncryption(
         self,
-        request: _control_pb2.GetEncryptionRequest,
+        request: _encryption_pb2.GetEncryptionRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_control_pb2.EncryptionReply, _abc.Awaitable[_control_pb2.EncryptionReply]]: ...
+    ) -> _typing.Union[_encryption_pb2.EncryptionReply, _abc.Awaitable[_encryption_pb2.EncryptionReply]]: ...
 
     @_abc_1.abstractmethod
     def UpdateEncryption(
         self,
-        request: _control_pb2.UpdateEncryptionRequest,
+        request: _encryption_pb2.UpdateEncryptionRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_control_pb2.EncryptionReply, _abc.Awaitable[_control_pb2.EncryptionReply]]:
+    ) -> _typing.Union[_encryption_pb2.EncryptionReply, _abc.Awaitable[_encryption_pb2.EncryptionReply]]:
         """Says what is wanted; the cluster gets there step by step, and no connection is lost."""
 
     @_abc_1.abstractmethod
@@ -505,23 +525,23 @@ class ControlServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
     def CreateFile(
         self,
-        request: _control_pb2.CreateFileRequest,
+        request: _files_pb2.CreateFileRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_control_pb2.CreateFileReply, _abc.Awaitable[_control_pb2.CreateFileReply]]:
+    ) -> _typing.Union[_files_pb2.CreateFileReply, _abc.Awaitable[_files_pb2.CreateFileReply]]:
         """Secrets and configs. What is in a secret is never told."""
 
     @_abc_1.abstractmethod
     def ListFiles(
         self,
-        request: _control_pb2.ListFilesRequest,
+        request: _files_pb2.ListFilesRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_control_pb2.ListFilesReply, _abc.Awaitable[_control_pb2.ListFilesReply]]: ...
+    ) -> _typing.Union[_files_pb2.ListFilesReply, _abc.Awaitable[_files_pb2.ListFilesReply]]: ...
 
     @_abc_1.abstractmethod
     def RemoveFile(
         self,
-        request: _control_pb2.RemoveFileRequest,
+        request: _files_pb2.RemoveFileRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_control_pb2.RemoveFileReply, _abc.Awaitable[_control_pb2.RemoveFileReply]]: ...
+    ) -> _typing.Union[_files_pb2.RemoveFileReply, _abc.Awaitable[_files_pb2.RemoveFileReply]]: ...
 
 def add_ControlServicer_to_server(servicer: ControlServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

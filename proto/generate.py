@@ -8,7 +8,20 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent
 WITH_SERVICES = ("control", "host")
-PLAIN = ("nodes", "objects", "store", "raft", "containerd", "backup", "doctor", "why")
+PLAIN = (
+    "nodes",
+    "files",
+    "policies",
+    "rollouts",
+    "encryption",
+    "objects",
+    "store",
+    "raft",
+    "containerd",
+    "backup",
+    "doctor",
+    "why",
+)
 
 
 def compile_into(target: Path) -> None:

@@ -27,6 +27,18 @@ try:
   proto_dot_nodes__pb2 = proto_dot_objects__pb2.proto_dot_nodes__pb2
 except AttributeError:
   proto_dot_nodes__pb2 = proto_dot_objects__pb2.proto.nodes_pb2
+try:
+  proto_dot_files__pb2 = proto_dot_objects__pb2.proto_dot_files__pb2
+except AttributeError:
+  proto_dot_files__pb2 = proto_dot_objects__pb2.proto.files_pb2
+try:
+  proto_dot_policies__pb2 = proto_dot_objects__pb2.proto_dot_policies__pb2
+except AttributeError:
+  proto_dot_policies__pb2 = proto_dot_objects__pb2.proto.policies_pb2
+try:
+  proto_dot_rollouts__pb2 = proto_dot_objects__pb2.proto_dot_rollouts__pb2
+except AttributeError:
+  proto_dot_rollouts__pb2 = proto_dot_objects__pb2.proto.rollouts_pb2
 from proto import doctor_pb2 as proto_dot_doctor__pb2
 
 

@@ -11,6 +11,7 @@ from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from proto import nodes_pb2 as _nodes_pb2
 from proto import objects_pb2 as _objects_pb2
+from proto import policies_pb2 as _policies_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -287,7 +288,7 @@ class HostItem(_message.Message):
     @_builtins.property
     def image(self) -> _objects_pb2.Image: ...
     @_builtins.property
-    def policy(self) -> _objects_pb2.Policy: ...
+    def policy(self) -> _policies_pb2.Policy: ...
     @_builtins.property
     def floating(self) -> _objects_pb2.Lease:
         """of a floating address"""
@@ -304,7 +305,7 @@ class HostItem(_message.Message):
         task: _objects_pb2.Task | None = ...,
         volume: _objects_pb2.Volume | None = ...,
         image: _objects_pb2.Image | None = ...,
-        policy: _objects_pb2.Policy | None = ...,
+        policy: _policies_pb2.Policy | None = ...,
         floating: _objects_pb2.Lease | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "endpoint", b"endpoint", "floating", b"floating", "frontend", b"frontend", "image", b"image", "item", b"item", "network", b"network", "node", b"node", "policy", b"policy", "task", b"task", "volume", b"volume"]  # noqa: Y015

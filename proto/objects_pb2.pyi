@@ -13,7 +13,24 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from proto import files_pb2 as _files_pb2
 from proto import nodes_pb2 as _nodes_pb2
+from proto import policies_pb2 as _policies_pb2
+from proto import rollouts_pb2 as _rollouts_pb2
+from proto.files_pb2 import AppFile as AppFile
+from proto.files_pb2 import CreateFileReply as CreateFileReply
+from proto.files_pb2 import CreateFileRequest as CreateFileRequest
+from proto.files_pb2 import FILE_KIND_CONFIG as FILE_KIND_CONFIG
+from proto.files_pb2 import FILE_KIND_SECRET as FILE_KIND_SECRET
+from proto.files_pb2 import FILE_KIND_UNSPECIFIED as FILE_KIND_UNSPECIFIED
+from proto.files_pb2 import FileKind as FileKind
+from proto.files_pb2 import FileMount as FileMount
+from proto.files_pb2 import FileView as FileView
+from proto.files_pb2 import ListFilesReply as ListFilesReply
+from proto.files_pb2 import ListFilesRequest as ListFilesRequest
+from proto.files_pb2 import RemoveFileReply as RemoveFileReply
+from proto.files_pb2 import RemoveFileRequest as RemoveFileRequest
+from proto.files_pb2 import TaskFile as TaskFile
 from proto.nodes_pb2 import AVAILABILITY_ACTIVE as AVAILABILITY_ACTIVE
 from proto.nodes_pb2 import AVAILABILITY_CORDONED as AVAILABILITY_CORDONED
 from proto.nodes_pb2 import AVAILABILITY_DRAINING as AVAILABILITY_DRAINING
@@ -42,6 +59,27 @@ from proto.nodes_pb2 import NodeRole as NodeRole
 from proto.nodes_pb2 import NodeState as NodeState
 from proto.nodes_pb2 import Tenant as Tenant
 from proto.nodes_pb2 import WireGuardKey as WireGuardKey
+from proto.policies_pb2 import Policy as Policy
+from proto.policies_pb2 import PolicyPeer as PolicyPeer
+from proto.policies_pb2 import PolicyPort as PolicyPort
+from proto.policies_pb2 import PolicyRule as PolicyRule
+from proto.policies_pb2 import PolicyRules as PolicyRules
+from proto.policies_pb2 import PolicySelector as PolicySelector
+from proto.policies_pb2 import ServicePolicy as ServicePolicy
+from proto.rollouts_pb2 import FAILURE_ACTION_CONTINUE as FAILURE_ACTION_CONTINUE
+from proto.rollouts_pb2 import FAILURE_ACTION_PAUSE as FAILURE_ACTION_PAUSE
+from proto.rollouts_pb2 import FAILURE_ACTION_ROLLBACK as FAILURE_ACTION_ROLLBACK
+from proto.rollouts_pb2 import FAILURE_ACTION_UNSPECIFIED as FAILURE_ACTION_UNSPECIFIED
+from proto.rollouts_pb2 import FailureAction as FailureAction
+from proto.rollouts_pb2 import Rollout as Rollout
+from proto.rollouts_pb2 import RolloutSpec as RolloutSpec
+from proto.rollouts_pb2 import RolloutStep as RolloutStep
+from proto.rollouts_pb2 import TrafficSplit as TrafficSplit
+from proto.rollouts_pb2 import UPDATE_ORDER_START_FIRST as UPDATE_ORDER_START_FIRST
+from proto.rollouts_pb2 import UPDATE_ORDER_STOP_FIRST as UPDATE_ORDER_STOP_FIRST
+from proto.rollouts_pb2 import UPDATE_ORDER_UNSPECIFIED as UPDATE_ORDER_UNSPECIFIED
+from proto.rollouts_pb2 import UpdateConfig as UpdateConfig
+from proto.rollouts_pb2 import UpdateOrder as UpdateOrder
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -52,25 +90,6 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
-
-class _FileKind:
-    ValueType = _typing.NewType("ValueType", _builtins.int)
-    V: _TypeAlias = ValueType  # noqa: Y015
-
-class _FileKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FileKind.ValueType], _builtins.type):
-    DESCRIPTOR: _descriptor.EnumDescriptor
-    FILE_KIND_UNSPECIFIED: _FileKind.ValueType  # 0
-    FILE_KIND_SECRET: _FileKind.ValueType  # 1
-    """in the clear only in the memory of hosts that run a task with it"""
-    FILE_KIND_CONFIG: _FileKind.ValueType  # 2
-
-class FileKind(_FileKind, metaclass=_FileKindEnumTypeWrapper): ...
-
-FILE_KIND_UNSPECIFIED: FileKind.ValueType  # 0
-FILE_KIND_SECRET: FileKind.ValueType  # 1
-"""in the clear only in the memory of hosts that run a task with it"""
-FILE_KIND_CONFIG: FileKind.ValueType  # 2
-Global___FileKind: _TypeAlias = FileKind  # noqa: Y015
 
 class _BalancePolicy:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -161,50 +180,6 @@ SERVICE_KIND_JOB: ServiceKind.ValueType  # 2
 SERVICE_KIND_GLOBAL_JOB: ServiceKind.ValueType  # 3
 """once on each host; slots as of a global service"""
 Global___ServiceKind: _TypeAlias = ServiceKind  # noqa: Y015
-
-class _UpdateOrder:
-    ValueType = _typing.NewType("ValueType", _builtins.int)
-    V: _TypeAlias = ValueType  # noqa: Y015
-
-class _UpdateOrderEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_UpdateOrder.ValueType], _builtins.type):
-    DESCRIPTOR: _descriptor.EnumDescriptor
-    UPDATE_ORDER_UNSPECIFIED: _UpdateOrder.ValueType  # 0
-    """start first; tasks that keep data in a volume stop first"""
-    UPDATE_ORDER_START_FIRST: _UpdateOrder.ValueType  # 1
-    """the same, and said"""
-    UPDATE_ORDER_STOP_FIRST: _UpdateOrder.ValueType  # 2
-
-class UpdateOrder(_UpdateOrder, metaclass=_UpdateOrderEnumTypeWrapper): ...
-
-UPDATE_ORDER_UNSPECIFIED: UpdateOrder.ValueType  # 0
-"""start first; tasks that keep data in a volume stop first"""
-UPDATE_ORDER_START_FIRST: UpdateOrder.ValueType  # 1
-"""the same, and said"""
-UPDATE_ORDER_STOP_FIRST: UpdateOrder.ValueType  # 2
-Global___UpdateOrder: _TypeAlias = UpdateOrder  # noqa: Y015
-
-class _FailureAction:
-    ValueType = _typing.NewType("ValueType", _builtins.int)
-    V: _TypeAlias = ValueType  # noqa: Y015
-
-class _FailureActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FailureAction.ValueType], _builtins.type):
-    DESCRIPTOR: _descriptor.EnumDescriptor
-    FAILURE_ACTION_UNSPECIFIED: _FailureAction.ValueType  # 0
-    """wait while a new task that failed is not up again"""
-    FAILURE_ACTION_PAUSE: _FailureAction.ValueType  # 1
-    """until someone resumes it"""
-    FAILURE_ACTION_CONTINUE: _FailureAction.ValueType  # 2
-    FAILURE_ACTION_ROLLBACK: _FailureAction.ValueType  # 3
-
-class FailureAction(_FailureAction, metaclass=_FailureActionEnumTypeWrapper): ...
-
-FAILURE_ACTION_UNSPECIFIED: FailureAction.ValueType  # 0
-"""wait while a new task that failed is not up again"""
-FAILURE_ACTION_PAUSE: FailureAction.ValueType  # 1
-"""until someone resumes it"""
-FAILURE_ACTION_CONTINUE: FailureAction.ValueType  # 2
-FAILURE_ACTION_ROLLBACK: FailureAction.ValueType  # 3
-Global___FailureAction: _TypeAlias = FailureAction  # noqa: Y015
 
 class _TaskState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -543,7 +518,7 @@ class ContainerSpec(_message.Message):
         """of the task's host, whose configuration must allow them"""
 
     @_builtins.property
-    def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___FileMount]:
+    def files(self) -> _containers.RepeatedCompositeFieldContainer[_files_pb2.FileMount]:
         """secrets and configs; needs feature level 2"""
 
     def __init__(
@@ -582,7 +557,7 @@ class ContainerSpec(_message.Message):
         seccomp_profile: _builtins.str = ...,
         apparmor_profile: _builtins.str = ...,
         devices: _abc.Iterable[Global___DeviceMapping] | None = ...,
-        files: _abc.Iterable[Global___FileMount] | None = ...,
+        files: _abc.Iterable[_files_pb2.FileMount] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "entrypoint", b"entrypoint", "healthcheck", b"healthcheck"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -648,52 +623,6 @@ class DeviceMapping(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeviceMapping: _TypeAlias = DeviceMapping  # noqa: Y015
-
-@_typing.final
-class FileMount(_message.Message):
-    """a secret or a config as the container finds it: a file that it can only read"""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    KIND_FIELD_NUMBER: _builtins.int
-    NAME_FIELD_NUMBER: _builtins.int
-    TARGET_FIELD_NUMBER: _builtins.int
-    UID_FIELD_NUMBER: _builtins.int
-    GID_FIELD_NUMBER: _builtins.int
-    MODE_FIELD_NUMBER: _builtins.int
-    FILE_ID_FIELD_NUMBER: _builtins.int
-    VERSION_FIELD_NUMBER: _builtins.int
-    kind: Global___FileKind.ValueType
-    name: _builtins.str
-    """TaskFile's, within the tenant"""
-    target: _builtins.str
-    """absolute path in the container"""
-    uid: _builtins.int
-    gid: _builtins.int
-    mode: _builtins.int
-    """0: 0444"""
-    file_id: _builtins.str
-    """the version, which the cluster settles at deploy"""
-    version: _builtins.int
-    def __init__(
-        self,
-        *,
-        kind: Global___FileKind.ValueType = ...,
-        name: _builtins.str = ...,
-        target: _builtins.str = ...,
-        uid: _builtins.int = ...,
-        gid: _builtins.int = ...,
-        mode: _builtins.int = ...,
-        file_id: _builtins.str = ...,
-        version: _builtins.int = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["file_id", b"file_id", "gid", b"gid", "kind", b"kind", "mode", b"mode", "name", b"name", "target", b"target", "uid", b"uid", "version", b"version"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___FileMount: _TypeAlias = FileMount  # noqa: Y015
 
 @_typing.final
 class HostAddress(_message.Message):
@@ -1304,120 +1233,6 @@ class Stateful(_message.Message):
 Global___Stateful: _TypeAlias = Stateful  # noqa: Y015
 
 @_typing.final
-class UpdateConfig(_message.Message):
-    """absent: one task at a time, and as the enums say"""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    PARALLELISM_FIELD_NUMBER: _builtins.int
-    DELAY_MS_FIELD_NUMBER: _builtins.int
-    FAILURE_ACTION_FIELD_NUMBER: _builtins.int
-    MONITOR_MS_FIELD_NUMBER: _builtins.int
-    MAX_FAILURE_MILLIONTHS_FIELD_NUMBER: _builtins.int
-    ORDER_FIELD_NUMBER: _builtins.int
-    parallelism: _builtins.int
-    """tasks replaced at once; 0: all"""
-    delay_ms: _builtins.int
-    """between a group that has settled and the next"""
-    failure_action: Global___FailureAction.ValueType
-    monitor_ms: _builtins.int
-    """failures of new tasks count so long; the end of the update waits so long"""
-    max_failure_millionths: _builtins.int
-    """of the tasks, that may fail before the action is taken"""
-    order: Global___UpdateOrder.ValueType
-    def __init__(
-        self,
-        *,
-        parallelism: _builtins.int = ...,
-        delay_ms: _builtins.int = ...,
-        failure_action: Global___FailureAction.ValueType = ...,
-        monitor_ms: _builtins.int = ...,
-        max_failure_millionths: _builtins.int = ...,
-        order: Global___UpdateOrder.ValueType = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delay_ms", b"delay_ms", "failure_action", b"failure_action", "max_failure_millionths", b"max_failure_millionths", "monitor_ms", b"monitor_ms", "order", b"order", "parallelism", b"parallelism"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___UpdateConfig: _TypeAlias = UpdateConfig  # noqa: Y015
-
-@_typing.final
-class RolloutStep(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    TASKS_FIELD_NUMBER: _builtins.int
-    SHARE_MILLIONTHS_FIELD_NUMBER: _builtins.int
-    WAIT_MS_FIELD_NUMBER: _builtins.int
-    tasks: _builtins.int
-    """new tasks in this step; 0: by share"""
-    share_millionths: _builtins.int
-    """of the replicas, rounded up"""
-    wait_ms: _builtins.int
-    """before the next step; 0: until someone promotes it"""
-    def __init__(
-        self,
-        *,
-        tasks: _builtins.int = ...,
-        share_millionths: _builtins.int = ...,
-        wait_ms: _builtins.int = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["share_millionths", b"share_millionths", "tasks", b"tasks", "wait_ms", b"wait_ms"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___RolloutStep: _TypeAlias = RolloutStep  # noqa: Y015
-
-@_typing.final
-class RolloutSpec(_message.Message):
-    """absent: rolling"""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    class _Strategy:
-        ValueType = _typing.NewType("ValueType", _builtins.int)
-        V: _TypeAlias = ValueType  # noqa: Y015
-
-    class _StrategyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[RolloutSpec._Strategy.ValueType], _builtins.type):
-        DESCRIPTOR: _descriptor.EnumDescriptor
-        STRATEGY_ROLLING: RolloutSpec._Strategy.ValueType  # 0
-        STRATEGY_CANARY: RolloutSpec._Strategy.ValueType  # 1
-        STRATEGY_BLUE_GREEN: RolloutSpec._Strategy.ValueType  # 2
-
-    class Strategy(_Strategy, metaclass=_StrategyEnumTypeWrapper): ...
-    STRATEGY_ROLLING: RolloutSpec.Strategy.ValueType  # 0
-    STRATEGY_CANARY: RolloutSpec.Strategy.ValueType  # 1
-    STRATEGY_BLUE_GREEN: RolloutSpec.Strategy.ValueType  # 2
-
-    STRATEGY_FIELD_NUMBER: _builtins.int
-    STEPS_FIELD_NUMBER: _builtins.int
-    KEEP_MS_FIELD_NUMBER: _builtins.int
-    strategy: Global___RolloutSpec.Strategy.ValueType
-    keep_ms: _builtins.int
-    """blue/green: how long the older tasks are kept after the switch"""
-    @_builtins.property
-    def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___RolloutStep]:
-        """canary"""
-
-    def __init__(
-        self,
-        *,
-        strategy: Global___RolloutSpec.Strategy.ValueType = ...,
-        steps: _abc.Iterable[Global___RolloutStep] | None = ...,
-        keep_ms: _builtins.int = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["keep_ms", b"keep_ms", "steps", b"steps", "strategy", b"strategy"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___RolloutSpec: _TypeAlias = RolloutSpec  # noqa: Y015
-
-@_typing.final
 class ServiceSpec(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1496,7 +1311,7 @@ class ServiceSpec(_message.Message):
         """outside addresses, each held by one healthy host at a time"""
 
     @_builtins.property
-    def policy(self) -> Global___ServicePolicy:
+    def policy(self) -> _policies_pb2.ServicePolicy:
         """absent: only policies that are applied apart concern it"""
 
     @_builtins.property
@@ -1514,11 +1329,11 @@ class ServiceSpec(_message.Message):
         """absent: spread over hosts, then zones"""
 
     @_builtins.property
-    def update(self) -> Global___UpdateConfig: ...
+    def update(self) -> _rollouts_pb2.UpdateConfig: ...
     @_builtins.property
-    def rollback(self) -> Global___UpdateConfig: ...
+    def rollback(self) -> _rollouts_pb2.UpdateConfig: ...
     @_builtins.property
-    def rollout(self) -> Global___RolloutSpec: ...
+    def rollout(self) -> _rollouts_pb2.RolloutSpec: ...
     def __init__(
         self,
         *,
@@ -1534,15 +1349,15 @@ class ServiceSpec(_message.Message):
         balance: Global___Balance | None = ...,
         endpoint_mode: Global___EndpointMode.ValueType = ...,
         floating_addresses: _abc.Iterable[_builtins.str] | None = ...,
-        policy: Global___ServicePolicy | None = ...,
+        policy: _policies_pb2.ServicePolicy | None = ...,
         kind: Global___ServiceKind.ValueType = ...,
         job: Global___Job | None = ...,
         schedule: Global___Schedule | None = ...,
         stateful: Global___Stateful | None = ...,
         placement: Global___Placement | None = ...,
-        update: Global___UpdateConfig | None = ...,
-        rollback: Global___UpdateConfig | None = ...,
-        rollout: Global___RolloutSpec | None = ...,
+        update: _rollouts_pb2.UpdateConfig | None = ...,
+        rollback: _rollouts_pb2.UpdateConfig | None = ...,
+        rollout: _rollouts_pb2.RolloutSpec | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "container", b"container", "job", b"job", "placement", b"placement", "policy", b"policy", "resources", b"resources", "restart", b"restart", "rollback", b"rollback", "rollout", b"rollout", "schedule", b"schedule", "stateful", b"stateful", "update", b"update"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -1597,7 +1412,7 @@ class Service(_message.Message):
         """of a job, oldest first: those that go on, and the last ones that ended"""
 
     @_builtins.property
-    def rollout(self) -> Global___Rollout:
+    def rollout(self) -> _rollouts_pb2.Rollout:
         """the last change that needed new tasks; absent: none since it was made"""
 
     @_builtins.property
@@ -1605,7 +1420,7 @@ class Service(_message.Message):
         """earlier versions, oldest first"""
 
     @_builtins.property
-    def traffic(self) -> Global___TrafficSplit:
+    def traffic(self) -> _rollouts_pb2.TrafficSplit:
         """absent: every ready task gets traffic"""
 
     def __init__(
@@ -1622,9 +1437,9 @@ class Service(_message.Message):
         run_count: _builtins.int = ...,
         scheduled_to_unix_ms: _builtins.int = ...,
         next_run_unix_ms: _builtins.int = ...,
-        rollout: Global___Rollout | None = ...,
+        rollout: _rollouts_pb2.Rollout | None = ...,
         revisions: _abc.Iterable[Global___Revision] | None = ...,
-        traffic: Global___TrafficSplit | None = ...,
+        traffic: _rollouts_pb2.TrafficSplit | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta", "rollout", b"rollout", "spec", b"spec", "traffic", b"traffic"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -1633,96 +1448,6 @@ class Service(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Service: _TypeAlias = Service  # noqa: Y015
-
-@_typing.final
-class Rollout(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    class _State:
-        ValueType = _typing.NewType("ValueType", _builtins.int)
-        V: _TypeAlias = ValueType  # noqa: Y015
-
-    class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Rollout._State.ValueType], _builtins.type):
-        DESCRIPTOR: _descriptor.EnumDescriptor
-        STATE_UNSPECIFIED: Rollout._State.ValueType  # 0
-        STATE_GOING: Rollout._State.ValueType  # 1
-        STATE_PAUSED: Rollout._State.ValueType  # 2
-        """by an operator"""
-        STATE_FAILED: Rollout._State.ValueType  # 3
-        """paused, since too many new tasks failed"""
-        STATE_WAITING: Rollout._State.ValueType  # 4
-        """a step is done; goes on when it is promoted"""
-        STATE_DONE: Rollout._State.ValueType  # 5
-
-    class State(_State, metaclass=_StateEnumTypeWrapper): ...
-    STATE_UNSPECIFIED: Rollout.State.ValueType  # 0
-    STATE_GOING: Rollout.State.ValueType  # 1
-    STATE_PAUSED: Rollout.State.ValueType  # 2
-    """by an operator"""
-    STATE_FAILED: Rollout.State.ValueType  # 3
-    """paused, since too many new tasks failed"""
-    STATE_WAITING: Rollout.State.ValueType  # 4
-    """a step is done; goes on when it is promoted"""
-    STATE_DONE: Rollout.State.ValueType  # 5
-
-    STATE_FIELD_NUMBER: _builtins.int
-    GENERATION_FIELD_NUMBER: _builtins.int
-    MESSAGE_FIELD_NUMBER: _builtins.int
-    REASON_FIELD_NUMBER: _builtins.int
-    STARTED_UNIX_MS_FIELD_NUMBER: _builtins.int
-    ENDED_UNIX_MS_FIELD_NUMBER: _builtins.int
-    SETTLED_UNIX_MS_FIELD_NUMBER: _builtins.int
-    STEP_FIELD_NUMBER: _builtins.int
-    FAILED_SLOTS_FIELD_NUMBER: _builtins.int
-    BACK_TO_FIELD_NUMBER: _builtins.int
-    CONFIG_FIELD_NUMBER: _builtins.int
-    BEGUN_FIELD_NUMBER: _builtins.int
-    state: Global___Rollout.State.ValueType
-    generation: _builtins.int
-    """what it brings"""
-    message: _builtins.str
-    """why it is not done, or went back, in words"""
-    reason: _builtins.str
-    """what changed, in words"""
-    started_unix_ms: _builtins.int
-    ended_unix_ms: _builtins.int
-    settled_unix_ms: _builtins.int
-    """since when no new task is on its way; 0: one is"""
-    step: _builtins.int
-    """steps that are done"""
-    back_to: _builtins.int
-    """revision that it goes back to; 0: it goes forward"""
-    begun: _builtins.bool
-    """tasks that were right already have been taken over"""
-    @_builtins.property
-    def failed_slots(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
-    @_builtins.property
-    def config(self) -> Global___UpdateConfig:
-        """of a way back"""
-
-    def __init__(
-        self,
-        *,
-        state: Global___Rollout.State.ValueType = ...,
-        generation: _builtins.int = ...,
-        message: _builtins.str = ...,
-        reason: _builtins.str = ...,
-        started_unix_ms: _builtins.int = ...,
-        ended_unix_ms: _builtins.int = ...,
-        settled_unix_ms: _builtins.int = ...,
-        step: _builtins.int = ...,
-        failed_slots: _abc.Iterable[_builtins.int] | None = ...,
-        back_to: _builtins.int = ...,
-        config: Global___UpdateConfig | None = ...,
-        begun: _builtins.bool = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["back_to", b"back_to", "begun", b"begun", "config", b"config", "ended_unix_ms", b"ended_unix_ms", "failed_slots", b"failed_slots", "generation", b"generation", "message", b"message", "reason", b"reason", "settled_unix_ms", b"settled_unix_ms", "started_unix_ms", b"started_unix_ms", "state", b"state", "step", b"step"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___Rollout: _TypeAlias = Rollout  # noqa: Y015
 
 @_typing.final
 class Revision(_message.Message):
@@ -1767,34 +1492,6 @@ class Revision(_message.Message):
 Global___Revision: _TypeAlias = Revision  # noqa: Y015
 
 @_typing.final
-class TrafficSplit(_message.Message):
-    """blue/green"""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    GENERATION_FIELD_NUMBER: _builtins.int
-    SWITCHED_FIELD_NUMBER: _builtins.int
-    SWITCHED_UNIX_MS_FIELD_NUMBER: _builtins.int
-    generation: _builtins.int
-    switched: _builtins.bool
-    """false: tasks of older generations get traffic; true: only those of this and newer"""
-    switched_unix_ms: _builtins.int
-    def __init__(
-        self,
-        *,
-        generation: _builtins.int = ...,
-        switched: _builtins.bool = ...,
-        switched_unix_ms: _builtins.int = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "switched", b"switched", "switched_unix_ms", b"switched_unix_ms"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___TrafficSplit: _TypeAlias = TrafficSplit  # noqa: Y015
-
-@_typing.final
 class Network(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1834,247 +1531,6 @@ class Network(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Network: _TypeAlias = Network  # noqa: Y015
-
-@_typing.final
-class Policy(_message.Message):
-    """---- who may reach whom ----------------------------------------------------------------------------
-
-    A task that a policy selects is closed in each direction that the policy has rules for, but for what a rule of any
-    policy allows. A policy that only counts (`dry_run`) closes nothing.
-    """
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    META_FIELD_NUMBER: _builtins.int
-    SELECTS_FIELD_NUMBER: _builtins.int
-    INGRESS_FIELD_NUMBER: _builtins.int
-    EGRESS_FIELD_NUMBER: _builtins.int
-    DRY_RUN_FIELD_NUMBER: _builtins.int
-    dry_run: _builtins.bool
-    @_builtins.property
-    def meta(self) -> _nodes_pb2.Meta:
-        """name: unique within the tenant, whose tasks it selects"""
-
-    @_builtins.property
-    def selects(self) -> Global___PolicySelector:
-        """its tenant is the policy's own"""
-
-    @_builtins.property
-    def ingress(self) -> Global___PolicyRules:
-        """absent: the policy says nothing of who may reach what it selects"""
-
-    @_builtins.property
-    def egress(self) -> Global___PolicyRules:
-        """absent: ... of what that may reach"""
-
-    def __init__(
-        self,
-        *,
-        meta: _nodes_pb2.Meta | None = ...,
-        selects: Global___PolicySelector | None = ...,
-        ingress: Global___PolicyRules | None = ...,
-        egress: Global___PolicyRules | None = ...,
-        dry_run: _builtins.bool = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["egress", b"egress", "ingress", b"ingress", "meta", b"meta", "selects", b"selects"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "egress", b"egress", "ingress", b"ingress", "meta", b"meta", "selects", b"selects"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___Policy: _TypeAlias = Policy  # noqa: Y015
-
-@_typing.final
-class PolicySelector(_message.Message):
-    """services that match all that is given"""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    @_typing.final
-    class LabelsEntry(_message.Message):
-        DESCRIPTOR: _descriptor.Descriptor
-
-        KEY_FIELD_NUMBER: _builtins.int
-        VALUE_FIELD_NUMBER: _builtins.int
-        key: _builtins.str
-        value: _builtins.str
-        def __init__(
-            self,
-            *,
-            key: _builtins.str = ...,
-            value: _builtins.str = ...,
-        ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
-        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-        def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-    TENANT_FIELD_NUMBER: _builtins.int
-    APP_FIELD_NUMBER: _builtins.int
-    SERVICE_FIELD_NUMBER: _builtins.int
-    LABELS_FIELD_NUMBER: _builtins.int
-    tenant: _builtins.str
-    """empty: the policy's own"""
-    app: _builtins.str
-    """empty: any"""
-    service: _builtins.str
-    """name; empty: any"""
-    @_builtins.property
-    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """of the service"""
-
-    def __init__(
-        self,
-        *,
-        tenant: _builtins.str = ...,
-        app: _builtins.str = ...,
-        service: _builtins.str = ...,
-        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "labels", b"labels", "service", b"service", "tenant", b"tenant"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___PolicySelector: _TypeAlias = PolicySelector  # noqa: Y015
-
-@_typing.final
-class PolicyPeer(_message.Message):
-    """of one kind"""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    SERVICES_FIELD_NUMBER: _builtins.int
-    CIDR_FIELD_NUMBER: _builtins.int
-    EXCEPT_FIELD_NUMBER: _builtins.int
-    cidr: _builtins.str
-    """addresses outside of the cluster, IPv4 or IPv6"""
-    @_builtins.property
-    def services(self) -> Global___PolicySelector:
-        """absent: `cidr`"""
-
-    def __init__(
-        self,
-        *,
-        services: Global___PolicySelector | None = ...,
-        cidr: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["services", b"services"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cidr", b"cidr", "except", b"except", "services", b"services"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___PolicyPeer: _TypeAlias = PolicyPeer  # noqa: Y015
-
-@_typing.final
-class PolicyPort(_message.Message):
-    """of the task, behind balancing"""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    PROTOCOL_FIELD_NUMBER: _builtins.int
-    FIRST_FIELD_NUMBER: _builtins.int
-    LAST_FIELD_NUMBER: _builtins.int
-    protocol: _builtins.str
-    """"tcp", "udp" or "sctp" """
-    first: _builtins.int
-    """0: all"""
-    last: _builtins.int
-    """0: `first` only"""
-    def __init__(
-        self,
-        *,
-        protocol: _builtins.str = ...,
-        first: _builtins.int = ...,
-        last: _builtins.int = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["first", b"first", "last", b"last", "protocol", b"protocol"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___PolicyPort: _TypeAlias = PolicyPort  # noqa: Y015
-
-@_typing.final
-class PolicyRule(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    PEERS_FIELD_NUMBER: _builtins.int
-    PORTS_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def peers(self) -> _containers.RepeatedCompositeFieldContainer[Global___PolicyPeer]:
-        """none: everyone who could come, or all that could be reached, without a policy"""
-
-    @_builtins.property
-    def ports(self) -> _containers.RepeatedCompositeFieldContainer[Global___PolicyPort]:
-        """none: all, of any protocol"""
-
-    def __init__(
-        self,
-        *,
-        peers: _abc.Iterable[Global___PolicyPeer] | None = ...,
-        ports: _abc.Iterable[Global___PolicyPort] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["peers", b"peers", "ports", b"ports"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___PolicyRule: _TypeAlias = PolicyRule  # noqa: Y015
-
-@_typing.final
-class PolicyRules(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    RULES_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def rules(self) -> _containers.RepeatedCompositeFieldContainer[Global___PolicyRule]: ...
-    def __init__(
-        self,
-        *,
-        rules: _abc.Iterable[Global___PolicyRule] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["rules", b"rules"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___PolicyRules: _TypeAlias = PolicyRules  # noqa: Y015
-
-@_typing.final
-class ServicePolicy(_message.Message):
-    """of a service, in its app's own file; a peer without app is of the same app"""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    INGRESS_FIELD_NUMBER: _builtins.int
-    EGRESS_FIELD_NUMBER: _builtins.int
-    DRY_RUN_FIELD_NUMBER: _builtins.int
-    dry_run: _builtins.bool
-    @_builtins.property
-    def ingress(self) -> Global___PolicyRules: ...
-    @_builtins.property
-    def egress(self) -> Global___PolicyRules: ...
-    def __init__(
-        self,
-        *,
-        ingress: Global___PolicyRules | None = ...,
-        egress: Global___PolicyRules | None = ...,
-        dry_run: _builtins.bool = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["egress", b"egress", "ingress", b"ingress"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "egress", b"egress", "ingress", b"ingress"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___ServicePolicy: _TypeAlias = ServicePolicy  # noqa: Y015
 
 @_typing.final
 class Volume(_message.Message):
@@ -2130,57 +1586,6 @@ class Volume(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Volume: _TypeAlias = Volume  # noqa: Y015
-
-@_typing.final
-class TaskFile(_message.Message):
-    """One version of a secret or a config. What is in a version never changes; services refer to versions."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    META_FIELD_NUMBER: _builtins.int
-    KIND_FIELD_NUMBER: _builtins.int
-    VERSION_FIELD_NUMBER: _builtins.int
-    APP_FIELD_NUMBER: _builtins.int
-    CONTENT_FIELD_NUMBER: _builtins.int
-    SEALED_FIELD_NUMBER: _builtins.int
-    FINGERPRINT_FIELD_NUMBER: _builtins.int
-    SIZE_BYTES_FIELD_NUMBER: _builtins.int
-    kind: Global___FileKind.ValueType
-    version: _builtins.int
-    """from 1"""
-    app: _builtins.str
-    """whose Compose file defines it; empty: made by an operator"""
-    content: _builtins.bytes
-    """of a config"""
-    sealed: _builtins.bytes
-    """of a secret: AES-256-GCM under the cluster key, which only voters hold"""
-    fingerprint: _builtins.bytes
-    """of a secret: keyed from the cluster key; two versions that are equal have the same"""
-    size_bytes: _builtins.int
-    """of what is in it"""
-    @_builtins.property
-    def meta(self) -> _nodes_pb2.Meta:
-        """name: with `kind` and `version` unique within the tenant"""
-
-    def __init__(
-        self,
-        *,
-        meta: _nodes_pb2.Meta | None = ...,
-        kind: Global___FileKind.ValueType = ...,
-        version: _builtins.int = ...,
-        app: _builtins.str = ...,
-        content: _builtins.bytes = ...,
-        sealed: _builtins.bytes = ...,
-        fingerprint: _builtins.bytes = ...,
-        size_bytes: _builtins.int = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "content", b"content", "fingerprint", b"fingerprint", "kind", b"kind", "meta", b"meta", "sealed", b"sealed", "size_bytes", b"size_bytes", "version", b"version"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___TaskFile: _TypeAlias = TaskFile  # noqa: Y015
 
 @_typing.final
 class Task(_message.Message):
@@ -2454,7 +1859,7 @@ class Frontend(_message.Message):
         """network id -> further DNS names, known within it only"""
 
     @_builtins.property
-    def policy(self) -> Global___ServicePolicy: ...
+    def policy(self) -> _policies_pb2.ServicePolicy: ...
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """of the service; only what policies may select by"""
@@ -2471,7 +1876,7 @@ class Frontend(_message.Message):
         networks: _abc.Iterable[_builtins.str] | None = ...,
         balance: Global___Balance | None = ...,
         network_aliases: _abc.Mapping[_builtins.str, Global___StringList] | None = ...,
-        policy: Global___ServicePolicy | None = ...,
+        policy: _policies_pb2.ServicePolicy | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "policy", b"policy"]  # noqa: Y015

@@ -27,6 +27,18 @@ try:
   proto_dot_nodes__pb2 = proto_dot_objects__pb2.proto_dot_nodes__pb2
 except AttributeError:
   proto_dot_nodes__pb2 = proto_dot_objects__pb2.proto.nodes_pb2
+try:
+  proto_dot_files__pb2 = proto_dot_objects__pb2.proto_dot_files__pb2
+except AttributeError:
+  proto_dot_files__pb2 = proto_dot_objects__pb2.proto.files_pb2
+try:
+  proto_dot_policies__pb2 = proto_dot_objects__pb2.proto_dot_policies__pb2
+except AttributeError:
+  proto_dot_policies__pb2 = proto_dot_objects__pb2.proto.policies_pb2
+try:
+  proto_dot_rollouts__pb2 = proto_dot_objects__pb2.proto_dot_rollouts__pb2
+except AttributeError:
+  proto_dot_rollouts__pb2 = proto_dot_objects__pb2.proto.rollouts_pb2
 
 
 DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x0fproto/why.proto\x12\nfairway.v1\x1a\x13proto/objects.proto\"\x1c\n\nWhyRequest\x12\x0e\n\x06target\x18\x01 \x01(\t\"F\n\x08WhyReply\x12\"\n\x05tasks\x18\x01 \x03(\x0b\x32\x13.fairway.v1.WhyTask\x12\x16\n\x0eleft_out_count\x18\x02 \x01(\r\"\x9e\x01\n\x07WhyTask\x12\r\n\x05tasks\x18\x01 \x03(\t\x12$\n\x05state\x18\x02 \x01(\x0e\x32\x15.fairway.v1.TaskState\x12\x0c\n\x04node\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\"\n\x05hosts\x18\x05 \x03(\x0b\x32\x13.fairway.v1.WhyHost\x12\x1c\n\x14hosts_left_out_count\x18\x06 \x01(\r\"<\n\x07WhyHost\x12\x0c\n\x04node\x18\x01 \x01(\t\x12#\n\x07\x61gainst\x18\x02 \x03(\x0b\x32\x12.fairway.v1.WhyNot\"(\n\x06WhyNot\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0e\n\x06remedy\x18\x02 \x01(\tb\x06proto3')
