@@ -8,13 +8,14 @@ import sys
 
 from cli import output, words
 from cli.compose_files import read_project
-from cli.connection import CALL_SECONDS_MAX, connect
-from cli.failure import EXIT_OK
+from cli.connection import CALL_SECONDS_MAX, Cluster, connect
+from cli.failure import EXIT_OK, CommandFailed
 from cli.live import Live
 from cli.moments import option_duration_ms
 from cli.rollout_following import Following
 from proto import control_pb2
 
+FILES_LEVEL = 2  # raft/features.py
 _MARKS = {
     control_pb2.ServiceChange.CREATE: ("+", "green"),
     control_pb2.ServiceChange.UPDATE: ("~", "yellow"),
@@ -28,6 +29,7 @@ def deploy(options: argparse.Namespace) -> int:
     request = _request(options)
     name = request.app.name
     cluster = connect(options)
+    _require_files_known(cluster, f"deploy {name}", request.app)
     # The request id makes the retry on another address harmless.
     reply = cluster.call(
         f"deploy {name}",
@@ -50,7 +52,9 @@ def deploy(options: argparse.Namespace) -> int:
 
 def plan(options: argparse.Namespace) -> int:
     request = _request(options)
-    reply = connect(options).call(
+    cluster = connect(options)
+    _require_files_known(cluster, f"plan {request.app.name}", request.app)
+    reply = cluster.call(
         f"plan {request.app.name}",
         lambda control: control.PlanApp(request, timeout=CALL_SECONDS_MAX),
         repeatable=True,
@@ -62,6 +66,24 @@ def plan(options: argparse.Namespace) -> int:
     for warning in reply.warnings:
         output.warn(warning)
     return EXIT_OK
+
+
+def _require_files_known(cluster: Cluster, asked: str, app: control_pb2.AppSpec) -> None:
+    """A leader of an older build would pass over secrets and configs, and start tasks without them."""
+    if not any(spec.container.files for spec in app.services.values()):
+        return
+    reply = cluster.call(
+        asked,
+        lambda control: control.GetCluster(control_pb2.GetClusterRequest(), timeout=CALL_SECONDS_MAX),
+        repeatable=True,
+    )
+    if reply.cluster.feature_level < FILES_LEVEL:
+        raise CommandFailed(
+            asked,
+            f"secrets and configs need feature level {FILES_LEVEL}, the cluster is at "
+            f"{max(reply.cluster.feature_level, 1)}: upgrade fairway on the hosts that run an older build "
+            "(`fairway node ls -o wide` shows them)",
+        )
 
 
 def _request(options: argparse.Namespace) -> control_pb2.DeployAppRequest:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from cli.commands.deploy import FILES_LEVEL
 from cli.compose import project
 from cli.compose.problems import ComposeRefused
 from proto import control_pb2, objects_pb2
+from tests.cli.conftest import Ended
+from tests.cli.control_server import ControlServer
 
+Fairway = Callable[..., Ended]
 SECRET, CONFIG = objects_pb2.FILE_KIND_SECRET, objects_pb2.FILE_KIND_CONFIG
 
 
@@ -107,3 +112,64 @@ def test_a_file_that_is_too_large_is_refused_and_nothing_of_it_said(tmp_path: Pa
     said = refusal(tmp_path, "services: {web: {image: web, secrets: [pw]}}\nsecrets: {pw: {file: pw.txt}}\n")
     assert "is larger than 512000 bytes" in said
     assert "hunter2" not in said
+
+
+def cluster_at(level: int) -> control_pb2.GetClusterReply:
+    return control_pb2.GetClusterReply(cluster=objects_pb2.Cluster(feature_level=level))
+
+
+def test_a_leader_that_knows_no_secrets_is_not_asked_to_deploy_them(
+    server: ControlServer, fairway: Fairway, tmp_path: Path
+) -> None:
+    (tmp_path / "pw.txt").write_text("hunter2")
+    path = tmp_path / "compose.yaml"
+    path.write_text("services: {web: {image: web, secrets: [pw]}}\nsecrets: {pw: {file: pw.txt}}\n")
+    server.on("GetCluster", cluster_at(0))
+    for verb, method in (("deploy", "DeployApp"), ("plan", "PlanApp")):
+        ended = fairway(verb, str(path))
+        assert ended.code
+        assert "need feature level 2, the cluster is at 1" in ended.err
+        assert not server.asked(method)
+    server.on("GetCluster", cluster_at(FILES_LEVEL))
+    server.on("PlanApp", control_pb2.PlanAppReply())
+    assert fairway("plan", str(path)).code == 0
+    (request,) = server.asked("PlanApp")
+    assert [file.content for file in request.app.files] == [b"hunter2"]
+
+
+def test_a_secret_is_made_and_rotated_from_a_file(server: ControlServer, fairway: Fairway, tmp_path: Path) -> None:
+    (tmp_path / "pw.txt").write_text("hunter2")
+    file = objects_pb2.TaskFile(meta=objects_pb2.Meta(name="pw"), kind=SECRET, version=2, size_bytes=7)
+    server.on("CreateFile", control_pb2.CreateFileReply(file=file, services=["shop/web"]))
+    made = fairway("secret", "create", "pw", str(tmp_path / "pw.txt"), "--label", "for=web")
+    rotated = fairway("secret", "rotate", "pw", str(tmp_path / "pw.txt"), "--keep-services")
+    first, second = server.asked("CreateFile")
+    assert (first.kind, first.name, first.content, dict(first.labels)) == (SECRET, "pw", b"hunter2", {"for": "web"})
+    assert (first.new_version, second.new_version, second.keep_services) == (False, True, True)
+    assert "shop/web" in rotated.out
+    assert "hunter2" not in made.out + made.err + rotated.out + rotated.err
+
+
+@pytest.mark.parametrize(("content", "words"), [(None, "No such file"), (b"", "is empty"), (b"x" * 512_001, "larger")])
+def test_a_file_that_cannot_be_a_secret_is_not_sent(
+    server: ControlServer, fairway: Fairway, tmp_path: Path, content: bytes | None, words: str
+) -> None:
+    path = tmp_path / "pw.txt"
+    if content is not None:
+        path.write_bytes(content)
+    ended = fairway("config", "create", "pw", str(path))
+    assert ended.code
+    assert words in ended.err
+    assert not server.asked("CreateFile")
+
+
+def test_listings_say_who_uses_what(server: ControlServer, fairway: Fairway) -> None:
+    file = objects_pb2.TaskFile(meta=objects_pb2.Meta(name="site", tenant="default"), kind=CONFIG, version=3)
+    file.content = b"a text"
+    server.on("ListFiles", control_pb2.ListFilesReply(files=[control_pb2.FileView(file=file, services=["shop/web"])]))
+    server.on("RemoveFile", control_pb2.RemoveFileReply(file=file))
+    assert fairway("config", "ls", "-q").out == "site\n"
+    assert "shop/web" in fairway("config", "ls").out
+    assert "a text" in fairway("config", "inspect", "site").out
+    assert fairway("config", "rm", "site").out == "site removed\n"
+    assert [request.kind for request in server.asked("ListFiles")] == [CONFIG] * 3
