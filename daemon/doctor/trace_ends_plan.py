@@ -184,7 +184,7 @@ def _task(store: Store, task: objects.Task, text: str, port: int, protocol: str)
 
 
 def _services(store: Store, text: str, source: Source) -> list[objects.Service]:
-    """By APP/NAME, NAME in the source's own app, NAME.APP, or NAME where only one app has it."""
+    """By APP/NAME, NAME in the source's own app, NAME.APP, NAME.APP.TENANT, or NAME where only one app has it."""
     app, slash, name = text.rpartition("/")
     table = list(store.table(objects.Service))
     if slash:
@@ -193,7 +193,10 @@ def _services(store: Store, text: str, source: Source) -> list[objects.Service]:
         own = [each for each in table if (each.app, each.meta.name) == (source.task.app, text)]
         if own:
             return own
-    dotted = [each for each in table if f"{each.meta.name}.{each.app}" == text]
+    by_app = [each for each in table if f"{each.meta.name}.{each.app}" == text]
+    if source.task is not None and len(by_app) > 1:
+        by_app = [each for each in by_app if each.meta.tenant == source.task.meta.tenant]
+    dotted = by_app or [each for each in table if f"{each.meta.name}.{each.app}.{each.meta.tenant}" == text]
     return dotted or [each for each in table if each.meta.name == text or each.meta.id == text]
 
 
@@ -210,7 +213,8 @@ def _tasks(store: Store, text: str, source: Source) -> list[objects.Task]:
 def _name_of(service: objects.Service, text: str, source: Source) -> str:
     """How the source asks for a service."""
     if source.task is None or "/" in text or text == service.meta.id:
-        return f"{service.meta.name}.{service.app}"
+        same = source.task is None or source.task.meta.tenant == service.meta.tenant
+        return f"{service.meta.name}.{service.app}" + ("" if same else f".{service.meta.tenant}")
     return text  # as it was typed: that an app does not know another's names is worth showing
 
 

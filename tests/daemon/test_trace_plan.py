@@ -270,6 +270,20 @@ def test_another_app_is_kept_apart_and_the_networks_are_named(world: World) -> N
     )
 
 
+def test_services_of_other_tenants_are_asked_for_with_their_tenant(world: World) -> None:
+    """APP/NAME too, and a policy that opens the way is why the name is known."""
+    store = world.model.store
+    post = next(each for each in store.table(objects.Service) if each.meta.name == "post")
+    theirs = objects.Service()
+    theirs.CopyFrom(post)
+    theirs.meta.tenant = "acme"
+    world.model.apply(TransactionBuilder().update(theirs))
+    web = find_source(store, "shop/web.1")
+    for text in ("blog/post", "post.blog.acme"):
+        found = find_target(store, text, web, 0, "tcp")
+        assert (found.kind, found.label, found.name) == (SERVICE, "blog/post", "post.blog.acme")
+
+
 def test_ends_are_found_by_what_people_say(world: World) -> None:
     store = world.model.store
     web = find_source(store, "shop/web.1")

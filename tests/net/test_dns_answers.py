@@ -22,6 +22,7 @@ from net.dns_limits import (
     Limits,
 )
 from net.model import DesiredNetwork, Frontend, LocalTask
+from net.policy import Peer, Policy, PolicyRule, Selector
 from tests.net.test_dns_names import BACK, BLOG, DESIRED, PORTS, STRANGER, WEB
 from tests.net.world import endpoint
 
@@ -254,6 +255,16 @@ def test_ready_answers_are_of_one_asker_and_of_now() -> None:
     answers.advance(index, changed)
     assert answers.ready is not ready
     assert not answers.ready.of_asker
+
+
+def test_a_policy_that_comes_or_goes_changes_what_was_ready() -> None:
+    answers, index = Answers(seed=1), DesiredIndex()
+    rule = PolicyRule((Peer(Selector("default", "blog")),))
+    opened = Policy("p", "open", Selector("default", "shop", "web"), (rule,))
+    for policies, addresses in (((), []), ((opened,), ["10.120.0.1"]), ((), [])):
+        answers.advance(index, replace(DESIRED, policies=policies))
+        for _ in range(2):
+            assert ask(answers, "web.shop.fairway.internal", asker=BLOG).addresses == addresses
 
 
 def test_an_asker_over_its_limit_waits_for_time_to_pass() -> None:

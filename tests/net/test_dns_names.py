@@ -7,10 +7,12 @@ from dataclasses import replace
 
 import pytest
 
+from net.addresses import ipv6_of
 from net.desired_changes import DesiredIndex
 from net.dns_message import TYPE_A, TYPE_SRV
 from net.dns_names import NameIndex, Outcome, Resolution
-from net.model import DesiredNetwork, Endpoint, Frontend, NetworkInfo, Port
+from net.model import DesiredNetwork, Endpoint, Frontend, LocalTask, NetworkInfo, Port
+from net.policy import Peer, Policy, PolicyPort, PolicyRule, Selector
 from tests.net.world import CONFIG, ENDPOINTS, FRONTENDS, HOSTS, NETWORKS, endpoint
 
 PORTS = (Port("tcp", 80, name="http"), Port("udp", 53))
@@ -25,6 +27,14 @@ DESIRED = DesiredNetwork(
     CONFIG_6, HOSTS[0], HOSTS, (*FRONTENDS, VIP_LESS, BOTH, EMPTY), (*ENDPOINTS, *MANY, OTHER), NETS
 )
 WEB, BLOG, HOST, STRANGER, BACK = "10.112.1.11", "10.112.2.12", "10.112.3.1", "10.112.1.77", "10.112.1.50"
+THEIRS = Frontend("id-theirs", "web", "shop", "other", "10.120.0.77", PORTS, ("T",))
+THEIR_TASK = endpoint("theirs", 1, 1, "10.112.1.60", "T")
+TWO_TENANTS = replace(
+    DESIRED,
+    frontends=(*DESIRED.frontends, THEIRS),
+    endpoints=(*DESIRED.endpoints, THEIR_TASK),
+    networks=(*NETS, NetworkInfo("T", 4, "default", "shop", "other")),
+)
 
 
 def names_of(*states: DesiredNetwork) -> NameIndex:
@@ -231,15 +241,100 @@ def test_an_address_that_passes_to_another_task_asks_as_that_one() -> None:
 
 
 def test_tenants_with_apps_of_one_name_see_their_own() -> None:
-    theirs = Frontend("id-theirs", "web", "shop", "other", "10.120.0.77", (), ("T",))
-    task = endpoint("theirs", 1, 1, "10.112.1.60", "T")
-    networks = (*NETS, NetworkInfo("T", 4, "default", "shop", "other"))
-    desired = replace(
-        DESIRED, frontends=(*DESIRED.frontends, theirs), endpoints=(*DESIRED.endpoints, task), networks=networks
-    )
-    names = names_of(desired)
+    names = names_of(TWO_TENANTS)
     for name in ("web", "web.shop", "web.shop.fairway.internal"):
         assert addresses(names, name, WEB) == ["10.120.0.1"]
         assert addresses(names, name, "10.112.1.60") == ["10.120.0.77"]
     assert resolve(names, "many.shop.fairway.internal", "10.112.1.60").outcome is Outcome.MISSING
     assert resolve(names, pointer("10.120.0.77"), WEB).outcome is Outcome.MISSING
+
+
+def opened(service: str, *peers: Selector, port: int = 80, dry_run: bool = False) -> Policy:
+    """Lets `peers` reach a service of app shop."""
+    rule = PolicyRule(tuple(Peer(each) for each in peers), (PolicyPort("tcp", port, port),))
+    return Policy("p", "open", Selector("default", "shop", service), (rule,), None, dry_run)
+
+
+def with_policies(*policies: Policy) -> DesiredNetwork:
+    return replace(TWO_TENANTS, policies=policies)
+
+
+@pytest.mark.parametrize(
+    ("asker", "name", "expected"),
+    [
+        (BLOG, "web.shop", ["10.120.0.1"]),
+        (BLOG, "web.shop.fairway.internal", ["10.120.0.1"]),
+        (BLOG, "web.shop.default", ["10.120.0.1"]),
+        (BLOG, "2.web.shop", ["10.112.2.11"]),
+        (BLOG, "tasks.web.shop", ["10.112.1.11", "10.112.2.11", "10.112.3.11"]),
+        (BLOG, "many.shop", ["10.112.1.101", "10.112.1.102"]),
+        (BLOG, "shop", []),
+        ("10.112.1.60", "web.shop", ["10.120.0.77"]),  # of its own tenant
+        ("10.112.1.60", "web.shop.default", ["10.120.0.1"]),
+        ("10.112.1.60", "web.shop.default.fairway.internal", ["10.120.0.1"]),
+        ("10.112.1.60", "2.web.shop.default", ["10.112.2.11"]),
+        ("10.112.1.60", "many.shop.default", ["10.112.1.101", "10.112.1.102"]),
+        ("10.112.1.60", "shop.default.fairway.internal", []),
+        ("10.112.1.60", "default", []),  # exists, because web.shop.default does
+        (HOST, "web.shop.other", ["10.120.0.77"]),
+    ],
+)
+def test_who_may_reach_a_service_by_a_policy_knows_its_names(asker: str, name: str, expected: list[str]) -> None:
+    peers = (Selector("default", "blog"), Selector("other", "shop", "web"))
+    names = names_of(with_policies(opened("web", *peers), opened("many", *peers)))
+    found = resolve(names, name, asker)
+    assert found.outcome is Outcome.FOUND
+    assert addresses(names, name, asker) == expected
+    for place in found.places:
+        assert place.address_ipv6 == ipv6_of("fd00:f00d::/96", place.address)
+        if asker != HOST:
+            assert place.address in addresses(names, place.name, asker), "its complete name leads to it, too"
+            assert resolve(names, pointer(place.address), asker).pointer == place.name
+
+
+def test_a_policy_tells_nobody_else_and_no_other_name() -> None:
+    names = names_of(with_policies(opened("web", Selector("other", "shop", "web"))))
+    for asker, name in ((BLOG, "web.shop"), (BLOG, "web.shop.default"), (BLOG, "shop.default"), (BACK, "web")):
+        missing = f"{name}.fairway.internal"
+        assert resolve(names, missing, asker).outcome is Outcome.MISSING, (asker, name)
+    for name in ("many.shop.default", "www.shop.default", "many.shop", "www"):
+        assert resolve(names, f"{name}.fairway.internal", "10.112.1.60").outcome is Outcome.MISSING, name
+    assert resolve(names, "nobody.shop.default", "10.112.1.60").ours_if_unanswered
+    assert resolve(names, pointer("10.120.0.1"), BLOG).outcome is Outcome.MISSING
+    assert resolve(names, pointer("10.112.1.101"), "10.112.1.60").outcome is Outcome.MISSING
+
+
+def test_ports_across_tenants_are_found_by_srv() -> None:
+    names = names_of(with_policies(opened("many", Selector("other"))))
+    found = resolve(names, "_http._tcp.many.shop.default", "10.112.1.60", TYPE_SRV)
+    assert [(place.name, port) for place, port in found.services] == [
+        (f"many.{slot}.shop.default.fairway.internal", 80) for slot in (1, 2)
+    ]
+
+
+def test_a_name_comes_and_goes_with_the_policy_that_opens_the_way() -> None:
+    blog, closed = Selector("default", "blog"), Policy("q", "closed", Selector("default", "blog"), None, ())
+    elsewhere = PolicyRule((Peer(Selector("default", "shop")),), (PolicyPort("tcp", 81, 90),))
+    other_ports = replace(closed, egress=(elsewhere,))
+    own = replace(FRONTENDS[0], policy=replace(opened("web", blog), policy_id="id-web"))
+    steps = (
+        (with_policies(opened("web", blog)), True),
+        (with_policies(), False),
+        (with_policies(opened("web", blog, dry_run=True)), False),
+        (with_policies(opened("web", blog), closed), False),
+        (with_policies(opened("web", blog), other_ports), False),
+        (with_policies(opened("web", blog, port=85), other_ports), True),
+        (TWO_TENANTS, False),
+        (replace(TWO_TENANTS, frontends=(own, *TWO_TENANTS.frontends[1:])), True),
+        (replace(TWO_TENANTS, frontends=TWO_TENANTS.frontends[1:]), False),
+    )
+    index, names = DesiredIndex(), NameIndex()
+    for desired, known in steps:
+        names.advance(desired, index, index.advance(desired))
+        assert addresses(names, "web.shop", BLOG) == (["10.120.0.1"] if known else [])
+
+
+def test_a_task_that_is_only_about_to_run_knows_its_names() -> None:
+    starting = LocalTask("new", "10.112.1.99", ("B",), service_id="id-blog")
+    desired = replace(with_policies(opened("web", Selector("default", "blog"))), tasks=(starting,))
+    assert addresses(names_of(desired), "web.shop", starting.address) == ["10.120.0.1"]
