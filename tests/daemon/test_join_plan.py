@@ -14,6 +14,7 @@ from daemon.orchestration.leases import LeasePool
 from net.addresses import tunnel_mac
 from proto import host_pb2
 from proto import objects_pb2 as objects
+from raft.features import FEATURE_LEVEL
 from raft.schema import kind_of_message
 from raft.transaction import TransactionBuilder
 from tests.daemon.small_cluster import SmallCluster, now_unix_ms
@@ -31,6 +32,7 @@ def asking(token: str, **changes: Any) -> host_pb2.JoinRequest:
         "api_port": 1,
         "raft_port": 2,
         "join_port": 3,
+        "description": objects.NodeDescription(feature_level=FEATURE_LEVEL),
     }
     return host_pb2.JoinRequest(**(said | changes))
 
