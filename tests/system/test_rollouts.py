@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -48,6 +49,16 @@ class Site:
         tasks = self.cluster.tasks(self.web)
         return sorted(task["spec"]["container"]["environment"]["ROUND"] for task in tasks if task["address"] in serving)
 
+    def change_leader(self) -> None:
+        """The daemon that leads is restarted; another host leads when this returns, and all are ready."""
+        cluster, leader = self.cluster, self.cluster.leader()
+        other = next(host for host in cluster.lab.hosts() if host != leader)
+        cluster.lab.restart_daemon(leader, number=signal.SIGTERM)
+        cluster.wait(lambda: cluster.leader(other) != leader, "another host leads")
+        cluster.wait(
+            lambda: all(view["node"]["state"] == "ready" for view in cluster.json("node", "ls")), "all are ready"
+        )
+
     def ids(self) -> set[str]:
         serving = self.cluster.serving(self.web)
         return {task["meta"]["id"] for task in self.cluster.tasks(self.web) if task["address"] in serving}
@@ -87,6 +98,7 @@ def test_a_canary_waits_for_a_person_and_is_promoted(site: Site) -> None:
     (before,) = set(site.rounds())
     site.deploy("canary", CANARY, code=EXIT_PAUSED)
     assert sorted(site.rounds()) == sorted([before] * 3 + ["canary"])
+    site.change_leader()
     site.cluster.fairway("service", "promote", site.web)
     assert site.rounds() == ["canary"] * REPLICAS
 
