@@ -11,7 +11,7 @@ from tests.system.cluster import Cluster
 
 TASKS = 60
 PORT = 18_480
-SIZE = Size(high=8, waves=4)
+SIZE = Size(high=6, waves=2)
 
 
 def test_sixty_tasks_that_come_and_go_leave_nothing_on_the_hosts(cluster: Cluster) -> None:
