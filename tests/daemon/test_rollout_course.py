@@ -1,4 +1,4 @@
-"""How a rollout goes as its service says: groups, delays, failures, ways back, canaries, and both sides at once."""
+"""How a rollout goes as its service says: groups, delays, failures, ways back, and whatever chance puts together."""
 
 from __future__ import annotations
 
@@ -11,85 +11,28 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from daemon.deploying.revisions_plan import REVISIONS_MAX
-from daemon.deploying.rollout_changes_plan import plan_steer
 from daemon.errors import Kind, Refused
-from daemon.leader.endpoints_plan import endpoint_of
-from daemon.leader.host_state_plan import HostStates
 from daemon.orchestration.orchestrator_plan import plan
 from daemon.orchestration.task_states import ended
-from proto import control_pb2 as control
 from proto import objects_pb2 as objects
 from raft.transaction import TransactionBuilder
-from tests.daemon.cluster_model import ClusterModel, app_spec, with_volume
-from tests.daemon.test_rollout_plan import bad, check_invariants, is_bad, running, version
-
-Request = control.SteerRolloutRequest
-Rollout = objects.Rollout
-Strategy = objects.RolloutSpec
-ROLLBACK, PAUSE, CONTINUE = (
-    objects.FAILURE_ACTION_ROLLBACK,
-    objects.FAILURE_ACTION_PAUSE,
-    objects.FAILURE_ACTION_CONTINUE,
+from tests.daemon.cluster_model import app_spec
+from tests.daemon.rollouts import (
+    CONTINUE,
+    PAUSE,
+    ROLLBACK,
+    Request,
+    Rollout,
+    blue_green,
+    canary,
+    made,
+    pass_time,
+    rollout,
+    steer,
+    traffic,
+    updated,
 )
-
-
-def updated(
-    number: int, replicas: int = 4, *, rollback: dict[str, Any] | None = None, **config: Any
-) -> objects.ServiceSpec:
-    spec = version(number, replicas)
-    spec.update.CopyFrom(objects.UpdateConfig(**{"parallelism": 1, **config}))
-    if rollback is not None:
-        spec.rollback.CopyFrom(objects.UpdateConfig(**{"parallelism": 1, **rollback}))
-    return spec
-
-
-def canary(number: int, *steps: objects.RolloutStep, replicas: int = 4) -> objects.ServiceSpec:
-    spec = version(number, replicas)
-    spec.rollout.CopyFrom(Strategy(strategy=Strategy.STRATEGY_CANARY, steps=steps))
-    return spec
-
-
-def blue_green(number: int, replicas: int = 3, keep_ms: int = 60_000) -> objects.ServiceSpec:
-    spec = version(number, replicas)
-    spec.rollout.CopyFrom(Strategy(strategy=Strategy.STRATEGY_BLUE_GREEN, keep_ms=keep_ms))
-    return spec
-
-
-def made(spec: objects.ServiceSpec, nodes: int = 3) -> ClusterModel:
-    model = ClusterModel(nodes)
-    model.fails = is_bad
-    model.deploy(app_spec(web=spec))
-    model.settle()
-    return model
-
-
-def steer(model: ClusterModel, action: Request.Action.ValueType, **fields: Any) -> str:
-    request = Request(service="web", action=action, **fields)
-    (_, message), builder = plan_steer(model.store, model.service("web"), request, model.now_unix_ms)
-    model.apply(builder)
-    return message
-
-
-def rollout(model: ClusterModel) -> objects.Rollout:
-    return model.service("web").rollout
-
-
-def traffic(model: ClusterModel) -> list[str]:
-    """Versions of the tasks that clients are sent to."""
-    found = []
-    for task in model.tasks():
-        endpoint = endpoint_of(model.store, task)
-        if endpoint is not None and endpoint.ready:
-            found.append(task.spec.container.environment["VERSION"])
-    return sorted(found)
-
-
-def pass_time(model: ClusterModel, milliseconds: int, step_ms: int = 500) -> None:
-    for _ in range(0, milliseconds, step_ms):
-        model.plan()
-        model.host_step()
-        model.now_unix_ms += step_ms
-    model.plan()
+from tests.daemon.test_rollout_plan import bad, check_invariants, is_bad, running, version
 
 
 @pytest.mark.parametrize(("parallelism", "at_once"), [(1, 1), (2, 2), (0, 4)])
@@ -285,171 +228,6 @@ def test_a_paused_rollout_replaces_no_task_and_keeps_what_fails_as_it_was() -> N
     assert running(model) == ["2"] * 4
     with pytest.raises(Refused, match="nothing of shop/web is being replaced"):
         steer(model, Request.PAUSE)
-
-
-def test_a_canary_waits_at_each_step_by_hand_or_by_time() -> None:
-    steps = (objects.RolloutStep(share_millionths=200_000), objects.RolloutStep(tasks=2, wait_ms=30_000))
-    model = made(canary(1, *steps))
-    model.deploy(app_spec(web=canary(2, *steps)))
-    pass_time(model, 60_000)
-    assert running(model) == ["1", "1", "1", "2"]
-    assert rollout(model).state == Rollout.STATE_WAITING
-    assert "step 1 of 2: 1 of 4 tasks are new" in rollout(model).message
-    assert steer(model, Request.PROMOTE) == "shop/web: goes on to step 2 of 2"
-    pass_time(model, 20_000)
-    assert running(model) == ["1", "1", "2", "2"]
-    pass_time(model, 40_000)
-    assert running(model) == ["2"] * 4
-    assert rollout(model).state == Rollout.STATE_DONE
-
-
-def test_a_canary_keeps_its_share_when_tasks_are_lost_and_made() -> None:
-    step = objects.RolloutStep(share_millionths=250_000)
-    model = made(canary(1, step))
-    model.deploy(app_spec(web=canary(2, step)))
-    pass_time(model, 10_000)
-    model.deploy(app_spec(web=canary(2, step, replicas=8)))
-    pass_time(model, 10_000)
-    assert running(model) == ["1"] * 6 + ["2"] * 2
-    model.change_node("host-1", state=objects.NODE_STATE_DOWN)
-    pass_time(model, 10_000)
-    assert running(model) == ["1"] * 6 + ["2"] * 2
-    steer(model, Request.ABORT)
-    model.settle()
-    assert running(model) == ["1"] * 8
-
-
-def test_a_canary_can_be_promoted_to_all_tasks() -> None:
-    steps = [objects.RolloutStep(tasks=count) for count in (1, 2, 3)]
-    model = made(canary(1, *steps))
-    model.deploy(app_spec(web=canary(2, *steps)))
-    pass_time(model, 5_000)
-    assert steer(model, Request.PROMOTE, all_steps=True) == "shop/web: goes on to all tasks"
-    model.settle()
-    assert running(model) == ["2"] * 4
-    with pytest.raises(Refused):
-        steer(model, Request.PROMOTE)
-
-
-def test_blue_green_switches_when_all_are_ready_and_keeps_the_older_ones() -> None:
-    model = made(blue_green(1))
-    model.unready = lambda task: task.spec.container.environment["VERSION"] == "2" and task.slot == 3
-    model.deploy(app_spec(web=blue_green(2)))
-    pass_time(model, 10_000)
-    assert running(model) == ["1", "1", "1", "2", "2"]
-    assert traffic(model) == ["1", "1", "1"]
-    model.unready = lambda task: False
-    for _ in range(20):
-        model.plan()
-        assert traffic(model) in (["1"] * 3, ["2"] * 3)
-        model.host_step()
-        model.now_unix_ms += 300
-    assert traffic(model) == ["2"] * 3
-    assert running(model) == ["1"] * 3 + ["2"] * 3
-    assert rollout(model).state == Rollout.STATE_DONE
-    pass_time(model, 70_000)
-    assert running(model) == traffic(model) == ["2"] * 3
-    assert not model.service("web").HasField("traffic")
-
-
-def test_hosts_hear_of_a_switch_as_one_change() -> None:
-    model = made(blue_green(1))
-    model.deploy(app_spec(web=blue_green(2)))
-    states = HostStates(model.store)
-    model.batches.clear()
-    sides = []
-    for _ in range(20):
-        model.plan()
-        for batch in model.batches:
-            changed = [item.endpoint.ready for item in states.advance(batch).common.put if item.HasField("endpoint")]
-            if True in changed and False in changed:
-                sides.append(sorted(changed))
-        model.batches.clear()
-        model.host_step()
-        model.now_unix_ms += 300
-    assert sides == [[False] * 3 + [True] * 3]
-
-
-def test_a_drain_moves_the_side_that_has_traffic_while_the_other_is_kept() -> None:
-    model = made(blue_green(1, replicas=6), nodes=4)
-    model.deploy(app_spec(web=blue_green(2, replicas=6)))
-    pass_time(model, 10_000)
-    model.change_node("host-1", availability=objects.AVAILABILITY_DRAINING)
-    for _ in range(40):
-        model.plan()
-        assert len(traffic(model)) >= 6
-        model.host_step()
-        model.now_unix_ms += 400
-    assert traffic(model) == ["2"] * 6
-    assert "host-1" not in model.hosts()
-    assert model.service("web").HasField("traffic")
-
-
-def test_blue_green_goes_back_at_once_while_the_older_ones_are_kept() -> None:
-    model = made(blue_green(1))
-    before = {task.meta.id for task in model.serving()}
-    model.deploy(app_spec(web=blue_green(2)))
-    pass_time(model, 10_000)
-    assert traffic(model) == ["2"] * 3
-    steer(model, Request.ROLL_BACK)
-    model.plan()
-    assert traffic(model) == ["1"] * 3
-    model.settle()
-    assert {task.meta.id for task in model.serving()} == before
-    assert traffic(model) == ["1"] * 3
-
-
-def test_blue_green_that_fails_before_the_switch_leaves_traffic_where_it_is() -> None:
-    first, second = blue_green(1), bad(blue_green(2))
-    second.update.CopyFrom(objects.UpdateConfig(parallelism=1, failure_action=ROLLBACK))
-    model = made(first)
-    before = {task.meta.id for task in model.serving()}
-    model.deploy(app_spec(web=second))
-    for _ in range(40):
-        model.plan()
-        assert traffic(model) == ["1"] * 3
-        model.host_step()
-        model.now_unix_ms += 300
-    assert {task.meta.id for task in model.serving()} == before
-    assert rollout(model).back_to == 1 and rollout(model).state == Rollout.STATE_DONE
-
-
-def test_a_third_version_overtakes_a_blue_green_change() -> None:
-    model = made(blue_green(1))
-    model.unready = lambda task: task.spec.container.environment["VERSION"] == "2"
-    model.deploy(app_spec(web=blue_green(2)))
-    pass_time(model, 5_000)
-    model.deploy(app_spec(web=blue_green(3)))
-    for _ in range(40):
-        model.plan()
-        assert traffic(model) in (["1"] * 3, ["3"] * 3)
-        model.host_step()
-        model.now_unix_ms += 300
-    assert traffic(model) == ["3"] * 3
-    model.deploy(app_spec(web=version(4)))  # and rolling again, with older ones kept: 1 must not come back
-    for _ in range(60):
-        model.plan()
-        assert "1" not in traffic(model) and len(traffic(model)) >= 3
-        model.host_step()
-        model.now_unix_ms += 300
-    model.settle()
-    assert traffic(model) == running(model) == ["4"] * 3
-
-
-def test_an_older_side_that_is_lost_before_the_switch_is_made_again() -> None:
-    model = made(blue_green(1), nodes=4)
-    model.unready = lambda task: task.spec.container.environment["VERSION"] == "2"
-    model.deploy(app_spec(web=blue_green(2)))
-    pass_time(model, 5_000)
-    model.change_node("host-1", state=objects.NODE_STATE_DOWN)
-    pass_time(model, 5_000)
-    assert traffic(model) == ["1"] * 3
-
-
-def test_blue_green_is_refused_where_two_tasks_cannot_be_there_at_once() -> None:
-    model = ClusterModel()
-    with pytest.raises(Refused, match="named volume"):
-        model.deploy(app_spec(volumes=["data"], web=with_volume(blue_green(1), "data")))
 
 
 def test_a_new_leader_goes_on_where_the_last_one_stopped() -> None:
