@@ -1,4 +1,5 @@
-"""Which tests may run beside each other: `./run test` has a process for the whole clusters and one for all others."""
+"""Which tests may run beside each other: `./run test` has a process for whole clusters and one for all others, which
+then makes a cluster too, for the tests of workloads."""
 
 from __future__ import annotations
 
@@ -6,10 +7,16 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 WHOLE_CLUSTERS = ("tests/system/", "tests/torture/")
+WORKLOADS = tuple(
+    f"tests/system/test_{name}.py"
+    for name in ("churn", "compose_language", "kinds", "placement", "rollouts", "secrets")
+)
 
 
 def group(test: str) -> str:
-    """The tests of one group run one after the other in one process; those of tests/system share a cluster."""
+    """The tests of one group run one after the other in one process; those of tests/system share a cluster there."""
+    if test.startswith(WORKLOADS):
+        return "workloads"
     return "clusters" if test.startswith(WHOLE_CLUSTERS) else "parts"
 
 

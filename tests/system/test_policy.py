@@ -89,6 +89,9 @@ def test_policies_of_an_apps_file_and_those_applied_apart(
     )
     cluster.wait(lambda: reached(cluster, f"{other}/probe", db) == [db], "the policy is in force")
     assert reached(cluster, f"{shop}/cart", db) == []
+    names = [f"db.{shop}", f"1.db.{shop}", f"web.{shop}"]
+    assert reached(cluster, f"{other}/probe", *names) == names[:2], "a name is known to who may reach it"
+    cluster.fairway("net", "trace", f"{other}/probe", f"db.{shop}:8000")
     assert cluster.lab.run_in("client", outside, check=False).stdout == "ok\n"
     assert says(cluster, f"{other}/probe", f"{shop}/db")
     shown = cluster.json("net", "policy", "show", f"{shop}/db")[0]
