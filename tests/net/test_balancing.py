@@ -137,7 +137,7 @@ def test_what_people_see_of_it_can_be_listed(world: World) -> None:
 def test_connections_made_straight_to_a_task_on_a_host_that_is_cut_off_are_reset(world: World, place: str) -> None:
     asking = world.tasks["web1"] if place == "task" else world.hosts[0].namespace
     shell(world.hosts[1].namespace, "ip link set eth0 up")
-    with connect(asking, "10.112.2.11") as lost, lost.makefile() as lines:
+    with connect(asking, "10.112.2.11", timeout=10.0) as lost, lost.makefile() as lines:
         assert lines.readline().startswith("web.2")
         shell(world.hosts[1].namespace, "ip link set eth0 down")
         try:

@@ -189,6 +189,8 @@ class Cluster:
     def local_status(self, host: str) -> dict[str, Any]:
         """What a host's daemon says of itself, also where it knows of no cluster or has no say in it."""
         done = self.fairway("status", "-o", "json", host=host, ok=False)
+        if not done.stdout:
+            raise Failed(f"{host} does not say how it is: {done.stderr.strip()}")
         found: dict[str, Any] = json.loads(done.stdout)["host"]
         return found
 
