@@ -77,6 +77,7 @@ class Agent:
         self._withdrawals_changed = trio.Event()
         self._unsaved = trio.Event()
         self._nursery: trio.Nursery | None = None
+        self._leaving = False
 
     # ---- what the leader's session calls ------------------------------------------------------------
 
@@ -117,6 +118,8 @@ class Agent:
 
     def withdrawn(self, task_id: str) -> bool:
         """Whether no balancer of a host that is up sends new connections to the task."""
+        if self._leaving:
+            return True  # the others have dropped this host, and none of them tells it anything any more
         revision = self.view.withdrawn_at(task_id)
         return revision is not None and self._cluster_network_revision >= revision
 
@@ -155,6 +158,8 @@ class Agent:
 
     async def stop_all(self) -> None:
         """Stops and removes every task: this host is not part of the cluster any more."""
+        self._leaving = True  # what the view says is of before: by it, the next look would start all of them again
+        self._note_withdrawals()
         runners = list(self._runners.values())
         for runner in runners:
             runner.update(None)
@@ -176,7 +181,7 @@ class Agent:
 
     def _reconcile(self) -> None:
         """A runner for every task of the view and every container that nobody claims. No I/O."""
-        if not self._containers_known or self._nursery is None:
+        if not self._containers_known or self._nursery is None or self._leaving:
             return
         if not self.view.complete and not self._saved_counts:
             return
