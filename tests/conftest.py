@@ -1,22 +1,25 @@
 """Which tests may run beside each other: `./run test` has a process for whole clusters and one for all others, which
-then makes a cluster too, for the tests of workloads."""
+then makes clusters too: for the tests of workloads, and of those that make their own."""
 
 from __future__ import annotations
 
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-WHOLE_CLUSTERS = ("tests/system/", "tests/torture/")
-WORKLOADS = tuple(
-    f"tests/system/test_{name}.py"
-    for name in ("churn", "compose_language", "kinds", "placement", "rollouts", "secrets")
+WHOLE_CLUSTERS = "tests/system/"
+SECOND = (
+    "tests/torture/",
+    *(
+        f"tests/system/test_{name}.py"
+        for name in ("churn", "compose_language", "disaster", "growth", "kinds", "placement", "rollouts", "secrets")
+    ),
 )
 
 
 def group(test: str) -> str:
     """The tests of one group run one after the other in one process; those of tests/system share a cluster there."""
-    if test.startswith(WORKLOADS):
-        return "workloads"
+    if test.startswith(SECOND):
+        return "clusters, the second part"
     return "clusters" if test.startswith(WHOLE_CLUSTERS) else "parts"
 
 
