@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 
 from cli.compose import dotenv
+from cli.compose.named_files import path_of, read_named, read_values
 from cli.compose.reader import Field, Reader
 from proto import objects_pb2
 from proto.container_rules import (
@@ -156,23 +157,17 @@ def _seccomp(reader: Reader, field: Field, value: str) -> str:
     """The profile that the file holds, without its spaces: it travels with every task."""
     if value == UNCONFINED:
         return value
-    path = field.item.source.folder / value
+    text = read_named(reader, field, value, 4 * SECCOMP_BYTES_MAX)
+    if text is None:
+        return ""
     try:
-        if path.stat().st_size > 4 * SECCOMP_BYTES_MAX:
-            reader.refuse(field, f"{path} is larger than {4 * SECCOMP_BYTES_MAX} bytes")
-            return ""
-        text = json.dumps(json.loads(path.read_text()), separators=(",", ":"))
-    except FileNotFoundError:
-        reader.refuse(field, f"{path} does not exist")
-    except (OSError, UnicodeDecodeError) as error:
-        reader.refuse(field, f"{path} cannot be read: {error}")
+        text = json.dumps(json.loads(text), separators=(",", ":"))
     except (ValueError, RecursionError) as error:
-        reader.refuse(field, f"{path} is not JSON: {error}")
-    else:
-        if problem := seccomp_problem(text):
-            reader.refuse(field, f"{path}: {problem}")
-        return text
-    return ""
+        reader.refuse(field, f"{path_of(field, value)} is not JSON: {error}")
+        return ""
+    if problem := seccomp_problem(text):
+        reader.refuse(field, f"{path_of(field, value)}: {problem}")
+    return text
 
 
 def _ipc(reader: Reader, field: Field, container: Container) -> None:
@@ -182,19 +177,8 @@ def _ipc(reader: Reader, field: Field, container: Container) -> None:
 
 def _label_file(reader: Reader, field: Field, container: Container) -> None:
     for each, name in reader.texts(field, single=True):
-        path = each.item.source.folder / name
-        try:
-            if path.stat().st_size > _LABEL_FILE_BYTES_MAX:
-                reader.refuse(each, f"{path} is larger than {_LABEL_FILE_BYTES_MAX} bytes")
-                continue
-            for label, value in dotenv.parse(path.read_text(), {}).items():
-                container.labels[label] = value
-        except FileNotFoundError:
-            reader.refuse(each, f"{path} does not exist")
-        except (OSError, UnicodeDecodeError) as error:
-            reader.refuse(each, f"{path} cannot be read: {error}")
-        except dotenv.DotenvError as error:
-            reader.refuse(each, f"{path}:{error.line}: {error}")
+        values = read_values(reader, each, name, _LABEL_FILE_BYTES_MAX, lambda text: dotenv.parse(text, {}))
+        container.labels.update(values)
 
 
 # `label_file` stands before `labels`, which win.

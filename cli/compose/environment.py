@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cli.compose import dotenv
+from cli.compose.named_files import read_values
 from cli.compose.reader import Field, Reader
 from proto import objects_pb2
 
@@ -46,7 +47,7 @@ def read_environment(
     container.environment.update(found)
 
 
-def _env_file(reader: Reader, surroundings: Surroundings, field_: Field) -> dict[str, str]:
+def _env_file(reader: Reader, surroundings: Surroundings, field_: Field) -> Mapping[str, str]:
     required, raw, path_field = True, False, field_
     if field_.is_mapping:
         entries = reader.known_entries(field_, frozenset({"path", "required", "format"}))
@@ -59,18 +60,8 @@ def _env_file(reader: Reader, surroundings: Surroundings, field_: Field) -> dict
     name = reader.text(path_field)
     if not name:
         return {}
-    path = path_field.item.source.folder / name
-    try:
-        if path.stat().st_size > ENV_FILE_BYTES_MAX:
-            reader.refuse(path_field, f"{path} is larger than {ENV_FILE_BYTES_MAX} bytes")
-            return {}
-        text = path.read_text()
+
+    def parse(text: str) -> Mapping[str, str]:
         return dotenv.parse_raw(text) if raw else dotenv.parse(text, surroundings.environment)
-    except FileNotFoundError:
-        if required:
-            reader.refuse(path_field, f"{path} does not exist")
-    except (OSError, UnicodeDecodeError) as error:
-        reader.refuse(path_field, f"{path} cannot be read: {error}")
-    except dotenv.DotenvError as error:
-        reader.refuse(path_field, f"{path}:{error.line}: {error}")
-    return {}
+
+    return read_values(reader, path_field, name, ENV_FILE_BYTES_MAX, parse, required=required)

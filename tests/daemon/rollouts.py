@@ -8,8 +8,8 @@ from daemon.deploying.rollout_changes_plan import plan_steer
 from daemon.leader.endpoints_plan import endpoint_of
 from proto import control_pb2 as control
 from proto import objects_pb2 as objects
-from tests.daemon.cluster_model import ClusterModel, app_spec
-from tests.daemon.test_rollout_plan import is_bad, version
+from tests.daemon.cluster_model import ClusterModel
+from tests.daemon.test_rollout_plan import version
 
 Request = control.SteerRolloutRequest
 Rollout = objects.Rollout
@@ -41,14 +41,6 @@ def blue_green(number: int, replicas: int = 3, keep_ms: int = 60_000) -> objects
     spec = version(number, replicas)
     spec.rollout.CopyFrom(Strategy(strategy=Strategy.STRATEGY_BLUE_GREEN, keep_ms=keep_ms))
     return spec
-
-
-def made(spec: objects.ServiceSpec, nodes: int = 3) -> ClusterModel:
-    model = ClusterModel(nodes)
-    model.fails = is_bad
-    model.deploy(app_spec(web=spec))
-    model.settle()
-    return model
 
 
 def steer(model: ClusterModel, action: Request.Action.ValueType, **fields: Any) -> str:

@@ -25,19 +25,18 @@ from tests.daemon.rollouts import (
     Rollout,
     blue_green,
     canary,
-    made,
     pass_time,
     rollout,
     steer,
     traffic,
     updated,
 )
-from tests.daemon.test_rollout_plan import bad, check_invariants, is_bad, running, version
+from tests.daemon.test_rollout_plan import bad, check_invariants, deployed, is_bad, running, version
 
 
 @pytest.mark.parametrize(("parallelism", "at_once"), [(1, 1), (2, 2), (0, 4)])
 def test_so_many_tasks_are_replaced_at_once(parallelism: int, at_once: int) -> None:
-    model = made(updated(1))
+    model = deployed(updated(1))
     model.deploy(app_spec(web=updated(2, parallelism=parallelism)))
     most = 0
     for _ in range(60):
@@ -52,7 +51,7 @@ def test_so_many_tasks_are_replaced_at_once(parallelism: int, at_once: int) -> N
 
 
 def test_a_delay_lies_between_a_group_that_has_settled_and_the_next() -> None:
-    model = made(updated(1))
+    model = deployed(updated(1))
     model.deploy(app_spec(web=updated(2, parallelism=2, delay_ms=30_000)))
     pass_time(model, 25_000)
     assert running(model) == ["1", "1", "2", "2"]
@@ -61,7 +60,7 @@ def test_a_delay_lies_between_a_group_that_has_settled_and_the_next() -> None:
 
 
 def test_stop_first_ends_a_task_before_the_next_begins() -> None:
-    model = made(updated(1, 2))
+    model = deployed(updated(1, 2))
     model.deploy(app_spec(web=updated(2, 2, order=objects.UPDATE_ORDER_STOP_FIRST)))
     for _ in range(40):
         model.plan()
@@ -73,7 +72,7 @@ def test_stop_first_ends_a_task_before_the_next_begins() -> None:
 
 
 def test_a_failed_task_pauses_the_update_until_it_is_resumed() -> None:
-    model = made(updated(1, failure_action=PAUSE))
+    model = deployed(updated(1, failure_action=PAUSE))
     model.deploy(app_spec(web=bad(updated(2, failure_action=PAUSE))))
     pass_time(model, 10_000)
     assert running(model) == ["1"] * 4
@@ -90,7 +89,7 @@ def test_a_failed_task_pauses_the_update_until_it_is_resumed() -> None:
 
 def test_failures_below_the_ratio_do_not_stop_the_update() -> None:
     spec = updated(2, failure_action=ROLLBACK, max_failure_millionths=250_000)
-    model = made(updated(1))
+    model = deployed(updated(1))
     model.deploy(app_spec(web=spec))
     model.fails = lambda task: task.spec.container.environment["VERSION"] == "2" and task.slot == 2
     pass_time(model, 40_000)
@@ -100,7 +99,7 @@ def test_failures_below_the_ratio_do_not_stop_the_update() -> None:
 
 
 def test_an_update_that_continues_passes_over_failures() -> None:
-    model = made(updated(1, failure_action=CONTINUE))
+    model = deployed(updated(1, failure_action=CONTINUE))
     model.deploy(app_spec(web=bad(updated(2, failure_action=CONTINUE))))
     pass_time(model, 40_000)
     assert len({task.slot for task in model.tasks() if is_bad(task)}) == 4
@@ -108,7 +107,7 @@ def test_an_update_that_continues_passes_over_failures() -> None:
 
 
 def test_an_update_that_fails_goes_back_by_itself_and_replaces_only_what_was_new() -> None:
-    model = made(updated(1))
+    model = deployed(updated(1))
     before = {task.meta.id for task in model.serving()}
     spec = updated(2, failure_action=ROLLBACK)
     model.deploy(app_spec(web=spec))
@@ -131,7 +130,7 @@ def test_an_update_that_fails_goes_back_by_itself_and_replaces_only_what_was_new
 
 
 def test_a_first_version_has_nothing_to_go_back_to() -> None:
-    model = made(updated(1))
+    model = deployed(updated(1))
     model.deploy(app_spec(web=bad(updated(2, failure_action=ROLLBACK))))
     service = objects.Service()
     service.CopyFrom(model.service("web"))
@@ -144,7 +143,7 @@ def test_a_first_version_has_nothing_to_go_back_to() -> None:
 
 def test_a_way_back_that_fails_too_pauses() -> None:
     config: dict[str, Any] = {"failure_action": ROLLBACK, "rollback": {"failure_action": PAUSE}}
-    model = made(updated(1))
+    model = deployed(updated(1))
     before = {task.meta.id for task in model.serving()}
     model.deploy(app_spec(web=updated(2, **config)))
     model.fails = lambda task: task.meta.id not in before and (task.slot == 3 or task.generation == 3)
@@ -154,7 +153,7 @@ def test_a_way_back_that_fails_too_pauses() -> None:
 
 
 def test_failures_count_until_the_monitor_ends() -> None:
-    model = made(updated(1))
+    model = deployed(updated(1))
     model.deploy(app_spec(web=updated(2, parallelism=0, failure_action=ROLLBACK, monitor_ms=20_000)))
     pass_time(model, 10_000)
     assert running(model) == ["2"] * 4 and rollout(model).state == Rollout.STATE_GOING
@@ -165,7 +164,7 @@ def test_failures_count_until_the_monitor_ends() -> None:
 
 
 def test_after_the_monitor_a_failure_is_only_a_failure() -> None:
-    model = made(updated(1))
+    model = deployed(updated(1))
     model.deploy(app_spec(web=updated(2, parallelism=0, failure_action=ROLLBACK, monitor_ms=5_000)))
     pass_time(model, 15_000)
     assert rollout(model).state == Rollout.STATE_DONE
@@ -175,7 +174,7 @@ def test_after_the_monitor_a_failure_is_only_a_failure() -> None:
 
 
 def test_revisions_are_kept_and_gone_back_to() -> None:
-    model = made(version(1))
+    model = deployed(version(1))
     for number in range(2, REVISIONS_MAX + 5):
         model.deploy(app_spec(web=version(number)))
         model.settle()
@@ -195,7 +194,7 @@ def test_revisions_are_kept_and_gone_back_to() -> None:
 def test_a_way_back_takes_ports_again_or_says_who_has_them() -> None:
     with_port = version(1)
     with_port.ports.add(protocol="tcp", target=80, published=8080)
-    model = made(with_port)
+    model = deployed(with_port)
     model.deploy(app_spec(web=version(2)))
     model.settle()
     steer(model, Request.ROLL_BACK)
@@ -211,7 +210,7 @@ def test_a_way_back_takes_ports_again_or_says_who_has_them() -> None:
 
 
 def test_a_paused_rollout_replaces_no_task_and_keeps_what_fails_as_it_was() -> None:
-    model = made(version(1, 4))
+    model = deployed(version(1, 4))
     model.deploy(app_spec(web=version(2, 4)))
     pass_time(model, 2_000)
     steer(model, Request.PAUSE)
@@ -233,7 +232,7 @@ def test_a_paused_rollout_replaces_no_task_and_keeps_what_fails_as_it_was() -> N
 def test_a_new_leader_goes_on_where_the_last_one_stopped() -> None:
     """Whatever it knows is in the store: a plan of a copy of it is the same plan."""
     step = objects.RolloutStep(tasks=2, wait_ms=5_000)
-    model = made(canary(1, step))
+    model = deployed(canary(1, step))
     model.deploy(app_spec(web=canary(2, step)))
     for _ in range(40):
         ids = iter(f"same{number}" for number in range(1_000))
@@ -274,7 +273,7 @@ OPERATIONS = st.lists(
 def test_whatever_is_deployed_and_steered_the_next_plain_version_is_reached(
     operations: list[tuple[str, int, int]],
 ) -> None:
-    model = made(version(0))
+    model = deployed(version(0))
     for number, (operation, value, more) in enumerate(operations, 1):
         match operation:
             case "deploy":

@@ -14,18 +14,17 @@ from tests.daemon.rollouts import (
     Rollout,
     blue_green,
     canary,
-    made,
     pass_time,
     rollout,
     steer,
     traffic,
 )
-from tests.daemon.test_rollout_plan import bad, running, version
+from tests.daemon.test_rollout_plan import bad, deployed, running, version
 
 
 def test_a_canary_waits_at_each_step_by_hand_or_by_time() -> None:
     steps = (objects.RolloutStep(share_millionths=200_000), objects.RolloutStep(tasks=2, wait_ms=30_000))
-    model = made(canary(1, *steps))
+    model = deployed(canary(1, *steps))
     model.deploy(app_spec(web=canary(2, *steps)))
     pass_time(model, 60_000)
     assert running(model) == ["1", "1", "1", "2"]
@@ -41,7 +40,7 @@ def test_a_canary_waits_at_each_step_by_hand_or_by_time() -> None:
 
 def test_a_canary_keeps_its_share_when_tasks_are_lost_and_made() -> None:
     step = objects.RolloutStep(share_millionths=250_000)
-    model = made(canary(1, step))
+    model = deployed(canary(1, step))
     model.deploy(app_spec(web=canary(2, step)))
     pass_time(model, 10_000)
     model.deploy(app_spec(web=canary(2, step, replicas=8)))
@@ -57,7 +56,7 @@ def test_a_canary_keeps_its_share_when_tasks_are_lost_and_made() -> None:
 
 def test_a_canary_can_be_promoted_to_all_tasks() -> None:
     steps = [objects.RolloutStep(tasks=count) for count in (1, 2, 3)]
-    model = made(canary(1, *steps))
+    model = deployed(canary(1, *steps))
     model.deploy(app_spec(web=canary(2, *steps)))
     pass_time(model, 5_000)
     assert steer(model, Request.PROMOTE, all_steps=True) == "shop/web: goes on to all tasks"
@@ -68,7 +67,7 @@ def test_a_canary_can_be_promoted_to_all_tasks() -> None:
 
 
 def test_blue_green_switches_when_all_are_ready_and_keeps_the_older_ones() -> None:
-    model = made(blue_green(1))
+    model = deployed(blue_green(1))
     model.unready = lambda task: task.spec.container.environment["VERSION"] == "2" and task.slot == 3
     model.deploy(app_spec(web=blue_green(2)))
     pass_time(model, 10_000)
@@ -89,7 +88,7 @@ def test_blue_green_switches_when_all_are_ready_and_keeps_the_older_ones() -> No
 
 
 def test_hosts_hear_of_a_switch_as_one_change() -> None:
-    model = made(blue_green(1))
+    model = deployed(blue_green(1))
     model.deploy(app_spec(web=blue_green(2)))
     states = HostStates(model.store)
     model.batches.clear()
@@ -107,7 +106,7 @@ def test_hosts_hear_of_a_switch_as_one_change() -> None:
 
 
 def test_a_drain_moves_the_side_that_has_traffic_while_the_other_is_kept() -> None:
-    model = made(blue_green(1, replicas=6), nodes=4)
+    model = deployed(blue_green(1, replicas=6), nodes=4)
     model.deploy(app_spec(web=blue_green(2, replicas=6)))
     pass_time(model, 10_000)
     model.change_node("host-1", availability=objects.AVAILABILITY_DRAINING)
@@ -122,7 +121,7 @@ def test_a_drain_moves_the_side_that_has_traffic_while_the_other_is_kept() -> No
 
 
 def test_blue_green_goes_back_at_once_while_the_older_ones_are_kept() -> None:
-    model = made(blue_green(1))
+    model = deployed(blue_green(1))
     before = {task.meta.id for task in model.serving()}
     model.deploy(app_spec(web=blue_green(2)))
     pass_time(model, 10_000)
@@ -138,7 +137,7 @@ def test_blue_green_goes_back_at_once_while_the_older_ones_are_kept() -> None:
 def test_blue_green_that_fails_before_the_switch_leaves_traffic_where_it_is() -> None:
     first, second = blue_green(1), bad(blue_green(2))
     second.update.CopyFrom(objects.UpdateConfig(parallelism=1, failure_action=ROLLBACK))
-    model = made(first)
+    model = deployed(first)
     before = {task.meta.id for task in model.serving()}
     model.deploy(app_spec(web=second))
     for _ in range(40):
@@ -151,7 +150,7 @@ def test_blue_green_that_fails_before_the_switch_leaves_traffic_where_it_is() ->
 
 
 def test_a_third_version_overtakes_a_blue_green_change() -> None:
-    model = made(blue_green(1))
+    model = deployed(blue_green(1))
     model.unready = lambda task: task.spec.container.environment["VERSION"] == "2"
     model.deploy(app_spec(web=blue_green(2)))
     pass_time(model, 5_000)
@@ -173,7 +172,7 @@ def test_a_third_version_overtakes_a_blue_green_change() -> None:
 
 
 def test_an_older_side_that_is_lost_before_the_switch_is_made_again() -> None:
-    model = made(blue_green(1), nodes=4)
+    model = deployed(blue_green(1), nodes=4)
     model.unready = lambda task: task.spec.container.environment["VERSION"] == "2"
     model.deploy(app_spec(web=blue_green(2)))
     pass_time(model, 5_000)
