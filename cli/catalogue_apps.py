@@ -25,6 +25,7 @@ APPS: tuple[Command, ...] = (
             "fairway deploy compose.yaml",
             "fairway deploy compose.yaml --name shop --detach",
             "fairway deploy -f compose.yaml -f production.yaml --profile metrics",
+            "envsubst < shop.yaml | fairway deploy -f - --name shop",
         ),
         (*COMPOSE, DETACH, TIMEOUT, OUTPUT),
         "run",

@@ -47,7 +47,12 @@ LABEL = repeated("--label", "NAME=VALUE", "a label of this host; may be repeated
 NAME = option("--name", metavar="APP", default="", help="name of the app, instead of the file's own")
 # What says which app is meant, by its files: see cli/compose_files.py.
 COMPOSE = (
-    option("file", metavar="FILE", nargs="*", help="a Compose file; a later one is merged over the earlier ones"),
+    option(
+        "file",
+        metavar="FILE",
+        nargs="*",
+        help="a Compose file, or - for standard input; a later one is merged over the earlier ones",
+    ),
     option("-f", "--file", dest="files", metavar="FILE", action="append", default=[], help="the same, as in Compose"),
     repeated("--profile", "PROFILE", "also the services of this profile; may be repeated"),
     repeated("--env-file", "FILE", "variables from here instead of .env; may be repeated"),

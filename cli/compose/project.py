@@ -10,8 +10,8 @@ from pathlib import Path
 from cli.compose import extension, profiles, references, task_files
 from cli.compose.document import Source
 from cli.compose.environment import Surroundings
-from cli.compose.problems import Problems
-from cli.compose.project_files import FileText, ProjectFiles, beside, read_text, read_variables
+from cli.compose.problems import ComposeRefused, Problem, Problems
+from cli.compose.project_files import STANDARD_INPUT, FileText, ProjectFiles, beside, called, read_text, read_variables
 from cli.compose.reader import Field, Reader
 from cli.compose.service import ServiceRead, read_service
 from proto import control_pb2
@@ -47,11 +47,14 @@ class Choices:
 
 def load(paths: Sequence[Path], environment: Mapping[str, str], choices: Choices | None = None) -> Project:
     """Reads the files at `paths`, each over those before it, with the variables of `environment` and, below it, of
-    `.env` beside the first. Raises ComposeRefused with every problem, OSError where one cannot be read."""
+    `.env` beside the first; "-" is standard input, whose relative paths begin at the working directory. Raises
+    ComposeRefused with every problem, OSError where one cannot be read."""
     choices = choices or Choices()
+    if list(paths).count(STANDARD_INPUT) > 1:
+        raise ComposeRefused(called(STANDARD_INPUT), [Problem(0, "", "it is given twice, and can be read once")])
     folder = paths[0].resolve().parent
     variables = read_variables(choices.env_files or beside(folder), environment)
-    files = [FileText(read_text(path), Source(str(path), folder)) for path in paths]
+    files = [FileText(read_text(path), Source(called(path), folder)) for path in paths]
     return _parsed(files, variables, choices, tuple(path.resolve() for path in paths))
 
 

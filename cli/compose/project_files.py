@@ -6,6 +6,7 @@ https://github.com/compose-spec/compose-spec/blob/main/14-include.md
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from cli.compose.interpolation import InterpolationError, interpolate
 from cli.compose.merge import merged, same, settled
 from cli.compose.problems import ComposeRefused, Problem, Problems
 
+STANDARD_INPUT = Path("-")  # in place of a file
 FILES_MAX = 200  # that one project is made of
 INCLUDES_MAX = 20  # within one another
 _IMPORTED = ("services", "networks", "volumes", "configs", "secrets")
@@ -32,14 +34,20 @@ class FileText:
 
 def read_text(path: Path) -> str:
     """Raises ComposeRefused where it is too large or not text, OSError where it cannot be read."""
-    data = path.read_bytes()
+    standard_input = path == STANDARD_INPUT
+    data = sys.stdin.buffer.read(document.FILE_BYTES_MAX + 1) if standard_input else path.read_bytes()
     if len(data) > document.FILE_BYTES_MAX:
         problem = Problem(0, "", f"the file is larger than {document.FILE_BYTES_MAX} bytes")
-        raise ComposeRefused(str(path), [problem])
+        raise ComposeRefused(called(path), [problem])
     try:
         return data.decode()
     except UnicodeDecodeError as error:
-        raise ComposeRefused(str(path), [Problem(0, "", f"the file is not UTF-8 text: {error}")]) from error
+        raise ComposeRefused(called(path), [Problem(0, "", f"the file is not UTF-8 text: {error}")]) from error
+
+
+def called(path: Path) -> str:
+    """A file that was given, as messages name it."""
+    return "standard input" if path == STANDARD_INPUT else str(path)
 
 
 def read_variables(paths: Sequence[Path], environment: Mapping[str, str]) -> dict[str, str]:

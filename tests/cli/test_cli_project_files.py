@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
@@ -296,3 +298,25 @@ def test_the_files_are_found_as_compose_finds_them(tmp_path: Path) -> None:
     assert compose_paths([], {"COMPOSE_FILE": "a,b", "COMPOSE_PATH_SEPARATOR": ","}, tmp_path) == [Path("a"), Path("b")]
     assert compose_paths(["c"], {"COMPOSE_FILE": "a:b"}, tmp_path) == [Path("c")]
     assert compose_paths([], {}, tmp_path / "empty") == []
+
+
+def test_standard_input_is_a_file_of_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "Shop"
+    write(folder, {".env": "TAG=7\n", "web.env": "LEVEL=high\n", "over.yaml": "services: {web: {user: app}}"})
+    monkeypatch.chdir(folder)
+    text = b"services: {web: {image: 'web:${TAG}', env_file: web.env}}"
+
+    def given(data: bytes) -> None:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+
+    given(text)
+    app = project.load([Path("-"), Path("over.yaml")], {}).spec
+    container = app.services["web"].container
+    assert (app.name, container.image, container.user) == ("shop", "web:7", "app")
+    assert container.environment["LEVEL"] == "high"
+    given(b"services:\n  web: {imagine: web}")
+    with pytest.raises(ComposeRefused, match=r"standard input:2: services\.web\.imagine"):
+        project.load([Path("-")], {})
+    given(text)
+    with pytest.raises(ComposeRefused, match="given twice"):
+        project.load([Path("-"), Path("-")], {})
