@@ -83,9 +83,10 @@ class ResourcesConfig:
 class TimingConfig:
     heartbeat_ms: int = field(default=1000, metadata=check.between(100, 60_000))
     host_down_ms: int = field(default=3000, metadata=check.between(500, 600_000))
-    # Longer than an election, and after it the time to see that a host is down: hosts that are up confirm within
-    # milliseconds.
-    withdraw_wait_ms_max: int = field(default=10_000, metadata=check.between(0, 60_000))
+    # The same where the host's kernel answers: time for fairwayd to start again.
+    host_restart_ms: int = field(default=10_000, metadata=check.between(500, 3_600_000))
+    # Longer than a host may be silent: hosts that are up confirm within milliseconds.
+    withdraw_wait_ms_max: int = field(default=12_000, metadata=check.between(0, 60_000))
     raft_heartbeat_ms: int = field(default=100, metadata=check.between(10, 10_000))
     raft_election_ms_min: int = field(default=1000, metadata=check.between(50, 60_000))
     raft_election_ms_max: int = field(default=2000, metadata=check.between(100, 120_000))

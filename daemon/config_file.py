@@ -105,6 +105,8 @@ class _Reader:
         timing = config.timing
         if timing.host_down_ms < 2 * timing.heartbeat_ms:
             self._fail("timing", "host_down_ms", "host_down_ms must be at least twice heartbeat_ms")
+        if timing.host_restart_ms < timing.host_down_ms:
+            self._fail("timing", "host_restart_ms", "host_restart_ms must be at least host_down_ms")
         if timing.raft_election_ms_min < 4 * timing.raft_heartbeat_ms:
             self._fail("timing", "raft_election_ms_min", "raft_election_ms_min must be at least 4 raft_heartbeat_ms")
         if timing.raft_election_ms_max <= timing.raft_election_ms_min:

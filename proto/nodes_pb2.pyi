@@ -8,6 +8,10 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from proto import devices_pb2 as _devices_pb2
+from proto.devices_pb2 import AllottedDevice as AllottedDevice
+from proto.devices_pb2 import DeviceRequest as DeviceRequest
+from proto.devices_pb2 import HostDevice as HostDevice
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -94,6 +98,8 @@ class _NodeStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_NodeState.V
     NODE_STATE_READY: _NodeState.ValueType  # 1
     NODE_STATE_DOWN: _NodeState.ValueType  # 2
     """silent for longer than the limit"""
+    NODE_STATE_SILENT: _NodeState.ValueType  # 3
+    """its kernel answers, its fairwayd does not: its tasks count as they did"""
 
 class NodeState(_NodeState, metaclass=_NodeStateEnumTypeWrapper): ...
 
@@ -102,6 +108,8 @@ NODE_STATE_UNSPECIFIED: NodeState.ValueType  # 0
 NODE_STATE_READY: NodeState.ValueType  # 1
 NODE_STATE_DOWN: NodeState.ValueType  # 2
 """silent for longer than the limit"""
+NODE_STATE_SILENT: NodeState.ValueType  # 3
+"""its kernel answers, its fairwayd does not: its tasks count as they did"""
 Global___NodeState: _TypeAlias = NodeState  # noqa: Y015
 
 @_typing.final
@@ -544,6 +552,7 @@ class NodeDescription(_message.Message):
     FEATURE_LEVEL_FIELD_NUMBER: _builtins.int
     ADDRESSES_FIELD_NUMBER: _builtins.int
     LACKS_FIELD_NUMBER: _builtins.int
+    DEVICES_FIELD_NUMBER: _builtins.int
     hostname: _builtins.str
     operating_system: _builtins.str
     kernel: _builtins.str
@@ -571,6 +580,10 @@ class NodeDescription(_message.Message):
     def lacks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """what only some tasks need: "SCTP" """
 
+    @_builtins.property
+    def devices(self) -> _containers.RepeatedCompositeFieldContainer[_devices_pb2.HostDevice]:
+        """that tasks may ask for, at most 512"""
+
     def __init__(
         self,
         *,
@@ -587,10 +600,11 @@ class NodeDescription(_message.Message):
         feature_level: _builtins.int = ...,
         addresses: _abc.Iterable[_builtins.str] | None = ...,
         lacks: _abc.Iterable[_builtins.str] | None = ...,
+        devices: _abc.Iterable[_devices_pb2.HostDevice] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "architecture", b"architecture", "cgroup_version", b"cgroup_version", "containerd_version", b"containerd_version", "cpu_millis", b"cpu_millis", "fairway_version", b"fairway_version", "feature_level", b"feature_level", "hostname", b"hostname", "kernel", b"kernel", "lacks", b"lacks", "memory_bytes", b"memory_bytes", "missing_features", b"missing_features", "operating_system", b"operating_system"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "architecture", b"architecture", "cgroup_version", b"cgroup_version", "containerd_version", b"containerd_version", "cpu_millis", b"cpu_millis", "devices", b"devices", "fairway_version", b"fairway_version", "feature_level", b"feature_level", "hostname", b"hostname", "kernel", b"kernel", "lacks", b"lacks", "memory_bytes", b"memory_bytes", "missing_features", b"missing_features", "operating_system", b"operating_system"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

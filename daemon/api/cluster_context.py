@@ -57,7 +57,8 @@ class VoterContext:
         if node is None:
             raise Refused("the task has no host", Kind.NOT_POSSIBLE)
         if node.state != objects.NODE_STATE_READY:
-            raise Refused(f"host {node.meta.name} is down; it cannot be asked", Kind.UNAVAILABLE)
+            word = "silent" if node.state == objects.NODE_STATE_SILENT else "down"
+            raise Refused(f"host {node.meta.name} is {word}; it cannot be asked", Kind.UNAVAILABLE)
         return node
 
     def host(self, node: objects.Node) -> HostStub:

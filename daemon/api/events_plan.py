@@ -86,6 +86,8 @@ def _node(before: objects.Node | None, after: objects.Node | None) -> list[Words
     if before.state != after.state:
         if after.state == objects.NODE_STATE_DOWN:
             words.append(("down", after.state_message, True))
+        elif after.state == objects.NODE_STATE_SILENT:
+            words.append(("silent", after.state_message, True))
         elif after.state == objects.NODE_STATE_READY:
             words.append(("ready", after.state_message, bool(after.state_message)))
     if before.availability != after.availability:

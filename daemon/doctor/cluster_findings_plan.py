@@ -135,6 +135,12 @@ def _hosts(facts: ClusterFacts) -> list[Finding]:
                 "look at its power, its network and `systemctl status fairwayd`; "
                 "if it is lost: `fairway node rm --force`",
             )
+        elif node.state == objects.NODE_STATE_SILENT:
+            finding = error(
+                "hosts",
+                "the host answers, its fairwayd does not: its tasks run on, and are replaced if it stays away",
+                "look at `systemctl status fairwayd` and `journalctl -u fairwayd` there",
+            )
         elif isinstance(answer, str):
             finding = error(
                 "hosts",

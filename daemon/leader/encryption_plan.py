@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from daemon.leader.liveness_plan import host_is_up
 from proto import objects_pb2 as objects
 from raft.store import Store
 from raft.transaction import TransactionBuilder
@@ -102,7 +103,7 @@ def _without_others(way: Way) -> Way:
 
 
 def nodes_up(store: Store) -> list[objects.Node]:
-    return [node for node in store.table(objects.Node) if node.state == objects.NODE_STATE_READY]
+    return [node for node in store.table(objects.Node) if host_is_up(node)]
 
 
 def revision_to_follow(cluster: objects.Cluster, nodes: Sequence[objects.Node]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from daemon.leader.liveness_plan import host_is_up
 from proto import objects_pb2 as objects
 from raft.features import level, level_of
 from raft.store import Store
@@ -36,9 +37,11 @@ def next_level(store: Store, voters: Iterable[str], known: int) -> int:
     present = level_of(store)
     chosen = set(voters)
     nodes = {node.meta.id: node for node in store.table(objects.Node)}
-    if not chosen or not all(node_id in nodes and _is_up(nodes[node_id]) for node_id in chosen):
+    if not chosen or not all(
+        node_id in nodes and nodes[node_id].state == objects.NODE_STATE_READY for node_id in chosen
+    ):
         return present
-    heard = [node for node in nodes.values() if _is_up(node)]
+    heard = [node for node in nodes.values() if host_is_up(node)]
     return max(present, min([known, *(known_level(node.description) for node in heard)]))
 
 
@@ -56,7 +59,3 @@ def plan_level(store: Store, voters: Iterable[str], known: int) -> tuple[Transac
             if node.meta.id in set(voters):  # whose word changes meanwhile makes this plan anew
                 builder.check(node)
     return builder, wanted
-
-
-def _is_up(node: objects.Node) -> bool:
-    return node.state == objects.NODE_STATE_READY

@@ -16,7 +16,8 @@ from daemon.errors import Refused
 from daemon.ids import new_id
 from daemon.leader.encryption import EncryptionSteps
 from daemon.leader.feature_level import raise_feature_level
-from daemon.leader.liveness_plan import plan_liveness
+from daemon.leader.knocking import Knocking
+from daemon.leader.liveness_plan import Limits, Signs, falling_silent, plan_liveness
 from daemon.leader.load_weights import keep_load_weights
 from daemon.leader.sessions import Sessions
 from daemon.leader.voters import Voters
@@ -53,7 +54,7 @@ class Leadership:
         self.current: Leading | None = None
         self._member = member
         self._node_id = node_id
-        self._host_down_s = timing.host_down_ms / 1000
+        self._limits = Limits(timing.host_down_ms / 1000, timing.host_restart_ms / 1000)
         self._voter_replace_ms = timing.voter_replace_ms
         self._changed = trio.Event()
         self._former: tuple[str, float] | None = None  # the leader before: node id, last heard
@@ -134,24 +135,16 @@ class Leadership:
             nursery.start_soon(keep_load_weights, writer, sessions.loads)
 
     async def _judge_hosts(self, writer: Writer, sessions: Sessions, waking: WakingTime) -> None:
-        started_s = waking.now()
-        while True:
-            try:
-                await writer.commit(
-                    lambda store, now, _: (
-                        plan_liveness(
-                            store,
-                            sessions.last_heard_s,
-                            started_s,
-                            waking.now(),
-                            self._host_down_s,
-                            now,
-                            sessions.too_old,
-                        ),
-                        None,
-                    ),
-                    actor="leader",
-                )
-            except Refused as refused:
-                logger.warning("the state of hosts was not committed: %s", refused.message)
-            await trio.sleep(LIVENESS_INTERVAL_S)
+        knocking = Knocking(waking.now)
+        signs = Signs(sessions.last_heard_s, waking.now(), knocking.answered_s, sessions.too_old)
+        async with trio.open_nursery() as nursery:
+            while True:
+                knocking.knock(nursery, falling_silent(writer.store, signs, self._limits, waking.now()))
+                try:
+                    await writer.commit(
+                        lambda store, now, _: (plan_liveness(store, signs, self._limits, waking.now(), now), None),
+                        actor="leader",
+                    )
+                except Refused as refused:
+                    logger.warning("the state of hosts was not committed: %s", refused.message)
+                await trio.sleep(LIVENESS_INTERVAL_S)

@@ -19,6 +19,7 @@ from daemon.api.grpc_service import Receive, Send
 from daemon.errors import Kind, Refused
 from daemon.leader.feature_level_plan import too_old
 from daemon.leader.host_state_plan import HostStates
+from daemon.leader.liveness_plan import host_is_up
 from daemon.leader.load_weights import Loads
 from daemon.leader.report_plan import plan_reports
 from daemon.leader.writer import Writer
@@ -135,8 +136,8 @@ class Sessions:
 
     def cluster_network_revision(self) -> int:
         """The revision at which the balancers of every host that is up stand at least."""
-        up = (node for node in self._store.table(objects.Node) if node.state == objects.NODE_STATE_READY)
-        return min((self._network_revision(node.meta.id) for node in up), default=0)
+        up = (node.meta.id for node in self._store.table(objects.Node) if host_is_up(node))
+        return min((self._network_revision(node_id) for node_id in up), default=0)
 
     def network_revisions(self) -> dict[str, int]:
         """Where each host in session stands, by node id."""

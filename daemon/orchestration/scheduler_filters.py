@@ -21,7 +21,8 @@ from net.features import SCTP
 from proto import objects_pb2 as objects
 
 NAMES_SHOWN_MAX = 3
-AVAILABILITY_ORDER = {"down": 0, "unheard": 1, "cordoned": 2, "draining": 3}  # what is said first; else what it lacks
+# What is said first; else what it lacks.
+AVAILABILITY_ORDER = {"down": 0, "unheard": 1, "silent": 2, "cordoned": 3, "draining": 4}
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,9 @@ def availability_refusals(node: objects.Node) -> tuple[Refusal, ...]:
     found = []
     if node.state == objects.NODE_STATE_DOWN:
         found.append(is_words("down", "bring {host} back, or remove it with `fairway node rm {host}`"))
+    elif node.state == objects.NODE_STATE_SILENT:
+        verbs = ("answers, but not its fairwayd", "answer, but not their fairwayd")
+        found.append(Refusal("silent", *verbs, "wait for fairwayd on {host}, or start it"))
     elif node.state != objects.NODE_STATE_READY:
         verbs = ("has not been heard of yet", "have not been heard of yet")
         found.append(Refusal("unheard", *verbs, "start fairwayd on {host}"))

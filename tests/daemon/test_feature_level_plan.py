@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from daemon.leader.feature_level_plan import next_level, plan_level, too_old
-from daemon.leader.liveness_plan import plan_liveness
+from daemon.leader.liveness_plan import Limits, Signs, plan_liveness
 from daemon.leader.report_plan import plan_reports
 from daemon.leader.voters_plan import plan_voters
 from proto import objects_pb2 as objects
@@ -90,14 +90,16 @@ def test_an_old_host_is_kept_out_by_name_and_gets_no_vote() -> None:
 
 def test_a_host_that_is_kept_out_is_down_and_its_message_says_why() -> None:
     store = store_with(2, a=(2, UP), b=(1, UP))
-    heard = {"a": 10.0}
-    plan = plan_liveness(store, heard, 0.0, 10.0, 3.0, 5, {"b": "b is too old"})
-    store.apply(plan.build("down", "leader", 5), 2)
+
+    def planned(why: str) -> TransactionBuilder:
+        signs = Signs({"a": 10.0}, 0.0, {"b": 10.0}, {"b": why})  # its kernel answers, which changes nothing
+        return plan_liveness(store, signs, Limits(down_s=3.0, restart_s=10.0), 10.0, 5)
+
+    store.apply(planned("b is too old").build("down", "leader", 5), 2)
     node = store.get(objects.Node, "b")
     assert node is not None and (node.state, node.state_message) == (DOWN, "b is too old")
-    assert len(plan_liveness(store, heard, 0.0, 10.0, 3.0, 5, {"b": "b is too old"})) == 0
-    changed = plan_liveness(store, heard, 0.0, 10.0, 3.0, 5, {"b": "b is older still"})
-    assert len(changed) == 1
+    assert len(planned("b is too old")) == 0
+    assert len(planned("b is older still")) == 1
 
 
 def test_the_first_report_of_a_session_says_at_once_what_a_host_runs() -> None:

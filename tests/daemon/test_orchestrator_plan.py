@@ -7,7 +7,7 @@ from typing import Any
 
 from daemon.deploying.node_changes_plan import plan_remove_node
 from daemon.deploying.service_changes_plan import plan_remove_app, plan_scale
-from daemon.leader.liveness_plan import plan_liveness
+from daemon.leader.liveness_plan import Limits, Signs, plan_liveness
 from daemon.orchestration.orchestrator_plan import plan
 from proto import control_pb2 as control
 from proto import objects_pb2 as objects
@@ -32,7 +32,7 @@ def take_down(model: ClusterModel, name: str) -> None:
     node = model.store.table(objects.Node).unique("name", name)
     assert node is not None
     others = {one.meta.id: 100.0 for one in model.store.table(objects.Node) if one is not node}
-    model.apply(plan_liveness(model.store, others, 0.0, 100.0, 3.0, model.now_unix_ms))
+    model.apply(plan_liveness(model.store, Signs(others, 0.0), Limits(3.0, 10.0), 100.0, model.now_unix_ms))
 
 
 def test_one_pass_after_a_deploy_assigns_every_task_and_the_next_has_nothing_to_do() -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from daemon.leader.liveness_plan import plan_liveness
+from daemon.leader.liveness_plan import Limits, Signs, plan_liveness
 from daemon.leader.waking_time import STEP_S_MAX, WakingTime
 from proto import objects_pb2 as objects
 from tests.daemon.cluster_model import ClusterModel
 
-HOST_DOWN_S = 3.0
+LIMITS = Limits(down_s=3.0, restart_s=10.0)
 
 
 class Clock:
@@ -23,14 +23,15 @@ def test_a_leader_that_slept_takes_nobody_down_and_one_that_ran_does() -> None:
     time = WakingTime(clock)
     started_s = time.now()
     heard = {node.meta.id: started_s for node in model.store.table(objects.Node)}
+    signs = Signs(heard, started_s)
     clock.now_s += 60  # reports have come meanwhile, and are read after this
-    assert not len(plan_liveness(model.store, heard, started_s, time.now(), HOST_DOWN_S, 0))
+    assert not len(plan_liveness(model.store, signs, LIMITS, time.now(), 0))
     time.tick()
-    assert not len(plan_liveness(model.store, heard, started_s, time.now(), HOST_DOWN_S, 0))
+    assert not len(plan_liveness(model.store, signs, LIMITS, time.now(), 0))
     for _ in range(40):
         clock.now_s += 0.1
         time.tick()
-    assert len(plan_liveness(model.store, heard, started_s, time.now(), HOST_DOWN_S, 0)) == 3
+    assert len(plan_liveness(model.store, signs, LIMITS, time.now(), 0)) == 3
 
 
 def test_what_passes_between_ticks_counts_up_to_a_step() -> None:
