@@ -11,11 +11,12 @@ from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from proto import backup_pb2 as _backup_pb2
+from proto import containers_pb2 as _containers_pb2
 from proto import files_pb2 as _files_pb2
-from proto import host_pb2 as _host_pb2
 from proto import nodes_pb2 as _nodes_pb2
 from proto import objects_pb2 as _objects_pb2
-from proto import policies_pb2 as _policies_pb2
+from proto.containers_pb2 import NetworkSpec as NetworkSpec
+from proto.containers_pb2 import VolumeSpec as VolumeSpec
 from proto.encryption_pb2 import EncryptionHost as EncryptionHost
 from proto.encryption_pb2 import EncryptionReply as EncryptionReply
 from proto.encryption_pb2 import GetEncryptionRequest as GetEncryptionRequest
@@ -34,6 +35,17 @@ from proto.files_pb2 import ListFilesRequest as ListFilesRequest
 from proto.files_pb2 import RemoveFileReply as RemoveFileReply
 from proto.files_pb2 import RemoveFileRequest as RemoveFileRequest
 from proto.files_pb2 import TaskFile as TaskFile
+from proto.policy_api_pb2 import ApplyPoliciesReply as ApplyPoliciesReply
+from proto.policy_api_pb2 import ApplyPoliciesRequest as ApplyPoliciesRequest
+from proto.policy_api_pb2 import ListPoliciesReply as ListPoliciesReply
+from proto.policy_api_pb2 import ListPoliciesRequest as ListPoliciesRequest
+from proto.policy_api_pb2 import PolicyChange as PolicyChange
+from proto.policy_api_pb2 import PolicyStep as PolicyStep
+from proto.policy_api_pb2 import PolicyView as PolicyView
+from proto.policy_api_pb2 import RemovePolicyReply as RemovePolicyReply
+from proto.policy_api_pb2 import RemovePolicyRequest as RemovePolicyRequest
+from proto.policy_api_pb2 import TestPolicyReply as TestPolicyReply
+from proto.policy_api_pb2 import TestPolicyRequest as TestPolicyRequest
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -710,12 +722,12 @@ class AppSpec(_message.Message):
         VALUE_FIELD_NUMBER: _builtins.int
         key: _builtins.str
         @_builtins.property
-        def value(self) -> Global___NetworkSpec: ...
+        def value(self) -> _containers_pb2.NetworkSpec: ...
         def __init__(
             self,
             *,
             key: _builtins.str = ...,
-            value: Global___NetworkSpec | None = ...,
+            value: _containers_pb2.NetworkSpec | None = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -731,12 +743,12 @@ class AppSpec(_message.Message):
         VALUE_FIELD_NUMBER: _builtins.int
         key: _builtins.str
         @_builtins.property
-        def value(self) -> Global___VolumeSpec: ...
+        def value(self) -> _containers_pb2.VolumeSpec: ...
         def __init__(
             self,
             *,
             key: _builtins.str = ...,
-            value: Global___VolumeSpec | None = ...,
+            value: _containers_pb2.VolumeSpec | None = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -777,11 +789,11 @@ class AppSpec(_message.Message):
     @_builtins.property
     def services(self) -> _containers.MessageMap[_builtins.str, _objects_pb2.ServiceSpec]: ...
     @_builtins.property
-    def networks(self) -> _containers.MessageMap[_builtins.str, Global___NetworkSpec]:
+    def networks(self) -> _containers.MessageMap[_builtins.str, _containers_pb2.NetworkSpec]:
         """"default" is added where a service uses it"""
 
     @_builtins.property
-    def volumes(self) -> _containers.MessageMap[_builtins.str, Global___VolumeSpec]: ...
+    def volumes(self) -> _containers.MessageMap[_builtins.str, _containers_pb2.VolumeSpec]: ...
     @_builtins.property
     def service_labels(self) -> _containers.MessageMap[_builtins.str, Global___StringMap]: ...
     @_builtins.property
@@ -794,8 +806,8 @@ class AppSpec(_message.Message):
         name: _builtins.str = ...,
         tenant: _builtins.str = ...,
         services: _abc.Mapping[_builtins.str, _objects_pb2.ServiceSpec] | None = ...,
-        networks: _abc.Mapping[_builtins.str, Global___NetworkSpec] | None = ...,
-        volumes: _abc.Mapping[_builtins.str, Global___VolumeSpec] | None = ...,
+        networks: _abc.Mapping[_builtins.str, _containers_pb2.NetworkSpec] | None = ...,
+        volumes: _abc.Mapping[_builtins.str, _containers_pb2.VolumeSpec] | None = ...,
         service_labels: _abc.Mapping[_builtins.str, Global___StringMap] | None = ...,
         files: _abc.Iterable[_files_pb2.AppFile] | None = ...,
     ) -> None: ...
@@ -846,123 +858,6 @@ class StringMap(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StringMap: _TypeAlias = StringMap  # noqa: Y015
-
-@_typing.final
-class NetworkSpec(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    @_typing.final
-    class LabelsEntry(_message.Message):
-        DESCRIPTOR: _descriptor.Descriptor
-
-        KEY_FIELD_NUMBER: _builtins.int
-        VALUE_FIELD_NUMBER: _builtins.int
-        key: _builtins.str
-        value: _builtins.str
-        def __init__(
-            self,
-            *,
-            key: _builtins.str = ...,
-            value: _builtins.str = ...,
-        ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
-        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-        def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-    INTERNAL_FIELD_NUMBER: _builtins.int
-    LABELS_FIELD_NUMBER: _builtins.int
-    CLOSED_FIELD_NUMBER: _builtins.int
-    IPV6_DISABLED_FIELD_NUMBER: _builtins.int
-    IPV6_WANTED_LINE_FIELD_NUMBER: _builtins.int
-    internal: _builtins.bool
-    closed: _builtins.bool
-    ipv6_disabled: _builtins.bool
-    ipv6_wanted_line: _builtins.int
-    """of the file, where enable_ipv6 is true: refused by a cluster without IPv6; 0: it is not"""
-    @_builtins.property
-    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
-    def __init__(
-        self,
-        *,
-        internal: _builtins.bool = ...,
-        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
-        closed: _builtins.bool = ...,
-        ipv6_disabled: _builtins.bool = ...,
-        ipv6_wanted_line: _builtins.int = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["closed", b"closed", "internal", b"internal", "ipv6_disabled", b"ipv6_disabled", "ipv6_wanted_line", b"ipv6_wanted_line", "labels", b"labels"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___NetworkSpec: _TypeAlias = NetworkSpec  # noqa: Y015
-
-@_typing.final
-class VolumeSpec(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    @_typing.final
-    class LabelsEntry(_message.Message):
-        DESCRIPTOR: _descriptor.Descriptor
-
-        KEY_FIELD_NUMBER: _builtins.int
-        VALUE_FIELD_NUMBER: _builtins.int
-        key: _builtins.str
-        value: _builtins.str
-        def __init__(
-            self,
-            *,
-            key: _builtins.str = ...,
-            value: _builtins.str = ...,
-        ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
-        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-        def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-    @_typing.final
-    class DriverOptionsEntry(_message.Message):
-        DESCRIPTOR: _descriptor.Descriptor
-
-        KEY_FIELD_NUMBER: _builtins.int
-        VALUE_FIELD_NUMBER: _builtins.int
-        key: _builtins.str
-        value: _builtins.str
-        def __init__(
-            self,
-            *,
-            key: _builtins.str = ...,
-            value: _builtins.str = ...,
-        ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
-        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-        def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-    LABELS_FIELD_NUMBER: _builtins.int
-    DRIVER_OPTIONS_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
-    @_builtins.property
-    def driver_options(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
-    def __init__(
-        self,
-        *,
-        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
-        driver_options: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["driver_options", b"driver_options", "labels", b"labels"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___VolumeSpec: _TypeAlias = VolumeSpec  # noqa: Y015
 
 @_typing.final
 class DeployAppRequest(_message.Message):
@@ -2257,322 +2152,3 @@ class DisasterPlan(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DisasterPlan: _TypeAlias = DisasterPlan  # noqa: Y015
-
-@_typing.final
-class ApplyPoliciesRequest(_message.Message):
-    """---- who may reach whom ----------------------------------------------------------------------------"""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    POLICIES_FIELD_NUMBER: _builtins.int
-    PLAN_ONLY_FIELD_NUMBER: _builtins.int
-    plan_only: _builtins.bool
-    @_builtins.property
-    def policies(self) -> _containers.RepeatedCompositeFieldContainer[_policies_pb2.Policy]: ...
-    def __init__(
-        self,
-        *,
-        policies: _abc.Iterable[_policies_pb2.Policy] | None = ...,
-        plan_only: _builtins.bool = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["plan_only", b"plan_only", "policies", b"policies"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___ApplyPoliciesRequest: _TypeAlias = ApplyPoliciesRequest  # noqa: Y015
-
-@_typing.final
-class ApplyPoliciesReply(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    CHANGES_FIELD_NUMBER: _builtins.int
-    WARNINGS_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___PolicyChange]: ...
-    @_builtins.property
-    def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
-    def __init__(
-        self,
-        *,
-        changes: _abc.Iterable[Global___PolicyChange] | None = ...,
-        warnings: _abc.Iterable[_builtins.str] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "warnings", b"warnings"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___ApplyPoliciesReply: _TypeAlias = ApplyPoliciesReply  # noqa: Y015
-
-@_typing.final
-class PolicyChange(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    class _Action:
-        ValueType = _typing.NewType("ValueType", _builtins.int)
-        V: _TypeAlias = ValueType  # noqa: Y015
-
-    class _ActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[PolicyChange._Action.ValueType], _builtins.type):
-        DESCRIPTOR: _descriptor.EnumDescriptor
-        UNCHANGED: PolicyChange._Action.ValueType  # 0
-        CREATE: PolicyChange._Action.ValueType  # 1
-        UPDATE: PolicyChange._Action.ValueType  # 2
-
-    class Action(_Action, metaclass=_ActionEnumTypeWrapper): ...
-    UNCHANGED: PolicyChange.Action.ValueType  # 0
-    CREATE: PolicyChange.Action.ValueType  # 1
-    UPDATE: PolicyChange.Action.ValueType  # 2
-
-    ACTION_FIELD_NUMBER: _builtins.int
-    NAME_FIELD_NUMBER: _builtins.int
-    TENANT_FIELD_NUMBER: _builtins.int
-    action: Global___PolicyChange.Action.ValueType
-    name: _builtins.str
-    tenant: _builtins.str
-    def __init__(
-        self,
-        *,
-        action: Global___PolicyChange.Action.ValueType = ...,
-        name: _builtins.str = ...,
-        tenant: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "name", b"name", "tenant", b"tenant"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___PolicyChange: _TypeAlias = PolicyChange  # noqa: Y015
-
-@_typing.final
-class ListPoliciesRequest(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    POLICY_FIELD_NUMBER: _builtins.int
-    COUNTS_FIELD_NUMBER: _builtins.int
-    policy: _builtins.str
-    """name, TENANT/NAME or id; empty: all"""
-    counts: _builtins.bool
-    """asks every host what it has denied"""
-    def __init__(
-        self,
-        *,
-        policy: _builtins.str = ...,
-        counts: _builtins.bool = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "policy", b"policy"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___ListPoliciesRequest: _TypeAlias = ListPoliciesRequest  # noqa: Y015
-
-@_typing.final
-class ListPoliciesReply(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    POLICIES_FIELD_NUMBER: _builtins.int
-    SILENT_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def policies(self) -> _containers.RepeatedCompositeFieldContainer[Global___PolicyView]: ...
-    @_builtins.property
-    def silent(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """names of hosts that did not tell their counts"""
-
-    def __init__(
-        self,
-        *,
-        policies: _abc.Iterable[Global___PolicyView] | None = ...,
-        silent: _abc.Iterable[_builtins.str] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["policies", b"policies", "silent", b"silent"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___ListPoliciesReply: _TypeAlias = ListPoliciesReply  # noqa: Y015
-
-@_typing.final
-class PolicyView(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    POLICY_FIELD_NUMBER: _builtins.int
-    SERVICE_FIELD_NUMBER: _builtins.int
-    SELECTED_FIELD_NUMBER: _builtins.int
-    PACKETS_FIELD_NUMBER: _builtins.int
-    BYTES_FIELD_NUMBER: _builtins.int
-    DENIALS_FIELD_NUMBER: _builtins.int
-    service: _builtins.str
-    """APP/SERVICE whose file has it; empty: applied apart"""
-    packets: _builtins.int
-    """denied, or that would have been"""
-    bytes: _builtins.int
-    @_builtins.property
-    def policy(self) -> _policies_pb2.Policy:
-        """of a service: as if it had been applied apart"""
-
-    @_builtins.property
-    def selected(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """APP/SERVICE"""
-
-    @_builtins.property
-    def denials(self) -> _containers.RepeatedCompositeFieldContainer[_host_pb2.PolicyDenial]:
-        """the last ones of all hosts, oldest first"""
-
-    def __init__(
-        self,
-        *,
-        policy: _policies_pb2.Policy | None = ...,
-        service: _builtins.str = ...,
-        selected: _abc.Iterable[_builtins.str] | None = ...,
-        packets: _builtins.int = ...,
-        bytes: _builtins.int = ...,
-        denials: _abc.Iterable[_host_pb2.PolicyDenial] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "denials", b"denials", "packets", b"packets", "policy", b"policy", "selected", b"selected", "service", b"service"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___PolicyView: _TypeAlias = PolicyView  # noqa: Y015
-
-@_typing.final
-class RemovePolicyRequest(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    POLICY_FIELD_NUMBER: _builtins.int
-    policy: _builtins.str
-    def __init__(
-        self,
-        *,
-        policy: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___RemovePolicyRequest: _TypeAlias = RemovePolicyRequest  # noqa: Y015
-
-@_typing.final
-class RemovePolicyReply(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    POLICY_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def policy(self) -> _policies_pb2.Policy: ...
-    def __init__(
-        self,
-        *,
-        policy: _policies_pb2.Policy | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___RemovePolicyReply: _TypeAlias = RemovePolicyReply  # noqa: Y015
-
-@_typing.final
-class TestPolicyRequest(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    SOURCE_FIELD_NUMBER: _builtins.int
-    TARGET_FIELD_NUMBER: _builtins.int
-    PORT_FIELD_NUMBER: _builtins.int
-    PROTOCOL_FIELD_NUMBER: _builtins.int
-    IPV6_FIELD_NUMBER: _builtins.int
-    PUBLISHED_FIELD_NUMBER: _builtins.int
-    source: _builtins.str
-    """a task, a service, a host or an outside address"""
-    target: _builtins.str
-    """a task, a service or an outside address"""
-    port: _builtins.int
-    """of the task; 0: a protocol without ports"""
-    protocol: _builtins.str
-    """"tcp" (also where it is empty), "udp", "sctp" or "icmp" """
-    ipv6: _builtins.bool
-    published: _builtins.bool
-    """by a published port instead of the service's or task's own address"""
-    def __init__(
-        self,
-        *,
-        source: _builtins.str = ...,
-        target: _builtins.str = ...,
-        port: _builtins.int = ...,
-        protocol: _builtins.str = ...,
-        ipv6: _builtins.bool = ...,
-        published: _builtins.bool = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ipv6", b"ipv6", "port", b"port", "protocol", b"protocol", "published", b"published", "source", b"source", "target", b"target"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___TestPolicyRequest: _TypeAlias = TestPolicyRequest  # noqa: Y015
-
-@_typing.final
-class TestPolicyReply(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    ALLOWED_FIELD_NUMBER: _builtins.int
-    RULE_FIELD_NUMBER: _builtins.int
-    STEPS_FIELD_NUMBER: _builtins.int
-    allowed: _builtins.bool
-    rule: _builtins.str
-    """which decides, in words"""
-    @_builtins.property
-    def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___PolicyStep]: ...
-    def __init__(
-        self,
-        *,
-        allowed: _builtins.bool = ...,
-        rule: _builtins.str = ...,
-        steps: _abc.Iterable[Global___PolicyStep] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed", b"allowed", "rule", b"rule", "steps", b"steps"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___TestPolicyReply: _TypeAlias = TestPolicyReply  # noqa: Y015
-
-@_typing.final
-class PolicyStep(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    WHAT_FIELD_NUMBER: _builtins.int
-    ALLOWED_FIELD_NUMBER: _builtins.int
-    RULE_FIELD_NUMBER: _builtins.int
-    WOULD_FIELD_NUMBER: _builtins.int
-    what: _builtins.str
-    """"egress", "ingress", "network" """
-    allowed: _builtins.bool
-    rule: _builtins.str
-    would: _builtins.str
-    """what policies that only count would say otherwise"""
-    def __init__(
-        self,
-        *,
-        what: _builtins.str = ...,
-        allowed: _builtins.bool = ...,
-        rule: _builtins.str = ...,
-        would: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed", b"allowed", "rule", b"rule", "what", b"what", "would", b"would"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___PolicyStep: _TypeAlias = PolicyStep  # noqa: Y015

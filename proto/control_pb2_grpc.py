@@ -9,6 +9,7 @@ from proto import encryption_pb2 as proto_dot_encryption__pb2
 from proto import files_pb2 as proto_dot_files__pb2
 from proto import host_pb2 as proto_dot_host__pb2
 from proto import objects_pb2 as proto_dot_objects__pb2
+from proto import policy_api_pb2 as proto_dot_policy__api__pb2
 from proto import why_pb2 as proto_dot_why__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -500,23 +501,23 @@ class ControlStub:
                 _registered_method=True)
         self.ApplyPolicies = channel.unary_unary(
                 '/fairway.v1.Control/ApplyPolicies',
-                request_serializer=proto_dot_control__pb2.ApplyPoliciesRequest.SerializeToString,
-                response_deserializer=proto_dot_control__pb2.ApplyPoliciesReply.FromString,
+                request_serializer=proto_dot_policy__api__pb2.ApplyPoliciesRequest.SerializeToString,
+                response_deserializer=proto_dot_policy__api__pb2.ApplyPoliciesReply.FromString,
                 _registered_method=True)
         self.ListPolicies = channel.unary_unary(
                 '/fairway.v1.Control/ListPolicies',
-                request_serializer=proto_dot_control__pb2.ListPoliciesRequest.SerializeToString,
-                response_deserializer=proto_dot_control__pb2.ListPoliciesReply.FromString,
+                request_serializer=proto_dot_policy__api__pb2.ListPoliciesRequest.SerializeToString,
+                response_deserializer=proto_dot_policy__api__pb2.ListPoliciesReply.FromString,
                 _registered_method=True)
         self.RemovePolicy = channel.unary_unary(
                 '/fairway.v1.Control/RemovePolicy',
-                request_serializer=proto_dot_control__pb2.RemovePolicyRequest.SerializeToString,
-                response_deserializer=proto_dot_control__pb2.RemovePolicyReply.FromString,
+                request_serializer=proto_dot_policy__api__pb2.RemovePolicyRequest.SerializeToString,
+                response_deserializer=proto_dot_policy__api__pb2.RemovePolicyReply.FromString,
                 _registered_method=True)
         self.TestPolicy = channel.unary_unary(
                 '/fairway.v1.Control/TestPolicy',
-                request_serializer=proto_dot_control__pb2.TestPolicyRequest.SerializeToString,
-                response_deserializer=proto_dot_control__pb2.TestPolicyReply.FromString,
+                request_serializer=proto_dot_policy__api__pb2.TestPolicyRequest.SerializeToString,
+                response_deserializer=proto_dot_policy__api__pb2.TestPolicyReply.FromString,
                 _registered_method=True)
         self.CreateFile = channel.unary_unary(
                 '/fairway.v1.Control/CreateFile',
@@ -961,23 +962,23 @@ def add_ControlServicer_to_server(servicer, server):
             ),
             'ApplyPolicies': grpc.unary_unary_rpc_method_handler(
                     servicer.ApplyPolicies,
-                    request_deserializer=proto_dot_control__pb2.ApplyPoliciesRequest.FromString,
-                    response_serializer=proto_dot_control__pb2.ApplyPoliciesReply.SerializeToString,
+                    request_deserializer=proto_dot_policy__api__pb2.ApplyPoliciesRequest.FromString,
+                    response_serializer=proto_dot_policy__api__pb2.ApplyPoliciesReply.SerializeToString,
             ),
             'ListPolicies': grpc.unary_unary_rpc_method_handler(
                     servicer.ListPolicies,
-                    request_deserializer=proto_dot_control__pb2.ListPoliciesRequest.FromString,
-                    response_serializer=proto_dot_control__pb2.ListPoliciesReply.SerializeToString,
+                    request_deserializer=proto_dot_policy__api__pb2.ListPoliciesRequest.FromString,
+                    response_serializer=proto_dot_policy__api__pb2.ListPoliciesReply.SerializeToString,
             ),
             'RemovePolicy': grpc.unary_unary_rpc_method_handler(
                     servicer.RemovePolicy,
-                    request_deserializer=proto_dot_control__pb2.RemovePolicyRequest.FromString,
-                    response_serializer=proto_dot_control__pb2.RemovePolicyReply.SerializeToString,
+                    request_deserializer=proto_dot_policy__api__pb2.RemovePolicyRequest.FromString,
+                    response_serializer=proto_dot_policy__api__pb2.RemovePolicyReply.SerializeToString,
             ),
             'TestPolicy': grpc.unary_unary_rpc_method_handler(
                     servicer.TestPolicy,
-                    request_deserializer=proto_dot_control__pb2.TestPolicyRequest.FromString,
-                    response_serializer=proto_dot_control__pb2.TestPolicyReply.SerializeToString,
+                    request_deserializer=proto_dot_policy__api__pb2.TestPolicyRequest.FromString,
+                    response_serializer=proto_dot_policy__api__pb2.TestPolicyReply.SerializeToString,
             ),
             'CreateFile': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateFile,
@@ -1911,8 +1912,8 @@ class Control:
             request,
             target,
             '/fairway.v1.Control/ApplyPolicies',
-            proto_dot_control__pb2.ApplyPoliciesRequest.SerializeToString,
-            proto_dot_control__pb2.ApplyPoliciesReply.FromString,
+            proto_dot_policy__api__pb2.ApplyPoliciesRequest.SerializeToString,
+            proto_dot_policy__api__pb2.ApplyPoliciesReply.FromString,
             options,
             channel_credentials,
             insecure,
@@ -1938,8 +1939,8 @@ class Control:
             request,
             target,
             '/fairway.v1.Control/ListPolicies',
-            proto_dot_control__pb2.ListPoliciesRequest.SerializeToString,
-            proto_dot_control__pb2.ListPoliciesReply.FromString,
+            proto_dot_policy__api__pb2.ListPoliciesRequest.SerializeToString,
+            proto_dot_policy__api__pb2.ListPoliciesReply.FromString,
             options,
             channel_credentials,
             insecure,
@@ -1965,8 +1966,8 @@ class Control:
             request,
             target,
             '/fairway.v1.Control/RemovePolicy',
-            proto_dot_control__pb2.RemovePolicyRequest.SerializeToString,
-            proto_dot_control__pb2.RemovePolicyReply.FromString,
+            proto_dot_policy__api__pb2.RemovePolicyRequest.SerializeToString,
+            proto_dot_policy__api__pb2.RemovePolicyReply.FromString,
             options,
             channel_credentials,
             insecure,
@@ -1992,8 +1993,8 @@ class Control:
             request,
             target,
             '/fairway.v1.Control/TestPolicy',
-            proto_dot_control__pb2.TestPolicyRequest.SerializeToString,
-            proto_dot_control__pb2.TestPolicyReply.FromString,
+            proto_dot_policy__api__pb2.TestPolicyRequest.SerializeToString,
+            proto_dot_policy__api__pb2.TestPolicyReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -13,7 +13,10 @@ from proto import encryption_pb2 as _encryption_pb2
 from proto import files_pb2 as _files_pb2
 from proto import host_pb2 as _host_pb2
 from proto import objects_pb2 as _objects_pb2
+from proto import policy_api_pb2 as _policy_api_pb2
 from proto import why_pb2 as _why_pb2
+from proto.containers_pb2 import NetworkSpec as NetworkSpec
+from proto.containers_pb2 import VolumeSpec as VolumeSpec
 from proto.encryption_pb2 import EncryptionHost as EncryptionHost
 from proto.encryption_pb2 import EncryptionReply as EncryptionReply
 from proto.encryption_pb2 import GetEncryptionRequest as GetEncryptionRequest
@@ -32,6 +35,17 @@ from proto.files_pb2 import ListFilesRequest as ListFilesRequest
 from proto.files_pb2 import RemoveFileReply as RemoveFileReply
 from proto.files_pb2 import RemoveFileRequest as RemoveFileRequest
 from proto.files_pb2 import TaskFile as TaskFile
+from proto.policy_api_pb2 import ApplyPoliciesReply as ApplyPoliciesReply
+from proto.policy_api_pb2 import ApplyPoliciesRequest as ApplyPoliciesRequest
+from proto.policy_api_pb2 import ListPoliciesReply as ListPoliciesReply
+from proto.policy_api_pb2 import ListPoliciesRequest as ListPoliciesRequest
+from proto.policy_api_pb2 import PolicyChange as PolicyChange
+from proto.policy_api_pb2 import PolicyStep as PolicyStep
+from proto.policy_api_pb2 import PolicyView as PolicyView
+from proto.policy_api_pb2 import RemovePolicyReply as RemovePolicyReply
+from proto.policy_api_pb2 import RemovePolicyRequest as RemovePolicyRequest
+from proto.policy_api_pb2 import TestPolicyReply as TestPolicyReply
+from proto.policy_api_pb2 import TestPolicyRequest as TestPolicyRequest
 import abc as _abc_1
 import grpc as _grpc
 import sys
@@ -182,11 +196,11 @@ class ControlStub:
     GetEncryption: _grpc.UnaryUnaryMultiCallable[_encryption_pb2.GetEncryptionRequest, _encryption_pb2.EncryptionReply]
     UpdateEncryption: _grpc.UnaryUnaryMultiCallable[_encryption_pb2.UpdateEncryptionRequest, _encryption_pb2.EncryptionReply]
     """Says what is wanted; the cluster gets there step by step, and no connection is lost."""
-    ApplyPolicies: _grpc.UnaryUnaryMultiCallable[_control_pb2.ApplyPoliciesRequest, _control_pb2.ApplyPoliciesReply]
+    ApplyPolicies: _grpc.UnaryUnaryMultiCallable[_policy_api_pb2.ApplyPoliciesRequest, _policy_api_pb2.ApplyPoliciesReply]
     """Creates policies or replaces those of the same names; all or none."""
-    ListPolicies: _grpc.UnaryUnaryMultiCallable[_control_pb2.ListPoliciesRequest, _control_pb2.ListPoliciesReply]
-    RemovePolicy: _grpc.UnaryUnaryMultiCallable[_control_pb2.RemovePolicyRequest, _control_pb2.RemovePolicyReply]
-    TestPolicy: _grpc.UnaryUnaryMultiCallable[_control_pb2.TestPolicyRequest, _control_pb2.TestPolicyReply]
+    ListPolicies: _grpc.UnaryUnaryMultiCallable[_policy_api_pb2.ListPoliciesRequest, _policy_api_pb2.ListPoliciesReply]
+    RemovePolicy: _grpc.UnaryUnaryMultiCallable[_policy_api_pb2.RemovePolicyRequest, _policy_api_pb2.RemovePolicyReply]
+    TestPolicy: _grpc.UnaryUnaryMultiCallable[_policy_api_pb2.TestPolicyRequest, _policy_api_pb2.TestPolicyReply]
     """Who may reach whom, by the policies as they are now; sends nothing."""
     CreateFile: _grpc.UnaryUnaryMultiCallable[_files_pb2.CreateFileRequest, _files_pb2.CreateFileReply]
     """Secrets and configs. What is in a secret is never told."""
@@ -239,11 +253,11 @@ class ControlAsyncStub(ControlStub):
     GetEncryption: _aio.UnaryUnaryMultiCallable[_encryption_pb2.GetEncryptionRequest, _encryption_pb2.EncryptionReply]  # type: ignore[assignment]
     UpdateEncryption: _aio.UnaryUnaryMultiCallable[_encryption_pb2.UpdateEncryptionRequest, _encryption_pb2.EncryptionReply]  # type: ignore[assignment]
     """Says what is wanted; the cluster gets there step by step, and no connection is lost."""
-    ApplyPolicies: _aio.UnaryUnaryMultiCallable[_control_pb2.ApplyPoliciesRequest, _control_pb2.ApplyPoliciesReply]  # type: ignore[assignment]
+    ApplyPolicies: _aio.UnaryUnaryMultiCallable[_policy_api_pb2.ApplyPoliciesRequest, _policy_api_pb2.ApplyPoliciesReply]  # type: ignore[assignment]
     """Creates policies or replaces those of the same names; all or none."""
-    ListPolicies: _aio.UnaryUnaryMultiCallable[_control_pb2.ListPoliciesRequest, _control_pb2.ListPoliciesReply]  # type: ignore[assignment]
-    RemovePolicy: _aio.UnaryUnaryMultiCallable[_control_pb2.RemovePolicyRequest, _control_pb2.RemovePolicyReply]  # type: ignore[assignment]
-    TestPolicy: _aio.UnaryUnaryMultiCallable[_control_pb2.TestPolicyRequest, _control_pb2.TestPolicyReply]  # type: ignore[assignment]
+    ListPolicies: _aio.UnaryUnaryMultiCallable[_policy_api_pb2.ListPoliciesRequest, _policy_api_pb2.ListPoliciesReply]  # type: ignore[assignment]
+    RemovePolicy: _aio.UnaryUnaryMultiCallable[_policy_api_pb2.RemovePolicyRequest, _policy_api_pb2.RemovePolicyReply]  # type: ignore[assignment]
+    TestPolicy: _aio.UnaryUnaryMultiCallable[_policy_api_pb2.TestPolicyRequest, _policy_api_pb2.TestPolicyReply]  # type: ignore[assignment]
     """Who may reach whom, by the policies as they are now; sends nothing."""
     CreateFile: _aio.UnaryUnaryMultiCallable[_files_pb2.CreateFileRequest, _files_pb2.CreateFileReply]  # type: ignore[assignment]
     """Secrets and configs. What is in a secret is never told."""
@@ -495,31 +509,31 @@ class ControlServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
     def ApplyPolicies(
         self,
-        request: _control_pb2.ApplyPoliciesRequest,
+        request: _policy_api_pb2.ApplyPoliciesRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_control_pb2.ApplyPoliciesReply, _abc.Awaitable[_control_pb2.ApplyPoliciesReply]]:
+    ) -> _typing.Union[_policy_api_pb2.ApplyPoliciesReply, _abc.Awaitable[_policy_api_pb2.ApplyPoliciesReply]]:
         """Creates policies or replaces those of the same names; all or none."""
 
     @_abc_1.abstractmethod
     def ListPolicies(
         self,
-        request: _control_pb2.ListPoliciesRequest,
+        request: _policy_api_pb2.ListPoliciesRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_control_pb2.ListPoliciesReply, _abc.Awaitable[_control_pb2.ListPoliciesReply]]: ...
+    ) -> _typing.Union[_policy_api_pb2.ListPoliciesReply, _abc.Awaitable[_policy_api_pb2.ListPoliciesReply]]: ...
 
     @_abc_1.abstractmethod
     def RemovePolicy(
         self,
-        request: _control_pb2.RemovePolicyRequest,
+        request: _policy_api_pb2.RemovePolicyRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_control_pb2.RemovePolicyReply, _abc.Awaitable[_control_pb2.RemovePolicyReply]]: ...
+    ) -> _typing.Union[_policy_api_pb2.RemovePolicyReply, _abc.Awaitable[_policy_api_pb2.RemovePolicyReply]]: ...
 
     @_abc_1.abstractmethod
     def TestPolicy(
         self,
-        request: _control_pb2.TestPolicyRequest,
+        request: _policy_api_pb2.TestPolicyRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_control_pb2.TestPolicyReply, _abc.Awaitable[_control_pb2.TestPolicyReply]]:
+    ) -> _typing.Union[_policy_api_pb2.TestPolicyReply, _abc.Awaitable[_policy_api_pb2.TestPolicyReply]]:
         """Who may reach whom, by the policies as they are now; sends nothing."""
 
     @_abc_1.abstractmethod

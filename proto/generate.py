@@ -9,10 +9,15 @@ from pathlib import Path
 FOLDER = Path(__file__).parent
 WITH_SERVICES = ("control", "host")
 PLAIN = (
+    "devices",
     "nodes",
     "files",
     "policies",
     "rollouts",
+    "precedence",
+    "health",
+    "autoscale",
+    "containers",
     "encryption",
     "objects",
     "store",
@@ -21,6 +26,7 @@ PLAIN = (
     "backup",
     "doctor",
     "why",
+    "policy_api",
 )
 
 

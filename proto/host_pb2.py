@@ -28,6 +28,10 @@ try:
 except AttributeError:
   proto_dot_nodes__pb2 = proto_dot_objects__pb2.proto.nodes_pb2
 try:
+  proto_dot_devices__pb2 = proto_dot_objects__pb2.proto_dot_devices__pb2
+except AttributeError:
+  proto_dot_devices__pb2 = proto_dot_objects__pb2.proto.devices_pb2
+try:
   proto_dot_files__pb2 = proto_dot_objects__pb2.proto_dot_files__pb2
 except AttributeError:
   proto_dot_files__pb2 = proto_dot_objects__pb2.proto.files_pb2
@@ -39,10 +43,26 @@ try:
   proto_dot_rollouts__pb2 = proto_dot_objects__pb2.proto_dot_rollouts__pb2
 except AttributeError:
   proto_dot_rollouts__pb2 = proto_dot_objects__pb2.proto.rollouts_pb2
+try:
+  proto_dot_precedence__pb2 = proto_dot_objects__pb2.proto_dot_precedence__pb2
+except AttributeError:
+  proto_dot_precedence__pb2 = proto_dot_objects__pb2.proto.precedence_pb2
+try:
+  proto_dot_health__pb2 = proto_dot_objects__pb2.proto_dot_health__pb2
+except AttributeError:
+  proto_dot_health__pb2 = proto_dot_objects__pb2.proto.health_pb2
+try:
+  proto_dot_autoscale__pb2 = proto_dot_objects__pb2.proto_dot_autoscale__pb2
+except AttributeError:
+  proto_dot_autoscale__pb2 = proto_dot_objects__pb2.proto.autoscale_pb2
+try:
+  proto_dot_devices__pb2 = proto_dot_objects__pb2.proto_dot_devices__pb2
+except AttributeError:
+  proto_dot_devices__pb2 = proto_dot_objects__pb2.proto.devices_pb2
 from proto import doctor_pb2 as proto_dot_doctor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x10proto/host.proto\x12\nfairway.v1\x1a\x13proto/objects.proto\x1a\x12proto/doctor.proto\"\x9c\x03\n\nHostReport\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x18\n\x10network_revision\x18\x02 \x01(\x04\x12%\n\x05tasks\x18\x03 \x03(\x0b\x32\x16.fairway.v1.TaskReport\x12\x30\n\x0b\x64\x65scription\x18\x04 \x01(\x0b\x32\x1b.fairway.v1.NodeDescription\x12\x0e\n\x06images\x18\x05 \x03(\t\x12\x16\n\x0eimages_changed\x18\x06 \x01(\x08\x12\x0f\n\x07\x61\x64\x64ress\x18\x07 \x01(\t\x12\x15\n\rfeature_level\x18\x08 \x01(\r\x12\x17\n\x0f\x66\x61irway_version\x18\t \x01(\t\x12-\n\nconditions\x18\n \x03(\x0b\x32\x19.fairway.v1.NodeCondition\x12\x1a\n\x12\x63onditions_changed\x18\x0b \x01(\x08\x12\x30\n\nencryption\x18\r \x01(\x0b\x32\x1c.fairway.v1.EncryptionReport\x12#\n\x05loads\x18\x10 \x03(\x0b\x32\x14.fairway.v1.TaskLoad\"D\n\x08TaskLoad\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63onnections\x18\x02 \x01(\r\x12\x12\n\ncpu_millis\x18\x03 \x01(\r\"K\n\x10\x45ncryptionReport\x12&\n\x04keys\x18\x01 \x03(\x0b\x32\x18.fairway.v1.WireGuardKey\x12\x0f\n\x07problem\x18\x02 \x01(\t\"S\n\nTaskReport\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12&\n\x06status\x18\x02 \x01(\x0b\x32\x16.fairway.v1.TaskStatus\x12\x0c\n\x04gone\x18\x03 \x01(\x08\"x\n\x0fHostInstruction\x12\x1d\n\x15\x61\x63knowledged_sequence\x18\x01 \x01(\x04\x12 \n\x18\x63luster_network_revision\x18\x02 \x01(\x04\x12$\n\x05state\x18\x03 \x01(\x0b\x32\x15.fairway.v1.HostState\"|\n\tHostState\x12\x10\n\x08\x63omplete\x18\x01 \x01(\x08\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12!\n\x03put\x18\x03 \x03(\x0b\x32\x14.fairway.v1.HostItem\x12\x14\n\x0cremoved_keys\x18\x04 \x03(\t\x12\x12\n\nnames_logs\x18\x05 \x01(\x08\"\x9e\x03\n\x08HostItem\x12\x0b\n\x03key\x18\x01 \x01(\t\x12&\n\x07\x63luster\x18\x02 \x01(\x0b\x32\x13.fairway.v1.ClusterH\x00\x12 \n\x04node\x18\x03 \x01(\x0b\x32\x10.fairway.v1.NodeH\x00\x12(\n\x08\x66rontend\x18\x04 \x01(\x0b\x32\x14.fairway.v1.FrontendH\x00\x12(\n\x08\x65ndpoint\x18\x05 \x01(\x0b\x32\x14.fairway.v1.EndpointH\x00\x12&\n\x07network\x18\x06 \x01(\x0b\x32\x13.fairway.v1.NetworkH\x00\x12 \n\x04task\x18\x07 \x01(\x0b\x32\x10.fairway.v1.TaskH\x00\x12$\n\x06volume\x18\x08 \x01(\x0b\x32\x12.fairway.v1.VolumeH\x00\x12\"\n\x05image\x18\t \x01(\x0b\x32\x11.fairway.v1.ImageH\x00\x12$\n\x06policy\x18\n \x01(\x0b\x32\x12.fairway.v1.PolicyH\x00\x12%\n\x08\x66loating\x18\x0b \x01(\x0b\x32\x11.fairway.v1.LeaseH\x00\x42\x06\n\x04item\"\x19\n\x17ReadPolicyCountsRequest\"k\n\x15ReadPolicyCountsReply\x12\'\n\x06\x63ounts\x18\x01 \x03(\x0b\x32\x17.fairway.v1.PolicyCount\x12)\n\x07\x64\x65nials\x18\x02 \x03(\x0b\x32\x18.fairway.v1.PolicyDenial\"@\n\x0bPolicyCount\x12\x11\n\tpolicy_id\x18\x01 \x01(\t\x12\x0f\n\x07packets\x18\x02 \x01(\x04\x12\r\n\x05\x62ytes\x18\x03 \x01(\x04\"r\n\x0cPolicyDenial\x12\x11\n\tpolicy_id\x18\x01 \x01(\t\x12\x0f\n\x07unix_ms\x18\x02 \x01(\x03\x12\x0e\n\x06source\x18\x03 \x01(\t\x12\x0e\n\x06target\x18\x04 \x01(\t\x12\x10\n\x08protocol\x18\x05 \x01(\t\x12\x0c\n\x04port\x18\x06 \x01(\r\"\x13\n\x11\x46indLeaderRequest\"E\n\x0f\x46indLeaderReply\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x10\n\x08\x61pi_port\x18\x03 \x01(\r\"7\n\x12LeaderMovedRequest\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x10\n\x08\x61pi_port\x18\x02 \x01(\r\"\x12\n\x10LeaderMovedReply\".\n\x17RenewCertificateRequest\x12\x13\n\x0brequest_pem\x18\x01 \x01(\x0c\"L\n\x15RenewCertificateReply\x12\x17\n\x0f\x63\x65rtificate_pem\x18\x01 \x01(\x0c\x12\x1a\n\x12\x63\x61_certificate_pem\x18\x02 \x01(\x0c\"\x11\n\x0fReadRaftRequest\"\xbf\x01\n\nRaftMember\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x11\n\tleader_id\x18\x03 \x01(\t\x12\x14\n\x0c\x63ommit_index\x18\x04 \x01(\x04\x12\x18\n\x10\x61pplied_revision\x18\x05 \x01(\x04\x12\x0e\n\x06quorum\x18\x06 \x01(\x08\x12\x0e\n\x06voters\x18\x07 \x03(\t\x12#\n\x05peers\x18\x08 \x03(\x0b\x32\x14.fairway.v1.RaftPeer\x12\r\n\x05\x65rror\x18\t \x01(\t\"Z\n\x08RaftPeer\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x15\n\rlast_heard_ms\x18\x02 \x01(\x03\x12\x13\n\x0blag_entries\x18\x03 \x01(\x03\x12\x11\n\tconnected\x18\x04 \x01(\x08\"7\n\x0fReadBlobRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x14\n\x0coffset_bytes\x18\x02 \x01(\x03\"2\n\rReadBlobReply\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x13\n\x0btotal_bytes\x18\x02 \x01(\x03\"\'\n\x14ReadTaskFilesRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\"<\n\x12ReadTaskFilesReply\x12&\n\x05\x66iles\x18\x01 \x03(\x0b\x32\x17.fairway.v1.FileContent\"/\n\x0b\x46ileContent\x12\x0f\n\x07\x66ile_id\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\x0c\"\\\n\x0eReadLogRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0e\n\x06\x66ollow\x18\x02 \x01(\x08\x12\x12\n\ntail_lines\x18\x03 \x01(\x03\x12\x15\n\rsince_unix_ms\x18\x04 \x01(\x03\"R\n\x08LogChunk\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x11\n\ttask_name\x18\x02 \x01(\t\x12\"\n\x05lines\x18\x03 \x03(\x0b\x32\x13.fairway.v1.LogLine\"@\n\x07LogLine\x12\x0f\n\x07unix_ns\x18\x01 \x01(\x03\x12\x16\n\x0estandard_error\x18\x02 \x01(\x08\x12\x0c\n\x04text\x18\x03 \x01(\x0c\"\xa2\x01\n\tExecInput\x12&\n\x05start\x18\x01 \x01(\x0b\x32\x15.fairway.v1.ExecStartH\x00\x12\x0f\n\x05stdin\x18\x02 \x01(\x0cH\x00\x12*\n\x06resize\x18\x03 \x01(\x0b\x32\x18.fairway.v1.TerminalSizeH\x00\x12\x15\n\x0b\x63lose_stdin\x18\x04 \x01(\x08H\x00\x12\x10\n\x06signal\x18\x05 \x01(\tH\x00\x42\x07\n\x05input\"\x85\x02\n\tExecStart\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0f\n\x07\x63ommand\x18\x02 \x03(\t\x12\x0b\n\x03tty\x18\x03 \x01(\x08\x12\r\n\x05stdin\x18\x04 \x01(\x08\x12;\n\x0b\x65nvironment\x18\x05 \x03(\x0b\x32&.fairway.v1.ExecStart.EnvironmentEntry\x12\x0c\n\x04user\x18\x06 \x01(\t\x12\x13\n\x0bworking_dir\x18\x07 \x01(\t\x12&\n\x04size\x18\x08 \x01(\x0b\x32\x18.fairway.v1.TerminalSize\x1a\x32\n\x10\x45nvironmentEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"-\n\x0cTerminalSize\x12\x0f\n\x07\x63olumns\x18\x01 \x01(\r\x12\x0c\n\x04rows\x18\x02 \x01(\r\"O\n\nExecOutput\x12\x10\n\x06stdout\x18\x01 \x01(\x0cH\x00\x12\x10\n\x06stderr\x18\x02 \x01(\x0cH\x00\x12\x13\n\texit_code\x18\x03 \x01(\x05H\x00\x42\x08\n\x06output\"*\n\x0cJoinGreeting\x12\x1a\n\x12\x63\x61_certificate_pem\x18\x01 \x01(\x0c\"\xc3\x02\n\x0bJoinRequest\x12\x10\n\x08token_id\x18\x01 \x01(\t\x12\x14\n\x0ctoken_secret\x18\x02 \x01(\x0c\x12\x1f\n\x17\x63\x65rtificate_request_pem\x18\x03 \x01(\x0c\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x05 \x01(\t\x12\x10\n\x08\x61pi_port\x18\x06 \x01(\r\x12\x11\n\traft_port\x18\x07 \x01(\r\x12\x30\n\x0b\x64\x65scription\x18\x08 \x01(\x0b\x32\x1b.fairway.v1.NodeDescription\x12\x33\n\x06labels\x18\t \x03(\x0b\x32#.fairway.v1.JoinRequest.LabelsEntry\x12\x11\n\tjoin_port\x18\n \x01(\r\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xb3\x01\n\tJoinReply\x12\r\n\x05\x65rror\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\x17\n\x0f\x63\x65rtificate_pem\x18\x03 \x01(\x0c\x12\x12\n\ncluster_id\x18\x04 \x01(\t\x12\x14\n\x0c\x63luster_name\x18\x05 \x01(\t\x12\r\n\x05voter\x18\x06 \x01(\x08\x12\x13\n\x0b\x63luster_key\x18\x07 \x01(\x0c\x12\x1f\n\x05nodes\x18\x08 \x03(\x0b\x32\x10.fairway.v1.Node2\xc7\x07\n\x04Host\x12\x42\n\x07Session\x12\x16.fairway.v1.HostReport\x1a\x1b.fairway.v1.HostInstruction(\x01\x30\x01\x12H\n\nFindLeader\x12\x1d.fairway.v1.FindLeaderRequest\x1a\x1b.fairway.v1.FindLeaderReply\x12K\n\x0bLeaderMoved\x12\x1e.fairway.v1.LeaderMovedRequest\x1a\x1c.fairway.v1.LeaderMovedReply\x12Z\n\x10RenewCertificate\x12#.fairway.v1.RenewCertificateRequest\x1a!.fairway.v1.RenewCertificateReply\x12\x44\n\x08ReadBlob\x12\x1b.fairway.v1.ReadBlobRequest\x1a\x19.fairway.v1.ReadBlobReply0\x01\x12=\n\x07ReadLog\x12\x1a.fairway.v1.ReadLogRequest\x1a\x14.fairway.v1.LogChunk0\x01\x12\x39\n\x04\x45xec\x12\x15.fairway.v1.ExecInput\x1a\x16.fairway.v1.ExecOutput(\x01\x30\x01\x12?\n\x08ReadRaft\x12\x1b.fairway.v1.ReadRaftRequest\x1a\x16.fairway.v1.RaftMember\x12?\n\x07\x45xamine\x12\x1a.fairway.v1.ExamineRequest\x1a\x18.fairway.v1.ExamineReply\x12J\n\x0bObservePath\x12\x1e.fairway.v1.ObservePathRequest\x1a\x1b.fairway.v1.PathObservation\x12Z\n\x10ReadPolicyCounts\x12#.fairway.v1.ReadPolicyCountsRequest\x1a!.fairway.v1.ReadPolicyCountsReply\x12K\n\x0bReadMetrics\x12\x1e.fairway.v1.ReadMetricsRequest\x1a\x1c.fairway.v1.ReadMetricsReply\x12Q\n\rReadTaskFiles\x12 .fairway.v1.ReadTaskFilesRequest\x1a\x1e.fairway.v1.ReadTaskFilesReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x10proto/host.proto\x12\nfairway.v1\x1a\x13proto/objects.proto\x1a\x12proto/doctor.proto\"\x9c\x03\n\nHostReport\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x18\n\x10network_revision\x18\x02 \x01(\x04\x12%\n\x05tasks\x18\x03 \x03(\x0b\x32\x16.fairway.v1.TaskReport\x12\x30\n\x0b\x64\x65scription\x18\x04 \x01(\x0b\x32\x1b.fairway.v1.NodeDescription\x12\x0e\n\x06images\x18\x05 \x03(\t\x12\x16\n\x0eimages_changed\x18\x06 \x01(\x08\x12\x0f\n\x07\x61\x64\x64ress\x18\x07 \x01(\t\x12\x15\n\rfeature_level\x18\x08 \x01(\r\x12\x17\n\x0f\x66\x61irway_version\x18\t \x01(\t\x12-\n\nconditions\x18\n \x03(\x0b\x32\x19.fairway.v1.NodeCondition\x12\x1a\n\x12\x63onditions_changed\x18\x0b \x01(\x08\x12\x30\n\nencryption\x18\r \x01(\x0b\x32\x1c.fairway.v1.EncryptionReport\x12#\n\x05loads\x18\x10 \x03(\x0b\x32\x14.fairway.v1.TaskLoad\"\xd3\x01\n\x08TaskLoad\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63onnections\x18\x02 \x01(\r\x12\x12\n\ncpu_millis\x18\x03 \x01(\r\x12\x0f\n\x07\x63lients\x18\x04 \x01(\r\x12\x15\n\rclients_known\x18\x05 \x01(\x08\x12\x14\n\x0cmemory_bytes\x18\x06 \x01(\x04\x12\x0e\n\x06metric\x18\x07 \x01(\x01\x12\x14\n\x0cmetric_known\x18\x08 \x01(\x08\x12\x16\n\x0emetric_problem\x18\t \x01(\t\x12\x11\n\tcpu_known\x18\n \x01(\x08\"K\n\x10\x45ncryptionReport\x12&\n\x04keys\x18\x01 \x03(\x0b\x32\x18.fairway.v1.WireGuardKey\x12\x0f\n\x07problem\x18\x02 \x01(\t\"S\n\nTaskReport\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12&\n\x06status\x18\x02 \x01(\x0b\x32\x16.fairway.v1.TaskStatus\x12\x0c\n\x04gone\x18\x03 \x01(\x08\"x\n\x0fHostInstruction\x12\x1d\n\x15\x61\x63knowledged_sequence\x18\x01 \x01(\x04\x12 \n\x18\x63luster_network_revision\x18\x02 \x01(\x04\x12$\n\x05state\x18\x03 \x01(\x0b\x32\x15.fairway.v1.HostState\"|\n\tHostState\x12\x10\n\x08\x63omplete\x18\x01 \x01(\x08\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12!\n\x03put\x18\x03 \x03(\x0b\x32\x14.fairway.v1.HostItem\x12\x14\n\x0cremoved_keys\x18\x04 \x03(\t\x12\x12\n\nnames_logs\x18\x05 \x01(\x08\"\x9e\x03\n\x08HostItem\x12\x0b\n\x03key\x18\x01 \x01(\t\x12&\n\x07\x63luster\x18\x02 \x01(\x0b\x32\x13.fairway.v1.ClusterH\x00\x12 \n\x04node\x18\x03 \x01(\x0b\x32\x10.fairway.v1.NodeH\x00\x12(\n\x08\x66rontend\x18\x04 \x01(\x0b\x32\x14.fairway.v1.FrontendH\x00\x12(\n\x08\x65ndpoint\x18\x05 \x01(\x0b\x32\x14.fairway.v1.EndpointH\x00\x12&\n\x07network\x18\x06 \x01(\x0b\x32\x13.fairway.v1.NetworkH\x00\x12 \n\x04task\x18\x07 \x01(\x0b\x32\x10.fairway.v1.TaskH\x00\x12$\n\x06volume\x18\x08 \x01(\x0b\x32\x12.fairway.v1.VolumeH\x00\x12\"\n\x05image\x18\t \x01(\x0b\x32\x11.fairway.v1.ImageH\x00\x12$\n\x06policy\x18\n \x01(\x0b\x32\x12.fairway.v1.PolicyH\x00\x12%\n\x08\x66loating\x18\x0b \x01(\x0b\x32\x11.fairway.v1.LeaseH\x00\x42\x06\n\x04item\"\x19\n\x17ReadPolicyCountsRequest\"k\n\x15ReadPolicyCountsReply\x12\'\n\x06\x63ounts\x18\x01 \x03(\x0b\x32\x17.fairway.v1.PolicyCount\x12)\n\x07\x64\x65nials\x18\x02 \x03(\x0b\x32\x18.fairway.v1.PolicyDenial\"@\n\x0bPolicyCount\x12\x11\n\tpolicy_id\x18\x01 \x01(\t\x12\x0f\n\x07packets\x18\x02 \x01(\x04\x12\r\n\x05\x62ytes\x18\x03 \x01(\x04\"r\n\x0cPolicyDenial\x12\x11\n\tpolicy_id\x18\x01 \x01(\t\x12\x0f\n\x07unix_ms\x18\x02 \x01(\x03\x12\x0e\n\x06source\x18\x03 \x01(\t\x12\x0e\n\x06target\x18\x04 \x01(\t\x12\x10\n\x08protocol\x18\x05 \x01(\t\x12\x0c\n\x04port\x18\x06 \x01(\r\"\x13\n\x11\x46indLeaderRequest\"E\n\x0f\x46indLeaderReply\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x10\n\x08\x61pi_port\x18\x03 \x01(\r\"7\n\x12LeaderMovedRequest\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x10\n\x08\x61pi_port\x18\x02 \x01(\r\"\x12\n\x10LeaderMovedReply\".\n\x17RenewCertificateRequest\x12\x13\n\x0brequest_pem\x18\x01 \x01(\x0c\"L\n\x15RenewCertificateReply\x12\x17\n\x0f\x63\x65rtificate_pem\x18\x01 \x01(\x0c\x12\x1a\n\x12\x63\x61_certificate_pem\x18\x02 \x01(\x0c\"\x11\n\x0fReadRaftRequest\"\xbf\x01\n\nRaftMember\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x11\n\tleader_id\x18\x03 \x01(\t\x12\x14\n\x0c\x63ommit_index\x18\x04 \x01(\x04\x12\x18\n\x10\x61pplied_revision\x18\x05 \x01(\x04\x12\x0e\n\x06quorum\x18\x06 \x01(\x08\x12\x0e\n\x06voters\x18\x07 \x03(\t\x12#\n\x05peers\x18\x08 \x03(\x0b\x32\x14.fairway.v1.RaftPeer\x12\r\n\x05\x65rror\x18\t \x01(\t\"Z\n\x08RaftPeer\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x15\n\rlast_heard_ms\x18\x02 \x01(\x03\x12\x13\n\x0blag_entries\x18\x03 \x01(\x03\x12\x11\n\tconnected\x18\x04 \x01(\x08\"7\n\x0fReadBlobRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x14\n\x0coffset_bytes\x18\x02 \x01(\x03\"2\n\rReadBlobReply\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x13\n\x0btotal_bytes\x18\x02 \x01(\x03\"\'\n\x14ReadTaskFilesRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\"<\n\x12ReadTaskFilesReply\x12&\n\x05\x66iles\x18\x01 \x03(\x0b\x32\x17.fairway.v1.FileContent\"/\n\x0b\x46ileContent\x12\x0f\n\x07\x66ile_id\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\x0c\"\\\n\x0eReadLogRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0e\n\x06\x66ollow\x18\x02 \x01(\x08\x12\x12\n\ntail_lines\x18\x03 \x01(\x03\x12\x15\n\rsince_unix_ms\x18\x04 \x01(\x03\"R\n\x08LogChunk\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x11\n\ttask_name\x18\x02 \x01(\t\x12\"\n\x05lines\x18\x03 \x03(\x0b\x32\x13.fairway.v1.LogLine\"@\n\x07LogLine\x12\x0f\n\x07unix_ns\x18\x01 \x01(\x03\x12\x16\n\x0estandard_error\x18\x02 \x01(\x08\x12\x0c\n\x04text\x18\x03 \x01(\x0c\"\xa2\x01\n\tExecInput\x12&\n\x05start\x18\x01 \x01(\x0b\x32\x15.fairway.v1.ExecStartH\x00\x12\x0f\n\x05stdin\x18\x02 \x01(\x0cH\x00\x12*\n\x06resize\x18\x03 \x01(\x0b\x32\x18.fairway.v1.TerminalSizeH\x00\x12\x15\n\x0b\x63lose_stdin\x18\x04 \x01(\x08H\x00\x12\x10\n\x06signal\x18\x05 \x01(\tH\x00\x42\x07\n\x05input\"\x85\x02\n\tExecStart\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0f\n\x07\x63ommand\x18\x02 \x03(\t\x12\x0b\n\x03tty\x18\x03 \x01(\x08\x12\r\n\x05stdin\x18\x04 \x01(\x08\x12;\n\x0b\x65nvironment\x18\x05 \x03(\x0b\x32&.fairway.v1.ExecStart.EnvironmentEntry\x12\x0c\n\x04user\x18\x06 \x01(\t\x12\x13\n\x0bworking_dir\x18\x07 \x01(\t\x12&\n\x04size\x18\x08 \x01(\x0b\x32\x18.fairway.v1.TerminalSize\x1a\x32\n\x10\x45nvironmentEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"-\n\x0cTerminalSize\x12\x0f\n\x07\x63olumns\x18\x01 \x01(\r\x12\x0c\n\x04rows\x18\x02 \x01(\r\"O\n\nExecOutput\x12\x10\n\x06stdout\x18\x01 \x01(\x0cH\x00\x12\x10\n\x06stderr\x18\x02 \x01(\x0cH\x00\x12\x13\n\texit_code\x18\x03 \x01(\x05H\x00\x42\x08\n\x06output\"*\n\x0cJoinGreeting\x12\x1a\n\x12\x63\x61_certificate_pem\x18\x01 \x01(\x0c\"\xc3\x02\n\x0bJoinRequest\x12\x10\n\x08token_id\x18\x01 \x01(\t\x12\x14\n\x0ctoken_secret\x18\x02 \x01(\x0c\x12\x1f\n\x17\x63\x65rtificate_request_pem\x18\x03 \x01(\x0c\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x05 \x01(\t\x12\x10\n\x08\x61pi_port\x18\x06 \x01(\r\x12\x11\n\traft_port\x18\x07 \x01(\r\x12\x30\n\x0b\x64\x65scription\x18\x08 \x01(\x0b\x32\x1b.fairway.v1.NodeDescription\x12\x33\n\x06labels\x18\t \x03(\x0b\x32#.fairway.v1.JoinRequest.LabelsEntry\x12\x11\n\tjoin_port\x18\n \x01(\r\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xb3\x01\n\tJoinReply\x12\r\n\x05\x65rror\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\x17\n\x0f\x63\x65rtificate_pem\x18\x03 \x01(\x0c\x12\x12\n\ncluster_id\x18\x04 \x01(\t\x12\x14\n\x0c\x63luster_name\x18\x05 \x01(\t\x12\r\n\x05voter\x18\x06 \x01(\x08\x12\x13\n\x0b\x63luster_key\x18\x07 \x01(\x0c\x12\x1f\n\x05nodes\x18\x08 \x03(\x0b\x32\x10.fairway.v1.Node2\xc7\x07\n\x04Host\x12\x42\n\x07Session\x12\x16.fairway.v1.HostReport\x1a\x1b.fairway.v1.HostInstruction(\x01\x30\x01\x12H\n\nFindLeader\x12\x1d.fairway.v1.FindLeaderRequest\x1a\x1b.fairway.v1.FindLeaderReply\x12K\n\x0bLeaderMoved\x12\x1e.fairway.v1.LeaderMovedRequest\x1a\x1c.fairway.v1.LeaderMovedReply\x12Z\n\x10RenewCertificate\x12#.fairway.v1.RenewCertificateRequest\x1a!.fairway.v1.RenewCertificateReply\x12\x44\n\x08ReadBlob\x12\x1b.fairway.v1.ReadBlobRequest\x1a\x19.fairway.v1.ReadBlobReply0\x01\x12=\n\x07ReadLog\x12\x1a.fairway.v1.ReadLogRequest\x1a\x14.fairway.v1.LogChunk0\x01\x12\x39\n\x04\x45xec\x12\x15.fairway.v1.ExecInput\x1a\x16.fairway.v1.ExecOutput(\x01\x30\x01\x12?\n\x08ReadRaft\x12\x1b.fairway.v1.ReadRaftRequest\x1a\x16.fairway.v1.RaftMember\x12?\n\x07\x45xamine\x12\x1a.fairway.v1.ExamineRequest\x1a\x18.fairway.v1.ExamineReply\x12J\n\x0bObservePath\x12\x1e.fairway.v1.ObservePathRequest\x1a\x1b.fairway.v1.PathObservation\x12Z\n\x10ReadPolicyCounts\x12#.fairway.v1.ReadPolicyCountsRequest\x1a!.fairway.v1.ReadPolicyCountsReply\x12K\n\x0bReadMetrics\x12\x1e.fairway.v1.ReadMetricsRequest\x1a\x1c.fairway.v1.ReadMetricsReply\x12Q\n\rReadTaskFiles\x12 .fairway.v1.ReadTaskFilesRequest\x1a\x1e.fairway.v1.ReadTaskFilesReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -55,78 +75,78 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_JOINREQUEST_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_HOSTREPORT']._serialized_start=74
   _globals['_HOSTREPORT']._serialized_end=486
-  _globals['_TASKLOAD']._serialized_start=488
-  _globals['_TASKLOAD']._serialized_end=556
-  _globals['_ENCRYPTIONREPORT']._serialized_start=558
-  _globals['_ENCRYPTIONREPORT']._serialized_end=633
-  _globals['_TASKREPORT']._serialized_start=635
-  _globals['_TASKREPORT']._serialized_end=718
-  _globals['_HOSTINSTRUCTION']._serialized_start=720
-  _globals['_HOSTINSTRUCTION']._serialized_end=840
-  _globals['_HOSTSTATE']._serialized_start=842
-  _globals['_HOSTSTATE']._serialized_end=966
-  _globals['_HOSTITEM']._serialized_start=969
-  _globals['_HOSTITEM']._serialized_end=1383
-  _globals['_READPOLICYCOUNTSREQUEST']._serialized_start=1385
-  _globals['_READPOLICYCOUNTSREQUEST']._serialized_end=1410
-  _globals['_READPOLICYCOUNTSREPLY']._serialized_start=1412
-  _globals['_READPOLICYCOUNTSREPLY']._serialized_end=1519
-  _globals['_POLICYCOUNT']._serialized_start=1521
-  _globals['_POLICYCOUNT']._serialized_end=1585
-  _globals['_POLICYDENIAL']._serialized_start=1587
-  _globals['_POLICYDENIAL']._serialized_end=1701
-  _globals['_FINDLEADERREQUEST']._serialized_start=1703
-  _globals['_FINDLEADERREQUEST']._serialized_end=1722
-  _globals['_FINDLEADERREPLY']._serialized_start=1724
-  _globals['_FINDLEADERREPLY']._serialized_end=1793
-  _globals['_LEADERMOVEDREQUEST']._serialized_start=1795
-  _globals['_LEADERMOVEDREQUEST']._serialized_end=1850
-  _globals['_LEADERMOVEDREPLY']._serialized_start=1852
-  _globals['_LEADERMOVEDREPLY']._serialized_end=1870
-  _globals['_RENEWCERTIFICATEREQUEST']._serialized_start=1872
-  _globals['_RENEWCERTIFICATEREQUEST']._serialized_end=1918
-  _globals['_RENEWCERTIFICATEREPLY']._serialized_start=1920
-  _globals['_RENEWCERTIFICATEREPLY']._serialized_end=1996
-  _globals['_READRAFTREQUEST']._serialized_start=1998
-  _globals['_READRAFTREQUEST']._serialized_end=2015
-  _globals['_RAFTMEMBER']._serialized_start=2018
-  _globals['_RAFTMEMBER']._serialized_end=2209
-  _globals['_RAFTPEER']._serialized_start=2211
-  _globals['_RAFTPEER']._serialized_end=2301
-  _globals['_READBLOBREQUEST']._serialized_start=2303
-  _globals['_READBLOBREQUEST']._serialized_end=2358
-  _globals['_READBLOBREPLY']._serialized_start=2360
-  _globals['_READBLOBREPLY']._serialized_end=2410
-  _globals['_READTASKFILESREQUEST']._serialized_start=2412
-  _globals['_READTASKFILESREQUEST']._serialized_end=2451
-  _globals['_READTASKFILESREPLY']._serialized_start=2453
-  _globals['_READTASKFILESREPLY']._serialized_end=2513
-  _globals['_FILECONTENT']._serialized_start=2515
-  _globals['_FILECONTENT']._serialized_end=2562
-  _globals['_READLOGREQUEST']._serialized_start=2564
-  _globals['_READLOGREQUEST']._serialized_end=2656
-  _globals['_LOGCHUNK']._serialized_start=2658
-  _globals['_LOGCHUNK']._serialized_end=2740
-  _globals['_LOGLINE']._serialized_start=2742
-  _globals['_LOGLINE']._serialized_end=2806
-  _globals['_EXECINPUT']._serialized_start=2809
-  _globals['_EXECINPUT']._serialized_end=2971
-  _globals['_EXECSTART']._serialized_start=2974
-  _globals['_EXECSTART']._serialized_end=3235
-  _globals['_EXECSTART_ENVIRONMENTENTRY']._serialized_start=3185
-  _globals['_EXECSTART_ENVIRONMENTENTRY']._serialized_end=3235
-  _globals['_TERMINALSIZE']._serialized_start=3237
-  _globals['_TERMINALSIZE']._serialized_end=3282
-  _globals['_EXECOUTPUT']._serialized_start=3284
-  _globals['_EXECOUTPUT']._serialized_end=3363
-  _globals['_JOINGREETING']._serialized_start=3365
-  _globals['_JOINGREETING']._serialized_end=3407
-  _globals['_JOINREQUEST']._serialized_start=3410
-  _globals['_JOINREQUEST']._serialized_end=3733
-  _globals['_JOINREQUEST_LABELSENTRY']._serialized_start=3688
-  _globals['_JOINREQUEST_LABELSENTRY']._serialized_end=3733
-  _globals['_JOINREPLY']._serialized_start=3736
-  _globals['_JOINREPLY']._serialized_end=3915
-  _globals['_HOST']._serialized_start=3918
-  _globals['_HOST']._serialized_end=4885
+  _globals['_TASKLOAD']._serialized_start=489
+  _globals['_TASKLOAD']._serialized_end=700
+  _globals['_ENCRYPTIONREPORT']._serialized_start=702
+  _globals['_ENCRYPTIONREPORT']._serialized_end=777
+  _globals['_TASKREPORT']._serialized_start=779
+  _globals['_TASKREPORT']._serialized_end=862
+  _globals['_HOSTINSTRUCTION']._serialized_start=864
+  _globals['_HOSTINSTRUCTION']._serialized_end=984
+  _globals['_HOSTSTATE']._serialized_start=986
+  _globals['_HOSTSTATE']._serialized_end=1110
+  _globals['_HOSTITEM']._serialized_start=1113
+  _globals['_HOSTITEM']._serialized_end=1527
+  _globals['_READPOLICYCOUNTSREQUEST']._serialized_start=1529
+  _globals['_READPOLICYCOUNTSREQUEST']._serialized_end=1554
+  _globals['_READPOLICYCOUNTSREPLY']._serialized_start=1556
+  _globals['_READPOLICYCOUNTSREPLY']._serialized_end=1663
+  _globals['_POLICYCOUNT']._serialized_start=1665
+  _globals['_POLICYCOUNT']._serialized_end=1729
+  _globals['_POLICYDENIAL']._serialized_start=1731
+  _globals['_POLICYDENIAL']._serialized_end=1845
+  _globals['_FINDLEADERREQUEST']._serialized_start=1847
+  _globals['_FINDLEADERREQUEST']._serialized_end=1866
+  _globals['_FINDLEADERREPLY']._serialized_start=1868
+  _globals['_FINDLEADERREPLY']._serialized_end=1937
+  _globals['_LEADERMOVEDREQUEST']._serialized_start=1939
+  _globals['_LEADERMOVEDREQUEST']._serialized_end=1994
+  _globals['_LEADERMOVEDREPLY']._serialized_start=1996
+  _globals['_LEADERMOVEDREPLY']._serialized_end=2014
+  _globals['_RENEWCERTIFICATEREQUEST']._serialized_start=2016
+  _globals['_RENEWCERTIFICATEREQUEST']._serialized_end=2062
+  _globals['_RENEWCERTIFICATEREPLY']._serialized_start=2064
+  _globals['_RENEWCERTIFICATEREPLY']._serialized_end=2140
+  _globals['_READRAFTREQUEST']._serialized_start=2142
+  _globals['_READRAFTREQUEST']._serialized_end=2159
+  _globals['_RAFTMEMBER']._serialized_start=2162
+  _globals['_RAFTMEMBER']._serialized_end=2353
+  _globals['_RAFTPEER']._serialized_start=2355
+  _globals['_RAFTPEER']._serialized_end=2445
+  _globals['_READBLOBREQUEST']._serialized_start=2447
+  _globals['_READBLOBREQUEST']._serialized_end=2502
+  _globals['_READBLOBREPLY']._serialized_start=2504
+  _globals['_READBLOBREPLY']._serialized_end=2554
+  _globals['_READTASKFILESREQUEST']._serialized_start=2556
+  _globals['_READTASKFILESREQUEST']._serialized_end=2595
+  _globals['_READTASKFILESREPLY']._serialized_start=2597
+  _globals['_READTASKFILESREPLY']._serialized_end=2657
+  _globals['_FILECONTENT']._serialized_start=2659
+  _globals['_FILECONTENT']._serialized_end=2706
+  _globals['_READLOGREQUEST']._serialized_start=2708
+  _globals['_READLOGREQUEST']._serialized_end=2800
+  _globals['_LOGCHUNK']._serialized_start=2802
+  _globals['_LOGCHUNK']._serialized_end=2884
+  _globals['_LOGLINE']._serialized_start=2886
+  _globals['_LOGLINE']._serialized_end=2950
+  _globals['_EXECINPUT']._serialized_start=2953
+  _globals['_EXECINPUT']._serialized_end=3115
+  _globals['_EXECSTART']._serialized_start=3118
+  _globals['_EXECSTART']._serialized_end=3379
+  _globals['_EXECSTART_ENVIRONMENTENTRY']._serialized_start=3329
+  _globals['_EXECSTART_ENVIRONMENTENTRY']._serialized_end=3379
+  _globals['_TERMINALSIZE']._serialized_start=3381
+  _globals['_TERMINALSIZE']._serialized_end=3426
+  _globals['_EXECOUTPUT']._serialized_start=3428
+  _globals['_EXECOUTPUT']._serialized_end=3507
+  _globals['_JOINGREETING']._serialized_start=3509
+  _globals['_JOINGREETING']._serialized_end=3551
+  _globals['_JOINREQUEST']._serialized_start=3554
+  _globals['_JOINREQUEST']._serialized_end=3877
+  _globals['_JOINREQUEST_LABELSENTRY']._serialized_start=3832
+  _globals['_JOINREQUEST_LABELSENTRY']._serialized_end=3877
+  _globals['_JOINREPLY']._serialized_start=3880
+  _globals['_JOINREPLY']._serialized_end=4059
+  _globals['_HOST']._serialized_start=4062
+  _globals['_HOST']._serialized_end=5029
 # @@protoc_insertion_point(module_scope)

@@ -74,7 +74,7 @@ class HostReport(_message.Message):
 
     @_builtins.property
     def loads(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskLoad]:
-        """of tasks whose service is balanced by load, at a bounded rate"""
+        """of tasks whose service is balanced or scaled by load, at a bounded rate"""
 
     def __init__(
         self,
@@ -108,21 +108,47 @@ class TaskLoad(_message.Message):
     TASK_ID_FIELD_NUMBER: _builtins.int
     CONNECTIONS_FIELD_NUMBER: _builtins.int
     CPU_MILLIS_FIELD_NUMBER: _builtins.int
+    CLIENTS_FIELD_NUMBER: _builtins.int
+    CLIENTS_KNOWN_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    METRIC_FIELD_NUMBER: _builtins.int
+    METRIC_KNOWN_FIELD_NUMBER: _builtins.int
+    METRIC_PROBLEM_FIELD_NUMBER: _builtins.int
+    CPU_KNOWN_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     connections: _builtins.int
     """TCP, that clients have to it"""
     cpu_millis: _builtins.int
     """thousandths of a core, lately"""
+    clients: _builtins.int
+    """TCP connections to ports that it listens on; only where it is asked for"""
+    clients_known: _builtins.bool
+    memory_bytes: _builtins.int
+    """without what the kernel could drop at once; 0: not known"""
+    metric: _builtins.float
+    """what was scraped: its value, or how much it grows a second"""
+    metric_known: _builtins.bool
+    metric_problem: _builtins.str
+    """why it is not, in words"""
+    cpu_known: _builtins.bool
+    """0 is its use, and not only that none was measured yet"""
     def __init__(
         self,
         *,
         task_id: _builtins.str = ...,
         connections: _builtins.int = ...,
         cpu_millis: _builtins.int = ...,
+        clients: _builtins.int = ...,
+        clients_known: _builtins.bool = ...,
+        memory_bytes: _builtins.int = ...,
+        metric: _builtins.float = ...,
+        metric_known: _builtins.bool = ...,
+        metric_problem: _builtins.str = ...,
+        cpu_known: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["connections", b"connections", "cpu_millis", b"cpu_millis", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clients", b"clients", "clients_known", b"clients_known", "connections", b"connections", "cpu_known", b"cpu_known", "cpu_millis", b"cpu_millis", "memory_bytes", b"memory_bytes", "metric", b"metric", "metric_known", b"metric_known", "metric_problem", b"metric_problem", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -13,10 +13,21 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from proto import autoscale_pb2 as _autoscale_pb2
+from proto import devices_pb2 as _devices_pb2
 from proto import files_pb2 as _files_pb2
+from proto import health_pb2 as _health_pb2
 from proto import nodes_pb2 as _nodes_pb2
 from proto import policies_pb2 as _policies_pb2
+from proto import precedence_pb2 as _precedence_pb2
 from proto import rollouts_pb2 as _rollouts_pb2
+from proto.autoscale_pb2 import Autoscale as Autoscale
+from proto.autoscale_pb2 import Autoscaling as Autoscaling
+from proto.autoscale_pb2 import LoadMeasured as LoadMeasured
+from proto.autoscale_pb2 import ScrapedMetric as ScrapedMetric
+from proto.devices_pb2 import AllottedDevice as AllottedDevice
+from proto.devices_pb2 import DeviceRequest as DeviceRequest
+from proto.devices_pb2 import HostDevice as HostDevice
 from proto.files_pb2 import AppFile as AppFile
 from proto.files_pb2 import CreateFileReply as CreateFileReply
 from proto.files_pb2 import CreateFileRequest as CreateFileRequest
@@ -31,6 +42,19 @@ from proto.files_pb2 import ListFilesRequest as ListFilesRequest
 from proto.files_pb2 import RemoveFileReply as RemoveFileReply
 from proto.files_pb2 import RemoveFileRequest as RemoveFileRequest
 from proto.files_pb2 import TaskFile as TaskFile
+from proto.health_pb2 import GrpcProbe as GrpcProbe
+from proto.health_pb2 import HEALTH_HEALTHY as HEALTH_HEALTHY
+from proto.health_pb2 import HEALTH_NONE as HEALTH_NONE
+from proto.health_pb2 import HEALTH_NOT_READY as HEALTH_NOT_READY
+from proto.health_pb2 import HEALTH_STARTING as HEALTH_STARTING
+from proto.health_pb2 import HEALTH_UNHEALTHY as HEALTH_UNHEALTHY
+from proto.health_pb2 import Health as Health
+from proto.health_pb2 import Healthcheck as Healthcheck
+from proto.health_pb2 import HttpHeader as HttpHeader
+from proto.health_pb2 import HttpProbe as HttpProbe
+from proto.health_pb2 import Probe as Probe
+from proto.health_pb2 import Probes as Probes
+from proto.health_pb2 import TcpProbe as TcpProbe
 from proto.nodes_pb2 import AVAILABILITY_ACTIVE as AVAILABILITY_ACTIVE
 from proto.nodes_pb2 import AVAILABILITY_CORDONED as AVAILABILITY_CORDONED
 from proto.nodes_pb2 import AVAILABILITY_DRAINING as AVAILABILITY_DRAINING
@@ -49,6 +73,7 @@ from proto.nodes_pb2 import NODE_ROLE_VOTER as NODE_ROLE_VOTER
 from proto.nodes_pb2 import NODE_ROLE_WORKER as NODE_ROLE_WORKER
 from proto.nodes_pb2 import NODE_STATE_DOWN as NODE_STATE_DOWN
 from proto.nodes_pb2 import NODE_STATE_READY as NODE_STATE_READY
+from proto.nodes_pb2 import NODE_STATE_SILENT as NODE_STATE_SILENT
 from proto.nodes_pb2 import NODE_STATE_UNSPECIFIED as NODE_STATE_UNSPECIFIED
 from proto.nodes_pb2 import NetworkSettings as NetworkSettings
 from proto.nodes_pb2 import Node as Node
@@ -66,6 +91,8 @@ from proto.policies_pb2 import PolicyRule as PolicyRule
 from proto.policies_pb2 import PolicyRules as PolicyRules
 from proto.policies_pb2 import PolicySelector as PolicySelector
 from proto.policies_pb2 import ServicePolicy as ServicePolicy
+from proto.precedence_pb2 import Precedence as Precedence
+from proto.precedence_pb2 import Preemption as Preemption
 from proto.rollouts_pb2 import FAILURE_ACTION_CONTINUE as FAILURE_ACTION_CONTINUE
 from proto.rollouts_pb2 import FAILURE_ACTION_PAUSE as FAILURE_ACTION_PAUSE
 from proto.rollouts_pb2 import FAILURE_ACTION_ROLLBACK as FAILURE_ACTION_ROLLBACK
@@ -245,27 +272,6 @@ DESIRED_STATE_RUNNING: DesiredState.ValueType  # 1
 DESIRED_STATE_STOPPED: DesiredState.ValueType  # 2
 Global___DesiredState: _TypeAlias = DesiredState  # noqa: Y015
 
-class _Health:
-    ValueType = _typing.NewType("ValueType", _builtins.int)
-    V: _TypeAlias = ValueType  # noqa: Y015
-
-class _HealthEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Health.ValueType], _builtins.type):
-    DESCRIPTOR: _descriptor.EnumDescriptor
-    HEALTH_NONE: _Health.ValueType  # 0
-    """no check"""
-    HEALTH_STARTING: _Health.ValueType  # 1
-    HEALTH_HEALTHY: _Health.ValueType  # 2
-    HEALTH_UNHEALTHY: _Health.ValueType  # 3
-
-class Health(_Health, metaclass=_HealthEnumTypeWrapper): ...
-
-HEALTH_NONE: Health.ValueType  # 0
-"""no check"""
-HEALTH_STARTING: Health.ValueType  # 1
-HEALTH_HEALTHY: Health.ValueType  # 2
-HEALTH_UNHEALTHY: Health.ValueType  # 3
-Global___Health: _TypeAlias = Health  # noqa: Y015
-
 @_typing.final
 class App(_message.Message):
     """---- what to run ---------------------------------------------------------------------------------
@@ -433,6 +439,7 @@ class ContainerSpec(_message.Message):
     APPARMOR_PROFILE_FIELD_NUMBER: _builtins.int
     DEVICES_FIELD_NUMBER: _builtins.int
     FILES_FIELD_NUMBER: _builtins.int
+    PROBES_FIELD_NUMBER: _builtins.int
     image: _builtins.str
     """as the user wrote it"""
     user: _builtins.str
@@ -476,7 +483,7 @@ class ContainerSpec(_message.Message):
     @_builtins.property
     def mounts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Mount]: ...
     @_builtins.property
-    def healthcheck(self) -> Global___Healthcheck:
+    def healthcheck(self) -> _health_pb2.Healthcheck:
         """absent: the image's; test ["NONE"]: none"""
 
     @_builtins.property
@@ -521,6 +528,8 @@ class ContainerSpec(_message.Message):
     def files(self) -> _containers.RepeatedCompositeFieldContainer[_files_pb2.FileMount]:
         """secrets and configs; needs feature level 2"""
 
+    @_builtins.property
+    def probes(self) -> _health_pb2.Probes: ...
     def __init__(
         self,
         *,
@@ -539,7 +548,7 @@ class ContainerSpec(_message.Message):
         stop_grace_ms: _builtins.int = ...,
         init: _builtins.bool = ...,
         mounts: _abc.Iterable[Global___Mount] | None = ...,
-        healthcheck: Global___Healthcheck | None = ...,
+        healthcheck: _health_pb2.Healthcheck | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         tty: _builtins.bool = ...,
         stdin_open: _builtins.bool = ...,
@@ -558,10 +567,11 @@ class ContainerSpec(_message.Message):
         apparmor_profile: _builtins.str = ...,
         devices: _abc.Iterable[Global___DeviceMapping] | None = ...,
         files: _abc.Iterable[_files_pb2.FileMount] | None = ...,
+        probes: _health_pb2.Probes | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "entrypoint", b"entrypoint", "healthcheck", b"healthcheck"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "entrypoint", b"entrypoint", "healthcheck", b"healthcheck", "probes", b"probes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotations", b"annotations", "apparmor_profile", b"apparmor_profile", "cap_add", b"cap_add", "cap_drop", b"cap_drop", "command", b"command", "devices", b"devices", "dns_options", b"dns_options", "dns_search", b"dns_search", "dns_servers", b"dns_servers", "domainname", b"domainname", "entrypoint", b"entrypoint", "environment", b"environment", "extra_hosts", b"extra_hosts", "files", b"files", "group_add", b"group_add", "healthcheck", b"healthcheck", "hostname", b"hostname", "image", b"image", "init", b"init", "labels", b"labels", "mounts", b"mounts", "no_new_privileges", b"no_new_privileges", "oom_score_adj", b"oom_score_adj", "read_only", b"read_only", "seccomp_profile", b"seccomp_profile", "shm_size_bytes", b"shm_size_bytes", "stdin_open", b"stdin_open", "stop_grace_ms", b"stop_grace_ms", "stop_signal", b"stop_signal", "sysctls", b"sysctls", "tty", b"tty", "ulimits", b"ulimits", "user", b"user", "working_dir", b"working_dir"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotations", b"annotations", "apparmor_profile", b"apparmor_profile", "cap_add", b"cap_add", "cap_drop", b"cap_drop", "command", b"command", "devices", b"devices", "dns_options", b"dns_options", "dns_search", b"dns_search", "dns_servers", b"dns_servers", "domainname", b"domainname", "entrypoint", b"entrypoint", "environment", b"environment", "extra_hosts", b"extra_hosts", "files", b"files", "group_add", b"group_add", "healthcheck", b"healthcheck", "hostname", b"hostname", "image", b"image", "init", b"init", "labels", b"labels", "mounts", b"mounts", "no_new_privileges", b"no_new_privileges", "oom_score_adj", b"oom_score_adj", "probes", b"probes", "read_only", b"read_only", "seccomp_profile", b"seccomp_profile", "shm_size_bytes", b"shm_size_bytes", "stdin_open", b"stdin_open", "stop_grace_ms", b"stop_grace_ms", "stop_signal", b"stop_signal", "sysctls", b"sysctls", "tty", b"tty", "ulimits", b"ulimits", "user", b"user", "working_dir", b"working_dir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -706,43 +716,6 @@ class Mount(_message.Message):
 Global___Mount: _TypeAlias = Mount  # noqa: Y015
 
 @_typing.final
-class Healthcheck(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    TEST_FIELD_NUMBER: _builtins.int
-    INTERVAL_MS_FIELD_NUMBER: _builtins.int
-    TIMEOUT_MS_FIELD_NUMBER: _builtins.int
-    RETRIES_FIELD_NUMBER: _builtins.int
-    START_PERIOD_MS_FIELD_NUMBER: _builtins.int
-    START_INTERVAL_MS_FIELD_NUMBER: _builtins.int
-    interval_ms: _builtins.int
-    timeout_ms: _builtins.int
-    retries: _builtins.int
-    start_period_ms: _builtins.int
-    start_interval_ms: _builtins.int
-    @_builtins.property
-    def test(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Docker's form: ["CMD", ...], ["CMD-SHELL", "..."], ["NONE"]"""
-
-    def __init__(
-        self,
-        *,
-        test: _abc.Iterable[_builtins.str] | None = ...,
-        interval_ms: _builtins.int = ...,
-        timeout_ms: _builtins.int = ...,
-        retries: _builtins.int = ...,
-        start_period_ms: _builtins.int = ...,
-        start_interval_ms: _builtins.int = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["interval_ms", b"interval_ms", "retries", b"retries", "start_interval_ms", b"start_interval_ms", "start_period_ms", b"start_period_ms", "test", b"test", "timeout_ms", b"timeout_ms"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___Healthcheck: _TypeAlias = Healthcheck  # noqa: Y015
-
-@_typing.final
 class Resources(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -751,6 +724,7 @@ class Resources(_message.Message):
     CPU_RESERVED_MILLIS_FIELD_NUMBER: _builtins.int
     MEMORY_RESERVED_BYTES_FIELD_NUMBER: _builtins.int
     PIDS_LIMIT_FIELD_NUMBER: _builtins.int
+    DEVICES_FIELD_NUMBER: _builtins.int
     cpu_limit_millis: _builtins.int
     """0: no limit"""
     memory_limit_bytes: _builtins.int
@@ -758,6 +732,10 @@ class Resources(_message.Message):
     memory_reserved_bytes: _builtins.int
     pids_limit: _builtins.int
     """0: the default of 4096; -1: none"""
+    @_builtins.property
+    def devices(self) -> _containers.RepeatedCompositeFieldContainer[_devices_pb2.DeviceRequest]:
+        """by CDI; needs feature level 2"""
+
     def __init__(
         self,
         *,
@@ -766,10 +744,11 @@ class Resources(_message.Message):
         cpu_reserved_millis: _builtins.int = ...,
         memory_reserved_bytes: _builtins.int = ...,
         pids_limit: _builtins.int = ...,
+        devices: _abc.Iterable[_devices_pb2.DeviceRequest] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu_limit_millis", b"cpu_limit_millis", "cpu_reserved_millis", b"cpu_reserved_millis", "memory_limit_bytes", b"memory_limit_bytes", "memory_reserved_bytes", b"memory_reserved_bytes", "pids_limit", b"pids_limit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu_limit_millis", b"cpu_limit_millis", "cpu_reserved_millis", b"cpu_reserved_millis", "devices", b"devices", "memory_limit_bytes", b"memory_limit_bytes", "memory_reserved_bytes", b"memory_reserved_bytes", "pids_limit", b"pids_limit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1257,6 +1236,46 @@ class ServiceSpec(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class ExternalNetworksEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class ExternalVolumesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     CONTAINER_FIELD_NUMBER: _builtins.int
     REPLICAS_FIELD_NUMBER: _builtins.int
     RESOURCES_FIELD_NUMBER: _builtins.int
@@ -1275,9 +1294,13 @@ class ServiceSpec(_message.Message):
     SCHEDULE_FIELD_NUMBER: _builtins.int
     STATEFUL_FIELD_NUMBER: _builtins.int
     PLACEMENT_FIELD_NUMBER: _builtins.int
+    EXTERNAL_NETWORKS_FIELD_NUMBER: _builtins.int
+    EXTERNAL_VOLUMES_FIELD_NUMBER: _builtins.int
     UPDATE_FIELD_NUMBER: _builtins.int
     ROLLBACK_FIELD_NUMBER: _builtins.int
     ROLLOUT_FIELD_NUMBER: _builtins.int
+    PRECEDENCE_FIELD_NUMBER: _builtins.int
+    AUTOSCALE_FIELD_NUMBER: _builtins.int
     replicas: _builtins.int
     endpoint_mode: Global___EndpointMode.ValueType
     kind: Global___ServiceKind.ValueType
@@ -1329,11 +1352,25 @@ class ServiceSpec(_message.Message):
         """absent: spread over hosts, then zones"""
 
     @_builtins.property
+    def external_networks(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """of `networks`, those of other apps: name -> id; needs feature level 2"""
+
+    @_builtins.property
+    def external_volumes(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """the same of the volumes that its mounts name"""
+
+    @_builtins.property
     def update(self) -> _rollouts_pb2.UpdateConfig: ...
     @_builtins.property
     def rollback(self) -> _rollouts_pb2.UpdateConfig: ...
     @_builtins.property
     def rollout(self) -> _rollouts_pb2.RolloutSpec: ...
+    @_builtins.property
+    def precedence(self) -> _precedence_pb2.Precedence: ...
+    @_builtins.property
+    def autoscale(self) -> _autoscale_pb2.Autoscale:
+        """absent: `replicas` are as the operator says"""
+
     def __init__(
         self,
         *,
@@ -1355,13 +1392,17 @@ class ServiceSpec(_message.Message):
         schedule: Global___Schedule | None = ...,
         stateful: Global___Stateful | None = ...,
         placement: Global___Placement | None = ...,
+        external_networks: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        external_volumes: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         update: _rollouts_pb2.UpdateConfig | None = ...,
         rollback: _rollouts_pb2.UpdateConfig | None = ...,
         rollout: _rollouts_pb2.RolloutSpec | None = ...,
+        precedence: _precedence_pb2.Precedence | None = ...,
+        autoscale: _autoscale_pb2.Autoscale | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "container", b"container", "job", b"job", "placement", b"placement", "policy", b"policy", "resources", b"resources", "restart", b"restart", "rollback", b"rollback", "rollout", b"rollout", "schedule", b"schedule", "stateful", b"stateful", "update", b"update"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["autoscale", b"autoscale", "balance", b"balance", "container", b"container", "job", b"job", "placement", b"placement", "policy", b"policy", "precedence", b"precedence", "resources", b"resources", "restart", b"restart", "rollback", b"rollback", "rollout", b"rollout", "schedule", b"schedule", "stateful", b"stateful", "update", b"update"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "constraints", b"constraints", "container", b"container", "depends_on", b"depends_on", "endpoint_mode", b"endpoint_mode", "floating_addresses", b"floating_addresses", "job", b"job", "kind", b"kind", "network_aliases", b"network_aliases", "networks", b"networks", "placement", b"placement", "policy", b"policy", "ports", b"ports", "replicas", b"replicas", "resources", b"resources", "restart", b"restart", "rollback", b"rollback", "rollout", b"rollout", "schedule", b"schedule", "stateful", b"stateful", "update", b"update"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["autoscale", b"autoscale", "balance", b"balance", "constraints", b"constraints", "container", b"container", "depends_on", b"depends_on", "endpoint_mode", b"endpoint_mode", "external_networks", b"external_networks", "external_volumes", b"external_volumes", "floating_addresses", b"floating_addresses", "job", b"job", "kind", b"kind", "network_aliases", b"network_aliases", "networks", b"networks", "placement", b"placement", "policy", b"policy", "ports", b"ports", "precedence", b"precedence", "replicas", b"replicas", "resources", b"resources", "restart", b"restart", "rollback", b"rollback", "rollout", b"rollout", "schedule", b"schedule", "stateful", b"stateful", "update", b"update"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1385,6 +1426,7 @@ class Service(_message.Message):
     ROLLOUT_FIELD_NUMBER: _builtins.int
     REVISIONS_FIELD_NUMBER: _builtins.int
     TRAFFIC_FIELD_NUMBER: _builtins.int
+    AUTOSCALING_FIELD_NUMBER: _builtins.int
     app: _builtins.str
     """App's name"""
     generation: _builtins.int
@@ -1423,6 +1465,8 @@ class Service(_message.Message):
     def traffic(self) -> _rollouts_pb2.TrafficSplit:
         """absent: every ready task gets traffic"""
 
+    @_builtins.property
+    def autoscaling(self) -> _autoscale_pb2.Autoscaling: ...
     def __init__(
         self,
         *,
@@ -1440,10 +1484,11 @@ class Service(_message.Message):
         rollout: _rollouts_pb2.Rollout | None = ...,
         revisions: _abc.Iterable[Global___Revision] | None = ...,
         traffic: _rollouts_pb2.TrafficSplit | None = ...,
+        autoscaling: _autoscale_pb2.Autoscaling | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta", "rollout", b"rollout", "spec", b"spec", "traffic", b"traffic"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["autoscaling", b"autoscaling", "meta", b"meta", "rollout", b"rollout", "spec", b"spec", "traffic", b"traffic"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "generation", b"generation", "image_digest", b"image_digest", "meta", b"meta", "next_run_unix_ms", b"next_run_unix_ms", "removing", b"removing", "revisions", b"revisions", "rollout", b"rollout", "run_count", b"run_count", "runs", b"runs", "scheduled_to_unix_ms", b"scheduled_to_unix_ms", "spec", b"spec", "traffic", b"traffic", "vip", b"vip"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "autoscaling", b"autoscaling", "generation", b"generation", "image_digest", b"image_digest", "meta", b"meta", "next_run_unix_ms", b"next_run_unix_ms", "removing", b"removing", "revisions", b"revisions", "rollout", b"rollout", "run_count", b"run_count", "runs", b"runs", "scheduled_to_unix_ms", b"scheduled_to_unix_ms", "spec", b"spec", "traffic", b"traffic", "vip", b"vip"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1501,6 +1546,7 @@ class Network(_message.Message):
     ORDINAL_FIELD_NUMBER: _builtins.int
     IPV6_DISABLED_FIELD_NUMBER: _builtins.int
     CLOSED_FIELD_NUMBER: _builtins.int
+    SHARED_NAME_FIELD_NUMBER: _builtins.int
     app: _builtins.str
     internal: _builtins.bool
     """no way out of the cluster"""
@@ -1510,6 +1556,8 @@ class Network(_message.Message):
     """its members do not reach each other by IPv6 within it, and have no AAAA names"""
     closed: _builtins.bool
     """its members reach each other only where a policy says so"""
+    shared_name: _builtins.str
+    """in its tenant, for files that call it external; empty: APP_NAME"""
     @_builtins.property
     def meta(self) -> _nodes_pb2.Meta:
         """name within the app ("default" always)"""
@@ -1523,10 +1571,11 @@ class Network(_message.Message):
         ordinal: _builtins.int = ...,
         ipv6_disabled: _builtins.bool = ...,
         closed: _builtins.bool = ...,
+        shared_name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "closed", b"closed", "internal", b"internal", "ipv6_disabled", b"ipv6_disabled", "meta", b"meta", "ordinal", b"ordinal"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "closed", b"closed", "internal", b"internal", "ipv6_disabled", b"ipv6_disabled", "meta", b"meta", "ordinal", b"ordinal", "shared_name", b"shared_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1561,11 +1610,14 @@ class Volume(_message.Message):
     NODE_ID_FIELD_NUMBER: _builtins.int
     DRIVER_OPTIONS_FIELD_NUMBER: _builtins.int
     REMOVING_FIELD_NUMBER: _builtins.int
+    SHARED_NAME_FIELD_NUMBER: _builtins.int
     app: _builtins.str
     node_id: _builtins.str
     """host that holds it; empty until a task needs it"""
     removing: _builtins.bool
     """to be deleted, data and all, when its app's last service is gone"""
+    shared_name: _builtins.str
+    """as of a network"""
     @_builtins.property
     def meta(self) -> _nodes_pb2.Meta: ...
     @_builtins.property
@@ -1578,10 +1630,11 @@ class Volume(_message.Message):
         node_id: _builtins.str = ...,
         driver_options: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         removing: _builtins.bool = ...,
+        shared_name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "driver_options", b"driver_options", "meta", b"meta", "node_id", b"node_id", "removing", b"removing"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "driver_options", b"driver_options", "meta", b"meta", "node_id", b"node_id", "removing", b"removing", "shared_name", b"shared_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1611,6 +1664,8 @@ class Task(_message.Message):
     NETWORKS_FIELD_NUMBER: _builtins.int
     VIP_FIELD_NUMBER: _builtins.int
     RUN_FIELD_NUMBER: _builtins.int
+    PREEMPTED_FIELD_NUMBER: _builtins.int
+    DEVICES_FIELD_NUMBER: _builtins.int
     app: _builtins.str
     service_id: _builtins.str
     service: _builtins.str
@@ -1651,6 +1706,12 @@ class Task(_message.Message):
     def networks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """ids"""
 
+    @_builtins.property
+    def preempted(self) -> _precedence_pb2.Preemption: ...
+    @_builtins.property
+    def devices(self) -> _containers.RepeatedCompositeFieldContainer[_devices_pb2.AllottedDevice]:
+        """of its host, as its spec's resources ask for"""
+
     def __init__(
         self,
         *,
@@ -1672,10 +1733,12 @@ class Task(_message.Message):
         networks: _abc.Iterable[_builtins.str] | None = ...,
         vip: _builtins.str = ...,
         run: _builtins.int = ...,
+        preempted: _precedence_pb2.Preemption | None = ...,
+        devices: _abc.Iterable[_devices_pb2.AllottedDevice] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta", "spec", b"spec", "status", b"status"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta", "preempted", b"preempted", "spec", b"spec", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "app", b"app", "attempt", b"attempt", "desired", b"desired", "desired_message", b"desired_message", "generation", b"generation", "image_digest", b"image_digest", "meta", b"meta", "networks", b"networks", "node_id", b"node_id", "not_before_unix_ms", b"not_before_unix_ms", "run", b"run", "service", b"service", "service_id", b"service_id", "slot", b"slot", "spec", b"spec", "status", b"status", "vip", b"vip"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "app", b"app", "attempt", b"attempt", "desired", b"desired", "desired_message", b"desired_message", "devices", b"devices", "generation", b"generation", "image_digest", b"image_digest", "meta", b"meta", "networks", b"networks", "node_id", b"node_id", "not_before_unix_ms", b"not_before_unix_ms", "preempted", b"preempted", "run", b"run", "service", b"service", "service_id", b"service_id", "slot", b"slot", "spec", b"spec", "status", b"status", "vip", b"vip"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1699,7 +1762,7 @@ class TaskStatus(_message.Message):
     state: Global___TaskState.ValueType
     ready: _builtins.bool
     """may get traffic"""
-    health: Global___Health.ValueType
+    health: _health_pb2.Health.ValueType
     message: _builtins.str
     exit_code: _builtins.int
     out_of_memory: _builtins.bool
@@ -1714,7 +1777,7 @@ class TaskStatus(_message.Message):
         *,
         state: Global___TaskState.ValueType = ...,
         ready: _builtins.bool = ...,
-        health: Global___Health.ValueType = ...,
+        health: _health_pb2.Health.ValueType = ...,
         message: _builtins.str = ...,
         exit_code: _builtins.int = ...,
         out_of_memory: _builtins.bool = ...,
@@ -1841,6 +1904,7 @@ class Frontend(_message.Message):
     NETWORK_ALIASES_FIELD_NUMBER: _builtins.int
     POLICY_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    AUTOSCALE_FIELD_NUMBER: _builtins.int
     service_id: _builtins.str
     service: _builtins.str
     app: _builtins.str
@@ -1864,6 +1928,8 @@ class Frontend(_message.Message):
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """of the service; only what policies may select by"""
 
+    @_builtins.property
+    def autoscale(self) -> _autoscale_pb2.Autoscale: ...
     def __init__(
         self,
         *,
@@ -1878,10 +1944,11 @@ class Frontend(_message.Message):
         network_aliases: _abc.Mapping[_builtins.str, Global___StringList] | None = ...,
         policy: _policies_pb2.ServicePolicy | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        autoscale: _autoscale_pb2.Autoscale | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "policy", b"policy"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["autoscale", b"autoscale", "balance", b"balance", "policy", b"policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "balance", b"balance", "labels", b"labels", "network_aliases", b"network_aliases", "networks", b"networks", "policy", b"policy", "ports", b"ports", "service", b"service", "service_id", b"service_id", "tenant", b"tenant", "vip", b"vip"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "autoscale", b"autoscale", "balance", b"balance", "labels", b"labels", "network_aliases", b"network_aliases", "networks", b"networks", "policy", b"policy", "ports", b"ports", "service", b"service", "service_id", b"service_id", "tenant", b"tenant", "vip", b"vip"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1952,6 +2019,8 @@ class Lease(_message.Message):
         KIND_NETWORK_ORDINAL: Lease._Kind.ValueType  # 6
         KIND_FLOATING_ADDRESS: Lease._Kind.ValueType  # 7
         """held by a node; "floating/192.0.2.10" """
+        KIND_DEVICE: Lease._Kind.ValueType  # 8
+        """a unit that one task has for itself; "device/NODE/UNIT" """
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper): ...
     KIND_UNSPECIFIED: Lease.Kind.ValueType  # 0
@@ -1963,6 +2032,8 @@ class Lease(_message.Message):
     KIND_NETWORK_ORDINAL: Lease.Kind.ValueType  # 6
     KIND_FLOATING_ADDRESS: Lease.Kind.ValueType  # 7
     """held by a node; "floating/192.0.2.10" """
+    KIND_DEVICE: Lease.Kind.ValueType  # 8
+    """a unit that one task has for itself; "device/NODE/UNIT" """
 
     META_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int

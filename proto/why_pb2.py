@@ -28,6 +28,10 @@ try:
 except AttributeError:
   proto_dot_nodes__pb2 = proto_dot_objects__pb2.proto.nodes_pb2
 try:
+  proto_dot_devices__pb2 = proto_dot_objects__pb2.proto_dot_devices__pb2
+except AttributeError:
+  proto_dot_devices__pb2 = proto_dot_objects__pb2.proto.devices_pb2
+try:
   proto_dot_files__pb2 = proto_dot_objects__pb2.proto_dot_files__pb2
 except AttributeError:
   proto_dot_files__pb2 = proto_dot_objects__pb2.proto.files_pb2
@@ -39,9 +43,25 @@ try:
   proto_dot_rollouts__pb2 = proto_dot_objects__pb2.proto_dot_rollouts__pb2
 except AttributeError:
   proto_dot_rollouts__pb2 = proto_dot_objects__pb2.proto.rollouts_pb2
+try:
+  proto_dot_precedence__pb2 = proto_dot_objects__pb2.proto_dot_precedence__pb2
+except AttributeError:
+  proto_dot_precedence__pb2 = proto_dot_objects__pb2.proto.precedence_pb2
+try:
+  proto_dot_health__pb2 = proto_dot_objects__pb2.proto_dot_health__pb2
+except AttributeError:
+  proto_dot_health__pb2 = proto_dot_objects__pb2.proto.health_pb2
+try:
+  proto_dot_autoscale__pb2 = proto_dot_objects__pb2.proto_dot_autoscale__pb2
+except AttributeError:
+  proto_dot_autoscale__pb2 = proto_dot_objects__pb2.proto.autoscale_pb2
+try:
+  proto_dot_devices__pb2 = proto_dot_objects__pb2.proto_dot_devices__pb2
+except AttributeError:
+  proto_dot_devices__pb2 = proto_dot_objects__pb2.proto.devices_pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x0fproto/why.proto\x12\nfairway.v1\x1a\x13proto/objects.proto\"\x1c\n\nWhyRequest\x12\x0e\n\x06target\x18\x01 \x01(\t\"F\n\x08WhyReply\x12\"\n\x05tasks\x18\x01 \x03(\x0b\x32\x13.fairway.v1.WhyTask\x12\x16\n\x0eleft_out_count\x18\x02 \x01(\r\"\x9e\x01\n\x07WhyTask\x12\r\n\x05tasks\x18\x01 \x03(\t\x12$\n\x05state\x18\x02 \x01(\x0e\x32\x15.fairway.v1.TaskState\x12\x0c\n\x04node\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\"\n\x05hosts\x18\x05 \x03(\x0b\x32\x13.fairway.v1.WhyHost\x12\x1c\n\x14hosts_left_out_count\x18\x06 \x01(\r\"<\n\x07WhyHost\x12\x0c\n\x04node\x18\x01 \x01(\t\x12#\n\x07\x61gainst\x18\x02 \x03(\x0b\x32\x12.fairway.v1.WhyNot\"(\n\x06WhyNot\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0e\n\x06remedy\x18\x02 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x0fproto/why.proto\x12\nfairway.v1\x1a\x13proto/objects.proto\"\x1c\n\nWhyRequest\x12\x0e\n\x06target\x18\x01 \x01(\t\"F\n\x08WhyReply\x12\"\n\x05tasks\x18\x01 \x03(\x0b\x32\x13.fairway.v1.WhyTask\x12\x16\n\x0eleft_out_count\x18\x02 \x01(\r\"\xad\x01\n\x07WhyTask\x12\r\n\x05tasks\x18\x01 \x03(\t\x12$\n\x05state\x18\x02 \x01(\x0e\x32\x15.fairway.v1.TaskState\x12\x0c\n\x04node\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\"\n\x05hosts\x18\x05 \x03(\x0b\x32\x13.fairway.v1.WhyHost\x12\x1c\n\x14hosts_left_out_count\x18\x06 \x01(\r\x12\r\n\x05stops\x18\x07 \x03(\t\"<\n\x07WhyHost\x12\x0c\n\x04node\x18\x01 \x01(\t\x12#\n\x07\x61gainst\x18\x02 \x03(\x0b\x32\x12.fairway.v1.WhyNot\"(\n\x06WhyNot\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0e\n\x06remedy\x18\x02 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -53,9 +73,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WHYREPLY']._serialized_start=82
   _globals['_WHYREPLY']._serialized_end=152
   _globals['_WHYTASK']._serialized_start=155
-  _globals['_WHYTASK']._serialized_end=313
-  _globals['_WHYHOST']._serialized_start=315
-  _globals['_WHYHOST']._serialized_end=375
-  _globals['_WHYNOT']._serialized_start=377
-  _globals['_WHYNOT']._serialized_end=417
+  _globals['_WHYTASK']._serialized_end=328
+  _globals['_WHYHOST']._serialized_start=330
+  _globals['_WHYHOST']._serialized_end=390
+  _globals['_WHYNOT']._serialized_start=392
+  _globals['_WHYNOT']._serialized_end=432
 # @@protoc_insertion_point(module_scope)

@@ -75,6 +75,7 @@ class WhyTask(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     HOSTS_FIELD_NUMBER: _builtins.int
     HOSTS_LEFT_OUT_COUNT_FIELD_NUMBER: _builtins.int
+    STOPS_FIELD_NUMBER: _builtins.int
     state: _objects_pb2.TaskState.ValueType
     node: _builtins.str
     """name of its host; empty while it has none"""
@@ -89,6 +90,10 @@ class WhyTask(_message.Message):
     def hosts(self) -> _containers.RepeatedCompositeFieldContainer[Global___WhyHost]:
         """of a task that waits for a host: least against it first, 200 at most"""
 
+    @_builtins.property
+    def stops(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """tasks of lower priority that end, or would be stopped, to make room for it"""
+
     def __init__(
         self,
         *,
@@ -98,10 +103,11 @@ class WhyTask(_message.Message):
         reason: _builtins.str = ...,
         hosts: _abc.Iterable[Global___WhyHost] | None = ...,
         hosts_left_out_count: _builtins.int = ...,
+        stops: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["hosts", b"hosts", "hosts_left_out_count", b"hosts_left_out_count", "node", b"node", "reason", b"reason", "state", b"state", "tasks", b"tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hosts", b"hosts", "hosts_left_out_count", b"hosts_left_out_count", "node", b"node", "reason", b"reason", "state", b"state", "stops", b"stops", "tasks", b"tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
