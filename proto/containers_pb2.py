@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16proto/containers.proto\x12\nfairway.v1\"\xeb\x01\n\x0bNetworkSpec\x12\x10\n\x08internal\x18\x01 \x01(\x08\x12\x33\n\x06labels\x18\x02 \x03(\x0b\x32#.fairway.v1.NetworkSpec.LabelsEntry\x12\x0e\n\x06\x63losed\x18\x03 \x01(\x08\x12\x15\n\ripv6_disabled\x18\x04 \x01(\x08\x12\x18\n\x10ipv6_wanted_line\x18\x05 \x01(\r\x12\x13\n\x0bshared_name\x18\x14 \x01(\t\x12\x10\n\x08\x65xternal\x18\x15 \x01(\x08\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x8f\x02\n\nVolumeSpec\x12\x32\n\x06labels\x18\x01 \x03(\x0b\x32\".fairway.v1.VolumeSpec.LabelsEntry\x12\x41\n\x0e\x64river_options\x18\x02 \x03(\x0b\x32).fairway.v1.VolumeSpec.DriverOptionsEntry\x12\x13\n\x0bshared_name\x18\x14 \x01(\t\x12\x10\n\x08\x65xternal\x18\x15 \x01(\x08\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x34\n\x12\x44riverOptionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16proto/containers.proto\x12\nfairway.v1\"\x1c\n\nStringList\x12\x0e\n\x06values\x18\x01 \x03(\t\"2\n\x06Ulimit\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04soft\x18\x02 \x01(\x03\x12\x0c\n\x04hard\x18\x03 \x01(\x03\"D\n\rDeviceMapping\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x0e\n\x06target\x18\x02 \x01(\t\x12\x13\n\x0bpermissions\x18\x03 \x01(\t\",\n\x0bHostAddress\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\"\xeb\x01\n\x0bNetworkSpec\x12\x10\n\x08internal\x18\x01 \x01(\x08\x12\x33\n\x06labels\x18\x02 \x03(\x0b\x32#.fairway.v1.NetworkSpec.LabelsEntry\x12\x0e\n\x06\x63losed\x18\x03 \x01(\x08\x12\x15\n\ripv6_disabled\x18\x04 \x01(\x08\x12\x18\n\x10ipv6_wanted_line\x18\x05 \x01(\r\x12\x13\n\x0bshared_name\x18\x14 \x01(\t\x12\x10\n\x08\x65xternal\x18\x15 \x01(\x08\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x8f\x02\n\nVolumeSpec\x12\x32\n\x06labels\x18\x01 \x03(\x0b\x32\".fairway.v1.VolumeSpec.LabelsEntry\x12\x41\n\x0e\x64river_options\x18\x02 \x03(\x0b\x32).fairway.v1.VolumeSpec.DriverOptionsEntry\x12\x13\n\x0bshared_name\x18\x14 \x01(\t\x12\x10\n\x08\x65xternal\x18\x15 \x01(\x08\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x34\n\x12\x44riverOptionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,14 +37,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_VOLUMESPEC_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_VOLUMESPEC_DRIVEROPTIONSENTRY']._loaded_options = None
   _globals['_VOLUMESPEC_DRIVEROPTIONSENTRY']._serialized_options = b'8\001'
-  _globals['_NETWORKSPEC']._serialized_start=39
-  _globals['_NETWORKSPEC']._serialized_end=274
-  _globals['_NETWORKSPEC_LABELSENTRY']._serialized_start=229
-  _globals['_NETWORKSPEC_LABELSENTRY']._serialized_end=274
-  _globals['_VOLUMESPEC']._serialized_start=277
-  _globals['_VOLUMESPEC']._serialized_end=548
-  _globals['_VOLUMESPEC_LABELSENTRY']._serialized_start=229
-  _globals['_VOLUMESPEC_LABELSENTRY']._serialized_end=274
-  _globals['_VOLUMESPEC_DRIVEROPTIONSENTRY']._serialized_start=496
-  _globals['_VOLUMESPEC_DRIVEROPTIONSENTRY']._serialized_end=548
+  _globals['_STRINGLIST']._serialized_start=38
+  _globals['_STRINGLIST']._serialized_end=66
+  _globals['_ULIMIT']._serialized_start=68
+  _globals['_ULIMIT']._serialized_end=118
+  _globals['_DEVICEMAPPING']._serialized_start=120
+  _globals['_DEVICEMAPPING']._serialized_end=188
+  _globals['_HOSTADDRESS']._serialized_start=190
+  _globals['_HOSTADDRESS']._serialized_end=234
+  _globals['_NETWORKSPEC']._serialized_start=237
+  _globals['_NETWORKSPEC']._serialized_end=472
+  _globals['_NETWORKSPEC_LABELSENTRY']._serialized_start=427
+  _globals['_NETWORKSPEC_LABELSENTRY']._serialized_end=472
+  _globals['_VOLUMESPEC']._serialized_start=475
+  _globals['_VOLUMESPEC']._serialized_end=746
+  _globals['_VOLUMESPEC_LABELSENTRY']._serialized_start=427
+  _globals['_VOLUMESPEC_LABELSENTRY']._serialized_end=472
+  _globals['_VOLUMESPEC_DRIVEROPTIONSENTRY']._serialized_start=694
+  _globals['_VOLUMESPEC_DRIVEROPTIONSENTRY']._serialized_end=746
 # @@protoc_insertion_point(module_scope)

@@ -15,7 +15,11 @@ from proto import containers_pb2 as _containers_pb2
 from proto import files_pb2 as _files_pb2
 from proto import nodes_pb2 as _nodes_pb2
 from proto import objects_pb2 as _objects_pb2
+from proto.containers_pb2 import DeviceMapping as DeviceMapping
+from proto.containers_pb2 import HostAddress as HostAddress
 from proto.containers_pb2 import NetworkSpec as NetworkSpec
+from proto.containers_pb2 import StringList as StringList
+from proto.containers_pb2 import Ulimit as Ulimit
 from proto.containers_pb2 import VolumeSpec as VolumeSpec
 from proto.encryption_pb2 import EncryptionHost as EncryptionHost
 from proto.encryption_pb2 import EncryptionReply as EncryptionReply
@@ -1493,7 +1497,7 @@ class RunOnceRequest(_message.Message):
     """empty: the service's"""
     request_id: _builtins.str
     @_builtins.property
-    def command(self) -> _objects_pb2.StringList:
+    def command(self) -> _containers_pb2.StringList:
         """absent: the service's"""
 
     @_builtins.property
@@ -1504,7 +1508,7 @@ class RunOnceRequest(_message.Message):
         self,
         *,
         service: _builtins.str = ...,
-        command: _objects_pb2.StringList | None = ...,
+        command: _containers_pb2.StringList | None = ...,
         environment: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         user: _builtins.str = ...,
         working_dir: _builtins.str = ...,

@@ -15,7 +15,11 @@ from proto import host_pb2 as _host_pb2
 from proto import objects_pb2 as _objects_pb2
 from proto import policy_api_pb2 as _policy_api_pb2
 from proto import why_pb2 as _why_pb2
+from proto.containers_pb2 import DeviceMapping as DeviceMapping
+from proto.containers_pb2 import HostAddress as HostAddress
 from proto.containers_pb2 import NetworkSpec as NetworkSpec
+from proto.containers_pb2 import StringList as StringList
+from proto.containers_pb2 import Ulimit as Ulimit
 from proto.containers_pb2 import VolumeSpec as VolumeSpec
 from proto.encryption_pb2 import EncryptionHost as EncryptionHost
 from proto.encryption_pb2 import EncryptionReply as EncryptionReply

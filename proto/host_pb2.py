@@ -44,6 +44,10 @@ try:
 except AttributeError:
   proto_dot_rollouts__pb2 = proto_dot_objects__pb2.proto.rollouts_pb2
 try:
+  proto_dot_containers__pb2 = proto_dot_objects__pb2.proto_dot_containers__pb2
+except AttributeError:
+  proto_dot_containers__pb2 = proto_dot_objects__pb2.proto.containers_pb2
+try:
   proto_dot_precedence__pb2 = proto_dot_objects__pb2.proto_dot_precedence__pb2
 except AttributeError:
   proto_dot_precedence__pb2 = proto_dot_objects__pb2.proto.precedence_pb2

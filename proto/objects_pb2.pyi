@@ -14,6 +14,7 @@ from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from proto import autoscale_pb2 as _autoscale_pb2
+from proto import containers_pb2 as _containers_pb2
 from proto import devices_pb2 as _devices_pb2
 from proto import files_pb2 as _files_pb2
 from proto import health_pb2 as _health_pb2
@@ -25,6 +26,12 @@ from proto.autoscale_pb2 import Autoscale as Autoscale
 from proto.autoscale_pb2 import Autoscaling as Autoscaling
 from proto.autoscale_pb2 import LoadMeasured as LoadMeasured
 from proto.autoscale_pb2 import ScrapedMetric as ScrapedMetric
+from proto.containers_pb2 import DeviceMapping as DeviceMapping
+from proto.containers_pb2 import HostAddress as HostAddress
+from proto.containers_pb2 import NetworkSpec as NetworkSpec
+from proto.containers_pb2 import StringList as StringList
+from proto.containers_pb2 import Ulimit as Ulimit
+from proto.containers_pb2 import VolumeSpec as VolumeSpec
 from proto.devices_pb2 import AllottedDevice as AllottedDevice
 from proto.devices_pb2 import DeviceRequest as DeviceRequest
 from proto.devices_pb2 import HostDevice as HostDevice
@@ -302,26 +309,6 @@ class App(_message.Message):
 Global___App: _TypeAlias = App  # noqa: Y015
 
 @_typing.final
-class StringList(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    VALUES_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
-    def __init__(
-        self,
-        *,
-        values: _abc.Iterable[_builtins.str] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["values", b"values"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___StringList: _TypeAlias = StringList  # noqa: Y015
-
-@_typing.final
 class ContainerSpec(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -465,11 +452,11 @@ class ContainerSpec(_message.Message):
     apparmor_profile: _builtins.str
     """the name of a profile that the host has loaded; empty: none"""
     @_builtins.property
-    def entrypoint(self) -> Global___StringList:
+    def entrypoint(self) -> _containers_pb2.StringList:
         """absent: the image's"""
 
     @_builtins.property
-    def command(self) -> Global___StringList:
+    def command(self) -> _containers_pb2.StringList:
         """absent: the image's, unless entrypoint is set"""
 
     @_builtins.property
@@ -501,11 +488,11 @@ class ContainerSpec(_message.Message):
         """of resolv.conf(5), "ndots:2" """
 
     @_builtins.property
-    def extra_hosts(self) -> _containers.RepeatedCompositeFieldContainer[Global___HostAddress]:
+    def extra_hosts(self) -> _containers.RepeatedCompositeFieldContainer[_containers_pb2.HostAddress]:
         """for /etc/hosts"""
 
     @_builtins.property
-    def ulimits(self) -> _containers.RepeatedCompositeFieldContainer[Global___Ulimit]:
+    def ulimits(self) -> _containers.RepeatedCompositeFieldContainer[_containers_pb2.Ulimit]:
         """24 to 33: what they may hold is said in proto/container_rules.py."""
 
     @_builtins.property
@@ -521,7 +508,7 @@ class ContainerSpec(_message.Message):
         """of the OCI specification"""
 
     @_builtins.property
-    def devices(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeviceMapping]:
+    def devices(self) -> _containers.RepeatedCompositeFieldContainer[_containers_pb2.DeviceMapping]:
         """of the task's host, whose configuration must allow them"""
 
     @_builtins.property
@@ -534,8 +521,8 @@ class ContainerSpec(_message.Message):
         self,
         *,
         image: _builtins.str = ...,
-        entrypoint: Global___StringList | None = ...,
-        command: Global___StringList | None = ...,
+        entrypoint: _containers_pb2.StringList | None = ...,
+        command: _containers_pb2.StringList | None = ...,
         environment: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         user: _builtins.str = ...,
         working_dir: _builtins.str = ...,
@@ -555,8 +542,8 @@ class ContainerSpec(_message.Message):
         dns_servers: _abc.Iterable[_builtins.str] | None = ...,
         dns_search: _abc.Iterable[_builtins.str] | None = ...,
         dns_options: _abc.Iterable[_builtins.str] | None = ...,
-        extra_hosts: _abc.Iterable[Global___HostAddress] | None = ...,
-        ulimits: _abc.Iterable[Global___Ulimit] | None = ...,
+        extra_hosts: _abc.Iterable[_containers_pb2.HostAddress] | None = ...,
+        ulimits: _abc.Iterable[_containers_pb2.Ulimit] | None = ...,
         sysctls: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         shm_size_bytes: _builtins.int = ...,
         group_add: _abc.Iterable[_builtins.str] | None = ...,
@@ -565,7 +552,7 @@ class ContainerSpec(_message.Message):
         domainname: _builtins.str = ...,
         seccomp_profile: _builtins.str = ...,
         apparmor_profile: _builtins.str = ...,
-        devices: _abc.Iterable[Global___DeviceMapping] | None = ...,
+        devices: _abc.Iterable[_containers_pb2.DeviceMapping] | None = ...,
         files: _abc.Iterable[_files_pb2.FileMount] | None = ...,
         probes: _health_pb2.Probes | None = ...,
     ) -> None: ...
@@ -576,86 +563,6 @@ class ContainerSpec(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ContainerSpec: _TypeAlias = ContainerSpec  # noqa: Y015
-
-@_typing.final
-class Ulimit(_message.Message):
-    """see setrlimit(2)"""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    NAME_FIELD_NUMBER: _builtins.int
-    SOFT_FIELD_NUMBER: _builtins.int
-    HARD_FIELD_NUMBER: _builtins.int
-    name: _builtins.str
-    """"nofile" """
-    soft: _builtins.int
-    """-1: none"""
-    hard: _builtins.int
-    def __init__(
-        self,
-        *,
-        name: _builtins.str = ...,
-        soft: _builtins.int = ...,
-        hard: _builtins.int = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["hard", b"hard", "name", b"name", "soft", b"soft"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___Ulimit: _TypeAlias = Ulimit  # noqa: Y015
-
-@_typing.final
-class DeviceMapping(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    SOURCE_FIELD_NUMBER: _builtins.int
-    TARGET_FIELD_NUMBER: _builtins.int
-    PERMISSIONS_FIELD_NUMBER: _builtins.int
-    source: _builtins.str
-    """path on the host, of a device or of a folder of devices"""
-    target: _builtins.str
-    """path in the container"""
-    permissions: _builtins.str
-    """of "rwm": read, write, make"""
-    def __init__(
-        self,
-        *,
-        source: _builtins.str = ...,
-        target: _builtins.str = ...,
-        permissions: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["permissions", b"permissions", "source", b"source", "target", b"target"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___DeviceMapping: _TypeAlias = DeviceMapping  # noqa: Y015
-
-@_typing.final
-class HostAddress(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    NAME_FIELD_NUMBER: _builtins.int
-    ADDRESS_FIELD_NUMBER: _builtins.int
-    name: _builtins.str
-    address: _builtins.str
-    """IPv4 or IPv6; "host-gateway": the task's host"""
-    def __init__(
-        self,
-        *,
-        name: _builtins.str = ...,
-        address: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "name", b"name"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___HostAddress: _TypeAlias = HostAddress  # noqa: Y015
 
 @_typing.final
 class Mount(_message.Message):
@@ -1223,12 +1130,12 @@ class ServiceSpec(_message.Message):
         VALUE_FIELD_NUMBER: _builtins.int
         key: _builtins.str
         @_builtins.property
-        def value(self) -> Global___StringList: ...
+        def value(self) -> _containers_pb2.StringList: ...
         def __init__(
             self,
             *,
             key: _builtins.str = ...,
-            value: Global___StringList | None = ...,
+            value: _containers_pb2.StringList | None = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -1324,7 +1231,7 @@ class ServiceSpec(_message.Message):
     @_builtins.property
     def depends_on(self) -> _containers.RepeatedCompositeFieldContainer[Global___Dependency]: ...
     @_builtins.property
-    def network_aliases(self) -> _containers.MessageMap[_builtins.str, Global___StringList]:
+    def network_aliases(self) -> _containers.MessageMap[_builtins.str, _containers_pb2.StringList]:
         """network name -> further DNS names"""
 
     @_builtins.property
@@ -1382,7 +1289,7 @@ class ServiceSpec(_message.Message):
         ports: _abc.Iterable[Global___PortSpec] | None = ...,
         networks: _abc.Iterable[_builtins.str] | None = ...,
         depends_on: _abc.Iterable[Global___Dependency] | None = ...,
-        network_aliases: _abc.Mapping[_builtins.str, Global___StringList] | None = ...,
+        network_aliases: _abc.Mapping[_builtins.str, _containers_pb2.StringList] | None = ...,
         balance: Global___Balance | None = ...,
         endpoint_mode: Global___EndpointMode.ValueType = ...,
         floating_addresses: _abc.Iterable[_builtins.str] | None = ...,
@@ -1860,12 +1767,12 @@ class Frontend(_message.Message):
         VALUE_FIELD_NUMBER: _builtins.int
         key: _builtins.str
         @_builtins.property
-        def value(self) -> Global___StringList: ...
+        def value(self) -> _containers_pb2.StringList: ...
         def __init__(
             self,
             *,
             key: _builtins.str = ...,
-            value: Global___StringList | None = ...,
+            value: _containers_pb2.StringList | None = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -1919,7 +1826,7 @@ class Frontend(_message.Message):
     @_builtins.property
     def balance(self) -> Global___Balance: ...
     @_builtins.property
-    def network_aliases(self) -> _containers.MessageMap[_builtins.str, Global___StringList]:
+    def network_aliases(self) -> _containers.MessageMap[_builtins.str, _containers_pb2.StringList]:
         """network id -> further DNS names, known within it only"""
 
     @_builtins.property
@@ -1941,7 +1848,7 @@ class Frontend(_message.Message):
         ports: _abc.Iterable[Global___PortSpec] | None = ...,
         networks: _abc.Iterable[_builtins.str] | None = ...,
         balance: Global___Balance | None = ...,
-        network_aliases: _abc.Mapping[_builtins.str, Global___StringList] | None = ...,
+        network_aliases: _abc.Mapping[_builtins.str, _containers_pb2.StringList] | None = ...,
         policy: _policies_pb2.ServicePolicy | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         autoscale: _autoscale_pb2.Autoscale | None = ...,
