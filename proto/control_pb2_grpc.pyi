@@ -15,6 +15,16 @@ from proto import host_pb2 as _host_pb2
 from proto import objects_pb2 as _objects_pb2
 from proto import policy_api_pb2 as _policy_api_pb2
 from proto import why_pb2 as _why_pb2
+from proto.budgets_api_pb2 import ListQuotasReply as ListQuotasReply
+from proto.budgets_api_pb2 import ListQuotasRequest as ListQuotasRequest
+from proto.budgets_api_pb2 import PlannedMove as PlannedMove
+from proto.budgets_api_pb2 import QuotaView as QuotaView
+from proto.budgets_api_pb2 import RebalanceReply as RebalanceReply
+from proto.budgets_api_pb2 import RebalanceRequest as RebalanceRequest
+from proto.budgets_api_pb2 import RemoveQuotaReply as RemoveQuotaReply
+from proto.budgets_api_pb2 import RemoveQuotaRequest as RemoveQuotaRequest
+from proto.budgets_api_pb2 import SetQuotaReply as SetQuotaReply
+from proto.budgets_api_pb2 import SetQuotaRequest as SetQuotaRequest
 from proto.containers_pb2 import DeviceMapping as DeviceMapping
 from proto.containers_pb2 import HostAddress as HostAddress
 from proto.containers_pb2 import NetworkSpec as NetworkSpec

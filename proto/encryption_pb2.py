@@ -27,6 +27,10 @@ try:
   proto_dot_devices__pb2 = proto_dot_nodes__pb2.proto_dot_devices__pb2
 except AttributeError:
   proto_dot_devices__pb2 = proto_dot_nodes__pb2.proto.devices_pb2
+try:
+  proto_dot_budgets__pb2 = proto_dot_nodes__pb2.proto_dot_budgets__pb2
+except AttributeError:
+  proto_dot_budgets__pb2 = proto_dot_nodes__pb2.proto.budgets_pb2
 
 
 DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16proto/encryption.proto\x12\nfairway.v1\x1a\x11proto/nodes.proto\"\x16\n\x14GetEncryptionRequest\"m\n\x17UpdateEncryptionRequest\x12*\n\nencryption\x18\x01 \x01(\x0e\x32\x16.fairway.v1.Encryption\x12\x16\n\x0ekey_age_ms_max\x18\x02 \x01(\x03\x12\x0e\n\x06rotate\x18\x03 \x01(\x08\"\xca\x01\n\x0f\x45ncryptionReply\x12&\n\x06wanted\x18\x01 \x01(\x0e\x32\x16.fairway.v1.Encryption\x12*\n\x05state\x18\x02 \x01(\x0b\x32\x1b.fairway.v1.EncryptionState\x12\x16\n\x0ekey_age_ms_max\x18\x03 \x01(\x03\x12\x0f\n\x07summary\x18\x04 \x01(\t\x12\x0f\n\x07settled\x18\x05 \x01(\x08\x12)\n\x05hosts\x18\x06 \x03(\x0b\x32\x1a.fairway.v1.EncryptionHost\"\x87\x01\n\x0e\x45ncryptionHost\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12$\n\x05state\x18\x03 \x01(\x0e\x32\x15.fairway.v1.NodeState\x12\x0e\n\x06\x65pochs\x18\x04 \x03(\r\x12\x0f\n\x07problem\x18\x05 \x01(\t\x12\x0f\n\x07\x63urrent\x18\x06 \x01(\x08\x62\x06proto3')

@@ -14,6 +14,7 @@ PLAIN = (
     "files",
     "policies",
     "rollouts",
+    "budgets",
     "precedence",
     "health",
     "autoscale",
@@ -27,6 +28,7 @@ PLAIN = (
     "doctor",
     "why",
     "policy_api",
+    "budgets_api",
 )
 
 

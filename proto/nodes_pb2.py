@@ -23,10 +23,12 @@ _sym_db = _symbol_database.Default()
 
 
 from proto import devices_pb2 as proto_dot_devices__pb2
+from proto import budgets_pb2 as proto_dot_budgets__pb2
 
 from proto.devices_pb2 import *
+from proto.budgets_pb2 import *
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x11proto/nodes.proto\x12\nfairway.v1\x1a\x13proto/devices.proto\"\xe0\x01\n\x04Meta\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\x04\x12,\n\x06labels\x18\x05 \x03(\x0b\x32\x1c.fairway.v1.Meta.LabelsEntry\x12\x17\n\x0f\x63reated_unix_ms\x18\x06 \x01(\x03\x12\x17\n\x0fupdated_unix_ms\x18\x07 \x01(\x03\x12\x0e\n\x06\x66ormat\x18\x08 \x01(\r\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xda\x01\n\x07\x43luster\x12\x1e\n\x04meta\x18\x01 \x01(\x0b\x32\x10.fairway.v1.Meta\x12,\n\x07network\x18\x02 \x01(\x0b\x32\x1b.fairway.v1.NetworkSettings\x12\x1a\n\x12\x63\x61_certificate_pem\x18\x03 \x01(\x0c\x12\x1d\n\x15\x63\x61_private_key_sealed\x18\x04 \x01(\x0c\x12\x15\n\rfeature_level\x18\x05 \x01(\r\x12/\n\nencryption\x18\x06 \x01(\x0b\x32\x1b.fairway.v1.EncryptionState\"\x99\x01\n\x0f\x45ncryptionState\x12\x0f\n\x07sending\x18\x01 \x01(\r\x12\x11\n\treceiving\x18\x02 \x03(\r\x12\x12\n\nepoch_last\x18\x03 \x01(\r\x12\x1d\n\x15sending_since_unix_ms\x18\x04 \x01(\x03\x12\x17\n\x0f\x63hanged_unix_ms\x18\x05 \x01(\x03\x12\x16\n\x0erotation_asked\x18\x06 \x01(\x08\"1\n\x0cWireGuardKey\x12\r\n\x05\x65poch\x18\x01 \x01(\r\x12\x12\n\npublic_key\x18\x02 \x01(\x0c\"\xa5\x02\n\x0fNetworkSettings\x12\x11\n\thost_pool\x18\x01 \x01(\t\x12\x18\n\x10host_prefix_bits\x18\x02 \x01(\r\x12\x10\n\x08vip_pool\x18\x03 \x01(\t\x12\x10\n\x08vxlan_id\x18\x04 \x01(\r\x12\x12\n\nvxlan_port\x18\x05 \x01(\r\x12\x11\n\tmtu_bytes\x18\x06 \x01(\r\x12\x15\n\rtrusted_cidrs\x18\x07 \x03(\t\x12\x12\n\ndns_domain\x18\x08 \x01(\t\x12\x13\n\x0bipv6_prefix\x18\t \x01(\t\x12*\n\nencryption\x18\n \x01(\x0e\x32\x16.fairway.v1.Encryption\x12\x16\n\x0ekey_age_ms_max\x18\x0b \x01(\x03\x12\x16\n\x0ewireguard_port\x18\x0c \x01(\r\"=\n\x06Tenant\x12\x1e\n\x04meta\x18\x01 \x01(\x0b\x32\x10.fairway.v1.Meta\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\"\xf7\x03\n\x04Node\x12\x1e\n\x04meta\x18\x01 \x01(\x0b\x32\x10.fairway.v1.Meta\x12\"\n\x04role\x18\x02 \x01(\x0e\x32\x14.fairway.v1.NodeRole\x12.\n\x0c\x61vailability\x18\x03 \x01(\x0e\x32\x18.fairway.v1.Availability\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t\x12\x10\n\x08\x61pi_port\x18\x05 \x01(\r\x12\x11\n\traft_port\x18\x06 \x01(\r\x12\x19\n\x11public_key_sha256\x18\x07 \x01(\x0c\x12#\n\x1b\x63\x65rtificate_expires_unix_ms\x18\x08 \x01(\x03\x12(\n\x07network\x18\t \x01(\x0b\x32\x17.fairway.v1.NodeNetwork\x12\x30\n\x0b\x64\x65scription\x18\n \x01(\x0b\x32\x1b.fairway.v1.NodeDescription\x12$\n\x05state\x18\x0b \x01(\x0e\x32\x15.fairway.v1.NodeState\x12\x1b\n\x13state_since_unix_ms\x18\x0c \x01(\x03\x12\x15\n\rstate_message\x18\r \x01(\t\x12\r\n\x05voter\x18\x0e \x01(\x08\x12\x11\n\tjoin_port\x18\x0f \x01(\r\x12-\n\nconditions\x18\x10 \x03(\x0b\x32\x19.fairway.v1.NodeCondition\"V\n\rNodeCondition\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x15\n\rsince_unix_ms\x18\x04 \x01(\x03\"\x9d\x01\n\x0bNodeNetwork\x12\r\n\x05\x62lock\x18\x01 \x01(\t\x12\x16\n\x0etunnel_address\x18\x02 \x01(\t\x12\x12\n\ntunnel_mac\x18\x03 \x01(\t\x12\x0f\n\x07ordinal\x18\x04 \x01(\r\x12&\n\x04keys\x18\x05 \x03(\x0b\x32\x18.fairway.v1.WireGuardKey\x12\x1a\n\x12\x65ncryption_problem\x18\x06 \x01(\t\"\xd6\x02\n\x0fNodeDescription\x12\x10\n\x08hostname\x18\x01 \x01(\t\x12\x18\n\x10operating_system\x18\x02 \x01(\t\x12\x0e\n\x06kernel\x18\x03 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x04 \x01(\t\x12\x1a\n\x12\x63ontainerd_version\x18\x05 \x01(\t\x12\x17\n\x0f\x66\x61irway_version\x18\x06 \x01(\t\x12\x12\n\ncpu_millis\x18\x07 \x01(\x03\x12\x14\n\x0cmemory_bytes\x18\x08 \x01(\x03\x12\x18\n\x10missing_features\x18\t \x03(\t\x12\x16\n\x0e\x63group_version\x18\n \x01(\t\x12\x15\n\rfeature_level\x18\x0b \x01(\r\x12\x11\n\taddresses\x18\x0c \x03(\t\x12\r\n\x05lacks\x18\r \x03(\t\x12\'\n\x07\x64\x65vices\x18( \x03(\x0b\x32\x16.fairway.v1.HostDevice\"\xa4\x01\n\tJoinToken\x12\x1e\n\x04meta\x18\x01 \x01(\x0b\x32\x10.fairway.v1.Meta\x12\x15\n\rsecret_sha256\x18\x02 \x01(\x0c\x12\"\n\x04role\x18\x03 \x01(\x0e\x32\x14.fairway.v1.NodeRole\x12\x17\n\x0f\x65xpires_unix_ms\x18\x04 \x01(\x03\x12\x0f\n\x07revoked\x18\x05 \x01(\x08\x12\x12\n\nused_count\x18\x06 \x01(\r*W\n\nEncryption\x12\x1a\n\x16\x45NCRYPTION_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x45NCRYPTION_NONE\x10\x01\x12\x18\n\x14\x45NCRYPTION_WIREGUARD\x10\x02*P\n\x08NodeRole\x12\x19\n\x15NODE_ROLE_UNSPECIFIED\x10\x00\x12\x13\n\x0fNODE_ROLE_VOTER\x10\x01\x12\x14\n\x10NODE_ROLE_WORKER\x10\x02*{\n\x0c\x41vailability\x12\x1c\n\x18\x41VAILABILITY_UNSPECIFIED\x10\x00\x12\x17\n\x13\x41VAILABILITY_ACTIVE\x10\x01\x12\x19\n\x15\x41VAILABILITY_CORDONED\x10\x02\x12\x19\n\x15\x41VAILABILITY_DRAINING\x10\x03*i\n\tNodeState\x12\x1a\n\x16NODE_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10NODE_STATE_READY\x10\x01\x12\x13\n\x0fNODE_STATE_DOWN\x10\x02\x12\x15\n\x11NODE_STATE_SILENT\x10\x03P\x00\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x11proto/nodes.proto\x12\nfairway.v1\x1a\x13proto/devices.proto\x1a\x13proto/budgets.proto\"\xe0\x01\n\x04Meta\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\x04\x12,\n\x06labels\x18\x05 \x03(\x0b\x32\x1c.fairway.v1.Meta.LabelsEntry\x12\x17\n\x0f\x63reated_unix_ms\x18\x06 \x01(\x03\x12\x17\n\x0fupdated_unix_ms\x18\x07 \x01(\x03\x12\x0e\n\x06\x66ormat\x18\x08 \x01(\r\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xba\x02\n\x07\x43luster\x12\x1e\n\x04meta\x18\x01 \x01(\x0b\x32\x10.fairway.v1.Meta\x12,\n\x07network\x18\x02 \x01(\x0b\x32\x1b.fairway.v1.NetworkSettings\x12\x1a\n\x12\x63\x61_certificate_pem\x18\x03 \x01(\x0c\x12\x1d\n\x15\x63\x61_private_key_sealed\x18\x04 \x01(\x0c\x12\x15\n\rfeature_level\x18\x05 \x01(\r\x12/\n\nencryption\x18\x06 \x01(\x0b\x32\x1b.fairway.v1.EncryptionState\x12\x30\n\trebalance\x18\x32 \x01(\x0b\x32\x1d.fairway.v1.RebalanceSettings\x12,\n\x0brebalancing\x18\x33 \x01(\x0b\x32\x17.fairway.v1.Rebalancing\"\x99\x01\n\x0f\x45ncryptionState\x12\x0f\n\x07sending\x18\x01 \x01(\r\x12\x11\n\treceiving\x18\x02 \x03(\r\x12\x12\n\nepoch_last\x18\x03 \x01(\r\x12\x1d\n\x15sending_since_unix_ms\x18\x04 \x01(\x03\x12\x17\n\x0f\x63hanged_unix_ms\x18\x05 \x01(\x03\x12\x16\n\x0erotation_asked\x18\x06 \x01(\x08\"1\n\x0cWireGuardKey\x12\r\n\x05\x65poch\x18\x01 \x01(\r\x12\x12\n\npublic_key\x18\x02 \x01(\x0c\"\xa5\x02\n\x0fNetworkSettings\x12\x11\n\thost_pool\x18\x01 \x01(\t\x12\x18\n\x10host_prefix_bits\x18\x02 \x01(\r\x12\x10\n\x08vip_pool\x18\x03 \x01(\t\x12\x10\n\x08vxlan_id\x18\x04 \x01(\r\x12\x12\n\nvxlan_port\x18\x05 \x01(\r\x12\x11\n\tmtu_bytes\x18\x06 \x01(\r\x12\x15\n\rtrusted_cidrs\x18\x07 \x03(\t\x12\x12\n\ndns_domain\x18\x08 \x01(\t\x12\x13\n\x0bipv6_prefix\x18\t \x01(\t\x12*\n\nencryption\x18\n \x01(\x0e\x32\x16.fairway.v1.Encryption\x12\x16\n\x0ekey_age_ms_max\x18\x0b \x01(\x03\x12\x16\n\x0ewireguard_port\x18\x0c \x01(\r\"_\n\x06Tenant\x12\x1e\n\x04meta\x18\x01 \x01(\x0b\x32\x10.fairway.v1.Meta\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12 \n\x05quota\x18\x32 \x01(\x0b\x32\x11.fairway.v1.Quota\"\xf7\x03\n\x04Node\x12\x1e\n\x04meta\x18\x01 \x01(\x0b\x32\x10.fairway.v1.Meta\x12\"\n\x04role\x18\x02 \x01(\x0e\x32\x14.fairway.v1.NodeRole\x12.\n\x0c\x61vailability\x18\x03 \x01(\x0e\x32\x18.fairway.v1.Availability\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t\x12\x10\n\x08\x61pi_port\x18\x05 \x01(\r\x12\x11\n\traft_port\x18\x06 \x01(\r\x12\x19\n\x11public_key_sha256\x18\x07 \x01(\x0c\x12#\n\x1b\x63\x65rtificate_expires_unix_ms\x18\x08 \x01(\x03\x12(\n\x07network\x18\t \x01(\x0b\x32\x17.fairway.v1.NodeNetwork\x12\x30\n\x0b\x64\x65scription\x18\n \x01(\x0b\x32\x1b.fairway.v1.NodeDescription\x12$\n\x05state\x18\x0b \x01(\x0e\x32\x15.fairway.v1.NodeState\x12\x1b\n\x13state_since_unix_ms\x18\x0c \x01(\x03\x12\x15\n\rstate_message\x18\r \x01(\t\x12\r\n\x05voter\x18\x0e \x01(\x08\x12\x11\n\tjoin_port\x18\x0f \x01(\r\x12-\n\nconditions\x18\x10 \x03(\x0b\x32\x19.fairway.v1.NodeCondition\"V\n\rNodeCondition\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x15\n\rsince_unix_ms\x18\x04 \x01(\x03\"\x9d\x01\n\x0bNodeNetwork\x12\r\n\x05\x62lock\x18\x01 \x01(\t\x12\x16\n\x0etunnel_address\x18\x02 \x01(\t\x12\x12\n\ntunnel_mac\x18\x03 \x01(\t\x12\x0f\n\x07ordinal\x18\x04 \x01(\r\x12&\n\x04keys\x18\x05 \x03(\x0b\x32\x18.fairway.v1.WireGuardKey\x12\x1a\n\x12\x65ncryption_problem\x18\x06 \x01(\t\"\xd6\x02\n\x0fNodeDescription\x12\x10\n\x08hostname\x18\x01 \x01(\t\x12\x18\n\x10operating_system\x18\x02 \x01(\t\x12\x0e\n\x06kernel\x18\x03 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x04 \x01(\t\x12\x1a\n\x12\x63ontainerd_version\x18\x05 \x01(\t\x12\x17\n\x0f\x66\x61irway_version\x18\x06 \x01(\t\x12\x12\n\ncpu_millis\x18\x07 \x01(\x03\x12\x14\n\x0cmemory_bytes\x18\x08 \x01(\x03\x12\x18\n\x10missing_features\x18\t \x03(\t\x12\x16\n\x0e\x63group_version\x18\n \x01(\t\x12\x15\n\rfeature_level\x18\x0b \x01(\r\x12\x11\n\taddresses\x18\x0c \x03(\t\x12\r\n\x05lacks\x18\r \x03(\t\x12\'\n\x07\x64\x65vices\x18( \x03(\x0b\x32\x16.fairway.v1.HostDevice\"\xa4\x01\n\tJoinToken\x12\x1e\n\x04meta\x18\x01 \x01(\x0b\x32\x10.fairway.v1.Meta\x12\x15\n\rsecret_sha256\x18\x02 \x01(\x0c\x12\"\n\x04role\x18\x03 \x01(\x0e\x32\x14.fairway.v1.NodeRole\x12\x17\n\x0f\x65xpires_unix_ms\x18\x04 \x01(\x03\x12\x0f\n\x07revoked\x18\x05 \x01(\x08\x12\x12\n\nused_count\x18\x06 \x01(\r*W\n\nEncryption\x12\x1a\n\x16\x45NCRYPTION_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x45NCRYPTION_NONE\x10\x01\x12\x18\n\x14\x45NCRYPTION_WIREGUARD\x10\x02*P\n\x08NodeRole\x12\x19\n\x15NODE_ROLE_UNSPECIFIED\x10\x00\x12\x13\n\x0fNODE_ROLE_VOTER\x10\x01\x12\x14\n\x10NODE_ROLE_WORKER\x10\x02*{\n\x0c\x41vailability\x12\x1c\n\x18\x41VAILABILITY_UNSPECIFIED\x10\x00\x12\x17\n\x13\x41VAILABILITY_ACTIVE\x10\x01\x12\x19\n\x15\x41VAILABILITY_CORDONED\x10\x02\x12\x19\n\x15\x41VAILABILITY_DRAINING\x10\x03*i\n\tNodeState\x12\x1a\n\x16NODE_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10NODE_STATE_READY\x10\x01\x12\x13\n\x0fNODE_STATE_DOWN\x10\x02\x12\x15\n\x11NODE_STATE_SILENT\x10\x03P\x00P\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,36 +37,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_META_LABELSENTRY']._loaded_options = None
   _globals['_META_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_ENCRYPTION']._serialized_start=2334
-  _globals['_ENCRYPTION']._serialized_end=2421
-  _globals['_NODEROLE']._serialized_start=2423
-  _globals['_NODEROLE']._serialized_end=2503
-  _globals['_AVAILABILITY']._serialized_start=2505
-  _globals['_AVAILABILITY']._serialized_end=2628
-  _globals['_NODESTATE']._serialized_start=2630
-  _globals['_NODESTATE']._serialized_end=2735
-  _globals['_META']._serialized_start=55
-  _globals['_META']._serialized_end=279
-  _globals['_META_LABELSENTRY']._serialized_start=234
-  _globals['_META_LABELSENTRY']._serialized_end=279
-  _globals['_CLUSTER']._serialized_start=282
-  _globals['_CLUSTER']._serialized_end=500
-  _globals['_ENCRYPTIONSTATE']._serialized_start=503
-  _globals['_ENCRYPTIONSTATE']._serialized_end=656
-  _globals['_WIREGUARDKEY']._serialized_start=658
-  _globals['_WIREGUARDKEY']._serialized_end=707
-  _globals['_NETWORKSETTINGS']._serialized_start=710
-  _globals['_NETWORKSETTINGS']._serialized_end=1003
-  _globals['_TENANT']._serialized_start=1005
-  _globals['_TENANT']._serialized_end=1066
-  _globals['_NODE']._serialized_start=1069
-  _globals['_NODE']._serialized_end=1572
-  _globals['_NODECONDITION']._serialized_start=1574
-  _globals['_NODECONDITION']._serialized_end=1660
-  _globals['_NODENETWORK']._serialized_start=1663
-  _globals['_NODENETWORK']._serialized_end=1820
-  _globals['_NODEDESCRIPTION']._serialized_start=1823
-  _globals['_NODEDESCRIPTION']._serialized_end=2165
-  _globals['_JOINTOKEN']._serialized_start=2168
-  _globals['_JOINTOKEN']._serialized_end=2332
+  _globals['_ENCRYPTION']._serialized_start=2485
+  _globals['_ENCRYPTION']._serialized_end=2572
+  _globals['_NODEROLE']._serialized_start=2574
+  _globals['_NODEROLE']._serialized_end=2654
+  _globals['_AVAILABILITY']._serialized_start=2656
+  _globals['_AVAILABILITY']._serialized_end=2779
+  _globals['_NODESTATE']._serialized_start=2781
+  _globals['_NODESTATE']._serialized_end=2886
+  _globals['_META']._serialized_start=76
+  _globals['_META']._serialized_end=300
+  _globals['_META_LABELSENTRY']._serialized_start=255
+  _globals['_META_LABELSENTRY']._serialized_end=300
+  _globals['_CLUSTER']._serialized_start=303
+  _globals['_CLUSTER']._serialized_end=617
+  _globals['_ENCRYPTIONSTATE']._serialized_start=620
+  _globals['_ENCRYPTIONSTATE']._serialized_end=773
+  _globals['_WIREGUARDKEY']._serialized_start=775
+  _globals['_WIREGUARDKEY']._serialized_end=824
+  _globals['_NETWORKSETTINGS']._serialized_start=827
+  _globals['_NETWORKSETTINGS']._serialized_end=1120
+  _globals['_TENANT']._serialized_start=1122
+  _globals['_TENANT']._serialized_end=1217
+  _globals['_NODE']._serialized_start=1220
+  _globals['_NODE']._serialized_end=1723
+  _globals['_NODECONDITION']._serialized_start=1725
+  _globals['_NODECONDITION']._serialized_end=1811
+  _globals['_NODENETWORK']._serialized_start=1814
+  _globals['_NODENETWORK']._serialized_end=1971
+  _globals['_NODEDESCRIPTION']._serialized_start=1974
+  _globals['_NODEDESCRIPTION']._serialized_end=2316
+  _globals['_JOINTOKEN']._serialized_start=2319
+  _globals['_JOINTOKEN']._serialized_end=2483
 # @@protoc_insertion_point(module_scope)

@@ -8,7 +8,14 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from proto import budgets_pb2 as _budgets_pb2
 from proto import devices_pb2 as _devices_pb2
+from proto.budgets_pb2 import DisruptionBudget as DisruptionBudget
+from proto.budgets_pb2 import GivenUpMove as GivenUpMove
+from proto.budgets_pb2 import Quota as Quota
+from proto.budgets_pb2 import RebalanceSettings as RebalanceSettings
+from proto.budgets_pb2 import Rebalancing as Rebalancing
+from proto.budgets_pb2 import TaskMove as TaskMove
 from proto.devices_pb2 import AllottedDevice as AllottedDevice
 from proto.devices_pb2 import DeviceRequest as DeviceRequest
 from proto.devices_pb2 import HostDevice as HostDevice
@@ -193,6 +200,8 @@ class Cluster(_message.Message):
     CA_PRIVATE_KEY_SEALED_FIELD_NUMBER: _builtins.int
     FEATURE_LEVEL_FIELD_NUMBER: _builtins.int
     ENCRYPTION_FIELD_NUMBER: _builtins.int
+    REBALANCE_FIELD_NUMBER: _builtins.int
+    REBALANCING_FIELD_NUMBER: _builtins.int
     ca_certificate_pem: _builtins.bytes
     ca_private_key_sealed: _builtins.bytes
     """AES-256-GCM under the cluster key, which only voters hold"""
@@ -204,6 +213,10 @@ class Cluster(_message.Message):
     def network(self) -> Global___NetworkSettings: ...
     @_builtins.property
     def encryption(self) -> Global___EncryptionState: ...
+    @_builtins.property
+    def rebalance(self) -> _budgets_pb2.RebalanceSettings: ...
+    @_builtins.property
+    def rebalancing(self) -> _budgets_pb2.Rebalancing: ...
     def __init__(
         self,
         *,
@@ -213,10 +226,12 @@ class Cluster(_message.Message):
         ca_private_key_sealed: _builtins.bytes = ...,
         feature_level: _builtins.int = ...,
         encryption: Global___EncryptionState | None = ...,
+        rebalance: _budgets_pb2.RebalanceSettings | None = ...,
+        rebalancing: _budgets_pb2.Rebalancing | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["encryption", b"encryption", "meta", b"meta", "network", b"network"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["encryption", b"encryption", "meta", b"meta", "network", b"network", "rebalance", b"rebalance", "rebalancing", b"rebalancing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ca_certificate_pem", b"ca_certificate_pem", "ca_private_key_sealed", b"ca_private_key_sealed", "encryption", b"encryption", "feature_level", b"feature_level", "meta", b"meta", "network", b"network"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ca_certificate_pem", b"ca_certificate_pem", "ca_private_key_sealed", b"ca_private_key_sealed", "encryption", b"encryption", "feature_level", b"feature_level", "meta", b"meta", "network", b"network", "rebalance", b"rebalance", "rebalancing", b"rebalancing"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -360,18 +375,24 @@ class Tenant(_message.Message):
 
     META_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
+    QUOTA_FIELD_NUMBER: _builtins.int
     description: _builtins.str
     @_builtins.property
     def meta(self) -> Global___Meta: ...
+    @_builtins.property
+    def quota(self) -> _budgets_pb2.Quota:
+        """absent: none; needs feature level 2"""
+
     def __init__(
         self,
         *,
         meta: Global___Meta | None = ...,
         description: _builtins.str = ...,
+        quota: _budgets_pb2.Quota | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta", "quota", b"quota"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "meta", b"meta"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "meta", b"meta", "quota", b"quota"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

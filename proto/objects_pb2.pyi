@@ -14,6 +14,7 @@ from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from proto import autoscale_pb2 as _autoscale_pb2
+from proto import budgets_pb2 as _budgets_pb2
 from proto import containers_pb2 as _containers_pb2
 from proto import devices_pb2 as _devices_pb2
 from proto import files_pb2 as _files_pb2
@@ -26,6 +27,12 @@ from proto.autoscale_pb2 import Autoscale as Autoscale
 from proto.autoscale_pb2 import Autoscaling as Autoscaling
 from proto.autoscale_pb2 import LoadMeasured as LoadMeasured
 from proto.autoscale_pb2 import ScrapedMetric as ScrapedMetric
+from proto.budgets_pb2 import DisruptionBudget as DisruptionBudget
+from proto.budgets_pb2 import GivenUpMove as GivenUpMove
+from proto.budgets_pb2 import Quota as Quota
+from proto.budgets_pb2 import RebalanceSettings as RebalanceSettings
+from proto.budgets_pb2 import Rebalancing as Rebalancing
+from proto.budgets_pb2 import TaskMove as TaskMove
 from proto.containers_pb2 import DeviceMapping as DeviceMapping
 from proto.containers_pb2 import HostAddress as HostAddress
 from proto.containers_pb2 import NetworkSpec as NetworkSpec
@@ -1206,6 +1213,7 @@ class ServiceSpec(_message.Message):
     UPDATE_FIELD_NUMBER: _builtins.int
     ROLLBACK_FIELD_NUMBER: _builtins.int
     ROLLOUT_FIELD_NUMBER: _builtins.int
+    DISRUPTION_BUDGET_FIELD_NUMBER: _builtins.int
     PRECEDENCE_FIELD_NUMBER: _builtins.int
     AUTOSCALE_FIELD_NUMBER: _builtins.int
     replicas: _builtins.int
@@ -1273,6 +1281,10 @@ class ServiceSpec(_message.Message):
     @_builtins.property
     def rollout(self) -> _rollouts_pb2.RolloutSpec: ...
     @_builtins.property
+    def disruption_budget(self) -> _budgets_pb2.DisruptionBudget:
+        """absent: none; needs feature level 2"""
+
+    @_builtins.property
     def precedence(self) -> _precedence_pb2.Precedence: ...
     @_builtins.property
     def autoscale(self) -> _autoscale_pb2.Autoscale:
@@ -1304,12 +1316,13 @@ class ServiceSpec(_message.Message):
         update: _rollouts_pb2.UpdateConfig | None = ...,
         rollback: _rollouts_pb2.UpdateConfig | None = ...,
         rollout: _rollouts_pb2.RolloutSpec | None = ...,
+        disruption_budget: _budgets_pb2.DisruptionBudget | None = ...,
         precedence: _precedence_pb2.Precedence | None = ...,
         autoscale: _autoscale_pb2.Autoscale | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["autoscale", b"autoscale", "balance", b"balance", "container", b"container", "job", b"job", "placement", b"placement", "policy", b"policy", "precedence", b"precedence", "resources", b"resources", "restart", b"restart", "rollback", b"rollback", "rollout", b"rollout", "schedule", b"schedule", "stateful", b"stateful", "update", b"update"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["autoscale", b"autoscale", "balance", b"balance", "container", b"container", "disruption_budget", b"disruption_budget", "job", b"job", "placement", b"placement", "policy", b"policy", "precedence", b"precedence", "resources", b"resources", "restart", b"restart", "rollback", b"rollback", "rollout", b"rollout", "schedule", b"schedule", "stateful", b"stateful", "update", b"update"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["autoscale", b"autoscale", "balance", b"balance", "constraints", b"constraints", "container", b"container", "depends_on", b"depends_on", "endpoint_mode", b"endpoint_mode", "external_networks", b"external_networks", "external_volumes", b"external_volumes", "floating_addresses", b"floating_addresses", "job", b"job", "kind", b"kind", "network_aliases", b"network_aliases", "networks", b"networks", "placement", b"placement", "policy", b"policy", "ports", b"ports", "precedence", b"precedence", "replicas", b"replicas", "resources", b"resources", "restart", b"restart", "rollback", b"rollback", "rollout", b"rollout", "schedule", b"schedule", "stateful", b"stateful", "update", b"update"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["autoscale", b"autoscale", "balance", b"balance", "constraints", b"constraints", "container", b"container", "depends_on", b"depends_on", "disruption_budget", b"disruption_budget", "endpoint_mode", b"endpoint_mode", "external_networks", b"external_networks", "external_volumes", b"external_volumes", "floating_addresses", b"floating_addresses", "job", b"job", "kind", b"kind", "network_aliases", b"network_aliases", "networks", b"networks", "placement", b"placement", "policy", b"policy", "ports", b"ports", "precedence", b"precedence", "replicas", b"replicas", "resources", b"resources", "restart", b"restart", "rollback", b"rollback", "rollout", b"rollout", "schedule", b"schedule", "stateful", b"stateful", "update", b"update"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1571,6 +1584,7 @@ class Task(_message.Message):
     NETWORKS_FIELD_NUMBER: _builtins.int
     VIP_FIELD_NUMBER: _builtins.int
     RUN_FIELD_NUMBER: _builtins.int
+    MOVE_FIELD_NUMBER: _builtins.int
     PREEMPTED_FIELD_NUMBER: _builtins.int
     DEVICES_FIELD_NUMBER: _builtins.int
     app: _builtins.str
@@ -1614,6 +1628,8 @@ class Task(_message.Message):
         """ids"""
 
     @_builtins.property
+    def move(self) -> _budgets_pb2.TaskMove: ...
+    @_builtins.property
     def preempted(self) -> _precedence_pb2.Preemption: ...
     @_builtins.property
     def devices(self) -> _containers.RepeatedCompositeFieldContainer[_devices_pb2.AllottedDevice]:
@@ -1640,12 +1656,13 @@ class Task(_message.Message):
         networks: _abc.Iterable[_builtins.str] | None = ...,
         vip: _builtins.str = ...,
         run: _builtins.int = ...,
+        move: _budgets_pb2.TaskMove | None = ...,
         preempted: _precedence_pb2.Preemption | None = ...,
         devices: _abc.Iterable[_devices_pb2.AllottedDevice] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta", "preempted", b"preempted", "spec", b"spec", "status", b"status"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta", "move", b"move", "preempted", b"preempted", "spec", b"spec", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "app", b"app", "attempt", b"attempt", "desired", b"desired", "desired_message", b"desired_message", "devices", b"devices", "generation", b"generation", "image_digest", b"image_digest", "meta", b"meta", "networks", b"networks", "node_id", b"node_id", "not_before_unix_ms", b"not_before_unix_ms", "preempted", b"preempted", "run", b"run", "service", b"service", "service_id", b"service_id", "slot", b"slot", "spec", b"spec", "status", b"status", "vip", b"vip"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "app", b"app", "attempt", b"attempt", "desired", b"desired", "desired_message", b"desired_message", "devices", b"devices", "generation", b"generation", "image_digest", b"image_digest", "meta", b"meta", "move", b"move", "networks", b"networks", "node_id", b"node_id", "not_before_unix_ms", b"not_before_unix_ms", "preempted", b"preempted", "run", b"run", "service", b"service", "service_id", b"service_id", "slot", b"slot", "spec", b"spec", "status", b"status", "vip", b"vip"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

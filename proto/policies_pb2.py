@@ -27,6 +27,10 @@ try:
   proto_dot_devices__pb2 = proto_dot_nodes__pb2.proto_dot_devices__pb2
 except AttributeError:
   proto_dot_devices__pb2 = proto_dot_nodes__pb2.proto.devices_pb2
+try:
+  proto_dot_budgets__pb2 = proto_dot_nodes__pb2.proto_dot_budgets__pb2
+except AttributeError:
+  proto_dot_budgets__pb2 = proto_dot_nodes__pb2.proto.budgets_pb2
 
 
 DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14proto/policies.proto\x12\nfairway.v1\x1a\x11proto/nodes.proto\"\xb9\x01\n\x06Policy\x12\x1e\n\x04meta\x18\x01 \x01(\x0b\x32\x10.fairway.v1.Meta\x12+\n\x07selects\x18\x02 \x01(\x0b\x32\x1a.fairway.v1.PolicySelector\x12(\n\x07ingress\x18\x03 \x01(\x0b\x32\x17.fairway.v1.PolicyRules\x12\'\n\x06\x65gress\x18\x04 \x01(\x0b\x32\x17.fairway.v1.PolicyRules\x12\x0f\n\x07\x64ry_run\x18\x05 \x01(\x08\"\xa5\x01\n\x0ePolicySelector\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0b\n\x03\x61pp\x18\x02 \x01(\t\x12\x0f\n\x07service\x18\x03 \x01(\t\x12\x36\n\x06labels\x18\x04 \x03(\x0b\x32&.fairway.v1.PolicySelector.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"X\n\nPolicyPeer\x12,\n\x08services\x18\x01 \x01(\x0b\x32\x1a.fairway.v1.PolicySelector\x12\x0c\n\x04\x63idr\x18\x02 \x01(\t\x12\x0e\n\x06\x65xcept\x18\x03 \x03(\t\";\n\nPolicyPort\x12\x10\n\x08protocol\x18\x01 \x01(\t\x12\r\n\x05\x66irst\x18\x02 \x01(\r\x12\x0c\n\x04last\x18\x03 \x01(\r\"Z\n\nPolicyRule\x12%\n\x05peers\x18\x01 \x03(\x0b\x32\x16.fairway.v1.PolicyPeer\x12%\n\x05ports\x18\x02 \x03(\x0b\x32\x16.fairway.v1.PolicyPort\"4\n\x0bPolicyRules\x12%\n\x05rules\x18\x01 \x03(\x0b\x32\x16.fairway.v1.PolicyRule\"s\n\rServicePolicy\x12(\n\x07ingress\x18\x01 \x01(\x0b\x32\x17.fairway.v1.PolicyRules\x12\'\n\x06\x65gress\x18\x02 \x01(\x0b\x32\x17.fairway.v1.PolicyRules\x12\x0f\n\x07\x64ry_run\x18\x03 \x01(\x08\x62\x06proto3')

@@ -32,6 +32,10 @@ try:
 except AttributeError:
   proto_dot_devices__pb2 = proto_dot_objects__pb2.proto.devices_pb2
 try:
+  proto_dot_budgets__pb2 = proto_dot_objects__pb2.proto_dot_budgets__pb2
+except AttributeError:
+  proto_dot_budgets__pb2 = proto_dot_objects__pb2.proto.budgets_pb2
+try:
   proto_dot_files__pb2 = proto_dot_objects__pb2.proto_dot_files__pb2
 except AttributeError:
   proto_dot_files__pb2 = proto_dot_objects__pb2.proto.files_pb2
@@ -43,6 +47,10 @@ try:
   proto_dot_rollouts__pb2 = proto_dot_objects__pb2.proto_dot_rollouts__pb2
 except AttributeError:
   proto_dot_rollouts__pb2 = proto_dot_objects__pb2.proto.rollouts_pb2
+try:
+  proto_dot_budgets__pb2 = proto_dot_objects__pb2.proto_dot_budgets__pb2
+except AttributeError:
+  proto_dot_budgets__pb2 = proto_dot_objects__pb2.proto.budgets_pb2
 try:
   proto_dot_containers__pb2 = proto_dot_objects__pb2.proto_dot_containers__pb2
 except AttributeError:
