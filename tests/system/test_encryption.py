@@ -41,6 +41,7 @@ def test_no_request_fails_while_encryption_comes_changes_its_keys_and_goes(plain
         assert sending(site) > first
         before = {host: wireguard_process(site, host) for host in HOSTS}
         site.lab.restart_daemon("host-2")
+        site.wait(lambda: bool(site.json("status", host="host-2")), "host-2 answers again")
         site.wait(lambda: all(v["node"]["state"] == "ready" for v in site.json("node", "ls")), "host-2 is back")
         site.wait(lambda: site.json("net", "encryption", "status")["settled"], "it settled")
         assert {host: wireguard_process(site, host) for host in HOSTS} == before
