@@ -9,6 +9,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -119,6 +120,218 @@ class HostAddress(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___HostAddress: _TypeAlias = HostAddress  # noqa: Y015
+
+@_typing.final
+class Logging(_message.Message):
+    """absent: as the host's configuration says"""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Driver:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _DriverEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Logging._Driver.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        DRIVER_FILES: Logging._Driver.ValueType  # 0
+        """on the task's host, bounded"""
+        DRIVER_NONE: Logging._Driver.ValueType  # 1
+        """nothing is kept"""
+
+    class Driver(_Driver, metaclass=_DriverEnumTypeWrapper): ...
+    DRIVER_FILES: Logging.Driver.ValueType  # 0
+    """on the task's host, bounded"""
+    DRIVER_NONE: Logging.Driver.ValueType  # 1
+    """nothing is kept"""
+
+    DRIVER_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_MAX_FIELD_NUMBER: _builtins.int
+    FILES_MAX_FIELD_NUMBER: _builtins.int
+    COMPRESS_FIELD_NUMBER: _builtins.int
+    driver: Global___Logging.Driver.ValueType
+    size_bytes_max: _builtins.int
+    """of one file; 0: as the host's configuration says"""
+    files_max: _builtins.int
+    """of one task; 0: the same"""
+    compress: _builtins.bool
+    """files that are not written to any more, by gzip"""
+    def __init__(
+        self,
+        *,
+        driver: Global___Logging.Driver.ValueType = ...,
+        size_bytes_max: _builtins.int = ...,
+        files_max: _builtins.int = ...,
+        compress: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compress", b"compress", "driver", b"driver", "files_max", b"files_max", "size_bytes_max", b"size_bytes_max"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Logging: _TypeAlias = Logging  # noqa: Y015
+
+@_typing.final
+class Hook(_message.Message):
+    """a process beside the container's own"""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class EnvironmentEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    COMMAND_FIELD_NUMBER: _builtins.int
+    ENVIRONMENT_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
+    WORKING_DIR_FIELD_NUMBER: _builtins.int
+    user: _builtins.str
+    """empty: the container's"""
+    working_dir: _builtins.str
+    """empty: the container's"""
+    @_builtins.property
+    def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def environment(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """besides the container's"""
+
+    def __init__(
+        self,
+        *,
+        command: _abc.Iterable[_builtins.str] | None = ...,
+        environment: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        user: _builtins.str = ...,
+        working_dir: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "environment", b"environment", "user", b"user", "working_dir", b"working_dir"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Hook: _TypeAlias = Hook  # noqa: Y015
+
+@_typing.final
+class InitTask(_message.Message):
+    """runs to its end before the container, with its mounts and network"""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class EnvironmentEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    IMAGE_FIELD_NUMBER: _builtins.int
+    ENTRYPOINT_FIELD_NUMBER: _builtins.int
+    COMMAND_FIELD_NUMBER: _builtins.int
+    ENVIRONMENT_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
+    WORKING_DIR_FIELD_NUMBER: _builtins.int
+    IMAGE_DIGEST_FIELD_NUMBER: _builtins.int
+    image: _builtins.str
+    """empty: the container's"""
+    user: _builtins.str
+    """empty: the image's"""
+    working_dir: _builtins.str
+    """empty: the image's"""
+    image_digest: _builtins.str
+    """resolved at deploy; empty: the container's, or not known as yet"""
+    @_builtins.property
+    def entrypoint(self) -> Global___StringList:
+        """absent: the image's"""
+
+    @_builtins.property
+    def command(self) -> Global___StringList:
+        """absent: the image's, unless entrypoint is set"""
+
+    @_builtins.property
+    def environment(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """besides the container's"""
+
+    def __init__(
+        self,
+        *,
+        image: _builtins.str = ...,
+        entrypoint: Global___StringList | None = ...,
+        command: Global___StringList | None = ...,
+        environment: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        user: _builtins.str = ...,
+        working_dir: _builtins.str = ...,
+        image_digest: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "entrypoint", b"entrypoint"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "entrypoint", b"entrypoint", "environment", b"environment", "image", b"image", "image_digest", b"image_digest", "user", b"user", "working_dir", b"working_dir"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InitTask: _TypeAlias = InitTask  # noqa: Y015
+
+@_typing.final
+class KernelShares(_message.Message):
+    """how the host's kernel treats the container beside others; see cgroups(7)"""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CPUS_FIELD_NUMBER: _builtins.int
+    CPU_SHARES_FIELD_NUMBER: _builtins.int
+    CPU_PERIOD_US_FIELD_NUMBER: _builtins.int
+    SWAP_BYTES_FIELD_NUMBER: _builtins.int
+    cpus: _builtins.str
+    """cores it may run on, "0-3,6"; empty: all"""
+    cpu_shares: _builtins.int
+    """2..262144, 1024 is the middle; 0: by what is reserved"""
+    cpu_period_us: _builtins.int
+    """over which its CPU limit is counted; 0: 100 ms"""
+    swap_bytes: _builtins.int
+    """besides its memory limit; -1: no bound; 0: none"""
+    def __init__(
+        self,
+        *,
+        cpus: _builtins.str = ...,
+        cpu_shares: _builtins.int = ...,
+        cpu_period_us: _builtins.int = ...,
+        swap_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu_period_us", b"cpu_period_us", "cpu_shares", b"cpu_shares", "cpus", b"cpus", "swap_bytes", b"swap_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KernelShares: _TypeAlias = KernelShares  # noqa: Y015
 
 @_typing.final
 class NetworkSpec(_message.Message):

@@ -26,7 +26,11 @@ from proto.budgets_api_pb2 import RemoveQuotaRequest as RemoveQuotaRequest
 from proto.budgets_api_pb2 import SetQuotaReply as SetQuotaReply
 from proto.budgets_api_pb2 import SetQuotaRequest as SetQuotaRequest
 from proto.containers_pb2 import DeviceMapping as DeviceMapping
+from proto.containers_pb2 import Hook as Hook
 from proto.containers_pb2 import HostAddress as HostAddress
+from proto.containers_pb2 import InitTask as InitTask
+from proto.containers_pb2 import KernelShares as KernelShares
+from proto.containers_pb2 import Logging as Logging
 from proto.containers_pb2 import NetworkSpec as NetworkSpec
 from proto.containers_pb2 import StringList as StringList
 from proto.containers_pb2 import Ulimit as Ulimit

@@ -34,7 +34,11 @@ from proto.budgets_pb2 import RebalanceSettings as RebalanceSettings
 from proto.budgets_pb2 import Rebalancing as Rebalancing
 from proto.budgets_pb2 import TaskMove as TaskMove
 from proto.containers_pb2 import DeviceMapping as DeviceMapping
+from proto.containers_pb2 import Hook as Hook
 from proto.containers_pb2 import HostAddress as HostAddress
+from proto.containers_pb2 import InitTask as InitTask
+from proto.containers_pb2 import KernelShares as KernelShares
+from proto.containers_pb2 import Logging as Logging
 from proto.containers_pb2 import NetworkSpec as NetworkSpec
 from proto.containers_pb2 import StringList as StringList
 from proto.containers_pb2 import Ulimit as Ulimit
@@ -433,6 +437,11 @@ class ContainerSpec(_message.Message):
     APPARMOR_PROFILE_FIELD_NUMBER: _builtins.int
     DEVICES_FIELD_NUMBER: _builtins.int
     FILES_FIELD_NUMBER: _builtins.int
+    LOGGING_FIELD_NUMBER: _builtins.int
+    POST_START_FIELD_NUMBER: _builtins.int
+    PRE_STOP_FIELD_NUMBER: _builtins.int
+    INIT_TASKS_FIELD_NUMBER: _builtins.int
+    SHARES_FIELD_NUMBER: _builtins.int
     PROBES_FIELD_NUMBER: _builtins.int
     image: _builtins.str
     """as the user wrote it"""
@@ -523,6 +532,22 @@ class ContainerSpec(_message.Message):
         """secrets and configs; needs feature level 2"""
 
     @_builtins.property
+    def logging(self) -> _containers_pb2.Logging:
+        """58 to 62: see proto/containers.proto; hosts must know them, so they need feature level 2."""
+
+    @_builtins.property
+    def post_start(self) -> _containers.RepeatedCompositeFieldContainer[_containers_pb2.Hook]:
+        """once the container has started; ready when they have succeeded"""
+
+    @_builtins.property
+    def pre_stop(self) -> _containers.RepeatedCompositeFieldContainer[_containers_pb2.Hook]:
+        """before the stop signal"""
+
+    @_builtins.property
+    def init_tasks(self) -> _containers.RepeatedCompositeFieldContainer[_containers_pb2.InitTask]: ...
+    @_builtins.property
+    def shares(self) -> _containers_pb2.KernelShares: ...
+    @_builtins.property
     def probes(self) -> _health_pb2.Probes: ...
     def __init__(
         self,
@@ -561,11 +586,16 @@ class ContainerSpec(_message.Message):
         apparmor_profile: _builtins.str = ...,
         devices: _abc.Iterable[_containers_pb2.DeviceMapping] | None = ...,
         files: _abc.Iterable[_files_pb2.FileMount] | None = ...,
+        logging: _containers_pb2.Logging | None = ...,
+        post_start: _abc.Iterable[_containers_pb2.Hook] | None = ...,
+        pre_stop: _abc.Iterable[_containers_pb2.Hook] | None = ...,
+        init_tasks: _abc.Iterable[_containers_pb2.InitTask] | None = ...,
+        shares: _containers_pb2.KernelShares | None = ...,
         probes: _health_pb2.Probes | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "entrypoint", b"entrypoint", "healthcheck", b"healthcheck", "probes", b"probes"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "entrypoint", b"entrypoint", "healthcheck", b"healthcheck", "logging", b"logging", "probes", b"probes", "shares", b"shares"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotations", b"annotations", "apparmor_profile", b"apparmor_profile", "cap_add", b"cap_add", "cap_drop", b"cap_drop", "command", b"command", "devices", b"devices", "dns_options", b"dns_options", "dns_search", b"dns_search", "dns_servers", b"dns_servers", "domainname", b"domainname", "entrypoint", b"entrypoint", "environment", b"environment", "extra_hosts", b"extra_hosts", "files", b"files", "group_add", b"group_add", "healthcheck", b"healthcheck", "hostname", b"hostname", "image", b"image", "init", b"init", "labels", b"labels", "mounts", b"mounts", "no_new_privileges", b"no_new_privileges", "oom_score_adj", b"oom_score_adj", "probes", b"probes", "read_only", b"read_only", "seccomp_profile", b"seccomp_profile", "shm_size_bytes", b"shm_size_bytes", "stdin_open", b"stdin_open", "stop_grace_ms", b"stop_grace_ms", "stop_signal", b"stop_signal", "sysctls", b"sysctls", "tty", b"tty", "ulimits", b"ulimits", "user", b"user", "working_dir", b"working_dir"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotations", b"annotations", "apparmor_profile", b"apparmor_profile", "cap_add", b"cap_add", "cap_drop", b"cap_drop", "command", b"command", "devices", b"devices", "dns_options", b"dns_options", "dns_search", b"dns_search", "dns_servers", b"dns_servers", "domainname", b"domainname", "entrypoint", b"entrypoint", "environment", b"environment", "extra_hosts", b"extra_hosts", "files", b"files", "group_add", b"group_add", "healthcheck", b"healthcheck", "hostname", b"hostname", "image", b"image", "init", b"init", "init_tasks", b"init_tasks", "labels", b"labels", "logging", b"logging", "mounts", b"mounts", "no_new_privileges", b"no_new_privileges", "oom_score_adj", b"oom_score_adj", "post_start", b"post_start", "pre_stop", b"pre_stop", "probes", b"probes", "read_only", b"read_only", "seccomp_profile", b"seccomp_profile", "shares", b"shares", "shm_size_bytes", b"shm_size_bytes", "stdin_open", b"stdin_open", "stop_grace_ms", b"stop_grace_ms", "stop_signal", b"stop_signal", "sysctls", b"sysctls", "tty", b"tty", "ulimits", b"ulimits", "user", b"user", "working_dir", b"working_dir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
