@@ -27,11 +27,12 @@ AVAILABILITY_ORDER = {"down": 0, "unheard": 1, "silent": 2, "cordoned": 3, "drai
 
 @dataclass(frozen=True)
 class Filter:
-    """`free`: by host, what it could offer, where more would help."""
+    """`free`: by host, what it could offer, where more would help. `room`: the end of tasks there removes it."""
 
     refusal: Refusal
     refuses: Flags
     free: Numbers | None = None
+    room: bool = False
 
     def of(self, host: int) -> Refusal:
         """About one host."""
@@ -91,19 +92,20 @@ def room_filters(hosts: Hosts, cpu_millis: int, memory_bytes: int, ports: Sequen
         taken[hosts.hosts_with(port)] = True
         words = f"port {port_text(port)} {PORT_TAKEN}"
         remedy = f"stop the task on {{host}} that publishes {port_text(port)}, or publish another port"
-        yield Filter(Refusal(words, *_has(words), remedy), taken)
+        yield Filter(Refusal(words, *_has(words), remedy), taken, room=True)
     if memory_bytes:
         free = hosts.memory_free_bytes
         words = f"less than {bytes_text(memory_bytes)} of memory left to reserve"
         remedy = f"have {bytes_text(memory_bytes)} of memory free on {{host}}, or reserve less"
-        yield Filter(Refusal("memory", *_has(words), remedy), free < memory_bytes, free)
+        yield Filter(Refusal("memory", *_has(words), remedy), free < memory_bytes, free, room=True)
     if cpu_millis:
         free = hosts.cpu_free_millis
         words = f"less than {cpu_text(cpu_millis)} left to reserve"
         remedy = f"have {cpu_text(cpu_millis)} free on {{host}}, or reserve less"
-        yield Filter(Refusal("cpu", *_has(words), remedy), free < cpu_millis, free)
+        yield Filter(Refusal("cpu", *_has(words), remedy), free < cpu_millis, free, room=True)
     remedy = "have tasks on {host} end, or add a host"
-    yield Filter(Refusal("address", *_has("no address left for another task"), remedy), hosts.addresses_free <= 0)
+    full = hosts.addresses_free <= 0
+    yield Filter(Refusal("address", *_has("no address left for another task"), remedy), full, room=True)
 
 
 def explain(hosts: Hosts, filters: Iterable[Filter]) -> str:

@@ -62,9 +62,22 @@ class Hosts:
         for port in ports:
             self._ports.setdefault(port[:2], {}).setdefault(host, []).append(port)
 
+    def remove(self, host: int, cpu_millis: int, memory_bytes: int, ports: Iterable[HostPort]) -> None:
+        """The reverse of `add`."""
+        self.cpu_free_millis[host] += cpu_millis
+        self.memory_free_bytes[host] += memory_bytes
+        self.addresses_free[host] += 1
+        self.task_count[host] -= 1
+        for port in ports:
+            self._ports[port[:2]][host].remove(port)
+
     def has_port(self, host: int, port: HostPort) -> bool:
         """Whether a task on that row publishes it, or one that clashes."""
-        return any(clash(port, taken) for taken in self._ports.get(port[:2], {}).get(host, ()))
+        return self.count_port(host, port) > 0
+
+    def count_port(self, host: int, port: HostPort) -> int:
+        """Ports of tasks on that row that are it, or clash with it."""
+        return sum(clash(port, taken) for taken in self._ports.get(port[:2], {}).get(host, ()))
 
     def hosts_with(self, port: HostPort) -> list[int]:
         """Rows where it is taken."""
@@ -159,6 +172,19 @@ class ServiceTasks:
         rows.append(host)
         for keys, counts in self._by_group.items():
             counts[self._hosts.groups(keys)[0][host]] += 1
+
+    def remove_last(self, slot: int) -> None:
+        """Takes back the last `add`, which was of that slot."""
+        host = self.log.pop()
+        self.by_host[host] -= 1
+        rows = self._hosts_of_slot[slot]
+        rows.remove(host)
+        if host not in rows:
+            self.slots_by_host[host] -= 1
+        if not rows:
+            del self._hosts_of_slot[slot]
+        for keys, counts in self._by_group.items():
+            counts[self._hosts.groups(keys)[0][host]] -= 1
 
     def add_failure(self, host: int) -> None:
         if self.failures is None:

@@ -66,7 +66,7 @@ class Scheduler:
 
     def __init__(self, nodes: Iterable[objects.Node], tasks: Iterable[objects.Task], now_unix_ms: int = 0) -> None:
         self._failed_since_unix_ms = now_unix_ms - FAILURE_WINDOW_MS
-        self._hosts = Hosts(nodes)
+        self.hosts = Hosts(nodes)
         self._services: dict[str, ServiceTasks] = {}
         self._uncounted: dict[str, list[tuple[int, int]]] = {}  # slot and host, of services nobody asked for as yet
         self._ids: dict[Name, str] = {}
@@ -76,6 +76,7 @@ class Scheduler:
         self._fixed: dict[tuple[str, int, str], Fixed] = {}
         self._ports: dict[tuple[str, int], tuple[HostPort, ...]] = {}
         self._log: list[int] = []  # the host of each task that was placed
+        self._placed: list[objects.Task] = []  # these tasks
         self._boards: dict[tuple[object, ...], Board] = {}
         self._said: dict[tuple[object, ...], tuple[int, str]] = {}
         for task in tasks:
@@ -93,9 +94,49 @@ class Scheduler:
         best = self._tied_place(candidate.task, fixed, tied) if tied is not None else self._best(candidate, fixed)
         if best is None:
             return Placement(None, self._explain(candidate, tied, fixed))
-        self._add(best, candidate.task)
-        self._log.append(best)
-        return Placement(self._hosts.nodes[best])
+        self.promise(best, candidate.task)
+        return Placement(self.hosts.nodes[best])
+
+    def promise(self, host: int, task: objects.Task) -> None:
+        """Counts the task as placed on that row, whether or not there is room as yet."""
+        self._add(host, task)
+        self._log.append(host)
+        self._placed.append(task)
+
+    @property
+    def placed_count(self) -> int:
+        """How many tasks were placed so far: what `undo` can go back to."""
+        return len(self._log)
+
+    def undo(self, placed_count: int) -> None:
+        """Takes back all placements after the first so many."""
+        if len(self._log) == placed_count:
+            return
+        while len(self._log) > placed_count:
+            host, task = self._log.pop(), self._placed.pop()
+            resources = task.spec.resources
+            cpu, memory = resources.cpu_reserved_millis, resources.memory_reserved_bytes
+            self.hosts.remove(host, cpu, memory, self.ports_of(task))
+            if wanted(task):
+                self._service(task.service_id).remove_last(task.slot)
+        self._boards.clear()  # which take room for something that only shrinks
+        self._said.clear()
+
+    def fits_but_for_room(self, candidate: Candidate) -> Flags:
+        """By host: whether nothing keeps the task from it but what ends with the tasks there."""
+        tied = self._tied_to(candidate)
+        fits = np.zeros(self.hosts.count, dtype=np.bool_)
+        if isinstance(tied, Placement):
+            return fits
+        try:
+            filters = self._filters(candidate.task, self._fixed_of(candidate))
+        except Refused:
+            return fits
+        fits[slice(None) if tied is None else tied] = True
+        for one in filters:
+            if not one.room:
+                fits &= ~one.refuses
+        return fits
 
     def examine(self, candidate: Candidate) -> list[tuple[objects.Node, list[Refusal]]]:
         """All hosts by name, each with everything that keeps the task from it; nothing where it fits. Places nothing.
@@ -105,22 +146,22 @@ class Scheduler:
             raise Refused(tied.reason)
         filters = self._filters(candidate.task, self._fixed_of(candidate))
         found = []
-        for host, node in enumerate(self._hosts.nodes):
+        for host, node in enumerate(self.hosts.nodes):
             refusals = list(dict.fromkeys(one.of(host) for one in filters if one.refuses[host]))
             if candidate.node_id and host != tied:
                 refusals.insert(0, Refusal("other", "has a task of its own", "have tasks of their own"))
             elif tied is not None and host != tied:
-                words = f"not hold volume {self._volumes_text(candidate)}, as {self._hosts.nodes[tied].meta.name} does"
+                words = f"not hold volume {self._volumes_text(candidate)}, as {self.hosts.nodes[tied].meta.name} does"
                 refusals.insert(0, Refusal("volume", f"does {words}", f"do {words}"))
             found.append((node, refusals))
         return found
 
     def _count(self, task: objects.Task) -> None:
-        host = self._hosts.index.get(task.node_id) if assigned(task) else None
+        host = self.hosts.index.get(task.node_id) if assigned(task) else None
         if host is None:
             return
         if ended(task):
-            self._hosts.addresses_free[host] -= not gone(task)
+            self.hosts.addresses_free[host] -= not gone(task)
             lately = task.meta.updated_unix_ms > self._failed_since_unix_ms
             if task.status.state == objects.TASK_STATE_FAILED and lately:
                 self._service(task.service_id).add_failure(host)
@@ -129,8 +170,8 @@ class Scheduler:
 
     def _add(self, host: int, task: objects.Task) -> None:
         resources = task.spec.resources
-        ports = self._ports_of(task)
-        self._hosts.add(host, resources.cpu_reserved_millis, resources.memory_reserved_bytes, ports)
+        ports = self.ports_of(task)
+        self.hosts.add(host, resources.cpu_reserved_millis, resources.memory_reserved_bytes, ports)
         if not wanted(task):
             return
         service = self._services.get(task.service_id)
@@ -158,7 +199,7 @@ class Scheduler:
     def _service(self, service_id: str) -> ServiceTasks:
         known = self._services.get(service_id)
         if known is None:
-            known = self._services[service_id] = ServiceTasks(self._hosts)
+            known = self._services[service_id] = ServiceTasks(self.hosts)
             for slot, host in self._uncounted.pop(service_id, ()):
                 known.add(slot, host)
         return known
@@ -171,8 +212,8 @@ class Scheduler:
 
         return find
 
-    def _ports_of(self, task: objects.Task) -> tuple[HostPort, ...]:
-        """Read once a version of a service: every task is counted in every pass."""
+    def ports_of(self, task: objects.Task) -> tuple[HostPort, ...]:
+        """What the task publishes on its host; read once a version of a service, as all are counted in every pass."""
         key = (task.service_id, task.generation)
         known = self._ports.get(key)
         if known is None:
@@ -186,14 +227,14 @@ class Scheduler:
         if known is None:
             wanted_constraints = constraints.parse_all(task.spec.constraints)
             needs_sctp = any(port.protocol == "sctp" for port in task.spec.ports)
-            filters = fixed_filters(self._hosts, wanted_constraints, candidate.image, needs_sctp)
-            allowed = np.ones(self._hosts.count, dtype=np.bool_)
+            filters = fixed_filters(self.hosts, wanted_constraints, candidate.image, needs_sctp)
+            allowed = np.ones(self.hosts.count, dtype=np.bool_)
             for one in filters:
                 allowed &= ~one.refuses
-            holders = [self._hosts.index[each] for each in candidate.image.node_ids if each in self._hosts.index]
-            absent = np.ones(self._hosts.count, dtype=np.int64)
+            holders = [self.hosts.index[each] for each in candidate.image.node_ids if each in self.hosts.index]
+            absent = np.ones(self.hosts.count, dtype=np.int64)
             absent[holders] = 0
-            told = 0 < len(holders) < self._hosts.count
+            told = 0 < len(holders) < self.hosts.count
             known = self._fixed[key] = Fixed(filters, allowed, absent if told else None)
         return known
 
@@ -202,7 +243,7 @@ class Scheduler:
         guards = self._guards.get(_name(task, task.service), {}) if self._guards else {}
         others = [guard for guard in guards.values() if guard.tasks is not own]
         slot = task.slot if own.has_slot(task.slot) else 0
-        return Rules(self._hosts, task, slot, own, self._of_app(task), others)
+        return Rules(self.hosts, task, slot, own, self._of_app(task), others)
 
     def _filters(self, task: objects.Task, fixed: Fixed) -> list[Filter]:
         return [*fixed.filters, *self._moving_filters(task, self._rules(task))]
@@ -211,7 +252,7 @@ class Scheduler:
         """Those that placing other tasks changes."""
         resources = task.spec.resources
         cpu, memory = resources.cpu_reserved_millis, resources.memory_reserved_bytes
-        return [*rules.filters(), *room_filters(self._hosts, cpu, memory, self._ports_of(task))]
+        return [*rules.filters(), *room_filters(self.hosts, cpu, memory, self.ports_of(task))]
 
     def _tied_place(self, task: objects.Task, fixed: Fixed, host: int) -> int | None:
         if not fixed.allowed[host] or any(one.refuses[host] for one in self._moving_filters(task, self._rules(task))):
@@ -240,9 +281,9 @@ class Scheduler:
     def _board(self, task: objects.Task, fixed: Fixed) -> Board:
         rules = self._rules(task)
         return Board(
-            self._hosts,
+            self.hosts,
             task,
-            self._ports_of(task),
+            self.ports_of(task),
             rules,
             fixed.allowed,
             fixed.image_absent,
@@ -254,7 +295,7 @@ class Scheduler:
         """The one host that it is for or that holds its volumes, or why there is none such; None: it is free."""
         by_node: dict[str, list[str]] = {}
         if candidate.node_id:
-            return self._hosts.index[candidate.node_id]
+            return self.hosts.index[candidate.node_id]
         for volume in candidate.volumes:
             if volume.node_id:
                 by_node.setdefault(volume.node_id, []).append(volume.meta.name)
@@ -267,7 +308,7 @@ class Scheduler:
             )
             return Placement(None, f"its volumes are on different hosts: {where}")
         ((node_id, names),) = by_node.items()
-        host = self._hosts.index.get(node_id)
+        host = self.hosts.index.get(node_id)
         if host is None:
             return Placement(
                 None,
@@ -278,7 +319,7 @@ class Scheduler:
     def _explain(self, candidate: Candidate, tied: int | None, fixed: Fixed) -> str:
         task = candidate.task
         if tied is not None:
-            name = self._hosts.nodes[tied].meta.name
+            name = self.hosts.nodes[tied].meta.name
             refusal = next(one.of(tied) for one in self._filters(task, fixed) if one.refuses[tied])
             if candidate.node_id:
                 return f"{name}, which it is for, {refusal.verb_one}"
@@ -290,7 +331,7 @@ class Scheduler:
             key = (*key[:3], 0, *asked)  # all its tasks are refused alike: it need not be said anew for each
         placed, said = self._said.get(key, (-1, ""))
         if placed != len(self._log):
-            said = explain(self._hosts, self._filters(task, fixed))
+            said = explain(self.hosts, self._filters(task, fixed))
             self._said[key] = (len(self._log), said)
         return said
 
@@ -298,8 +339,8 @@ class Scheduler:
         return names_text([volume.meta.name for volume in candidate.volumes if volume.node_id], "volumes")
 
     def _node_name(self, node_id: str) -> str:
-        host = self._hosts.index.get(node_id)
-        return self._hosts.nodes[host].meta.name if host is not None else "a host that is gone"
+        host = self.hosts.index.get(node_id)
+        return self.hosts.nodes[host].meta.name if host is not None else "a host that is gone"
 
 
 def _name(task: objects.Task, service: str) -> Name:
