@@ -94,7 +94,7 @@ def keep_logs(lab: Lab) -> None:
     if folder:
         for host in lab.hosts():
             log = lab.run_in(host, ["cat", "/var/log/fairway/fairwayd.log"], check=False)
-            Path(folder, f"{host}.log").write_text(log.stdout)
+            Path(folder, f"{lab.name}-{host}.log").write_text(log.stdout)
 
 
 @pytest.fixture
