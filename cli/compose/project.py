@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cli.compose import extension, profiles, references, task_files
+from cli.compose import extension, external, profiles, references, task_files
 from cli.compose.document import Source
 from cli.compose.environment import Surroundings
 from cli.compose.problems import ComposeRefused, Problem, Problems
@@ -20,11 +20,10 @@ APP_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _PART_NAME = re.compile(r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?")
 _VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,126}")
 _TOP_KEYS = frozenset({"name", "version", "services", "networks", "volumes", "configs", "secrets"})
-_NETWORK_KEYS = frozenset({"internal", "labels", "driver", "enable_ipv6", "x-fairway"})
+_NETWORK_KEYS = external.KEYS | {"internal", "labels", "driver", "enable_ipv6", "x-fairway"}
 _TOP_HINTS = {
     "models": "there are no models",
 }
-_EXTERNAL = "it belongs to the app and is named after it"
 _SERVICES_MAX = 1000
 
 
@@ -157,7 +156,7 @@ _PART_RULE = "a name here is lower-case letters, digits, - and _, at most 63 (it
 
 def _networks(reader: Reader, top: dict[str, Field], app: control_pb2.AppSpec) -> dict[str, Field]:
     entries = reader.entries(top["networks"]) if "networks" in top else {}
-    hints = {"external": _EXTERNAL, "name": _EXTERNAL, "ipam": "addresses are given out by Fairway"}
+    hints = {"ipam": "addresses are given out by Fairway"}
     for name, below in entries.items():
         if not _PART_NAME.fullmatch(name):
             reader.refuse(below, f"{name!r}: {_PART_RULE}")
@@ -165,6 +164,8 @@ def _networks(reader: Reader, top: dict[str, Field], app: control_pb2.AppSpec) -
         network = app.networks[name]
         known = reader.known_entries(below, _NETWORK_KEYS, hints)
         if "internal" in known:
+        if external.read_external(reader, below, known, network):
+            continue
             network.internal = reader.boolean(known["internal"])
         if "enable_ipv6" in known:
             wanted = reader.boolean(known["enable_ipv6"])
@@ -181,14 +182,15 @@ def _networks(reader: Reader, top: dict[str, Field], app: control_pb2.AppSpec) -
 
 def _volumes(reader: Reader, top: dict[str, Field], app: control_pb2.AppSpec) -> dict[str, Field]:
     entries = reader.entries(top["volumes"]) if "volumes" in top else {}
-    hints = {"external": _EXTERNAL, "name": _EXTERNAL}
     for name, below in entries.items():
         if not _VOLUME_NAME.fullmatch(name):
             reader.refuse(below, f"{name!r} is not the name of a volume (letters, digits, _, . and -)")
             continue
         volume = app.volumes[name]
         volume.SetInParent()
-        known = reader.known_entries(below, frozenset({"labels", "driver", "driver_opts"}), hints)
+        known = reader.known_entries(below, external.KEYS | {"labels", "driver", "driver_opts"})
+        if external.read_external(reader, below, known, volume):
+            continue
         if "labels" in known:
             volume.labels.update(reader.labels(known["labels"]))
         if "driver" in known and (driver := reader.text(known["driver"])) not in ("local", ""):

@@ -199,17 +199,22 @@ _INCLUDE = either(
         },
     ),
 )
+# Of networks and volumes: a name for other apps, or that of another app's.
+_SHARED = {"external": FLAG, "name": TEXT}
 _NETWORK = mapping(
     "a network",
     {
         "driver": choice(["overlay", "bridge"]),
         "enable_ipv6": FLAG,
+        **_SHARED,
         "internal": FLAG,
         "labels": _LABELS,
         "x-fairway": NETWORK,
     },
 )
-_VOLUME = mapping("a volume", {"driver": choice(["local"]), "driver_opts": {"type": "object"}, "labels": _LABELS})
+_VOLUME = mapping(
+    "a volume", {"driver": choice(["local"]), "driver_opts": {"type": "object"}, "labels": _LABELS, **_SHARED}
+)
 _FILE = {"file": TEXT, "environment": TEXT, "external": FLAG, "name": TEXT, "labels": _LABELS}
 TOP_KEYS: dict[str, Schema] = {
     "name": TEXT,

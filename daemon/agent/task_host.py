@@ -136,6 +136,7 @@ class ContainerHost:
         if fresh:
             await self._runtime.images.with_files(task.image_digest, lambda root: _populate(fresh, root))
         return tuple(
+        volume_ids.update(task.spec.external_volumes)
             TmpfsMount(mount.target, mount.tmpfs_size_bytes, mount.tmpfs_mode, mount.read_only)
             if mount.source is None
             else BindMount(mount.source, mount.target, mount.read_only, mount.identity)

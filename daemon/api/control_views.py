@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 from daemon import lookup
 from daemon.leader.endpoints_plan import endpoint_of
+from daemon.orchestration.budget_plan import bounded, drain_waits
+from daemon.orchestration.external_parts import volume_of
 from daemon.orchestration.kinds import is_job, serving_wanted
 from daemon.orchestration.task_states import ended, named_volumes, succeeded
 from net.addresses import ipv6_of
@@ -36,7 +38,7 @@ def service_view(store: Store, service: objects.Service) -> control.ServiceView:
         if prefix:
             view.ipv6_addresses[address] = ipv6_of(prefix, address)
     for name in named_volumes(service.spec):
-        volume = store.table(objects.Volume).unique("name", (service.meta.tenant, service.app, name))
+        volume = volume_of(store, service.meta.tenant, service.app, service.spec, name)
         node = store.get(objects.Node, volume.node_id) if volume is not None and volume.node_id else None
         if node is not None:
             view.volume_hosts[name] = node.meta.name

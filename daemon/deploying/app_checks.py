@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from daemon.deploying.budget_checks import budget_problems
 from daemon.deploying.container_checks import container_problems
 from daemon.deploying.exposure_checks import balance_problems, check_ports_between, floating_problems, port_problems
+from daemon.deploying.external_plan import shared_name_problems
 from daemon.deploying.job_changes import job_problems
 from daemon.deploying.name_checks import name_problems
 from daemon.deploying.placement_checks import placement_problems
@@ -49,6 +51,8 @@ def check_app(app: control.AppSpec) -> None:
         for problem in _problems(app, name, app.services[name]):
             raise Refused(f"service {name}: {problem}")
     check_ports_between(app)
+    for problem in shared_name_problems(app):
+        raise Refused(problem)
     _check_cycles(app)
 
 

@@ -16,6 +16,7 @@ from daemon.deploying.app_warnings import warnings_of
 from daemon.deploying.container_checks import says_settings
 from daemon.deploying.exposure_checks import check_floating
 from daemon.deploying.job_changes import completion_changes, course_changes, settle_runs
+from daemon.deploying.external_plan import check_shared_name, names_external, says_external, settle_external
 from daemon.deploying.node_changes_plan import plan_remove_node, plan_update_node
 from daemon.deploying.placement_checks import says_placement
 from daemon.deploying.port_leases_plan import PortLeases, settle_vip
@@ -29,6 +30,7 @@ from daemon.deploying.service_changes_plan import (
 from daemon.deploying.task_file_plan import AppFiles
 from daemon.errors import Kind, Refused
 from daemon.orchestration.image_lookup import find_image
+from daemon.orchestration.external_parts import external_ids
 from daemon.orchestration.kinds import is_job, needs_kinds, slots_of
 from daemon.orchestration.leases import LeasePool
 from proto import control_pb2 as control
@@ -103,8 +105,16 @@ class _Deploy:
         self.ports = PortLeases(self.store, self.leases)
         self.nodes = {node.meta.id: node for node in self.store.table(objects.Node)}
         self._settle_files()
+        self._settle_external()
 
     def _settle_files(self) -> None:
+    def _settle_external(self) -> None:
+        """The specs name networks and volumes of other apps; from here on their ids too, in a copy of the app."""
+        if names_external(self.app):
+            asked, self.app = self.app, control.AppSpec()
+            self.app.CopyFrom(asked)
+            settle_external(self.store, self.tenant, self.app)
+
         """The specs name secrets and configs; from here on their versions too, in a copy of the app."""
         if any(spec.container.files for spec in self.app.services.values()):
             asked, self.app = self.app, control.AppSpec()
@@ -133,15 +143,19 @@ class _Deploy:
     def networks(self) -> None:
         """Creates what a service uses. What none uses any more is said here and deleted by the orchestrator
         when the last task on it is gone."""
-        used = {name for spec in self.app.services.values() for name in spec.networks}
-        known = {network.meta.name: network for network in self.store.table(objects.Network).by("app", self.key)}
+        used = {
+            name for spec in self.app.services.values() for name in spec.networks if name not in spec.external_networks
+        }
+        table = self.store.table(objects.Network)
+        known = {network.meta.name: network for network in table.by("app", self.key)}
         for name in sorted(used):
             spec = self.app.networks[name] if name in self.app.networks else control.NetworkSpec()
             before = known.get(name)
+            check_shared_name(table, self.tenant, self.app.name, name, spec.shared_name)
             if before is None:
                 network = objects.Network(meta=self.meta(name, spec.labels), app=self.app.name)
                 network.internal, network.ipv6_disabled = spec.internal, spec.ipv6_disabled
-                network.closed = spec.closed
+                network.closed, network.shared_name = spec.closed, spec.shared_name
                 lease, network.ordinal = self.leases.network_ordinal(network.meta.id)
                 self.builder.create(lease).create(network)
                 self.reply.networks_created.append(name)
@@ -149,17 +163,22 @@ class _Deploy:
             network = objects.Network()
             network.CopyFrom(before)
             network.internal, network.ipv6_disabled = spec.internal, spec.ipv6_disabled
-            network.closed = spec.closed
+            network.closed, network.shared_name = spec.closed, spec.shared_name
             _set_labels(network.meta, spec.labels)
             if network != before:
                 self.builder.update(network)
-        self.reply.networks_removed.extend(sorted(known.keys() - used))
+        if leaving := known.keys() - used:
+            elsewhere = external_ids(self.store)
+            self.reply.networks_removed.extend(name for name in sorted(leaving) if known[name].meta.id not in elsewhere)
 
     def volumes(self) -> None:
         table = self.store.table(objects.Volume)
         for name in sorted(self.app.volumes):
             spec = self.app.volumes[name]
             before = table.unique("name", (*self.key, name))
+            if spec.external:
+                continue
+            check_shared_name(table, self.tenant, self.app.name, name, spec.shared_name)
             if before is None:
                 self.builder.create(
                     objects.Volume(
@@ -167,6 +186,7 @@ class _Deploy:
                         app=self.app.name,
                         driver_options=spec.driver_options,
                     )
+                        shared_name=spec.shared_name,
                 )
                 self.reply.volumes_created.append(name)
                 continue
@@ -179,8 +199,15 @@ class _Deploy:
             if before.driver_options != spec.driver_options:
                 self.reply.warnings.append(f"volume {name} exists already and keeps the options that it has")
 
+            if before.shared_name != spec.shared_name:
+                volume = objects.Volume()
+                volume.CopyFrom(before)
+                volume.shared_name = spec.shared_name
+                self.builder.update(volume)
     def services(self) -> None:
-        if any(says_placement(spec) for spec in self.app.services.values()):
+        if any(says_placement(spec) or says_budget(spec) for spec in self.app.services.values()):
+            self.builder.needs(WORKLOADS_LEVEL)
+        if any(says_external(spec) for spec in self.app.services.values()):
             self.builder.needs(WORKLOADS_LEVEL)
         if any(needs_kinds(spec) or says_rollout(spec) or says_settings(spec) for spec in self.app.services.values()):
             self.builder.needs(WORKLOADS_LEVEL)

@@ -135,6 +135,8 @@ def spec_once(spec: objects.ServiceSpec) -> objects.ServiceSpec:
         resources=spec.resources,
         constraints=spec.constraints,
         networks=spec.networks,
+        external_networks=spec.external_networks,
+        external_volumes=spec.external_volumes,
     )
     once.container.CopyFrom(spec.container)
     once.container.ClearField("healthcheck")

@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 from daemon.deploying.app_changes import as_tasks_see
 from daemon.deploying.port_leases_plan import Changes, PortLeases, settle_vip
 from daemon.errors import Kind, Refused
+from daemon.orchestration.external_parts import network_of
 from daemon.orchestration.leases import LeasePool
 from daemon.orchestration.own_volumes import spec_of_slot
 from daemon.orchestration.task_files import missing_files
@@ -132,7 +133,7 @@ def plan_revert(
     start_rollout(service, after, [f"back to revision {revision.generation}"], now_unix_ms, revision.generation)
     after.rollout.message = why[:REASON_CHARACTERS_MAX]
     for name in after.spec.networks:
-        if store.table(objects.Network).unique("name", (service.meta.tenant, service.app, name)) is None:
+        if network_of(store, service.meta.tenant, service.app, after.spec, name) is None:
             raise Refused(
                 f"network {name}, which revision {revision.generation} of {service.app}/{service.meta.name} used, is "
                 "gone; deploy the older file instead",

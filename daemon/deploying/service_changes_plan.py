@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from daemon.deploying.app_checks import REPLICAS_MAX
+from daemon.deploying.external_plan import check_removable
 from daemon.errors import Kind, Refused
 from daemon.lookup import find_app
 from daemon.orchestration.kinds import follows_hosts, is_job
@@ -46,10 +47,14 @@ def plan_remove_app(
     store: Store, request: control.RemoveAppRequest, now_unix_ms: int
 ) -> tuple[list[str], TransactionBuilder]:
     """Names of the services that are being removed. Volumes keep their data unless that is asked for; then
-    they are marked, and deleted when the last service is gone. Raises Refused (NOT_FOUND)."""
+    they are marked, and deleted when the last service is gone. Raises Refused: NOT_FOUND, or NOT_POSSIBLE where
+    other apps use its networks or volumes."""
     app = find_app(store, request.app)
     key = (app.meta.tenant, app.meta.name)
     builder = TransactionBuilder()
+    check_removable(store, app, store.table(objects.Network).by("app", key))
+    if request.volumes:
+        check_removable(store, app, store.table(objects.Volume).by("app", key))
     names = []
     for service in sorted(store.table(objects.Service).by("app", key), key=lambda one: one.meta.name):
         names.append(service.meta.name)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from daemon import lookup
 from daemon.errors import Kind, Refused
 from daemon.leader.endpoints_plan import endpoint_of
+from daemon.orchestration.external_parts import network_of
 from net.addresses import ipv6_of
 from proto import objects_pb2 as objects
 from raft.store import Store
@@ -150,8 +151,7 @@ def _service(store: Store, service: objects.Service, name: str, port: int, proto
     networks = [
         network.meta.id
         for each in service.spec.networks
-        if (network := store.table(objects.Network).unique("name", (service.meta.tenant, service.app, each)))
-        is not None
+        if (network := network_of(store, service.meta.tenant, service.app, service.spec, each)) is not None
     ]
     return Target(
         SERVICE,

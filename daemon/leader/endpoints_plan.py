@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from daemon.orchestration import constraints
+from daemon.orchestration.external_parts import network_of
 from daemon.orchestration.scheduler_words import ZONE_LABEL
 from daemon.orchestration.traffic import gets_traffic
 from proto import objects_pb2 as objects
@@ -62,8 +63,7 @@ def frontend_of(store: Store, service: objects.Service) -> objects.Frontend | No
     networks = []
     aliases: dict[str, objects.StringList] = {}
     for name in service.spec.networks:
-        key = (service.meta.tenant, service.app, name)
-        network = store.table(objects.Network).unique("name", key)
+        network = network_of(store, service.meta.tenant, service.app, service.spec, name)
         if network is not None:
             networks.append(network.meta.id)
             if name in service.spec.network_aliases:

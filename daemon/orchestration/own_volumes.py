@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from daemon.orchestration import external_parts
 from daemon.orchestration.draft import Draft
 from daemon.orchestration.kinds import follows_hosts, has_own_volumes
 from proto import objects_pb2 as objects
@@ -29,7 +30,7 @@ def volume_of(draft: Draft, task: objects.Task, name: str, nodes: Mapping[str, o
     """A volume that a task names; one of a slot's own is made when the slot's first task needs it. None: its app has
     none of this name."""
     table = draft.store.table(objects.Volume)
-    stored = table.unique("name", (task.meta.tenant, task.app, name))
+    stored = external_parts.volume_of(draft.store, task.meta.tenant, task.app, task.spec, name)
     volume = draft.get(objects.Volume, stored.meta.id) if stored is not None else None
     if volume is None:
         template_name, _, number = name.rpartition(".")

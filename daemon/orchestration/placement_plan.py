@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from daemon.errors import Refused
 from daemon.orchestration.dependencies import waits_for
 from daemon.orchestration.draft import Draft
+from daemon.orchestration.external_parts import network_of
 from daemon.orchestration.image_lookup import find_image, image_of_digest, missing_image, replaced_image
 from daemon.orchestration.kinds import follows_hosts, host_of_slot, is_ordered
 from daemon.orchestration.own_volumes import volume_of
@@ -132,7 +132,7 @@ def _assign(draft: Draft, service: objects.Service, candidate: Candidate, node: 
     del edited.networks[:]
     table = draft.store.table(objects.Network)
     for name in task.spec.networks:
-        network = table.unique("name", (task.meta.tenant, task.app, name))
+        network = network_of(draft.store, task.meta.tenant, task.app, task.spec, name)
         if network is not None:
             edited.networks.append(network.meta.id)
     edited.status.state = objects.TASK_STATE_ASSIGNED

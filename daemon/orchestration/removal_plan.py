@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from daemon.orchestration.draft import Draft
+from daemon.orchestration.external_parts import external_ids
 from daemon.orchestration.kinds import is_ordered
 from daemon.orchestration.leases import leases_held_by
 from daemon.orchestration.task_plan import lose_tasks_of_lost_hosts, stop_task
@@ -53,11 +54,16 @@ def remove_orphans(draft: Draft, nodes: Mapping[str, objects.Node]) -> None:
 
 def remove_empty_apps(draft: Draft) -> None:
     """Apps without a service, with their networks; their volumes only where that was asked for."""
+    used: dict[str, str] | None = None
     for app in draft.store.table(objects.App):
         key = (app.meta.tenant, app.meta.name)
         services = draft.store.table(objects.Service).by("app", key)
         if any(draft.get(objects.Service, service.meta.id) is not None for service in services):
             continue
+        if used is None:
+            used = external_ids(draft.store, lambda service: draft.get(objects.Service, service.meta.id))
+        if _parts_used(draft, key, used):
+            continue  # an app that uses them keeps this one
         for network in draft.store.table(objects.Network).by("app", key):
             for lease in leases_held_by(draft.store, network.meta.id):
                 draft.delete(lease)
@@ -68,20 +74,34 @@ def remove_empty_apps(draft: Draft) -> None:
         draft.delete(app)
 
 
+def _parts_used(draft: Draft, app: tuple[str, str], used: Collection[str]) -> bool:
+    """Whether a network of the app, or a volume that is being removed, is in use elsewhere."""
+    networks = draft.store.table(objects.Network).by("app", app)
+    volumes = draft.store.table(objects.Volume).by("app", app)
+    return any(network.meta.id in used for network in networks) or any(
+        volume.removing and volume.meta.id in used for volume in volumes
+    )
+
+
 def remove_unused_networks(draft: Draft) -> None:
     """Networks that no service of their app names and no task is on any more."""
     used: set[str] | None = None
     for network in draft.store.table(objects.Network):
         key = (network.meta.tenant, network.app)
         services = draft.store.table(objects.Service).by("app", key)
-        if not services or any(network.meta.name in service.spec.networks for service in services):
+        if not services or any(_names_own(service.spec, network.meta.name) for service in services):
             continue
         if used is None:
             used = {one for task in draft.tasks() if not gone(task) for one in task.networks}
+            used.update(external_ids(draft.store))
         if network.meta.id not in used:
             for lease in leases_held_by(draft.store, network.meta.id):
                 draft.delete(lease)
             draft.delete(network)
+
+
+def _names_own(spec: objects.ServiceSpec, network: str) -> bool:
+    return network in spec.networks and network not in spec.external_networks
 
 
 def _over(draft: Draft, task: objects.Task) -> bool:

@@ -324,7 +324,7 @@ def test_all_problems_come_at_once_sorted_by_line() -> None:
         ("services: {a: !x {image: a}}", "YAML tag !x"),
         ("services: {a: &x {image: a, depends_on: [*x]}}", "contains it"),
         ("name: BAD\nservices: {a: {image: a}}", "an app's name is"),
-        ("services: {a: {image: a}}\nvolumes: {v: {external: true}}", "volumes.v.external is not supported"),
+        ("services: {a: {image: a}}\nvolumes: {v: {external: maybe}}", "volumes.v.external: 'maybe' is neither"),
         ("services: {a: {image: a}}\nvolumes: {v: {driver_opts: {a: b}}}", "driver_opts is not supported"),
         ("services: {a: {image: a}}\nnetworks: {n: {driver: macvlan}}", "'macvlan' is not supported"),
         ("services: {a: {image: a, depends_on: [b]}, b: {image: b, depends_on: [a]}}", "a -> b -> a"),
