@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 
+from cli.compose.budget import read_budget
 from cli.compose.kinds import read_job, read_schedule, read_stateful
 from cli.compose.placement import CONSTRAINT
 from cli.compose.placing import read_placement
@@ -16,7 +17,20 @@ from cli.compose.reader import Field, Reader
 from cli.compose.rollout import read_rollout
 from proto import control_pb2, objects_pb2
 
-_KEYS = frozenset({"balance", "floating_addresses", "job", "placement", "policy", "rollout", "schedule", "stateful"})
+_KEYS = frozenset(
+    {
+        "balance",
+        "disruption_budget",
+        "floating_addresses",
+        "job",
+        "placement",
+        "policy",
+        "probes",
+        "rollout",
+        "schedule",
+        "stateful",
+    }
+)
 _POLICIES = {
     "random": objects_pb2.BALANCE_POLICY_RANDOM,
     "round-robin": objects_pb2.BALANCE_POLICY_ROUND_ROBIN,
@@ -40,6 +54,8 @@ def read_extension(reader: Reader, field: Field, spec: objects_pb2.ServiceSpec) 
     if "policy" in entries:
         read_service_policy(reader, entries["policy"], spec.policy)
     if "placement" in entries:
+    if "disruption_budget" in entries:
+        read_budget(reader, entries["disruption_budget"], spec.disruption_budget)
         read_placement(reader, entries["placement"], spec.placement)
     if "rollout" in entries:
         read_rollout(reader, entries["rollout"], spec.rollout)

@@ -76,6 +76,13 @@ SERVICE = mapping(
             },
         ),
         "placement": mapping(
+        "disruption_budget": mapping(
+            "how many tasks may be missing because of drains, preemption and rebalancing; one of the two",
+            {
+                "max_unavailable": described(COUNT, 'a number of tasks, or a share like "25%"'),
+                "min_available": described(COUNT, 'a number of tasks, or a share like "50%"'),
+            },
+        ),
             "where tasks go besides constraints",
             {
                 "strategy": choice(["spread", "pack"]),

@@ -32,6 +32,10 @@ def service_view(store: Store, service: objects.Service) -> control.ServiceView:
         endpoint = endpoint_of(store, task)
         if endpoint is not None:
             view.endpoints.append(endpoint)
+    if bounded(service.spec):
+        nodes = {node.meta.id: node for node in store.table(objects.Node)}
+        tasks = store.table(objects.Task).by("service", service.meta.id)
+        reasons.update(words for _, words in drain_waits(service, tasks, nodes))
     view.pending_reasons.extend(sorted(reasons))
     prefix = next((cluster.network.ipv6_prefix for cluster in store.table(objects.Cluster)), "")
     for address in filter(None, (service.vip, *(endpoint.address for endpoint in view.endpoints))):

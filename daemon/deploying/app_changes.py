@@ -107,7 +107,16 @@ def as_tasks_see(spec: objects.ServiceSpec) -> objects.ServiceSpec:
     """What of a spec its tasks depend on: where two versions are the same in it, no task is replaced."""
     copy = objects.ServiceSpec()
     copy.CopyFrom(spec)
-    for name in ("replicas", "balance", "endpoint_mode", "floating_addresses", "policy", "job", "schedule"):
+    for name in (
+        "replicas",
+        "balance",
+        "endpoint_mode",
+        "floating_addresses",
+        "policy",
+        "job",
+        "schedule",
+        "disruption_budget",
+    ):
         copy.ClearField(name)
     for field in ROLLOUT_FIELDS:
         copy.ClearField(field)

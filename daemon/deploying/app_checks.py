@@ -94,6 +94,7 @@ def _problems(app: control.AppSpec, name: str, spec: objects.ServiceSpec) -> Ite
     yield from rollout_problems(spec)
     if spec.HasField("policy"):
         yield from service_policy_problems(spec.policy)
+    yield from budget_problems(spec)
     yield from _resource_problems(spec.resources)
     yield from job_problems(spec)
 

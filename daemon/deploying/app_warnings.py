@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from daemon.deploying.budget_checks import budget_warnings
 from daemon.orchestration import constraints
 from daemon.orchestration.image_lookup import find_image, missing_image
 from daemon.orchestration.quantities import bytes_text, cpu_text, names_text
@@ -47,6 +48,7 @@ def _of_service(store: Store, app: control.AppSpec, name: str) -> Iterator[str]:
             f"it keeps data in volume {names_text(volumes, 'volumes')}: its tasks stay on the host that holds it, "
             "also when that host is down"
         )
+    yield from budget_warnings(spec)
     yield from _of_dependencies(app, spec)
 
 

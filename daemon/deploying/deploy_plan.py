@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from daemon.deploying.app_changes import balancing_changes, map_changes, rollout_changes, says_rollout, spec_changes
 from daemon.deploying.app_checks import check_app
 from daemon.deploying.app_warnings import warnings_of
+from daemon.deploying.budget_checks import budget_changes, says_budget
 from daemon.deploying.container_checks import says_settings
 from daemon.deploying.exposure_checks import check_floating
 from daemon.deploying.job_changes import completion_changes, course_changes, settle_runs
@@ -262,7 +263,7 @@ class _Deploy:
             replaced = min(self._count(before.spec), self._count(spec))
         quiet_reasons = map_changes("label", before.meta.labels, after.meta.labels)
         quiet_reasons += balancing_changes(before.spec, spec) + rollout_changes(before.spec, spec)
-        quiet_reasons += course_changes(before.spec, spec)
+        quiet_reasons += course_changes(before.spec, spec) + budget_changes(before.spec, spec)
         settle_vip(self.store, self.leases, self.builder, after)
         self.ports.want(after)
         change = self.reply.changes.add(

@@ -1,6 +1,7 @@
 """The last tasks of a draining host: those that a volume ties to it, or that no host with one already may take. Pure.
 
-They cannot be replaced elsewhere first, so they are stopped when every task that can move has been moved;
+They cannot be replaced elsewhere first, so they are stopped when every task that can move has been moved, as far as
+the disruption budgets of their services allow;
 their successors stay pending, and say why, until the host takes tasks again.
 """
 
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from daemon.orchestration.budget_plan import may_disrupt
 from daemon.orchestration.draft import Draft
 from daemon.orchestration.host_ports import host_ports
 from daemon.orchestration.scheduler_words import PER_NODE_MAX, PORT_TAKEN
@@ -30,7 +32,7 @@ def stop_tied_tasks(draft: Draft, nodes: Mapping[str, objects.Node]) -> None:
             continue
         for task in sorted(tasks, key=age_key):
             service = draft.get(objects.Service, task.service_id)
-            if service is None or service.removing or draft.full:
+            if service is None or service.removing or draft.full or not may_disrupt(draft, task, nodes):
                 continue
             stop_task(draft, task, f"drain of {node.meta.name}")
             others = [other for other in draft.tasks_of(service.meta.id) if other.slot == task.slot and alive(other)]

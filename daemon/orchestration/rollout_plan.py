@@ -9,7 +9,8 @@ Invariants, for each slot from 1 to replicas (of a global service: for each host
   task that fails halts it, or what the service says of failures happens; while it does not go on, what fails of
   the old tasks is replaced by the old version;
 - of a blue/green change both versions have all their slots until traffic has gone over and a while has passed;
-- a drain moves a bounded number of a service's tasks at once, by the same surge.
+- a drain moves a bounded number of a service's tasks at once, by the same surge; where a task must stop first, as
+  far as the service's disruption budget allows (budget_plan.py).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 from daemon.orchestration import restart_plan
+from daemon.orchestration.budget_plan import may_disrupt, stops_first
 from daemon.orchestration.draft import Draft
 from daemon.orchestration.host_ports import clash, host_ports
 from daemon.orchestration.kinds import has_own_volumes, is_ordered, left_out, slots_of
@@ -96,7 +98,8 @@ def plan_service(draft: Draft, service: objects.Service, nodes: Mapping[str, obj
             if in_turn:
                 continue  # the one above it is not gone yet
             for task in leaving:
-                stop_task(draft, task, left_out(service, slot, nodes))
+                if not _draining(task, nodes) or may_disrupt(draft, task, nodes):
+                    stop_task(draft, task, left_out(service, slot, nodes))
             in_turn = is_ordered(service.spec)
     for slot in sorted(filled):
         if draft.full:
@@ -307,6 +310,8 @@ def _drain(draft: Draft, slots: Slots, nodes: Mapping[str, objects.Node]) -> Non
         newest = tasks[-1]
         if not alive(newest) or not _draining(newest, nodes) or named_volumes(newest.spec):
             continue
+        if stops_first(newest.spec) and not may_disrupt(draft, newest, nodes):
+            continue
         moving += 1
         like = None if slots.current(newest) else newest
         _replace(draft, slots, slot, newest, like, f"drain of {nodes[newest.node_id].meta.name}")
@@ -332,7 +337,7 @@ def _replace(draft: Draft, slots: Slots, slot: int, old: objects.Task, like: obj
 def _stops_first(slots: Slots, old: objects.Task) -> bool:
     """The old task keeps data, or is to be the only one of its slot, and must end before the new one starts. Not while
     the new image is unknown: then the new one could not start anyway."""
-    return bool(named_volumes(old.spec) or old.spec.HasField("stateful")) and bool(slots.service.image_digest)
+    return stops_first(old.spec) and bool(slots.service.image_digest)
 
 
 def _holds_port(old: objects.Task, newest: objects.Task, nodes: Mapping[str, objects.Node]) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 
 from daemon import lookup
 from daemon.errors import Refused
+from daemon.orchestration.budget_plan import drain_waits
 from daemon.orchestration.draft import Draft
 from daemon.orchestration.placement_plan import candidate_of, held_back
 from daemon.orchestration.quantities import duration_text
@@ -52,9 +53,10 @@ def _entry(
 ) -> why_pb2.WhyTask:
     entry = why_pb2.WhyTask(state=task.status.state)
     if assigned(task):
-        node = nodes.get(task.node_id)
+        node, service = nodes.get(task.node_id), draft.get(objects.Service, task.service_id)
         entry.node = node.meta.name if node is not None else ""
-        entry.reason = task.status.message
+        waits = drain_waits(service, draft.tasks_of(task.service_id), nodes) if service is not None else ()
+        entry.reason = next((why for held, why in waits if held.meta.id == task.meta.id), task.status.message)
         return entry
     if ended(task):
         entry.reason = task.status.message

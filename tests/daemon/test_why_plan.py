@@ -11,7 +11,7 @@ from daemon.orchestration.orchestrator import _relevant
 from daemon.orchestration.why_plan import why
 from proto import objects_pb2 as objects
 from proto import why_pb2
-from tests.daemon.cluster_model import GIB, ClusterModel, app_spec, service_spec
+from tests.daemon.cluster_model import GIB, ClusterModel, app_spec, service_spec, with_volume
 
 
 def ask(model: ClusterModel, target: str) -> why_pb2.WhyReply:
@@ -113,3 +113,15 @@ def test_a_pending_task_is_tried_again_at_once_when_what_blocked_it_changes(
     model.plan()
     assert all(task.node_id for task in model.tasks("web"))
     assert all(entry.node for entry in ask(model, "web").tasks)
+
+
+def test_a_task_that_a_drain_leaves_where_it_is_says_which_budget_keeps_it() -> None:
+    model = ClusterModel(1)
+    spec = with_volume(service_spec(), "data")
+    spec.disruption_budget.available_min = 1
+    model.deploy(app_spec(web=spec, volumes=["data"]))
+    model.settle()
+    model.change_node("host-1", availability=objects.AVAILABILITY_DRAINING)
+    model.settle()
+    (entry,) = ask(model, "web").tasks
+    assert entry.reason.startswith("web.1 stays on host-1 as yet: the disruption budget of shop/web is min_available 1")
