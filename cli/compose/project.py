@@ -162,10 +162,11 @@ def _networks(reader: Reader, top: dict[str, Field], app: control_pb2.AppSpec) -
             reader.refuse(below, f"{name!r}: {_PART_RULE}")
             continue
         network = app.networks[name]
+        network.SetInParent()
         known = reader.known_entries(below, _NETWORK_KEYS, hints)
-        if "internal" in known:
         if external.read_external(reader, below, known, network):
             continue
+        if "internal" in known:
             network.internal = reader.boolean(known["internal"])
         if "enable_ipv6" in known:
             wanted = reader.boolean(known["enable_ipv6"])

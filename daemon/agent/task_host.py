@@ -16,6 +16,7 @@ from daemon.agent.task_runner import Readiness, TaskFailure
 from net.addresses import GATEWAY_ADDRESS
 from net.errors import NetworkError
 from net.network import Network
+from net.task_connections import connect_within
 from net.task_sockets import TaskSockets
 from proto import objects_pb2 as objects
 from runtime import oci_spec
@@ -131,12 +132,12 @@ class ContainerHost:
         if not needs:
             return ()
         volume_ids = {volume.meta.name: volume.meta.id for volume in self._view.volumes if volume.app == task.app}
+        volume_ids.update(task.spec.external_volumes)
         prepared = await self._volumes.prepare(task.meta.id, task.app, needs, volume_ids)
         fresh = [mount for mount in prepared if mount.wants_image_content]
         if fresh:
             await self._runtime.images.with_files(task.image_digest, lambda root: _populate(fresh, root))
         return tuple(
-        volume_ids.update(task.spec.external_volumes)
             TmpfsMount(mount.target, mount.tmpfs_size_bytes, mount.tmpfs_mode, mount.read_only)
             if mount.source is None
             else BindMount(mount.source, mount.target, mount.read_only, mount.identity)

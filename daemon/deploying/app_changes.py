@@ -217,6 +217,10 @@ def _other_changes(before: objects.ServiceSpec, after: objects.ServiceSpec) -> l
     reasons += placement_changes(before, after)
     reasons += _set_changes("port", before.ports, after.ports, _port)
     reasons += _set_changes("network", before.networks, after.networks)
+    for what in ("networks", "volumes"):
+        was, now = (getattr(spec, f"external_{what}") for spec in (before, after))
+        moved = sorted(name for name in was.keys() | now.keys() if was.get(name) != now.get(name))
+        reasons += [f"{what[:-1]} {name} is another one of that name" for name in moved]
     reasons += _set_changes("dependency", before.depends_on, after.depends_on, _dependency)
     if before.restart != after.restart:
         reasons.append("restart policy changed")
@@ -227,10 +231,6 @@ def _other_changes(before: objects.ServiceSpec, after: objects.ServiceSpec) -> l
     reasons += _set_changes("extra host", old.extra_hosts, new.extra_hosts, _extra_host)
     if before.network_aliases != after.network_aliases:
         reasons.append("network aliases changed")
-    for what in ("networks", "volumes"):
-        was, now = (getattr(spec, f"external_{what}") for spec in (before, after))
-        moved = sorted(name for name in was.keys() | now.keys() if was.get(name) != now.get(name))
-        reasons += [f"{what[:-1]} {name} is another one of that name" for name in moved]
     return reasons
 
 

@@ -50,9 +50,9 @@ def check_app(app: control.AppSpec) -> None:
             raise Refused(f"{name!r} cannot be the name of a service: {_NAME_RULE}")
         for problem in _problems(app, name, app.services[name]):
             raise Refused(f"service {name}: {problem}")
-    check_ports_between(app)
     for problem in shared_name_problems(app):
         raise Refused(problem)
+    check_ports_between(app)
     _check_cycles(app)
 
 

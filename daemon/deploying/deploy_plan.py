@@ -16,8 +16,8 @@ from daemon.deploying.app_warnings import warnings_of
 from daemon.deploying.budget_checks import budget_changes, says_budget
 from daemon.deploying.container_checks import says_settings
 from daemon.deploying.exposure_checks import check_floating
-from daemon.deploying.job_changes import completion_changes, course_changes, settle_runs
 from daemon.deploying.external_plan import check_shared_name, names_external, says_external, settle_external
+from daemon.deploying.job_changes import completion_changes, course_changes, settle_runs
 from daemon.deploying.node_changes_plan import plan_remove_node, plan_update_node
 from daemon.deploying.placement_checks import says_placement
 from daemon.deploying.port_leases_plan import PortLeases, settle_vip
@@ -30,8 +30,8 @@ from daemon.deploying.service_changes_plan import (
 )
 from daemon.deploying.task_file_plan import AppFiles
 from daemon.errors import Kind, Refused
-from daemon.orchestration.image_lookup import find_image
 from daemon.orchestration.external_parts import external_ids
+from daemon.orchestration.image_lookup import find_image
 from daemon.orchestration.kinds import is_job, needs_kinds, slots_of
 from daemon.orchestration.leases import LeasePool
 from proto import control_pb2 as control
@@ -105,10 +105,9 @@ class _Deploy:
         self.leases = LeasePool(self.store)
         self.ports = PortLeases(self.store, self.leases)
         self.nodes = {node.meta.id: node for node in self.store.table(objects.Node)}
-        self._settle_files()
         self._settle_external()
+        self._settle_files()
 
-    def _settle_files(self) -> None:
     def _settle_external(self) -> None:
         """The specs name networks and volumes of other apps; from here on their ids too, in a copy of the app."""
         if names_external(self.app):
@@ -116,6 +115,7 @@ class _Deploy:
             self.app.CopyFrom(asked)
             settle_external(self.store, self.tenant, self.app)
 
+    def _settle_files(self) -> None:
         """The specs name secrets and configs; from here on their versions too, in a copy of the app."""
         if any(spec.container.files for spec in self.app.services.values()):
             asked, self.app = self.app, control.AppSpec()
@@ -151,8 +151,8 @@ class _Deploy:
         known = {network.meta.name: network for network in table.by("app", self.key)}
         for name in sorted(used):
             spec = self.app.networks[name] if name in self.app.networks else control.NetworkSpec()
-            before = known.get(name)
             check_shared_name(table, self.tenant, self.app.name, name, spec.shared_name)
+            before = known.get(name)
             if before is None:
                 network = objects.Network(meta=self.meta(name, spec.labels), app=self.app.name)
                 network.internal, network.ipv6_disabled = spec.internal, spec.ipv6_disabled
@@ -176,18 +176,18 @@ class _Deploy:
         table = self.store.table(objects.Volume)
         for name in sorted(self.app.volumes):
             spec = self.app.volumes[name]
-            before = table.unique("name", (*self.key, name))
             if spec.external:
                 continue
             check_shared_name(table, self.tenant, self.app.name, name, spec.shared_name)
+            before = table.unique("name", (*self.key, name))
             if before is None:
                 self.builder.create(
                     objects.Volume(
                         meta=self.meta(name, spec.labels),
                         app=self.app.name,
                         driver_options=spec.driver_options,
-                    )
                         shared_name=spec.shared_name,
+                    )
                 )
                 self.reply.volumes_created.append(name)
                 continue
@@ -199,12 +199,12 @@ class _Deploy:
                 )
             if before.driver_options != spec.driver_options:
                 self.reply.warnings.append(f"volume {name} exists already and keeps the options that it has")
-
             if before.shared_name != spec.shared_name:
                 volume = objects.Volume()
                 volume.CopyFrom(before)
                 volume.shared_name = spec.shared_name
                 self.builder.update(volume)
+
     def services(self) -> None:
         if any(says_placement(spec) or says_budget(spec) for spec in self.app.services.values()):
             self.builder.needs(WORKLOADS_LEVEL)

@@ -1,4 +1,4 @@
-"""Pending tasks to hosts: gates, image, volumes, host, address; or the reason why not. Pure."""
+"""A pending task to a host: gates, image, volumes, and what it is assigned. Pure."""
 
 from __future__ import annotations
 
@@ -11,31 +11,9 @@ from daemon.orchestration.image_lookup import find_image, image_of_digest, missi
 from daemon.orchestration.kinds import follows_hosts, host_of_slot, is_ordered
 from daemon.orchestration.own_volumes import volume_of
 from daemon.orchestration.quantities import names_text
-from daemon.orchestration.scheduler_plan import Candidate, Scheduler
-from daemon.orchestration.task_states import age_key, assigned, ended, gone, named_volumes, serving, wanted
+from daemon.orchestration.scheduler_plan import Candidate
+from daemon.orchestration.task_states import assigned, gone, named_volumes, serving
 from proto import objects_pb2 as objects
-
-
-def place_pending(draft: Draft, nodes: Mapping[str, objects.Node]) -> None:
-    """Assigns what can be assigned; what cannot carries the reason in `status.message`."""
-    tasks = list(draft.tasks())
-    pending = sorted((task for task in tasks if _due(draft, task)), key=age_key)
-    if not pending:
-        return
-    scheduler = Scheduler(nodes.values(), tasks, draft.now_unix_ms)
-    held: dict[str, str | None] = {}
-    for task in pending:
-        if draft.full:
-            draft.wake_at(draft.now_unix_ms)
-            return
-        service = draft.get(objects.Service, task.service_id)
-        if service is None:
-            continue
-        if service.meta.id not in held:
-            held[service.meta.id] = held_back(draft, service)
-        reason = held[service.meta.id] or _place(draft, scheduler, service, task, nodes)
-        if reason and reason != task.status.message:
-            draft.edit(task).status.message = reason
 
 
 def resolve_image(draft: Draft, service: objects.Service) -> objects.Service:
@@ -48,15 +26,6 @@ def resolve_image(draft: Draft, service: objects.Service) -> objects.Service:
     edited = draft.edit(service)
     edited.image_digest = image.manifest_digest
     return edited
-
-
-def _due(draft: Draft, task: objects.Task) -> bool:
-    if assigned(task) or ended(task) or not wanted(task):
-        return False
-    if task.not_before_unix_ms > draft.now_unix_ms:
-        draft.wake_at(task.not_before_unix_ms)
-        return False
-    return True
 
 
 def held_back(draft: Draft, service: objects.Service) -> str | None:
@@ -96,30 +65,9 @@ def candidate_of(
     return Candidate(task, image, volumes, node_id)
 
 
-def _place(
-    draft: Draft,
-    scheduler: Scheduler,
-    service: objects.Service,
-    task: objects.Task,
-    nodes: Mapping[str, objects.Node],
-) -> str:
-    """Why the task stays pending; empty where it was assigned."""
-    candidate = candidate_of(draft, service, task, nodes)
-    if isinstance(candidate, str):
-        return candidate
-    placement = scheduler.place(candidate)
-    if placement.node is None:
-        return placement.reason
-    try:
-        _assign(draft, service, candidate, placement.node)
-    except Refused as refused:
-        return refused.message
-    return ""
-
-
-def _assign(draft: Draft, service: objects.Service, candidate: Candidate, node: objects.Node) -> None:
+def assign(draft: Draft, candidate: Candidate, node: objects.Node, lease: objects.Lease, address: str) -> None:
+    """The task is the node's from now on, at an address that is leased to it."""
     task = candidate.task
-    lease, address = draft.leases.task_address(node, task.meta.id)
     draft.create(lease)
     for volume in candidate.volumes:
         if not volume.node_id:
@@ -128,9 +76,9 @@ def _assign(draft: Draft, service: objects.Service, candidate: Candidate, node: 
     edited.node_id = node.meta.id
     edited.address = address
     edited.image_digest = candidate.image.manifest_digest
-    edited.vip = service.vip
+    service = draft.get(objects.Service, task.service_id)
+    edited.vip = service.vip if service is not None else ""
     del edited.networks[:]
-    table = draft.store.table(objects.Network)
     for name in task.spec.networks:
         network = network_of(draft.store, task.meta.tenant, task.app, task.spec, name)
         if network is not None:

@@ -84,7 +84,7 @@ def _parts_used(draft: Draft, app: tuple[str, str], used: Collection[str]) -> bo
 
 
 def remove_unused_networks(draft: Draft) -> None:
-    """Networks that no service of their app names and no task is on any more."""
+    """Networks that no service names and no task is on any more."""
     used: set[str] | None = None
     for network in draft.store.table(objects.Network):
         key = (network.meta.tenant, network.app)
