@@ -13,7 +13,8 @@ from daemon.orchestration.drain_plan import stop_tied_tasks
 from daemon.orchestration.floating_plan import place_floating_addresses
 from daemon.orchestration.job_plan import plan_job
 from daemon.orchestration.kinds import is_job
-from daemon.orchestration.placement_plan import place_pending, resolve_image
+from daemon.orchestration.pending_plan import place_pending
+from daemon.orchestration.placement_plan import resolve_image
 from daemon.orchestration.removal_plan import remove_empty_apps, remove_orphans, remove_service, remove_unused_networks
 from daemon.orchestration.rollout_plan import plan_service
 from daemon.orchestration.task_files import remove_unused_files

@@ -1,0 +1,320 @@
+"""Room for a task that fits nowhere: the host where least is lost, and what is stopped there. Pure.
+
+Only CPU, memory, addresses and ports of hosts can be made free, and only by tasks of a lower priority; whatever else is
+against a host stays so. Tasks that end anyway are waited for first. Otherwise the least harm is, in this order: the
+lowest priority, then tasks that leave their service others that are ready, that can move and are of no group, then the
+fewest, then those that serve nobody. No task is stopped without which it would fit too, and none against its service's
+disruption budget. What was chosen is promised to the task for the rest of the plan, so that nothing of lower priority
+comes in between; while the tasks end, every plan finds the same host again, as nothing need be stopped there any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from daemon.orchestration.host_ports import HostPort, clash
+from daemon.orchestration.kinds import follows_hosts
+from daemon.orchestration.precedence import Precedences
+from daemon.orchestration.scheduler_hosts import Flags, Numbers
+from daemon.orchestration.scheduler_plan import Candidate, Scheduler
+from daemon.orchestration.task_states import age_key, assigned, ended, gone, named_volumes, serving, wanted
+from proto import objects_pb2 as objects
+
+HOSTS_EXAMINED_MAX = 100  # task by task; those where least is missing
+ENDING = -(1 << 40)  # below every priority
+
+
+@dataclass(frozen=True)
+class Spare:
+    """How many ready tasks a service may lose; `bound`: more must not be stopped, rather than had better not."""
+
+    count: int
+    bound: bool
+
+
+@dataclass(frozen=True)
+class Room:
+    """What is being made for `task` on a host: `victims` are to be stopped, `ending` end already."""
+
+    task: objects.Task
+    node: objects.Node
+    victims: Sequence[objects.Task]
+    ending: Sequence[objects.Task]
+
+
+@dataclass(frozen=True)
+class Amount:
+    cpu_millis: int
+    memory_bytes: int
+    addresses: int
+
+    def __add__(self, other: Amount) -> Amount:
+        return Amount(
+            self.cpu_millis + other.cpu_millis,
+            self.memory_bytes + other.memory_bytes,
+            self.addresses + other.addresses,
+        )
+
+    def __sub__(self, other: Amount) -> Amount:
+        return self + Amount(-other.cpu_millis, -other.memory_bytes, -other.addresses)
+
+    def covers(self, short: Amount) -> bool:
+        return (
+            self.cpu_millis >= short.cpu_millis
+            and self.memory_bytes >= short.memory_bytes
+            and self.addresses >= short.addresses
+        )
+
+
+class Preemption:
+    """Of one plan. `tasks`: all of the cluster as the scheduler has counted them; `spare`: of a service by id."""
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        tasks: Iterable[objects.Task],
+        precedences: Precedences,
+        spare: Callable[[str], Spare],
+    ) -> None:
+        self._scheduler = scheduler
+        self._all = tasks
+        self._precedences = precedences
+        self._spare_of = spare
+        self._spares: dict[str, Spare] = {}
+        self._there: _There | None = None
+        self._victims: list[objects.Task] = []
+        self._victim_ids: set[str] = set()
+
+    @property
+    def victim_count(self) -> int:
+        """How many were chosen so far: what `undo` can go back to."""
+        return len(self._victims)
+
+    def undo(self, victim_count: int) -> None:
+        """Spares all but the first so many; what was promised is the scheduler's to take back."""
+        while len(self._victims) > victim_count:
+            victim = self._victims.pop()
+            self._victim_ids.remove(victim.meta.id)
+            self._there_now().set_priority(victim, self._precedences.priority(victim))
+            self._take_spare(victim, -1)
+
+    def make_room(self, candidate: Candidate) -> Room | None:
+        """For a task that fits nowhere now; promises it the host. None: its priority does not help it."""
+        precedence = self._precedences.of(candidate.task)
+        if precedence.never_preempts or precedence.priority <= self._precedences.lowest:
+            return None
+        fits = self._scheduler.fits_but_for_room(candidate)
+        if not fits.any():
+            return None
+        there = self._there_now()
+        for level in [ENDING, *there.levels_below(precedence.priority)]:
+            found = self._best(candidate.task, fits, level)
+            if found is not None:
+                return self._promise(candidate.task, *found)
+        return None
+
+    def _there_now(self) -> _There:
+        if self._there is None:
+            self._there = _There(self._scheduler, self._all, self._precedences)
+        return self._there
+
+    def _best(self, task: objects.Task, fits: Flags, level: int) -> tuple[int, list[objects.Task]] | None:
+        rows = self._rows(task, fits, level)
+        best: tuple[tuple[int, ...], int, list[objects.Task]] | None = None
+        for row in rows.tolist():
+            victims = self._pick(task, row, level)
+            if victims is None:
+                continue
+            harm = (*self._harm(victims), row)
+            if best is None or harm < best[0]:
+                best = (harm, row, victims)
+        return best[1:] if best is not None else None
+
+    def _rows(self, task: objects.Task, fits: Flags, level: int) -> Numbers:
+        """Where it fits when all tasks up to that priority are gone, ports aside; where least is missing first."""
+        hosts, asked = self._scheduler.hosts, task.spec.resources
+        cpu, memory, addresses = self._there_now().freed(level)
+        cpu_short = asked.cpu_reserved_millis - hosts.cpu_free_millis
+        memory_short = asked.memory_reserved_bytes - hosts.memory_free_bytes
+        if not asked.cpu_reserved_millis:
+            cpu_short = hosts.zeros()
+        if not asked.memory_reserved_bytes:
+            memory_short = hosts.zeros()
+        enough = (cpu >= cpu_short) & (memory >= memory_short) & (addresses + hosts.addresses_free > 0)
+        rows = np.flatnonzero(fits & enough)
+        if len(rows) <= HOSTS_EXAMINED_MAX:
+            return rows
+        parts = np.maximum(
+            cpu_short[rows] / np.maximum(hosts.cpu_millis[rows], 1),
+            memory_short[rows] / np.maximum(hosts.memory_bytes[rows], 1),
+        )
+        return rows[np.argsort(parts, kind="stable")[:HOSTS_EXAMINED_MAX]]
+
+    def _pick(self, task: objects.Task, row: int, level: int) -> list[objects.Task] | None:
+        """What to stop on that host so that the task fits; None: that does not make it fit."""
+        hosts, asked = self._scheduler.hosts, task.spec.resources
+        short = Amount(
+            asked.cpu_reserved_millis - hosts.cpu_free_millis.item(row) if asked.cpu_reserved_millis else 0,
+            asked.memory_reserved_bytes - hosts.memory_free_bytes.item(row) if asked.memory_reserved_bytes else 0,
+            1 - hosts.addresses_free.item(row),
+        )
+        there = self._there_now().on(row)
+        ending = [each for each in there if self._ends(each)]
+        others = self._open_to(level, [each for each in there if not self._ends(each)])
+        freed = sum(map(released, ending), Amount(0, 0, 0))
+        needed = self._holders(task, row, ending, others)
+        if needed is None:
+            return None
+        freed = sum(map(released, others), freed)
+        if not freed.covers(short):
+            return None
+        victims = []
+        for each in sorted(others, key=self._kept_key):
+            without = freed - released(each)
+            if each.meta.id in needed or not without.covers(short):
+                victims.append(each)
+            else:
+                freed = without
+        return victims
+
+    def _ends(self, task: objects.Task) -> bool:
+        return not wanted(task) or ended(task) or task.meta.id in self._victim_ids
+
+    def _open_to(self, level: int, tasks: Sequence[objects.Task]) -> list[objects.Task]:
+        """Those that may be stopped at that level: of services with a budget only as many as that allows."""
+        lower = [task for task in tasks if self._precedences.priority(task) <= level]
+        taken: dict[str, int] = {}
+        found = []
+        for task in sorted(lower, key=self._kept_key, reverse=True):
+            spare = self._spare(task.service_id)
+            if serving(task) and spare.bound:
+                taken[task.service_id] = taken.get(task.service_id, 0) + 1
+                if taken[task.service_id] > spare.count:
+                    continue
+            found.append(task)
+        return found
+
+    def _holders(
+        self, task: objects.Task, row: int, ending: Sequence[objects.Task], others: Sequence[objects.Task]
+    ) -> set[str] | None:
+        """Ids of those of `others` whose ports the task needs; None: another holds one of them."""
+        needed: set[str] = set()
+        for port in self._scheduler.ports_of(task):
+            held = sum(self._clashes(each, port) for each in ending if not ended(each))
+            for each in others:
+                if count := self._clashes(each, port):
+                    held += count
+                    needed.add(each.meta.id)
+            if held < self._scheduler.hosts.count_port(row, port):
+                return None
+        return needed
+
+    def _clashes(self, task: objects.Task, port: HostPort) -> int:
+        return sum(clash(port, taken) for taken in self._scheduler.ports_of(task))
+
+    def _harm(self, victims: Sequence[objects.Task]) -> tuple[int, ...]:
+        priorities = [self._precedences.priority(each) for each in victims]
+        last: dict[str, int] = {}
+        for each in victims:
+            last[each.service_id] = last.get(each.service_id, 0) + serving(each)
+        dear = sum(self._dear(each) for each in victims)
+        dear += sum(count > self._spare(service_id).count for service_id, count in last.items())
+        return (max(priorities, default=ENDING), dear, len(victims), sum(priorities), sum(map(serving, victims)))
+
+    def _kept_key(self, task: objects.Task) -> tuple[object, ...]:
+        """Sorts what had better stay to the front."""
+        created_unix_ms, identifier = age_key(task)
+        resources = task.spec.resources
+        return (
+            -self._precedences.priority(task),
+            not self._dear(task),
+            not (serving(task) and self._spare(task.service_id).count <= 0),
+            not serving(task),
+            resources.memory_reserved_bytes,
+            resources.cpu_reserved_millis,
+            created_unix_ms,
+            identifier,
+        )
+
+    def _dear(self, task: objects.Task) -> bool:
+        """It cannot run elsewhere, or others are of no use without it."""
+        spec = task.spec
+        tied = named_volumes(spec) or spec.HasField("stateful") or follows_hosts(spec)
+        return bool(tied or self._precedences.of(task).group)
+
+    def _promise(self, task: objects.Task, row: int, victims: list[objects.Task]) -> Room:
+        ending = [each for each in self._there_now().on(row) if self._ends(each)]
+        for victim in victims:
+            self._victims.append(victim)
+            self._victim_ids.add(victim.meta.id)
+            self._there_now().set_priority(victim, ENDING)
+            self._take_spare(victim, 1)
+        self._scheduler.promise(row, task)
+        return Room(task, self._scheduler.hosts.nodes[row], victims, ending)
+
+    def _spare(self, service_id: str) -> Spare:
+        known = self._spares.get(service_id)
+        if known is None:
+            known = self._spares[service_id] = self._spare_of(service_id)
+        return known
+
+    def _take_spare(self, task: objects.Task, count: int) -> None:
+        if serving(task):
+            known = self._spare(task.service_id)
+            self._spares[task.service_id] = Spare(known.count - count, known.bound)
+
+
+class _There:
+    """Tasks that hold something of their hosts, as columns: one row a task."""
+
+    def __init__(self, scheduler: Scheduler, tasks: Iterable[objects.Task], precedences: Precedences) -> None:
+        hosts = scheduler.hosts
+        self._count = hosts.count
+        self._by_host: dict[int, list[objects.Task]] = {}
+        self._rows: dict[str, int] = {}
+        columns: list[tuple[int, int, int, int]] = []
+        for task in tasks:
+            host = hosts.index.get(task.node_id) if assigned(task) else None
+            if host is None or (ended(task) and gone(task)):
+                continue
+            amount = released(task)
+            ends = ended(task) or not wanted(task)
+            self._rows[task.meta.id] = len(columns)
+            self._by_host.setdefault(host, []).append(task)
+            priority = ENDING if ends else precedences.priority(task)
+            columns.append((host, amount.cpu_millis, amount.memory_bytes, priority))
+        table = np.array(columns, dtype=np.int64).reshape(-1, 4)
+        self._host, self._cpu, self._memory, self._priority = (table[:, number].copy() for number in range(4))
+
+    def on(self, host: int) -> Sequence[objects.Task]:
+        return self._by_host.get(host, ())
+
+    def set_priority(self, task: objects.Task, priority: int) -> None:
+        self._priority[self._rows[task.meta.id]] = priority
+
+    def levels_below(self, priority: int) -> list[int]:
+        """Those that tasks have, the lowest first."""
+        return [level for level in np.unique(self._priority).tolist() if ENDING < level < priority]
+
+    def freed(self, level: int) -> tuple[Numbers, Numbers, Numbers]:
+        """By host: CPU, memory and addresses of its tasks up to that priority."""
+        chosen = self._priority <= level
+        rows = self._host[chosen]
+
+        def total(weights: Numbers) -> Numbers:
+            found = np.zeros(self._count, dtype=np.int64)
+            np.add.at(found, rows, weights)
+            return found
+
+        return total(self._cpu[chosen]), total(self._memory[chosen]), total(np.ones_like(rows))
+
+
+def released(task: objects.Task) -> Amount:
+    """What its host has more when nothing of it is left."""
+    if ended(task):
+        return Amount(0, 0, 1)
+    resources = task.spec.resources
+    return Amount(resources.cpu_reserved_millis, resources.memory_reserved_bytes, 1)
