@@ -32,6 +32,7 @@ class RuntimeSettings:
     init_path: Path = Path("/usr/bin/tini-static")  # bind-mounted where a container asks for `init`
     parallel_starts_max: int = 8
     allowed_devices: tuple[Path, ...] = ()  # of the host, that containers may have; a folder stands for all in it
+    cdi_folders: tuple[Path, ...] = (Path("/etc/cdi"), Path("/var/run/cdi"))  # of CDI specifications; the last wins
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ class ContainerRequest:
     files: tuple[BindMount, ...] = ()  # single files such as /etc/hosts, mounted last
     shim_group: str = ""  # containers of one group share a shim process; empty: a shim of its own
     devices: tuple[Device, ...] = ()
+    cdi_devices: tuple[str, ...] = ()  # "vendor.com/class=name", of this host's CDI specifications
     environment: Mapping[str, str] = field(default_factory=dict)  # below spec.environment, above the image's
 
 

@@ -17,7 +17,9 @@ from pathlib import Path
 import trio
 
 from proto import containerd_pb2 as api
-from runtime import cgroup, devices, features, image_files, mounted, oci_spec, process_spec, signals, users
+from runtime import cdi_edits, cgroup, devices, features, image_files, mounted, oci_spec, process_spec, signals, users
+from runtime.cdi_folders import CdiFolders
+from runtime.cdi_model import CdiEdits
 from runtime.connection import Connection
 from runtime.containers import Containers
 from runtime.errors import MissingFeature, NotFound, RuntimeFailure, TimedOut, Unavailable
@@ -55,6 +57,7 @@ class Runtime:
         self._cgroup = cgroup.detect()
         self._connection = Connection(settings.socket, settings.namespace)
         self._containers = Containers(self._connection, settings, self._cgroup)
+        self.cdi = CdiFolders(settings.cdi_folders)
         self.images = ImageStore(self._connection, settings.snapshotter, settings.run_folder / "work")
         self._fan = EventFan()
         self._nursery: trio.Nursery | None = None
@@ -128,6 +131,8 @@ class Runtime:
             found = await trio.to_thread.run_sync(devices.resolve, spec.devices, self._settings.allowed_devices)
             request = dataclasses.replace(request, devices=found)
         oci = oci_spec.build(request, image, user, self._host)
+        if request.cdi_devices:
+            cdi_edits.apply(oci, await trio.to_thread.run_sync(self._edits, request.cdi_devices))
         labels = {**request.labels, IMAGE_LABEL: request.image_digest}
         async with self._starting:
             self._making.add(request.id)
@@ -135,6 +140,9 @@ class Runtime:
                 await self._create(request, oci, labels)
             finally:
                 self._making.discard(request.id)
+
+    def _edits(self, names: Sequence[str]) -> CdiEdits:
+        return cdi_edits.filled(self.cdi.look().edits_of(names, self.cdi.folders))
 
     async def start(self, container_id: str) -> int:
         """Lets the process run; returns its process id. Raises CannotStart where its program is missing."""
