@@ -53,9 +53,9 @@ def read_extension(reader: Reader, field: Field, spec: objects_pb2.ServiceSpec) 
         _floating(reader, entries["floating_addresses"], spec)
     if "policy" in entries:
         read_service_policy(reader, entries["policy"], spec.policy)
-    if "placement" in entries:
     if "disruption_budget" in entries:
         read_budget(reader, entries["disruption_budget"], spec.disruption_budget)
+    if "placement" in entries:
         read_placement(reader, entries["placement"], spec.placement)
     if "rollout" in entries:
         read_rollout(reader, entries["rollout"], spec.rollout)

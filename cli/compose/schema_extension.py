@@ -75,7 +75,6 @@ SERVICE = mapping(
                 "dry_run": described(FLAG, "only count what would be refused"),
             },
         ),
-        "placement": mapping(
         "disruption_budget": mapping(
             "how many tasks may be missing because of drains, preemption and rebalancing; one of the two",
             {
@@ -83,6 +82,7 @@ SERVICE = mapping(
                 "min_available": described(COUNT, 'a number of tasks, or a share like "50%"'),
             },
         ),
+        "placement": mapping(
             "where tasks go besides constraints",
             {
                 "strategy": choice(["spread", "pack"]),

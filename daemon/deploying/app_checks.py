@@ -92,9 +92,9 @@ def _problems(app: control.AppSpec, name: str, spec: objects.ServiceSpec) -> Ite
     yield from floating_problems(spec)
     yield from placement_problems(app, spec)
     yield from rollout_problems(spec)
+    yield from budget_problems(spec)
     if spec.HasField("policy"):
         yield from service_policy_problems(spec.policy)
-    yield from budget_problems(spec)
     yield from _resource_problems(spec.resources)
     yield from job_problems(spec)
 
