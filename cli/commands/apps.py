@@ -107,6 +107,8 @@ def state_words(task: objects_pb2.Task) -> str:
         return f"{state} ({status.exit_code})"
     if status.state == objects_pb2.TASK_STATE_RUNNING and status.health == objects_pb2.HEALTH_UNHEALTHY:
         return f"{state} (unhealthy)"
+    if status.state == objects_pb2.TASK_STATE_RUNNING and status.health == objects_pb2.HEALTH_NOT_READY:
+        return f"{state} (not ready)"
     return state
 
 

@@ -13,6 +13,7 @@ from cli.compose.kinds import read_job, read_schedule, read_stateful
 from cli.compose.placement import CONSTRAINT
 from cli.compose.placing import read_placement
 from cli.compose.policy import read_service_policy
+from cli.compose.probes import read_probes
 from cli.compose.reader import Field, Reader
 from cli.compose.rollout import read_rollout
 from proto import control_pb2, objects_pb2
@@ -57,6 +58,8 @@ def read_extension(reader: Reader, field: Field, spec: objects_pb2.ServiceSpec) 
         read_budget(reader, entries["disruption_budget"], spec.disruption_budget)
     if "placement" in entries:
         read_placement(reader, entries["placement"], spec.placement)
+    if "probes" in entries:
+        read_probes(reader, entries["probes"], spec.container.probes)
     if "rollout" in entries:
         read_rollout(reader, entries["rollout"], spec.rollout)
     if "job" in entries:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cli.compose.schema_load import PROBES
 from cli.compose.schema_types import (
     COUNT,
     DURATION,
@@ -90,6 +91,7 @@ SERVICE = mapping(
                 "anti_affinity": _affinities("what tasks are to be away from"),
             },
         ),
+        "probes": PROBES,
         "rollout": mapping(
             "how a new version comes in, besides deploy.update_config",
             {

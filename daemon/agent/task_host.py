@@ -12,6 +12,7 @@ from daemon.agent import task_files
 from daemon.agent.file_agent import FileAgent
 from daemon.agent.host_view import HostView
 from daemon.agent.image_agent import ImageAgent
+from daemon.agent.task_probes import TaskProbes
 from daemon.agent.task_runner import Readiness, TaskFailure
 from net.addresses import GATEWAY_ADDRESS
 from net.errors import NetworkError
@@ -23,6 +24,8 @@ from runtime import oci_spec
 from runtime.errors import AlreadyExists, NotFound, RuntimeFailure
 from runtime.healthcheck import Check, HealthReport, effective, run_healthcheck
 from runtime.model import BindMount, ContainerExit, ContainerRequest, ObservedContainer, TmpfsMount
+from runtime.probes import AT_ONCE_MAX as PROBES_AT_ONCE_MAX
+from runtime.probes import Way
 from runtime.runtime import Runtime
 from storage import mount_plan
 from storage.errors import StorageFailure
@@ -68,6 +71,7 @@ class ContainerHost:
         self._secrets = secrets
         self._view = view
         self._files_folder = run_folder / "tasks"
+        self._probe_seats = trio.CapacityLimiter(PROBES_AT_ONCE_MAX)
         self.withdrawn = withdrawn
         self.changed = changed
 
@@ -151,6 +155,9 @@ class ContainerHost:
         config = await self._runtime.images.config(task.image_digest)
         own = task.spec.container.healthcheck if task.spec.container.HasField("healthcheck") else None
         check = effective(own, config.healthcheck)
+        if task.spec.container.HasField("probes"):
+            await self._watch_probes(task, pid, check, known, report)
+            return
         if not known.ready:
             await self._wait_listening(task, pid, report)
             await self._wait_admitted(task.meta.id, report)
@@ -159,6 +166,25 @@ class ContainerHost:
             return
         report(Readiness(ready=True))
         await trio.sleep_forever()
+
+    async def _watch_probes(
+        self, task: objects.Task, pid: int, check: Check | None, known: Readiness, report: Callable[[Readiness], None]
+    ) -> None:
+        async def connect(port: int) -> trio.abc.Stream:
+            try:
+                return await connect_within(pid, task.address, port)
+            except NetworkError as error:
+                raise OSError(f"the task's network is not there: {error}") from error
+
+        async def execute(command: Sequence[str], timeout_ms: int) -> tuple[int, bytes]:
+            return await self._runtime.run_check(task.meta.id, command, timeout_ms)
+
+        async def reachable(tell: Callable[[Readiness], None]) -> None:
+            await self._wait_listening(task, pid, tell)
+            await self._wait_admitted(task.meta.id, tell)
+
+        way = Way(task.address, connect, execute, self._probe_seats)
+        await TaskProbes(task.spec.container.probes, check, way, known, report).run(reachable)
 
     async def _wait_unhealthy(
         self, task_id: str, check: Check, known: Readiness, report: Callable[[Readiness], None]

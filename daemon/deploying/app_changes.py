@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from daemon.deploying.kind_words import kind_changes
 from daemon.deploying.placement_checks import placement_changes
+from daemon.deploying.probe_checks import probe_changes
 from daemon.orchestration.quantities import bytes_text, cpu_text, duration_text
 from daemon.orchestration.task_files import kind_word
 from proto import objects_pb2 as objects
@@ -172,7 +173,7 @@ def _scalar_changes(old: objects.ContainerSpec, new: objects.ContainerSpec) -> l
     reasons += file_changes(old, new)
     if old.healthcheck != new.healthcheck or old.HasField("healthcheck") != new.HasField("healthcheck"):
         reasons.append("health check changed")
-    return reasons
+    return reasons + probe_changes(old, new)
 
 
 def file_changes(old: objects.ContainerSpec, new: objects.ContainerSpec) -> list[str]:

@@ -12,6 +12,7 @@ from daemon.deploying.external_plan import shared_name_problems
 from daemon.deploying.job_changes import job_problems
 from daemon.deploying.name_checks import name_problems
 from daemon.deploying.placement_checks import placement_problems
+from daemon.deploying.probe_checks import probe_problems
 from daemon.deploying.rollout_checks import rollout_problems
 from daemon.deploying.task_file_plan import mount_problems
 from daemon.errors import Refused
@@ -85,6 +86,7 @@ def _problems(app: control.AppSpec, name: str, spec: objects.ServiceSpec) -> Ite
         if dependency.service not in app.services:
             yield f"it depends on service {dependency.service}, which is not in the app"
     yield from container_problems(spec.container)
+    yield from probe_problems(spec.container)
     yield from name_problems(spec)
     yield from mount_problems(spec)
     yield from port_problems(spec)

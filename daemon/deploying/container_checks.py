@@ -35,7 +35,7 @@ _PROFILE = re.compile(r"[!-~]{1,255}")
 
 def says_settings(spec: objects.ServiceSpec) -> bool:
     """Whether hosts must know more than the first feature level to run it."""
-    return any(getattr(spec.container, name) for name in SETTINGS)
+    return any(getattr(spec.container, name) for name in SETTINGS) or spec.container.HasField("probes")
 
 
 def container_problems(container: objects.ContainerSpec) -> Iterator[str]:

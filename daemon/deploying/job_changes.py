@@ -140,6 +140,7 @@ def spec_once(spec: objects.ServiceSpec) -> objects.ServiceSpec:
     )
     once.container.CopyFrom(spec.container)
     once.container.ClearField("healthcheck")
+    once.container.ClearField("probes")
     once.container.healthcheck.test.append("NONE")
     if spec.HasField("policy"):
         once.policy.CopyFrom(spec.policy)

@@ -135,6 +135,8 @@ def _unready(target: Target) -> str:
         state = objects.TaskState.Name(task.status.state)[11:].lower()
         if task.status.health == objects.HEALTH_UNHEALTHY:
             state = "its health check fails"
+        elif task.status.health == objects.HEALTH_NOT_READY:
+            state = "its ready probe fails"
         elif task.status.health == objects.HEALTH_STARTING:
             state = "its health check has not passed yet"
         elif task.status.state == objects.TASK_STATE_RUNNING:
