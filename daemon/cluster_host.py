@@ -12,6 +12,7 @@ from pathlib import Path
 import trio
 
 from daemon.agent.agent import Agent
+from daemon.agent.device_agent import DeviceAgent
 from daemon.agent.file_agent import FileAgent
 from daemon.agent.floating_agent import FloatingAgent
 from daemon.agent.host_view import HostView
@@ -132,6 +133,9 @@ class ClusterHost:
                 parts.agent.withdrawals_changed,
             )
             nursery.start_soon(parts.agent.run, host)
+            devices = DeviceAgent(runtime.cdi, config.resources.shared_devices, reports)
+            await devices.look()  # before the host is described: it would be one without devices for a while
+            nursery.start_soon(devices.run)
             nursery.start_soon(self._describe, runtime, reports)
             nursery.start_soon(parts.renewal.run)
             nursery.start_soon(parts.doctor.run)

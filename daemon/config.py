@@ -77,6 +77,10 @@ class ResourcesConfig:
     memory_bytes: int = field(default=0, metadata=check.between(0, 1 << 50))  # 0: the host's
     # Devices of the host that tasks may have; a folder stands for all in it.
     allowed_devices: tuple[str, ...] = field(default=(), metadata=check.absolute_paths)
+    # Where specifications of CDI devices are; a device of a later folder replaces that of an earlier one.
+    cdi_folders: tuple[str, ...] = field(default=("/etc/cdi", "/var/run/cdi"), metadata=check.absolute_paths)
+    # CDI devices or kinds of them that tasks may have at the same time, where their specification does not say.
+    shared_devices: tuple[str, ...] = field(default=(), metadata=check.device_names)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from daemon.identity.node_names import node_name_error
+from proto.device_rules import is_kind, split_name
 
 CHECK = "check"  # key of the check in a dataclass field's metadata
 
@@ -71,6 +72,15 @@ def _dns_upstreams(addresses: tuple[str, ...]) -> str | None:
     return next((error for error in map(unicast_address_error, addresses) if error is not None), None)
 
 
+def _device_names(names: tuple[str, ...]) -> str | None:
+    wrong = next((name for name in names if not is_kind(name) and split_name(name) is None), None)
+    return (
+        None
+        if wrong is None
+        else f"{wrong!r} is neither a kind of device (vendor.com/class) nor one (vendor.com/class=name)"
+    )
+
+
 def _pattern(pattern: str, words: str) -> Mapping[str, Callable[[Any], str | None]]:
     expression = re.compile(pattern)
 
@@ -89,6 +99,7 @@ absolute_path_or_empty = _as_metadata(lambda text: _absolute(text) if text else 
 absolute_paths = _as_metadata(_all_absolute)
 socket_path = _as_metadata(_socket)
 dns_upstreams = _as_metadata(_dns_upstreams)
+device_names = _as_metadata(_device_names)
 # containerd's rule for identifiers; they also become folder names.
 containerd_name = _pattern(
     r"[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*", "a name of letters and digits, joined by '.', '_' or '-'"

@@ -38,4 +38,5 @@ def runtime_settings(config: Config) -> RuntimeSettings:
         log_size_bytes_max=config.logs.size_bytes_max,
         log_files_max=config.logs.files_max,
         allowed_devices=tuple(map(Path, config.resources.allowed_devices)),
+        cdi_folders=tuple(map(Path, config.resources.cdi_folders)),
     )

@@ -21,7 +21,6 @@ from runtime.errors import InvalidRequest
 FOLDERS = (Path("/etc/cdi"), Path("/var/run/cdi"))  # where the CDI library looks
 FILES_MAX = 128  # of one folder
 SUFFIXES = (".json", ".yaml")
-PROBLEMS_MAX = 8  # that are told; the others are counted
 
 _FileState = tuple[str, int, int, int, int]
 

@@ -21,6 +21,7 @@ class Reports:
         self._images_unsent = False
         self._description: objects.NodeDescription | None = None
         self._description_unsent = False
+        self._devices: list[objects.HostDevice] = []
         self._conditions: dict[str, list[objects.NodeCondition]] = {}
         self._conditions_unsent = False
         self._encryption: EncryptionReport | None = None
@@ -52,6 +53,12 @@ class Reports:
         """Notes what the host is and has."""
         if description != self._description:
             self._description, self._description_unsent = description, True
+            self._news.set()
+
+    def devices(self, devices: list[objects.HostDevice]) -> None:
+        """Notes the CDI devices of the host; they go with its description."""
+        if devices != self._devices:
+            self._devices, self._description_unsent = devices, True
             self._news.set()
 
     def conditions(self, source: str, conditions: list[objects.NodeCondition]) -> None:
@@ -130,6 +137,7 @@ class Reports:
     def _describe(self, report: HostReport) -> None:
         if self._description is not None:
             report.description.CopyFrom(self._description)
+            report.description.devices.extend(self._devices)
             if self._lacking:
                 report.description.missing_features.append(self._lacking)
 

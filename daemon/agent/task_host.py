@@ -125,6 +125,7 @@ class ContainerHost:
             files=(*files, *await self._secrets.prepare(task, self._files_folder / task.meta.id)),
             # One shim serves several tasks of a service, which saves a process each; it makes them one after
             # the other, so there are as many shims as containers are started at a time.
+            cdi_devices=tuple(f"{device.kind}={device.name}" for device in task.devices),
             shim_group=f"{task.meta.tenant}-{task.app}-{task.service}-{task.slot % SHIMS_MAX}",
             environment={},
         )
