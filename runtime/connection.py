@@ -146,20 +146,29 @@ class Connection:
             stream.cancel()
 
     @asynccontextmanager
-    async def lease(self) -> AsyncIterator[str]:
+    async def lease(self, keep_on: type[errors.RuntimeFailure] | None = None) -> AsyncIterator[str]:
         """Protects what is written under it from garbage collection until the end of the block; what
-        nothing refers to by then is collected at once. Expires by itself should the daemon die."""
+        nothing refers to by then is collected at once. Expires by itself should the daemon die, and where the block
+        ends with a failure of `keep_on`."""
         identity = f"fairway-{random.getrandbits(64):016x}"
         labels = {"containerd.io/gc.expire": _in_rfc3339(LEASE_LIFE_S)}
         await self.do("leases.v1.Leases/Create", api.CreateLeaseRequest(id=identity, labels=labels))
+        kept = False
         try:
             yield identity
+        except errors.RuntimeFailure as error:
+            kept = keep_on is not None and isinstance(error, keep_on)
+            raise
         finally:
-            with trio.move_on_after(CALL_TIMEOUT_MS / 1000, shield=True):
-                try:
-                    await self.do("leases.v1.Leases/Delete", api.DeleteLeaseRequest(id=identity, sync=True))
-                except errors.RuntimeFailure as error:
-                    log.warning("lease %s stays until it expires: %s", identity, error)
+            if not kept:
+                with trio.move_on_after(CALL_TIMEOUT_MS / 1000, shield=True):
+                    await self._end_lease(identity)
+
+    async def _end_lease(self, identity: str) -> None:
+        try:
+            await self.do("leases.v1.Leases/Delete", api.DeleteLeaseRequest(id=identity, sync=True))
+        except errors.RuntimeFailure as error:
+            log.warning("lease %s stays until it expires: %s", identity, error)
 
     async def wait_healthy(self) -> None:
         """Returns once containerd answers; waits without limit."""

@@ -49,6 +49,10 @@ class NoSpace(RuntimeFailure):
     """The disk below containerd or the daemon is full."""
 
 
+class AccessDenied(RuntimeFailure):
+    """A registry does not let its user, or anybody, read what was asked for."""
+
+
 class MissingFeature(RuntimeFailure):
     """The host lacks a program or kernel feature that the request needs."""
 

@@ -6,7 +6,7 @@ import errno
 import logging
 import random
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import TypeVar
@@ -18,7 +18,7 @@ from runtime import archive, image_files, image_model
 from runtime.archive_layouts import Found
 from runtime.connection import Connection
 from runtime.content import ContentStore
-from runtime.errors import AlreadyExists, InvalidImage, NoSpace, NotFound
+from runtime.errors import AlreadyExists, InvalidImage, NoSpace, NotFound, Unavailable
 from runtime.image_model import Blob, Manifest
 from runtime.model import ImageConfig, LoadedImage
 from runtime.references import normalise_reference
@@ -30,6 +30,7 @@ T = TypeVar("T")
 Fetch = Callable[[str], AsyncIterator[bytes]]
 
 KNOWN_IMAGES_MAX = 256
+LAYER_TRIES_MAX = 2  # of one whose bytes do not match its digest
 
 
 class ImageStore:
@@ -69,23 +70,47 @@ class ImageStore:
                 await trio.to_thread.run_sync(reading.__exit__, None, None, None)
         return [_loaded(image.name, image.manifest, _config_of(image)) for image in found]
 
-    async def import_blobs(self, name: str, manifest_digest: str, fetch: Fetch) -> LoadedImage:
+    async def import_blobs(
+        self,
+        name: str,
+        manifest_digest: str,
+        fetch: Fetch,
+        *,
+        layers_at_once: int = 1,
+        on_layer: Callable[[Blob], None] | None = None,
+        keep_part: bool = False,
+    ) -> LoadedImage:
         """Takes an image from elsewhere: `fetch(digest)` gives a blob's bytes. Only what lacks is fetched;
-        everything is verified. Raises InvalidImage or WrongArchitecture, and then nothing is left behind."""
-        async with self._connection.lease() as lease:
+        everything is verified. `on_layer` hears of each layer that is here. Raises InvalidImage or WrongArchitecture,
+        and then nothing is left behind; `keep_part`: where the other side fails, whole layers stay until their
+        lease's end, so that the next try finds them."""
+        async with self._connection.lease(keep_on=Unavailable if keep_part else None) as lease:
             data = await self._document(manifest_digest, fetch)
             manifest = image_model.parse_manifest(data)
             config_data = await self._document(manifest.config.digest, fetch)
             config = image_model.parse_config(config_data)
             image_model.check_platform(config, self._architecture)
             image_model.check_layers(manifest, config)
-            for layer in manifest.layers:
-                if not await self._content.held(layer, lease):
-                    await self._content.write(layer, _as_generator(fetch(layer.digest)), lease)
+            layers = list({layer.digest: layer for layer in manifest.layers}.values())
+            await _each(layers, layers_at_once, lambda layer: self._take_layer(layer, fetch, lease, on_layer))
             documents = {manifest.digest: data, manifest.config.digest: config_data}
             await self._store_documents(manifest, documents, lease)
             await self._name(normalise_reference(name), manifest)
         return _loaded(normalise_reference(name), manifest, config)
+
+    async def _take_layer(self, layer: Blob, fetch: Fetch, lease: str, on_layer: Callable[[Blob], None] | None) -> None:
+        for attempt in range(1, LAYER_TRIES_MAX + 1):
+            if await self._content.held(layer, lease):
+                break
+            try:
+                await self._content.write(layer, _as_generator(fetch(layer.digest)), lease)
+                break
+            except InvalidImage as error:  # damaged on its way, or where it comes from
+                if attempt == LAYER_TRIES_MAX:
+                    raise
+                log.warning("%s: once more", error)
+        if on_layer is not None:
+            on_layer(layer)
 
     async def list(self) -> Sequence[LoadedImage]:
         """Every name; images that are incomplete or for other platforms are passed over."""
@@ -209,6 +234,25 @@ class ImageStore:
             if len(self._known) > KNOWN_IMAGES_MAX:
                 self._known.popitem(last=False)
         return known
+
+
+async def _each(items: Sequence[T], at_once: int, do: Callable[[T], Awaitable[None]]) -> None:
+    """`do` for every item, a few at a time; the first failure ends the others and is raised as it is."""
+    waiting, failures = iter(items), []
+
+    async def work(scope: trio.CancelScope) -> None:
+        for item in waiting:
+            try:
+                await do(item)
+            except Exception as error:
+                failures.append(error)
+                scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(min(at_once, len(items))):
+            nursery.start_soon(work, nursery.cancel_scope)
+    if failures:
+        raise failures[0]
 
 
 def _config_of(image: Found) -> ImageConfig:
