@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+from google.protobuf.message import Message
 
 from cli.compose import project
 from proto import control_pb2 as control
@@ -19,6 +20,7 @@ from proto import objects_pb2 as objects
 CALL_SECONDS_MAX = 10.0
 RETRY_SECONDS_MAX = 60.0  # a change of leaders ends within it
 POLL_SECONDS = 0.25
+_RECONNECT = (("grpc.initial_reconnect_backoff_ms", 200), ("grpc.max_reconnect_backoff_ms", 1000))
 
 
 class Stuck(Exception):
@@ -26,20 +28,30 @@ class Stuck(Exception):
 
 
 class Operator:
-    """One host's socket; calls that find no leader are repeated."""
+    """Hosts' sockets; calls that find no leader are repeated, at the next host where there are several."""
 
-    def __init__(self, socket: Path) -> None:
-        self._channel = grpc.insecure_channel(f"unix:{socket}")
-        self._control = control_grpc.ControlStub(self._channel)
+    def __init__(self, *sockets: Path, retry_seconds_max: float = RETRY_SECONDS_MAX) -> None:
+        self._channels = [grpc.insecure_channel(f"unix:{socket}", options=_RECONNECT) for socket in sockets]
+        self._stubs = [control_grpc.ControlStub(channel) for channel in self._channels]
+        self._retry_seconds_max = retry_seconds_max
+
+    @property
+    def _control(self) -> control_grpc.ControlStub:
+        return self._stubs[0]
 
     def close(self) -> None:
-        self._channel.close()
+        for channel in self._channels:
+            channel.close()
 
     def deploy(self, text: str) -> None:
         """Takes a Compose file's text; does not wait for the tasks."""
         spec = project.parse(text, "compose.yaml", Path.cwd(), {}).spec
         request = control.DeployAppRequest(app=spec, request_id=secrets.token_hex(13))
         self._call(lambda: self._control.DeployApp(request, timeout=CALL_SECONDS_MAX))
+
+    def call(self, method: str, request: Message) -> Any:
+        """The reply of a method of Control; what is asked must bear being asked twice."""
+        return self._call(lambda: getattr(self._control, method)(request, timeout=CALL_SECONDS_MAX))
 
     def scale(self, service: str, replicas: int) -> None:
         """`service`: APP/NAME."""
@@ -52,7 +64,7 @@ class Operator:
         try:
             self._call(lambda: self._control.RemoveApp(request, timeout=CALL_SECONDS_MAX))
         except grpc.RpcError as error:
-            if _code(error) is not grpc.StatusCode.NOT_FOUND:
+            if code_of(error) is not grpc.StatusCode.NOT_FOUND:
                 raise
 
     def apps(self) -> set[str]:
@@ -98,14 +110,15 @@ class Operator:
             time.sleep(POLL_SECONDS)
 
     def _call(self, invoke: Callable[[], Any]) -> Any:
-        deadline = time.monotonic() + RETRY_SECONDS_MAX
+        deadline = time.monotonic() + self._retry_seconds_max
         while True:
             try:
                 return invoke()
             except grpc.RpcError as error:
                 again = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.ABORTED)
-                if _code(error) not in again or time.monotonic() > deadline:
+                if code_of(error) not in again or time.monotonic() > deadline:
                     raise
+            self._stubs.append(self._stubs.pop(0))
             time.sleep(POLL_SECONDS)
 
 
@@ -133,6 +146,7 @@ def _not_gone(tasks: list[objects.Task]) -> str:
     return f"{len(left)} ended tasks are on their hosts still ({', '.join(left[:3])})" if left else ""
 
 
-def _code(error: grpc.RpcError) -> object:
+def code_of(error: grpc.RpcError) -> object:
+    """Its grpc.StatusCode."""
     code = getattr(error, "code", None)
     return code() if callable(code) else None

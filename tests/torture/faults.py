@@ -1,7 +1,7 @@
 """Faults on a lab, one after the other, each healed before the next begins.
 
-Power cuts, killed daemons, freezes (SIGSTOP), slow processors (SIGSTOP by turns), partitions in both directions
-(another bridge) and in one (nftables), slow networks (tc), full, slow and failing disks, clocks that jump.
+Power cuts, killed daemons and containerds, freezes (SIGSTOP), slow processors (SIGSTOP by turns), partitions in both
+directions (another bridge) and in one (nftables), slow networks (tc), full, slow and failing disks, clocks that jump.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ TABLE = "torture"
 FAULTS = (
     "power cut",
     "daemon killed",
+    "containerd killed",
     "frozen",
     "slow",
     "partition",
@@ -53,22 +54,28 @@ class Faults:
         choose: random.Random,
         say: Callable[[str], None],
         only: Collection[str] = (),
+        hold_seconds: tuple[float, float] = HOLD_SECONDS,
     ) -> None:
-        """`only`: names of the faults to choose from; all where it is empty."""
-        self._lab, self._disks, self._choose, self._say, self._only = lab, filled, choose, say, only
+        """`only`: names of the faults to choose from; all where it is empty. `hold_seconds`: how long one lasts."""
+        self._lab, self._disks, self._choose, self._say = lab, filled, choose, say
+        self._names = [name for name in FAULTS if not only or name in only]
+        self._hold_seconds = hold_seconds
         self.counts: dict[str, int] = {}
 
     def run(self, until: float) -> None:
         """Until time.monotonic() passes `until`; everything is healed on return."""
-        names = [name for name in FAULTS if not self._only or name in self._only]
         while time.monotonic() < until:
-            name = self._choose.choice(names)
-            hosts = self._choose.sample(self._lab.hosts(), self._victims())
-            self.counts[name] = self.counts.get(name, 0) + 1
-            self._say(f"{name}: {', '.join(hosts)}")
-            cause: Callable[[list[str], float], None] = getattr(self, f"_{name.replace(' ', '_')}")
-            cause(hosts, self._choose.uniform(*HOLD_SECONDS))
+            self.one()
             time.sleep(self._choose.uniform(*CALM_SECONDS))
+
+    def one(self) -> None:
+        """One fault, healed on return."""
+        name = self._choose.choice(self._names)
+        hosts = self._choose.sample(self._lab.hosts(), self._victims())
+        self.counts[name] = self.counts.get(name, 0) + 1
+        self._say(f"{name}: {', '.join(hosts)}")
+        cause: Callable[[list[str], float], None] = getattr(self, f"_{name.replace(' ', '_')}")
+        cause(hosts, self._choose.uniform(*self._hold_seconds))
 
     def _victims(self) -> int:
         """Most often a minority, sometimes so many that nothing goes on for a while."""
@@ -86,6 +93,11 @@ class Faults:
         for host in hosts:
             with contextlib.suppress(LabError):  # it has not started again since the fault before
                 self._lab.restart_daemon(host)
+
+    def _containerd_killed(self, hosts: list[str], _seconds: float) -> None:
+        for host in hosts:
+            with contextlib.suppress(LabError):
+                self._lab.restart_daemon(host, "containerd")
 
     def _frozen(self, hosts: list[str], seconds: float) -> None:
         self._signal(hosts, signal.SIGSTOP)
