@@ -13,6 +13,8 @@ from cli.compose.kinds import read_job, read_schedule, read_stateful
 from cli.compose.placement import CONSTRAINT
 from cli.compose.placing import read_placement
 from cli.compose.policy import read_service_policy
+from cli.compose.precedence import KEYS as PRECEDENCE_KEYS
+from cli.compose.precedence import read_precedence
 from cli.compose.probes import read_probes
 from cli.compose.reader import Field, Reader
 from cli.compose.rollout import read_rollout
@@ -47,7 +49,7 @@ _FLOATING_MAX = 8
 
 def read_extension(reader: Reader, field: Field, spec: objects_pb2.ServiceSpec) -> None:
     """Fills `spec`; keys that Fairway does not know are refused, since nobody else reads them."""
-    entries = reader.known_entries(field, _KEYS)
+    entries = reader.known_entries(field, _KEYS | PRECEDENCE_KEYS)
     if "balance" in entries:
         _balance(reader, entries["balance"], spec.balance)
     if "floating_addresses" in entries:
@@ -58,6 +60,7 @@ def read_extension(reader: Reader, field: Field, spec: objects_pb2.ServiceSpec) 
         read_budget(reader, entries["disruption_budget"], spec.disruption_budget)
     if "placement" in entries:
         read_placement(reader, entries["placement"], spec.placement)
+    read_precedence(reader, entries, spec)
     if "probes" in entries:
         read_probes(reader, entries["probes"], spec.container.probes)
     if "rollout" in entries:

@@ -92,6 +92,9 @@ SERVICE = mapping(
             },
         ),
         "probes": PROBES,
+        "priority": described(COUNT, "-1000 to 1000, 0 if not said: who is placed first, and stopped for whom"),
+        "preempt": described(FLAG, "false: no task of lower priority is stopped for its own"),
+        "group": described(TEXT, "tasks of the app's services with the same group are placed together or not at all"),
         "rollout": mapping(
             "how a new version comes in, besides deploy.update_config",
             {

@@ -117,6 +117,7 @@ def as_tasks_see(spec: objects.ServiceSpec) -> objects.ServiceSpec:
         "job",
         "schedule",
         "disruption_budget",
+        "precedence",
     ):
         copy.ClearField(name)
     for field in ROLLOUT_FIELDS:

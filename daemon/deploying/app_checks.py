@@ -12,6 +12,7 @@ from daemon.deploying.external_plan import shared_name_problems
 from daemon.deploying.job_changes import job_problems
 from daemon.deploying.name_checks import name_problems
 from daemon.deploying.placement_checks import placement_problems
+from daemon.deploying.precedence_checks import precedence_problems
 from daemon.deploying.probe_checks import probe_problems
 from daemon.deploying.rollout_checks import rollout_problems
 from daemon.deploying.task_file_plan import mount_problems
@@ -93,6 +94,7 @@ def _problems(app: control.AppSpec, name: str, spec: objects.ServiceSpec) -> Ite
     yield from balance_problems(spec.balance)
     yield from floating_problems(spec)
     yield from placement_problems(app, spec)
+    yield from precedence_problems(app, name, spec)
     yield from rollout_problems(spec)
     yield from budget_problems(spec)
     if spec.HasField("policy"):

@@ -21,6 +21,7 @@ from daemon.deploying.job_changes import completion_changes, course_changes, set
 from daemon.deploying.node_changes_plan import plan_remove_node, plan_update_node
 from daemon.deploying.placement_checks import says_placement
 from daemon.deploying.port_leases_plan import PortLeases, settle_vip
+from daemon.deploying.precedence_checks import precedence_changes, says_precedence
 from daemon.deploying.revisions_plan import start_rollout
 from daemon.deploying.service_changes_plan import (
     mark_removing,
@@ -208,7 +209,7 @@ class _Deploy:
     def services(self) -> None:
         if any(says_placement(spec) or says_budget(spec) for spec in self.app.services.values()):
             self.builder.needs(WORKLOADS_LEVEL)
-        if any(says_external(spec) for spec in self.app.services.values()):
+        if any(says_external(spec) or says_precedence(spec) for spec in self.app.services.values()):
             self.builder.needs(WORKLOADS_LEVEL)
         if any(needs_kinds(spec) or says_rollout(spec) or says_settings(spec) for spec in self.app.services.values()):
             self.builder.needs(WORKLOADS_LEVEL)
@@ -264,6 +265,7 @@ class _Deploy:
         quiet_reasons = map_changes("label", before.meta.labels, after.meta.labels)
         quiet_reasons += balancing_changes(before.spec, spec) + rollout_changes(before.spec, spec)
         quiet_reasons += course_changes(before.spec, spec) + budget_changes(before.spec, spec)
+        quiet_reasons += precedence_changes(before.spec, spec)
         settle_vip(self.store, self.leases, self.builder, after)
         self.ports.want(after)
         change = self.reply.changes.add(

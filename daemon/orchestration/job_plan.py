@@ -75,7 +75,7 @@ def _plan_run(draft: Draft, service: objects.Service, run: Run, nodes: Mapping[s
             _end(draft, run, objects.JobRun.OUTCOME_FAILED, why)
             return
         draft.wake_at(ends)
-    done = {task.slot for task in run.tasks if succeeded(task)}
+    done = {task.slot for task in run.tasks if _completed(task)}
     slots = _slots(service, run, nodes, done)
     run.of.wanted, run.of.succeeded = len(slots), len(done)
     if len(done) == len(slots) and (slots or not follows_hosts(service.spec)):
@@ -138,6 +138,11 @@ def _plan_slot(
         run=run.of.number,
     )
     return 1
+
+
+def _completed(task: objects.Task) -> bool:
+    """By itself: one that is told to stop may well end with 0, and has not done what it was to do."""
+    return succeeded(task) and not task.desired_message
 
 
 def _slots(
