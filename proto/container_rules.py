@@ -30,6 +30,9 @@ ULIMITS = frozenset(
         "stack",
     ]
 )
+LOG_SIZE_BYTES_MIN = 16 << 10  # of one file of a task's log: the longest record
+LOG_SIZE_BYTES_MAX = 256 << 20
+LOG_FILES_MAX = 100
 OOM_SCORE_ADJ_MAX = 1000
 SECCOMP_BYTES_MAX = 64 << 10  # it is part of every task that has it
 UNCONFINED = "unconfined"

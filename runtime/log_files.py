@@ -1,12 +1,18 @@
 """The rotated files of one task's log: folder/000001.log, 000002.log, ...; the highest is written to.
 
-A reader keeps (number, offset): rotation only ever adds a number and removes the lowest.
+A reader keeps (number, offset): rotation only ever adds a number and removes the lowest. One that is not written to may
+have been compressed, to 000001.log.gz (log_archive.py); offsets are those of the plain file then too.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+
+from runtime import log_archive
+
+ARCHIVED = ".log.gz"
 
 
 def numbers(folder: Path) -> list[int]:
@@ -15,11 +21,41 @@ def numbers(folder: Path) -> list[int]:
         names = [path.name for path in folder.iterdir()]
     except OSError:
         return []
-    return sorted(int(name[:-4]) for name in names if name.endswith(".log") and name[:-4].isdigit())
+    stems = {name.removesuffix(".gz").removesuffix(".log") for name in names if name.endswith((".log", ARCHIVED))}
+    return sorted(int(stem) for stem in stems if stem.isdigit())
 
 
 def path_of(folder: Path, number: int) -> Path:
     return folder / f"{number:06d}.log"
+
+
+def archive_of(folder: Path, number: int) -> Path:
+    return folder / f"{number:06d}{ARCHIVED}"
+
+
+def changed_unix_ms(folder: Path, number: int) -> float:
+    """When it was last written to. Raises OSError."""
+    try:
+        return path_of(folder, number).stat().st_mtime * 1000
+    except FileNotFoundError:
+        return archive_of(folder, number).stat().st_mtime * 1000
+
+
+def archive(folder: Path, going: Callable[[], None]) -> None:
+    """Compresses what is not written to any more; one that is removed meanwhile is passed over. `going` ends it by
+    raising. Raises OSError."""
+    for number in numbers(folder)[:-1]:
+        plain = path_of(folder, number)
+        if not plain.exists():
+            continue
+        try:
+            log_archive.compress(plain, archive_of(folder, number), going)
+        except FileNotFoundError:
+            continue
+        if plain.exists():
+            plain.unlink(missing_ok=True)
+        else:  # rotation has removed it, and this with it
+            archive_of(folder, number).unlink(missing_ok=True)
 
 
 class LogFiles:
@@ -29,6 +65,7 @@ class LogFiles:
         self._folder = folder
         self._size_bytes_max = size_bytes_max
         self._files_max = max(1, files_max)
+        self.rotated = False  # since somebody set it back
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._number = (numbers(folder) or [1])[-1]
         self._open()
@@ -44,8 +81,10 @@ class LogFiles:
             os.close(self._file)
             self._number += 1
             self._open()
+            self.rotated = True
             for number in numbers(self._folder)[: -self._files_max]:
                 path_of(self._folder, number).unlink(missing_ok=True)
+                archive_of(self._folder, number).unlink(missing_ok=True)
         written = 0
         while written < len(records):
             written += os.write(self._file, records[written:])

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from proto.host_pb2 import LogLine
-from runtime import log_files, log_format
+from runtime import log_archive, log_files, log_format
 
 BATCH_BYTES_MAX = 256 * 1024
 RECORD_BYTES_MAX = log_format.LINE_BYTES_MAX + 64
@@ -25,7 +26,7 @@ def beginning(folder: Path, tail_lines: int, since_unix_ms: int) -> Position:
         return _before_last(folder, present, tail_lines)
     for number in present:
         try:
-            changed_ms = log_files.path_of(folder, number).stat().st_mtime * 1000
+            changed_ms = log_files.changed_unix_ms(folder, number)
         except OSError:
             continue
         if changed_ms >= since_unix_ms:
@@ -42,9 +43,7 @@ def read_batch(folder: Path, position: Position, since_unix_ms: int) -> tuple[li
             return [], position
         position = Position(later[0], 0)
     try:
-        with log_files.path_of(folder, position.number).open("rb") as file:
-            file.seek(position.offset_bytes)
-            data = file.read(BATCH_BYTES_MAX)
+        data = _data_at(folder, position)
     except FileNotFoundError:
         return [], Position(position.number + 1, 0)
     end = data.rfind(b"\n") + 1
@@ -58,6 +57,32 @@ def read_batch(folder: Path, position: Position, since_unix_ms: int) -> tuple[li
     return lines, Position(position.number, position.offset_bytes + end)
 
 
+def _data_at(folder: Path, position: Position) -> bytes:
+    try:
+        with log_files.path_of(folder, position.number).open("rb") as file:
+            file.seek(position.offset_bytes)
+            return file.read(BATCH_BYTES_MAX)
+    except FileNotFoundError:  # it may be compressed
+        with log_files.archive_of(folder, position.number).open("rb") as file:
+            return log_archive.read_from(file, position.offset_bytes)
+
+
+def _backwards(folder: Path, number: int) -> Iterator[tuple[int, bytes]]:
+    """(offset, data) of the blocks of a file, the last one first."""
+    try:
+        with log_files.path_of(folder, number).open("rb") as file:
+            offset = file.seek(0, 2)
+            while offset > 0:
+                start = max(0, offset - BATCH_BYTES_MAX)
+                file.seek(start)
+                yield start, file.read(offset - start)
+                offset = start
+    except FileNotFoundError:
+        with log_files.archive_of(folder, number).open("rb") as file:
+            for member in reversed(list(log_archive.members(file))):
+                yield member.plain_offset_bytes, log_archive.content(file, member)
+
+
 def _before_last(folder: Path, present: list[int], lines: int) -> Position:
     """Reads backwards, block by block, until `lines` line ends were seen."""
     if not present:
@@ -65,20 +90,14 @@ def _before_last(folder: Path, present: list[int], lines: int) -> Position:
     wanted = lines + 1  # the end of the record before counts too
     for number in reversed(present):
         try:
-            with log_files.path_of(folder, number).open("rb") as file:
-                offset = file.seek(0, 2)
-                while offset > 0:
-                    start = max(0, offset - BATCH_BYTES_MAX)
-                    file.seek(start)
-                    data = file.read(offset - start)
-                    count = data.count(b"\n")
-                    if count >= wanted:
-                        place = len(data)
-                        for _ in range(wanted):
-                            place = data.rfind(b"\n", 0, place)
-                        return Position(number, start + place + 1)
-                    wanted -= count
-                    offset = start
+            for start, data in _backwards(folder, number):
+                count = data.count(b"\n")
+                if count >= wanted:
+                    place = len(data)
+                    for _ in range(wanted):
+                        place = data.rfind(b"\n", 0, place)
+                    return Position(number, start + place + 1)
+                wanted -= count
         except FileNotFoundError:
             break
     return Position(present[0], 0)

@@ -18,10 +18,11 @@ from pathlib import Path
 import trio
 
 from proto.host_pb2 import LogLine
-from runtime import fifo, log_reader
+from runtime import fifo, log_files, log_reader
 from runtime.errors import NotFound
 from runtime.log_files import LogFiles
 from runtime.log_format import LineSplitter
+from runtime.log_policy import LogPolicy, usual
 from runtime.model import RuntimeSettings
 from runtime.unfinished_line import UnfinishedLine, path_of
 
@@ -36,8 +37,18 @@ STREAMS = ("out", "err")
 class _LiveLog:
     """One task's log while its FIFOs are read."""
 
-    def __init__(self, files: LogFiles, readers: dict[str, fifo.FifoReader], folder: Path, *, writers: bool) -> None:
-        self.files = files
+    def __init__(
+        self,
+        files: LogFiles | None,
+        readers: dict[str, fifo.FifoReader],
+        folder: Path,
+        *,
+        writers: bool,
+        compress: bool = False,
+    ) -> None:
+        self.files = files  # None: nothing is kept
+        self.compress = compress
+        self.archiving = False
         self.readers = readers
         self.unfinished = {stream: UnfinishedLine(folder, stream) for stream in STREAMS}
         self.writers = writers  # False: nobody opens the FIFOs any more
@@ -49,12 +60,15 @@ class _LiveLog:
 
     def write(self, stream: str, records: bytes, unfinished: bytes) -> None:
         """Blocking; raises OSError. Killed in between, it leaves a line that counts as ended."""
+        if self.files is None:
+            return
         if records:
             self.files.append(records)
         self.unfinished[stream].keep(unfinished, log_reader.Position(*self.files.end))
 
     def close(self) -> None:
-        self.files.close()
+        if self.files is not None:
+            self.files.close()
         for line in self.unfinished.values():
             line.close()
 
@@ -72,6 +86,7 @@ class TaskLogs:
         self._live: dict[str, _LiveLog] = {}
         self._complete: set[str] = set()  # nothing more can come of these
         self._limiter = trio.CapacityLimiter(WRITER_THREADS_MAX)
+        self._archivers = trio.CapacityLimiter(1)
 
     def folder(self, task_id: str) -> Path:
         return self._settings.log_folder / task_id
@@ -87,16 +102,17 @@ class TaskLogs:
         fifo.make(path)
         return str(path)
 
-    def attach(self, task_id: str, *, running: bool, tty: bool = False) -> None:
+    def attach(self, task_id: str, *, running: bool, tty: bool = False, policy: LogPolicy | None = None) -> None:
         """Makes the FIFOs where they are lacking and reads them until every writer has closed.
 
         `running` False: the container has yet to start, so a writer is waited for; with `tty` it has only one
-        stream. Does nothing where the FIFOs are read already. Raises OSError, such as a full disk.
+        stream. `policy`: what is kept; None: the host's own bounds. Does nothing where the FIFOs are read already.
+        Raises OSError, such as a full disk.
         """
         if task_id not in self._live:
-            self._open(task_id, () if running else ("out",) if tty else STREAMS, writers=True)
+            self._open(task_id, () if running else ("out",) if tty else STREAMS, policy, writers=True)
 
-    def recover(self, task_id: str) -> None:
+    def recover(self, task_id: str, policy: LogPolicy | None = None) -> None:
         """The task had ended when this daemon first saw it: takes what is left of its output, once.
 
         That is the line it had begun, and what the shim could not get rid of because the pipe was full.
@@ -106,12 +122,13 @@ class TaskLogs:
         elif task_id not in self._complete:
             left = [path_of(self.folder(task_id), stream) for stream in STREAMS]
             if any(path.exists() for path in (*left, self._settings.run_folder / "io" / task_id)):
-                self._open(task_id, (), writers=False)
+                self._open(task_id, (), policy, writers=False)
             else:
                 self._complete.add(task_id)
 
-    def _open(self, task_id: str, made: Sequence[str], *, writers: bool) -> None:
+    def _open(self, task_id: str, made: Sequence[str], policy: LogPolicy | None, *, writers: bool) -> None:
         """`made`: the streams whose FIFOs are made; of the others those are read that there are."""
+        policy = policy or usual(self._settings)
         readers: dict[str, fifo.FifoReader] = {}
         base = self._settings.run_folder / "io" / task_id
         try:
@@ -121,13 +138,15 @@ class TaskLogs:
                 elif not (base / stream).exists():
                     continue
                 readers[stream] = fifo.FifoReader(base / stream)
-            files = LogFiles(self.folder(task_id), self._settings.log_size_bytes_max, self._settings.log_files_max)
+            folder = self.folder(task_id)
+            files = LogFiles(folder, policy.size_bytes_max, policy.files_max) if policy.kept else None
         except OSError:
             for reader in readers.values():
                 reader.close()
             raise
-        live = _LiveLog(files, readers, self.folder(task_id), writers=writers)
+        live = _LiveLog(files, readers, folder, writers=writers, compress=policy.compress)
         self._live[task_id] = live
+        self._archive_soon(task_id, live)  # what an earlier daemon had no time for
         self._nursery.start_soon(self._read_all, task_id, live)
 
     def expect_end(self, task_id: str) -> None:
@@ -228,7 +247,7 @@ class TaskLogs:
             data = await reader.read()
 
     async def _keep(self, task_id: str, live: _LiveLog, stream: str, records: bytes, unfinished: bytes) -> None:
-        if not records and unfinished == live.unfinished[stream].kept:
+        if live.files is None or (not records and unfinished == live.unfinished[stream].kept):
             return
         async with live.lock:
             try:
@@ -240,8 +259,27 @@ class TaskLogs:
                 live.dropped_bytes += len(records)
             else:
                 live.dropped_bytes = 0
+        if live.files.rotated:
+            live.files.rotated = False
+            self._archive_soon(task_id, live)
         if records:
             live.wake()
+
+    def _archive_soon(self, task_id: str, live: _LiveLog) -> None:
+        if live.compress and not live.archiving:
+            live.archiving = True
+            self._nursery.start_soon(self._archive, task_id, live)
+
+    async def _archive(self, task_id: str, live: _LiveLog) -> None:
+        """Apart from the writing, which it must not hold up; the next rotation begins it anew."""
+        try:
+            await trio.to_thread.run_sync(
+                log_files.archive, self.folder(task_id), trio.from_thread.check_cancelled, limiter=self._archivers
+            )
+        except OSError as error:
+            log.warning("log of task %s is not compressed: %s", task_id, error)
+        finally:
+            live.archiving = False
 
 
 def _folders(folder: Path) -> list[str]:

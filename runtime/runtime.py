@@ -17,7 +17,19 @@ from pathlib import Path
 import trio
 
 from proto import containerd_pb2 as api
-from runtime import cdi_edits, cgroup, devices, features, image_files, mounted, oci_spec, process_spec, signals, users
+from runtime import (
+    cdi_edits,
+    cgroup,
+    devices,
+    features,
+    image_files,
+    log_policy,
+    mounted,
+    oci_spec,
+    process_spec,
+    signals,
+    users,
+)
 from runtime.cdi_folders import CdiFolders
 from runtime.cdi_model import CdiEdits
 from runtime.connection import Connection
@@ -133,7 +145,7 @@ class Runtime:
         oci = oci_spec.build(request, image, user, self._host)
         if request.cdi_devices:
             cdi_edits.apply(oci, await trio.to_thread.run_sync(self._edits, request.cdi_devices))
-        labels = {**request.labels, IMAGE_LABEL: request.image_digest}
+        labels = {**request.labels, IMAGE_LABEL: request.image_digest, **log_policy.labels(spec, self._settings)}
         async with self._starting:
             self._making.add(request.id)
             try:
@@ -206,9 +218,9 @@ class Runtime:
         found = []
         for container in await self._containers.list():
             if container.state in ("running", "created", "paused") and container.pid:
-                self._attach(container.id)
+                self._attach(container)
             elif container.state == "stopped" and container.id not in self._making:
-                self._recover_log(container.id)
+                self._recover_log(container)
             found.append(self._completed(container))
         return found
 
@@ -268,7 +280,7 @@ class Runtime:
         await self._containers.create(request.id, labels, request.spec.image, oci)
         try:
             mounts = await self._prepare(request)
-            logs.attach(request.id, running=False, tty=tty)
+            logs.attach(request.id, running=False, tty=tty, policy=log_policy.policy_of(request.spec, self._settings))
             stdin = logs.make_stdin(request.id) if request.spec.stdin_open else ""
             stdout, stderr = logs.fifo_paths(request.id, tty)
             process_id = await self._containers.create_task(
@@ -314,17 +326,19 @@ class Runtime:
                     self._accounts.popitem(last=False)
         return users.with_groups(users.resolve(text, *accounts), groups, accounts[1])
 
-    def _attach(self, container_id: str) -> None:
+    def _attach(self, container: ObservedContainer) -> None:
+        policy = log_policy.from_labels(container.labels, self._settings)
         try:
-            self._task_logs().attach(container_id, running=True)
+            self._task_logs().attach(container.id, running=True, policy=policy)
         except OSError as error:
-            log.warning("log of task %s cannot be read: %s", container_id, error)
+            log.warning("log of task %s cannot be read: %s", container.id, error)
 
-    def _recover_log(self, container_id: str) -> None:
+    def _recover_log(self, container: ObservedContainer) -> None:
+        policy = log_policy.from_labels(container.labels, self._settings)
         try:
-            self._task_logs().recover(container_id)
+            self._task_logs().recover(container.id, policy)
         except OSError as error:
-            log.warning("log of task %s is not complete: %s", container_id, error)
+            log.warning("log of task %s is not complete: %s", container.id, error)
 
     def _task_logs(self) -> TaskLogs:
         if self._logs is None:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 
 from cli.compose import dotenv
+from cli.compose.logging import read_logging
 from cli.compose.named_files import path_of, read_named, read_values
 from cli.compose.reader import Field, Reader
 from proto import objects_pb2
@@ -193,5 +194,6 @@ KEYS: dict[str, Callable[[Reader, Field, Container], None]] = {
     "devices": _devices,
     "security_opt": _security_opt,
     "ipc": _ipc,
+    "logging": read_logging,
     "label_file": _label_file,
 }

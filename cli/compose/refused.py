@@ -23,7 +23,6 @@ REFUSED: dict[str, str] = {
     "external_links": "services of a shared network find each other as SERVICE.APP",
     "isolation": "it is for Windows",
     "links": "services of a network find each other by name; leave it out, or give the other one an alias",
-    "logging": "logs are kept by Fairway: fairway logs",
     "mac_address": "addresses are given out by Fairway",
     "mem_swappiness": "a task with a memory limit does not swap",
     "memswap_limit": "a task with a memory limit does not swap",

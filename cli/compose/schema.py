@@ -132,6 +132,13 @@ _DEPENDENCY = mapping(
     },
 )
 _ULIMIT = either(NUMBER, mapping("", {"soft": NUMBER, "hard": NUMBER}, required=["soft", "hard"]))
+_LOGGING = mapping(
+    "what is kept of what tasks write",
+    {
+        "driver": choice(["json-file", "local", "none"]),
+        "options": mapping("", {"max-size": SIZE, "max-file": COUNT, "compress": FLAG}),
+    },
+)
 _DEVICE = either(TEXT, mapping("", {"source": TEXT, "target": TEXT, "permissions": TEXT}, required=["source"]))
 
 SERVICE_KEYS: dict[str, Schema] = {
@@ -162,6 +169,7 @@ SERVICE_KEYS: dict[str, Schema] = {
     "ipc": choice(["private"]),
     "label_file": text_or_texts("files of labels"),
     "labels": _LABELS,
+    "logging": _LOGGING,
     "mem_limit": SIZE,
     "mem_reservation": SIZE,
     "networks": either(items(TEXT), named(mapping("", {"aliases": items(TEXT, "further names")}))),

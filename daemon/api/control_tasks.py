@@ -82,6 +82,8 @@ class ControlTasks:
 
     async def _log(self, task: objects.Task, request: control.LogsRequest, send: Send, lock: trio.Lock) -> None:
         try:
+            if task.spec.container.logging.driver == objects.Logging.DRIVER_NONE:
+                raise Refused("nothing is kept of what it writes: its service's logging has the driver none")
             stub = self._context.host(self._context.node(task.node_id))
         except Refused as refused:
             async with lock:

@@ -172,6 +172,8 @@ def _scalar_changes(old: objects.ContainerSpec, new: objects.ContainerSpec) -> l
         reasons.append("filter of system calls changed")
     reasons += _set_changes("mount", old.mounts, new.mounts, _mount)
     reasons += file_changes(old, new)
+    if old.logging != new.logging or old.HasField("logging") != new.HasField("logging"):
+        reasons.append("logging changed")
     if old.healthcheck != new.healthcheck or old.HasField("healthcheck") != new.HasField("healthcheck"):
         reasons.append("health check changed")
     return reasons + probe_changes(old, new)

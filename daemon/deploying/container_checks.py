@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Literal
 
 from proto import objects_pb2 as objects
 from proto.container_rules import (
+    LOG_FILES_MAX,
+    LOG_SIZE_BYTES_MAX,
+    LOG_SIZE_BYTES_MIN,
     OOM_SCORE_ADJ_MAX,
     annotation_problem,
     device_problem,
@@ -28,6 +32,8 @@ SETTINGS = (
     "apparmor_profile",
     "devices",
 )
+# The same, of those that are messages of their own.
+PARTS: tuple[Literal["logging", "probes"], ...] = ("logging", "probes")
 ENTRIES_MAX = 256  # of each setting
 _DOMAIN = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,61}[A-Za-z0-9])?")
 _PROFILE = re.compile(r"[!-~]{1,255}")
@@ -35,7 +41,8 @@ _PROFILE = re.compile(r"[!-~]{1,255}")
 
 def says_settings(spec: objects.ServiceSpec) -> bool:
     """Whether hosts must know more than the first feature level to run it."""
-    return any(getattr(spec.container, name) for name in SETTINGS) or spec.container.HasField("probes")
+    container = spec.container
+    return any(getattr(container, name) for name in SETTINGS) or any(map(container.HasField, PARTS))
 
 
 def container_problems(container: objects.ContainerSpec) -> Iterator[str]:
@@ -62,5 +69,14 @@ def container_problems(container: objects.ContainerSpec) -> Iterator[str]:
         yield f"its oom_score_adj {container.oom_score_adj} is not between 0 and {OOM_SCORE_ADJ_MAX}"
     if container.domainname and not _DOMAIN.fullmatch(container.domainname):
         yield f"{container.domainname!r} is not a domain name"
+    yield from _logging_problems(container.logging)
     if container.apparmor_profile and not _PROFILE.fullmatch(container.apparmor_profile):
         yield f"{container.apparmor_profile!r} is not the name of a profile of AppArmor"
+
+
+def _logging_problems(logging: objects.Logging) -> Iterator[str]:
+    size_bytes = logging.size_bytes_max
+    if size_bytes and not LOG_SIZE_BYTES_MIN <= size_bytes <= LOG_SIZE_BYTES_MAX:
+        yield f"a file of its log is to have {size_bytes} bytes, not {LOG_SIZE_BYTES_MIN} to {LOG_SIZE_BYTES_MAX}"
+    if logging.files_max > LOG_FILES_MAX:
+        yield f"its log is to have {logging.files_max} files; at most {LOG_FILES_MAX} are possible"

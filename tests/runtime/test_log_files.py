@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime import log_files, log_format, log_reader
+from runtime import log_archive, log_files, log_format, log_reader
 from runtime.log_files import LogFiles
 from runtime.log_format import LINE_BYTES_MAX, LineSplitter
 from runtime.log_reader import Position
@@ -178,3 +179,59 @@ def test_an_unfinished_line_is_found_again_until_it_has_ended(tmp_path: Path) ->
 def test_a_torn_unfinished_line_is_none(tmp_path: Path, content: bytes) -> None:
     path_of(tmp_path, "out").write_bytes(content)
     assert UnfinishedLine(tmp_path, "out").load() == b""
+
+
+@given(st.lists(st.integers(1, 400), min_size=1, max_size=6), st.integers(0, 2000), st.data())
+def test_a_compressed_file_is_read_from_any_place_as_the_plain_one(
+    tmp_path_factory: pytest.TempPathFactory, sizes: list[int], tail_lines: int, data: st.DataObject
+) -> None:
+    folder = tmp_path_factory.mktemp("log")
+    files = LogFiles(folder, 4_000, 50)
+    written = 0
+    for size in sizes:
+        files.append(records(size, written))
+        written += size
+    files.close()
+    plain = [log_files.path_of(folder, number).read_bytes() for number in log_files.numbers(folder)]
+    offset = data.draw(st.integers(0, len(plain[0])))
+    before = log_reader.read_batch(folder, Position(1, offset), 0)
+    log_files.archive(folder, lambda: None)
+    assert log_files.numbers(folder) == list(range(1, len(plain) + 1))
+    for number, content in enumerate(plain[:-1], 1):
+        assert not log_files.path_of(folder, number).exists()
+        assert gzip.decompress(log_files.archive_of(folder, number).read_bytes()) == content
+    assert log_reader.read_batch(folder, Position(1, offset), 0) == before
+    assert read(folder) == names(0, written)
+    assert read(folder, tail_lines) == names(max(0, written - tail_lines), written)
+
+
+def test_members_of_a_compressed_file_end_with_records(tmp_path: Path) -> None:
+    count = 3 * log_archive.MEMBER_BYTES_MAX // len(records(1, 10_000))
+    files = LogFiles(tmp_path, 1 << 30, 3)
+    files.append(records(count, 10_000))
+    files.close()
+    archived = tmp_path / "archive.gz"
+    log_archive.compress(log_files.path_of(tmp_path, 1), archived)
+    with archived.open("rb") as file:
+        found = list(log_archive.members(file))
+        contents = [log_archive.content(file, member) for member in found]
+    assert len(found) > 3
+    assert all(len(content) <= log_archive.MEMBER_BYTES_MAX and content.endswith(b"\n") for content in contents)
+    assert b"".join(contents) == records(count, 10_000)
+    assert archived.stat().st_mtime_ns == log_files.path_of(tmp_path, 1).stat().st_mtime_ns
+
+
+def test_rotation_removes_compressed_files_too_and_what_is_asked_to_end_leaves_nothing(tmp_path: Path) -> None:
+    files = LogFiles(tmp_path, 2_000, 3)
+    for number in range(6):
+        files.append(records(40, number * 40))
+        log_files.archive(tmp_path, lambda: None)
+    files.close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["000004.log.gz", "000005.log.gz", "000006.log"]
+
+    def ends() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        log_archive.compress(log_files.path_of(tmp_path, 6), tmp_path / "other.gz", ends)
+    assert len(list(tmp_path.iterdir())) == 3

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import trio
 
+from runtime.log_policy import LogPolicy
 from runtime.logs import TaskLogs
 from runtime.model import LoadedImage, RuntimeSettings
 from runtime.runtime import Runtime
@@ -78,6 +79,30 @@ def test_kill_of_the_daemon_loses_no_unfinished_line(tmp_path: Path) -> None:
         daemon.kill()
         daemon.wait(10)
         daemon.stdout.close()
+
+
+def test_a_task_has_bounds_of_its_own_and_may_keep_nothing(tmp_path: Path) -> None:
+    async def body(logs: TaskLogs) -> None:
+        for task, policy in (
+            ("small", LogPolicy(20_000, 3, compress=True)),
+            ("silent", LogPolicy(20_000, 3, kept=False)),
+        ):
+            logs.attach(task, running=False, tty=True, policy=policy)
+            writer = os.open(tmp_path / "run" / "io" / task / "out", os.O_WRONLY)
+            for number in range(20):
+                os.write(writer, b"%07d %s\n" % (number, b"x" * 8_000))
+                await trio.sleep(0.03)
+            os.close(writer)
+            await logs.ended(task)
+        folder = tmp_path / "logs" / "small"
+        await until(lambda: len(list(folder.glob("*.log"))) == 1)
+        assert len(list(folder.glob("*.log.gz"))) == 2
+        lines = [line.text async for line in logs.read("small", False, -1, 0)]
+        assert lines[-1].startswith(b"0000019 ")
+        assert [int(line[:7]) for line in lines] == list(range(20 - len(lines), 20))
+        assert not (tmp_path / "logs" / "silent").exists()
+
+    with_logs(tmp_path, body)
 
 
 def test_a_daemon_that_goes_in_order_leaves_the_line_to_the_next(tmp_path: Path) -> None:
