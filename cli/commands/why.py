@@ -11,6 +11,7 @@ from cli.failure import EXIT_OK
 from proto import objects_pb2, why_pb2
 
 _NAMES_SHOWN_MAX = 5
+_STOPS_SAID_MAX = 3  # in the reason, by name
 
 
 def why(options: argparse.Namespace) -> int:
@@ -40,6 +41,8 @@ def _ask(options: argparse.Namespace, request: why_pb2.WhyRequest) -> why_pb2.Wh
 
 def _print_task(task: why_pb2.WhyTask) -> None:
     print(f"{_names(task.tasks)}: {_state(task)}" + (f": {task.reason}" if task.reason else ""))
+    if len(task.stops) > _STOPS_SAID_MAX:
+        print(f"The tasks that end for it: {', '.join(task.stops)}")
     rows = [row for host in task.hosts for row in _rows(host)]
     if not rows:
         return

@@ -22,6 +22,7 @@ from daemon.orchestration.task_states import assigned, ended, serving, wanted
 from proto import objects_pb2 as objects
 
 VICTIMS_PER_PASS_MAX = 64  # beyond, no further unit preempts in this plan
+UNITS_AHEAD_MAX = 200  # that are counted to answer a question
 
 
 def place_pending(draft: Draft, nodes: Mapping[str, objects.Node]) -> None:
@@ -70,6 +71,7 @@ class Turns:
         self.scheduler = Scheduler(nodes.values() if pending else (), tasks if pending else (), draft.now_unix_ms)
         self._preemption = Preemption(self.scheduler, tasks, self.precedences, self._spare)
         self._held: dict[str, str | None] = {}
+        self._ahead = 0  # units that `take_ahead` has counted
         self._nowhere: set[tuple[object, ...]] = set()  # what no room can be made for in this plan
 
     def attempt(self, unit: Unit) -> Attempt:
@@ -97,6 +99,19 @@ class Turns:
         for room in found.rooms:
             found.reasons[room.task.meta.id] = _waits(room)
         return found
+
+    def take_ahead(self, priority: int) -> None:
+        """Counts what the units of a higher priority take, as far as there are not too many of them."""
+        while self._ahead < min(len(self.units), UNITS_AHEAD_MAX):
+            unit = self.units[self._ahead]
+            if unit.precedence.priority <= priority:
+                return
+            self.attempt(unit)
+            self._ahead += 1
+
+    def unit_of(self, task: objects.Task) -> Unit | None:
+        """None where it is not its turn."""
+        return next((unit for unit in self.units if any(each.meta.id == task.meta.id for each in unit.tasks)), None)
 
     def look(self, unit: Unit) -> Attempt:
         """What `attempt` would find; counts nothing."""
@@ -189,12 +204,16 @@ def _reasons(unit: Unit, failed: objects.Task, reason: str) -> dict[str, str]:
     return reasons
 
 
-def _waits(room: Room) -> str:
+def ends_for(room: Room) -> list[str]:
+    """Names of the tasks whose end makes that room."""
     for_it = [task for task in room.ending if task.preempted.task_id == room.task.meta.id]
-    ends = [*room.victims, *(for_it or room.ending)]
-    names = names_text(sorted(f"{task.app}/{task.meta.name}" for task in ends), "tasks")
-    verb = "has" if len(ends) == 1 else "have"
-    return f"waits until {names} on {room.node.meta.name} {verb} ended, which makes room for it"
+    return sorted(f"{task.app}/{task.meta.name}" for task in [*room.victims, *(for_it or room.ending)])
+
+
+def _waits(room: Room) -> str:
+    names = ends_for(room)
+    verb = "has" if len(names) == 1 else "have"
+    return f"waits until {names_text(names, 'tasks')} on {room.node.meta.name} {verb} ended, which makes room for it"
 
 
 def _with_volumes_of(candidate: Candidate, found: Attempt) -> Candidate:

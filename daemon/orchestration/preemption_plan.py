@@ -37,7 +37,8 @@ class Spare:
 
 @dataclass(frozen=True)
 class Room:
-    """What is being made for `task` on a host: `victims` are to be stopped, `ending` end already."""
+    """What is being made for `task` on a host: `victims` are to be stopped, `ending` end already (without victims: all
+    that end there)."""
 
     task: objects.Task
     node: objects.Node
@@ -247,6 +248,8 @@ class Preemption:
 
     def _promise(self, task: objects.Task, row: int, victims: list[objects.Task]) -> Room:
         ending = [each for each in self._there_now().on(row) if self._ends(each)]
+        if victims:  # what else ends there may be for others
+            ending = [each for each in ending if each.preempted.task_id == task.meta.id]
         for victim in victims:
             self._victims.append(victim)
             self._victim_ids.add(victim.meta.id)
