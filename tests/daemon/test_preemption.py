@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from daemon.orchestration.why_plan import why
 from proto import objects_pb2 as objects
+from proto import why_pb2
 from tests.daemon.cluster_model import GIB, ClusterModel, app_spec, service_spec
 
 
@@ -177,3 +179,46 @@ def test_a_job_that_was_stopped_for_another_is_done_when_it_has_run_to_its_end()
     model.settle()
     (run,) = model.service("job").runs
     assert run.outcome == objects.JobRun.OUTCOME_SUCCEEDED
+
+
+def test_why_says_whom_it_stops_what_it_waits_for_and_for_whom_one_was_stopped() -> None:
+    def ask(target: str) -> why_pb2.WhyTask:
+        (entry,) = why(model.store, why_pb2.WhyRequest(target=target), model.now_unix_ms).tasks
+        return entry
+
+    model = ClusterModel(1)
+    model.deploy(app_spec("shop", batch=_service(-1, 1, 4 * GIB)))
+    model.settle()
+    model.change_node("host-1", availability=objects.AVAILABILITY_CORDONED)
+    model.deploy(app_spec("pay", pay=_service(5)))
+    model.settle()
+    assert ask("pay/pay.1").reason == "no host fits: host-1 is cordoned"
+    model.change_node("host-1", availability=objects.AVAILABILITY_ACTIVE)
+    before = ask("pay/pay.1")
+    assert list(before.stops) == ["shop/batch.1"] and "the next plan stops shop/batch.1 on host-1" in before.reason
+    model.plan()
+    during = ask("pay/pay.1")
+    assert list(during.stops) == ["shop/batch.1"] and "waits until shop/batch.1 on host-1 has ended" in during.reason
+    model.settle()
+    after = ask("shop/batch.1")
+    assert after.reason.endswith("the task before it was stopped for pay/pay.1 (priority 5 over -1)")
+    assert [host.node for host in after.hosts] == ["host-1"]
+
+
+def test_why_counts_what_those_take_that_come_before() -> None:
+    def stops(target: str) -> list[str]:
+        (entry,) = why(model.store, why_pb2.WhyRequest(target=target), model.now_unix_ms).tasks
+        return list(entry.stops)
+
+    model = ClusterModel(1)
+    model.deploy(app_spec("shop", batch=_service(-1, 4)))
+    model.settle()
+    model.change_node("host-1", availability=objects.AVAILABILITY_CORDONED)
+    model.deploy(app_spec("pay", pay=_service(5)))
+    model.deploy(app_spec("small", small=_service(0)))
+    model.settle()
+    model.change_node("host-1", availability=objects.AVAILABILITY_ACTIVE)
+    first, second = stops("pay/pay.1"), stops("small/small.1")
+    assert len(first) == len(second) == 1 and first != second
+    model.settle()
+    assert {f"shop/{each.split()[0]}" for each in _stopped(model)} == {*first, *second}
