@@ -6,6 +6,7 @@ from cli.catalogue_apps import APPS
 from cli.catalogue_cluster import CLUSTER
 from cli.catalogue_doctor import DOCTOR
 from cli.catalogue_files import FILES
+from cli.catalogue_hands import HANDS
 from cli.catalogue_policy import POLICY
 from cli.catalogue_rollouts import ROLLOUTS
 from cli.catalogue_state import STATE
@@ -35,4 +36,4 @@ FAMILIES = {
     "schema": "what editors check files by",
 }
 
-COMMANDS: tuple[Command, ...] = (*APPS, *ROLLOUTS, *FILES, *DOCTOR, *POLICY, *CLUSTER, *STATE)
+COMMANDS: tuple[Command, ...] = (*APPS, *HANDS, *ROLLOUTS, *FILES, *DOCTOR, *POLICY, *CLUSTER, *STATE)

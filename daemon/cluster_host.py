@@ -292,7 +292,7 @@ class ClusterHost:
             forwarder=forwarder,
             events=EventLog(),
             voter=voter,
-            host_services=HostServices(runtime, view, leader, leader_moved, voter, doctor),
+            host_services=HostServices(runtime, view, leader, leader_moved, voter, doctor, agent.stop_task),
             backups=backups,
             renewal=renewal,
             doctor=doctor,

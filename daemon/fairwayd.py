@@ -17,6 +17,7 @@ from daemon.api.control_cluster import ControlCluster
 from daemon.api.control_doctor import ControlDoctor
 from daemon.api.control_encryption import ControlEncryption
 from daemon.api.control_files import ControlFiles
+from daemon.api.control_hands import ControlHands
 from daemon.api.control_images import ControlImages
 from daemon.api.control_jobs import ControlJobs
 from daemon.api.control_policies import ControlPolicies
@@ -237,6 +238,7 @@ class Fairwayd:
             ControlApps(parts.voter),
             ControlJobs(parts.voter),
             ControlTasks(parts.voter),
+            ControlHands(parts.voter),
             ControlRaft(parts.voter),
             ControlEncryption(parts.voter),
             ControlPolicies(parts.voter, parts.doctor),

@@ -53,6 +53,14 @@ from proto.files_pb2 import ListFilesRequest as ListFilesRequest
 from proto.files_pb2 import RemoveFileReply as RemoveFileReply
 from proto.files_pb2 import RemoveFileRequest as RemoveFileRequest
 from proto.files_pb2 import TaskFile as TaskFile
+from proto.hands_pb2 import InspectReply as InspectReply
+from proto.hands_pb2 import InspectRequest as InspectRequest
+from proto.hands_pb2 import RestartReply as RestartReply
+from proto.hands_pb2 import RestartRequest as RestartRequest
+from proto.hands_pb2 import SignalTasksReply as SignalTasksReply
+from proto.hands_pb2 import SignalTasksRequest as SignalTasksRequest
+from proto.hands_pb2 import StopTaskReply as StopTaskReply
+from proto.hands_pb2 import StopTaskRequest as StopTaskRequest
 from proto.policy_api_pb2 import ApplyPoliciesReply as ApplyPoliciesReply
 from proto.policy_api_pb2 import ApplyPoliciesRequest as ApplyPoliciesRequest
 from proto.policy_api_pb2 import ListPoliciesReply as ListPoliciesReply

@@ -7,6 +7,7 @@ from proto import control_pb2 as proto_dot_control__pb2
 from proto import doctor_pb2 as proto_dot_doctor__pb2
 from proto import encryption_pb2 as proto_dot_encryption__pb2
 from proto import files_pb2 as proto_dot_files__pb2
+from proto import hands_pb2 as proto_dot_hands__pb2
 from proto import host_pb2 as proto_dot_host__pb2
 from proto import objects_pb2 as proto_dot_objects__pb2
 from proto import policy_api_pb2 as proto_dot_policy__api__pb2
@@ -444,6 +445,26 @@ class ControlStub:
                 request_serializer=proto_dot_host__pb2.ExecInput.SerializeToString,
                 response_deserializer=proto_dot_host__pb2.ExecOutput.FromString,
                 _registered_method=True)
+        self.RestartTasks = channel.unary_unary(
+                '/fairway.v1.Control/RestartTasks',
+                request_serializer=proto_dot_hands__pb2.RestartRequest.SerializeToString,
+                response_deserializer=proto_dot_hands__pb2.RestartReply.FromString,
+                _registered_method=True)
+        self.StopTask = channel.unary_unary(
+                '/fairway.v1.Control/StopTask',
+                request_serializer=proto_dot_hands__pb2.StopTaskRequest.SerializeToString,
+                response_deserializer=proto_dot_hands__pb2.StopTaskReply.FromString,
+                _registered_method=True)
+        self.SignalTasks = channel.unary_unary(
+                '/fairway.v1.Control/SignalTasks',
+                request_serializer=proto_dot_hands__pb2.SignalTasksRequest.SerializeToString,
+                response_deserializer=proto_dot_hands__pb2.SignalTasksReply.FromString,
+                _registered_method=True)
+        self.Inspect = channel.unary_unary(
+                '/fairway.v1.Control/Inspect',
+                request_serializer=proto_dot_hands__pb2.InspectRequest.SerializeToString,
+                response_deserializer=proto_dot_hands__pb2.InspectReply.FromString,
+                _registered_method=True)
         self.LoadImage = channel.stream_unary(
                 '/fairway.v1.Control/LoadImage',
                 request_serializer=proto_dot_control__pb2.LoadImageRequest.SerializeToString,
@@ -677,6 +698,32 @@ class ControlServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RestartTasks(self, request, context):
+        """New tasks for all of a service by its rollout, or for one slot.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StopTask(self, request, context):
+        """answers when it has ended
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SignalTasks(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Inspect(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def LoadImage(self, request_iterator, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -904,6 +951,26 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.Exec,
                     request_deserializer=proto_dot_host__pb2.ExecInput.FromString,
                     response_serializer=proto_dot_host__pb2.ExecOutput.SerializeToString,
+            ),
+            'RestartTasks': grpc.unary_unary_rpc_method_handler(
+                    servicer.RestartTasks,
+                    request_deserializer=proto_dot_hands__pb2.RestartRequest.FromString,
+                    response_serializer=proto_dot_hands__pb2.RestartReply.SerializeToString,
+            ),
+            'StopTask': grpc.unary_unary_rpc_method_handler(
+                    servicer.StopTask,
+                    request_deserializer=proto_dot_hands__pb2.StopTaskRequest.FromString,
+                    response_serializer=proto_dot_hands__pb2.StopTaskReply.SerializeToString,
+            ),
+            'SignalTasks': grpc.unary_unary_rpc_method_handler(
+                    servicer.SignalTasks,
+                    request_deserializer=proto_dot_hands__pb2.SignalTasksRequest.FromString,
+                    response_serializer=proto_dot_hands__pb2.SignalTasksReply.SerializeToString,
+            ),
+            'Inspect': grpc.unary_unary_rpc_method_handler(
+                    servicer.Inspect,
+                    request_deserializer=proto_dot_hands__pb2.InspectRequest.FromString,
+                    response_serializer=proto_dot_hands__pb2.InspectReply.SerializeToString,
             ),
             'LoadImage': grpc.stream_unary_rpc_method_handler(
                     servicer.LoadImage,
@@ -1590,6 +1657,114 @@ class Control:
             '/fairway.v1.Control/Exec',
             proto_dot_host__pb2.ExecInput.SerializeToString,
             proto_dot_host__pb2.ExecOutput.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RestartTasks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fairway.v1.Control/RestartTasks',
+            proto_dot_hands__pb2.RestartRequest.SerializeToString,
+            proto_dot_hands__pb2.RestartReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StopTask(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fairway.v1.Control/StopTask',
+            proto_dot_hands__pb2.StopTaskRequest.SerializeToString,
+            proto_dot_hands__pb2.StopTaskReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SignalTasks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fairway.v1.Control/SignalTasks',
+            proto_dot_hands__pb2.SignalTasksRequest.SerializeToString,
+            proto_dot_hands__pb2.SignalTasksReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Inspect(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fairway.v1.Control/Inspect',
+            proto_dot_hands__pb2.InspectRequest.SerializeToString,
+            proto_dot_hands__pb2.InspectReply.FromString,
             options,
             channel_credentials,
             insecure,

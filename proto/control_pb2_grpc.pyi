@@ -11,6 +11,7 @@ from proto import control_pb2 as _control_pb2
 from proto import doctor_pb2 as _doctor_pb2
 from proto import encryption_pb2 as _encryption_pb2
 from proto import files_pb2 as _files_pb2
+from proto import hands_pb2 as _hands_pb2
 from proto import host_pb2 as _host_pb2
 from proto import objects_pb2 as _objects_pb2
 from proto import policy_api_pb2 as _policy_api_pb2
@@ -53,6 +54,14 @@ from proto.files_pb2 import ListFilesRequest as ListFilesRequest
 from proto.files_pb2 import RemoveFileReply as RemoveFileReply
 from proto.files_pb2 import RemoveFileRequest as RemoveFileRequest
 from proto.files_pb2 import TaskFile as TaskFile
+from proto.hands_pb2 import InspectReply as InspectReply
+from proto.hands_pb2 import InspectRequest as InspectRequest
+from proto.hands_pb2 import RestartReply as RestartReply
+from proto.hands_pb2 import RestartRequest as RestartRequest
+from proto.hands_pb2 import SignalTasksReply as SignalTasksReply
+from proto.hands_pb2 import SignalTasksRequest as SignalTasksRequest
+from proto.hands_pb2 import StopTaskReply as StopTaskReply
+from proto.hands_pb2 import StopTaskRequest as StopTaskRequest
 from proto.policy_api_pb2 import ApplyPoliciesReply as ApplyPoliciesReply
 from proto.policy_api_pb2 import ApplyPoliciesRequest as ApplyPoliciesRequest
 from proto.policy_api_pb2 import ListPoliciesReply as ListPoliciesReply
@@ -199,6 +208,12 @@ class ControlStub:
     """Sends a full listing first and another whenever it changed (at most 10 a second)."""
     Logs: _grpc.UnaryStreamMultiCallable[_control_pb2.LogsRequest, _host_pb2.LogChunk]
     Exec: _grpc.StreamStreamMultiCallable[_host_pb2.ExecInput, _host_pb2.ExecOutput]
+    RestartTasks: _grpc.UnaryUnaryMultiCallable[_hands_pb2.RestartRequest, _hands_pb2.RestartReply]
+    """New tasks for all of a service by its rollout, or for one slot."""
+    StopTask: _grpc.UnaryUnaryMultiCallable[_hands_pb2.StopTaskRequest, _hands_pb2.StopTaskReply]
+    """answers when it has ended"""
+    SignalTasks: _grpc.UnaryUnaryMultiCallable[_hands_pb2.SignalTasksRequest, _hands_pb2.SignalTasksReply]
+    Inspect: _grpc.UnaryUnaryMultiCallable[_hands_pb2.InspectRequest, _hands_pb2.InspectReply]
     LoadImage: _grpc.StreamUnaryMultiCallable[_control_pb2.LoadImageRequest, _control_pb2.LoadImageReply]
     ListImages: _grpc.UnaryUnaryMultiCallable[_control_pb2.ListImagesRequest, _control_pb2.ListImagesReply]
     RemoveImage: _grpc.UnaryUnaryMultiCallable[_control_pb2.RemoveImageRequest, _control_pb2.RemoveImageReply]
@@ -256,6 +271,12 @@ class ControlAsyncStub(ControlStub):
     """Sends a full listing first and another whenever it changed (at most 10 a second)."""
     Logs: _aio.UnaryStreamMultiCallable[_control_pb2.LogsRequest, _host_pb2.LogChunk]  # type: ignore[assignment]
     Exec: _aio.StreamStreamMultiCallable[_host_pb2.ExecInput, _host_pb2.ExecOutput]  # type: ignore[assignment]
+    RestartTasks: _aio.UnaryUnaryMultiCallable[_hands_pb2.RestartRequest, _hands_pb2.RestartReply]  # type: ignore[assignment]
+    """New tasks for all of a service by its rollout, or for one slot."""
+    StopTask: _aio.UnaryUnaryMultiCallable[_hands_pb2.StopTaskRequest, _hands_pb2.StopTaskReply]  # type: ignore[assignment]
+    """answers when it has ended"""
+    SignalTasks: _aio.UnaryUnaryMultiCallable[_hands_pb2.SignalTasksRequest, _hands_pb2.SignalTasksReply]  # type: ignore[assignment]
+    Inspect: _aio.UnaryUnaryMultiCallable[_hands_pb2.InspectRequest, _hands_pb2.InspectReply]  # type: ignore[assignment]
     LoadImage: _aio.StreamUnaryMultiCallable[_control_pb2.LoadImageRequest, _control_pb2.LoadImageReply]  # type: ignore[assignment]
     ListImages: _aio.UnaryUnaryMultiCallable[_control_pb2.ListImagesRequest, _control_pb2.ListImagesReply]  # type: ignore[assignment]
     RemoveImage: _aio.UnaryUnaryMultiCallable[_control_pb2.RemoveImageRequest, _control_pb2.RemoveImageReply]  # type: ignore[assignment]
@@ -442,6 +463,36 @@ class ControlServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_host_pb2.ExecInput],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_host_pb2.ExecOutput], _abc.AsyncIterator[_host_pb2.ExecOutput]]: ...
+
+    @_abc_1.abstractmethod
+    def RestartTasks(
+        self,
+        request: _hands_pb2.RestartRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_hands_pb2.RestartReply, _abc.Awaitable[_hands_pb2.RestartReply]]:
+        """New tasks for all of a service by its rollout, or for one slot."""
+
+    @_abc_1.abstractmethod
+    def StopTask(
+        self,
+        request: _hands_pb2.StopTaskRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_hands_pb2.StopTaskReply, _abc.Awaitable[_hands_pb2.StopTaskReply]]:
+        """answers when it has ended"""
+
+    @_abc_1.abstractmethod
+    def SignalTasks(
+        self,
+        request: _hands_pb2.SignalTasksRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_hands_pb2.SignalTasksReply, _abc.Awaitable[_hands_pb2.SignalTasksReply]]: ...
+
+    @_abc_1.abstractmethod
+    def Inspect(
+        self,
+        request: _hands_pb2.InspectRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_hands_pb2.InspectReply, _abc.Awaitable[_hands_pb2.InspectReply]]: ...
 
     @_abc_1.abstractmethod
     def LoadImage(

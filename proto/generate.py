@@ -29,6 +29,7 @@ PLAIN = (
     "why",
     "policy_api",
     "budgets_api",
+    "hands",
 )
 
 

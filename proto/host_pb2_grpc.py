@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from proto import doctor_pb2 as proto_dot_doctor__pb2
+from proto import hands_pb2 as proto_dot_hands__pb2
 from proto import host_pb2 as proto_dot_host__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -69,6 +70,16 @@ class HostStub:
                 '/fairway.v1.Host/Exec',
                 request_serializer=proto_dot_host__pb2.ExecInput.SerializeToString,
                 response_deserializer=proto_dot_host__pb2.ExecOutput.FromString,
+                _registered_method=True)
+        self.StopTask = channel.unary_unary(
+                '/fairway.v1.Host/StopTask',
+                request_serializer=proto_dot_hands__pb2.StopTaskRequest.SerializeToString,
+                response_deserializer=proto_dot_hands__pb2.StopTaskReply.FromString,
+                _registered_method=True)
+        self.SignalTask = channel.unary_unary(
+                '/fairway.v1.Host/SignalTask',
+                request_serializer=proto_dot_hands__pb2.SignalTasksRequest.SerializeToString,
+                response_deserializer=proto_dot_hands__pb2.SignalTasksReply.FromString,
                 _registered_method=True)
         self.ReadRaft = channel.unary_unary(
                 '/fairway.v1.Host/ReadRaft',
@@ -155,6 +166,19 @@ class HostServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def StopTask(self, request, context):
+        """Of a task on the callee, by its id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SignalTask(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ReadRaft(self, request, context):
         """The callee's own part in consensus.
         """
@@ -234,6 +258,16 @@ def add_HostServicer_to_server(servicer, server):
                     servicer.Exec,
                     request_deserializer=proto_dot_host__pb2.ExecInput.FromString,
                     response_serializer=proto_dot_host__pb2.ExecOutput.SerializeToString,
+            ),
+            'StopTask': grpc.unary_unary_rpc_method_handler(
+                    servicer.StopTask,
+                    request_deserializer=proto_dot_hands__pb2.StopTaskRequest.FromString,
+                    response_serializer=proto_dot_hands__pb2.StopTaskReply.SerializeToString,
+            ),
+            'SignalTask': grpc.unary_unary_rpc_method_handler(
+                    servicer.SignalTask,
+                    request_deserializer=proto_dot_hands__pb2.SignalTasksRequest.FromString,
+                    response_serializer=proto_dot_hands__pb2.SignalTasksReply.SerializeToString,
             ),
             'ReadRaft': grpc.unary_unary_rpc_method_handler(
                     servicer.ReadRaft,
@@ -455,6 +489,60 @@ class Host:
             '/fairway.v1.Host/Exec',
             proto_dot_host__pb2.ExecInput.SerializeToString,
             proto_dot_host__pb2.ExecOutput.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StopTask(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fairway.v1.Host/StopTask',
+            proto_dot_hands__pb2.StopTaskRequest.SerializeToString,
+            proto_dot_hands__pb2.StopTaskReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SignalTask(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fairway.v1.Host/SignalTask',
+            proto_dot_hands__pb2.SignalTasksRequest.SerializeToString,
+            proto_dot_hands__pb2.SignalTasksReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -8,7 +8,16 @@ id is taken from its certificate, never from a message.
 from collections import abc as _abc
 from grpc import aio as _aio
 from proto import doctor_pb2 as _doctor_pb2
+from proto import hands_pb2 as _hands_pb2
 from proto import host_pb2 as _host_pb2
+from proto.hands_pb2 import InspectReply as InspectReply
+from proto.hands_pb2 import InspectRequest as InspectRequest
+from proto.hands_pb2 import RestartReply as RestartReply
+from proto.hands_pb2 import RestartRequest as RestartRequest
+from proto.hands_pb2 import SignalTasksReply as SignalTasksReply
+from proto.hands_pb2 import SignalTasksRequest as SignalTasksRequest
+from proto.hands_pb2 import StopTaskReply as StopTaskReply
+from proto.hands_pb2 import StopTaskRequest as StopTaskRequest
 import abc as _abc_1
 import grpc as _grpc
 import sys
@@ -50,6 +59,9 @@ class HostStub:
     """Lines of a task's log on the callee."""
     Exec: _grpc.StreamStreamMultiCallable[_host_pb2.ExecInput, _host_pb2.ExecOutput]
     """A process in a task's container on the callee."""
+    StopTask: _grpc.UnaryUnaryMultiCallable[_hands_pb2.StopTaskRequest, _hands_pb2.StopTaskReply]
+    """Of a task on the callee, by its id."""
+    SignalTask: _grpc.UnaryUnaryMultiCallable[_hands_pb2.SignalTasksRequest, _hands_pb2.SignalTasksReply]
     ReadRaft: _grpc.UnaryUnaryMultiCallable[_host_pb2.ReadRaftRequest, _host_pb2.RaftMember]
     """The callee's own part in consensus."""
     Examine: _grpc.UnaryUnaryMultiCallable[_doctor_pb2.ExamineRequest, _doctor_pb2.ExamineReply]
@@ -82,6 +94,9 @@ class HostAsyncStub(HostStub):
     """Lines of a task's log on the callee."""
     Exec: _aio.StreamStreamMultiCallable[_host_pb2.ExecInput, _host_pb2.ExecOutput]  # type: ignore[assignment]
     """A process in a task's container on the callee."""
+    StopTask: _aio.UnaryUnaryMultiCallable[_hands_pb2.StopTaskRequest, _hands_pb2.StopTaskReply]  # type: ignore[assignment]
+    """Of a task on the callee, by its id."""
+    SignalTask: _aio.UnaryUnaryMultiCallable[_hands_pb2.SignalTasksRequest, _hands_pb2.SignalTasksReply]  # type: ignore[assignment]
     ReadRaft: _aio.UnaryUnaryMultiCallable[_host_pb2.ReadRaftRequest, _host_pb2.RaftMember]  # type: ignore[assignment]
     """The callee's own part in consensus."""
     Examine: _aio.UnaryUnaryMultiCallable[_doctor_pb2.ExamineRequest, _doctor_pb2.ExamineReply]  # type: ignore[assignment]
@@ -153,6 +168,21 @@ class HostServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_host_pb2.ExecOutput], _abc.AsyncIterator[_host_pb2.ExecOutput]]:
         """A process in a task's container on the callee."""
+
+    @_abc_1.abstractmethod
+    def StopTask(
+        self,
+        request: _hands_pb2.StopTaskRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_hands_pb2.StopTaskReply, _abc.Awaitable[_hands_pb2.StopTaskReply]]:
+        """Of a task on the callee, by its id."""
+
+    @_abc_1.abstractmethod
+    def SignalTask(
+        self,
+        request: _hands_pb2.SignalTasksRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_hands_pb2.SignalTasksReply, _abc.Awaitable[_hands_pb2.SignalTasksReply]]: ...
 
     @_abc_1.abstractmethod
     def ReadRaft(

@@ -1240,6 +1240,7 @@ class ServiceSpec(_message.Message):
     PLACEMENT_FIELD_NUMBER: _builtins.int
     EXTERNAL_NETWORKS_FIELD_NUMBER: _builtins.int
     EXTERNAL_VOLUMES_FIELD_NUMBER: _builtins.int
+    RESTARTED_FIELD_NUMBER: _builtins.int
     UPDATE_FIELD_NUMBER: _builtins.int
     ROLLBACK_FIELD_NUMBER: _builtins.int
     ROLLOUT_FIELD_NUMBER: _builtins.int
@@ -1250,6 +1251,8 @@ class ServiceSpec(_message.Message):
     endpoint_mode: Global___EndpointMode.ValueType
     kind: Global___ServiceKind.ValueType
     """all but the first need feature level 2"""
+    restarted: _builtins.int
+    """generation that an operator's restart has made; deploys keep it; needs feature level 2"""
     @_builtins.property
     def container(self) -> Global___ContainerSpec: ...
     @_builtins.property
@@ -1343,6 +1346,7 @@ class ServiceSpec(_message.Message):
         placement: Global___Placement | None = ...,
         external_networks: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         external_volumes: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        restarted: _builtins.int = ...,
         update: _rollouts_pb2.UpdateConfig | None = ...,
         rollback: _rollouts_pb2.UpdateConfig | None = ...,
         rollout: _rollouts_pb2.RolloutSpec | None = ...,
@@ -1352,7 +1356,7 @@ class ServiceSpec(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["autoscale", b"autoscale", "balance", b"balance", "container", b"container", "disruption_budget", b"disruption_budget", "job", b"job", "placement", b"placement", "policy", b"policy", "precedence", b"precedence", "resources", b"resources", "restart", b"restart", "rollback", b"rollback", "rollout", b"rollout", "schedule", b"schedule", "stateful", b"stateful", "update", b"update"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["autoscale", b"autoscale", "balance", b"balance", "constraints", b"constraints", "container", b"container", "depends_on", b"depends_on", "disruption_budget", b"disruption_budget", "endpoint_mode", b"endpoint_mode", "external_networks", b"external_networks", "external_volumes", b"external_volumes", "floating_addresses", b"floating_addresses", "job", b"job", "kind", b"kind", "network_aliases", b"network_aliases", "networks", b"networks", "placement", b"placement", "policy", b"policy", "ports", b"ports", "precedence", b"precedence", "replicas", b"replicas", "resources", b"resources", "restart", b"restart", "rollback", b"rollback", "rollout", b"rollout", "schedule", b"schedule", "stateful", b"stateful", "update", b"update"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["autoscale", b"autoscale", "balance", b"balance", "constraints", b"constraints", "container", b"container", "depends_on", b"depends_on", "disruption_budget", b"disruption_budget", "endpoint_mode", b"endpoint_mode", "external_networks", b"external_networks", "external_volumes", b"external_volumes", "floating_addresses", b"floating_addresses", "job", b"job", "kind", b"kind", "network_aliases", b"network_aliases", "networks", b"networks", "placement", b"placement", "policy", b"policy", "ports", b"ports", "precedence", b"precedence", "replicas", b"replicas", "resources", b"resources", "restart", b"restart", "restarted", b"restarted", "rollback", b"rollback", "rollout", b"rollout", "schedule", b"schedule", "stateful", b"stateful", "update", b"update"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

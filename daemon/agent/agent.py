@@ -23,6 +23,7 @@ from daemon.agent.reports import Reports
 from daemon.agent.task_host import ended
 from daemon.agent.task_runner import TaskHost, TaskRunner
 from daemon.agent.volume_agent import VolumeAgent
+from daemon.errors import Kind, Refused
 from proto import objects_pb2 as objects
 from proto.host_pb2 import HostInstruction, HostReport
 from runtime.errors import NotFound, RuntimeFailure
@@ -130,6 +131,17 @@ class Agent:
     def _note_withdrawals(self) -> None:
         self._withdrawals_changed.set()
         self._withdrawals_changed = trio.Event()
+
+    # ---- what operators ask --------------------------------------------------------------------------
+
+    async def stop_task(self, task_id: str, grace_ms: int) -> objects.TaskStatus:
+        """Ends a task as if it had ended by itself, once no balancer sends to it; how it ended. `grace_ms` 0: as its
+        service says. Raises Refused where it does not run here."""
+        runner = self._runners.get(task_id)
+        if runner is None or not runner.end_for_operator(grace_ms):
+            raise Refused("the task does not run on its host any more", Kind.NOT_POSSIBLE)
+        await runner.over.wait()
+        return runner.status
 
     # ---- the loops -----------------------------------------------------------------------------------
 

@@ -24,6 +24,7 @@ BACK_OFF_S_MIN = 0.2
 BACK_OFF_S_MAX = 10.0
 LINGER_S_MAX = 3.0  # for clients that are connected still
 MESSAGE_CHARACTERS_MAX = 500
+STOPPED_BY_OPERATOR = "stopped by an operator"
 # Not ready any more by their status, and perhaps not withdrawn yet, when a daemon comes back to them.
 MAY_HAVE_CLIENTS = (objects.TASK_STATE_STOPPING, objects.TASK_STATE_LOST)
 
@@ -90,6 +91,7 @@ class TaskRunner:
         self.status.CopyFrom(task.status)
         self.gone = False
         self.finished = trio.Event()  # set with `gone`
+        self.over = trio.Event()  # set when `status` says how it ended
         self._desired = task.desired
         self._host = host
         self._reported = reported
@@ -99,6 +101,8 @@ class TaskRunner:
         self._observed: ObservedContainer | None = None
         self._cleaned = False
         self._failing = ""
+        self._ended_by_operator = False
+        self._grace_ms = 0
         self._withdrawn = False
         # This host's own balancer, for one, may send to it still: what the status says of it is news to it as well.
         self._was_ready = self.status.ready or self.status.state in MAY_HAVE_CLIENTS
@@ -112,6 +116,14 @@ class TaskRunner:
         if desired != self._desired:
             self._desired = desired
             self._wake.set()
+
+    def end_for_operator(self, grace_ms: int) -> bool:
+        """The task is to end, as if by itself; False where it does not run. `grace_ms` 0: as its service says."""
+        if self.status.state != objects.TASK_STATE_RUNNING or self._container is not Container.RUNNING:
+            return False
+        self._ended_by_operator, self._grace_ms = True, grace_ms
+        self._wake.set()
+        return True
 
     def observe(self, container: ObservedContainer | None) -> None:
         """What containerd says of the task's container now; None: it has none."""
@@ -159,7 +171,7 @@ class TaskRunner:
             container=self._container,
             cleaned=self._cleaned,
             withdrawn=self._withdrawn or not self._was_ready,
-            failing=bool(self._failing),
+            failing=bool(self._failing) or self._ended_by_operator,
         )
         return next_step(self._desired, self.status.state, observed)
 
@@ -267,7 +279,12 @@ class TaskRunner:
 
     async def _stop(self) -> None:
         self._set(objects.TASK_STATE_STOPPING)
-        self.observe(await self._host.stop(self.task))
+        task = self.task
+        if self._grace_ms:
+            task = objects.Task()
+            task.CopyFrom(self.task)
+            task.spec.container.stop_grace_ms = self._grace_ms
+        self.observe(await self._host.stop(task))
 
     def _record_exit(self) -> None:
         code = self._observed.exit_code if self._observed else 0
@@ -279,6 +296,8 @@ class TaskRunner:
             self._end(objects.TASK_STATE_FAILED, self._failing)
         elif asked:
             self._end(objects.TASK_STATE_EXITED, self.task.desired_message or "stopped")
+        elif self._ended_by_operator:
+            self._end(objects.TASK_STATE_EXITED, STOPPED_BY_OPERATOR)
         elif out_of_memory:
             self._end(objects.TASK_STATE_FAILED, "out of memory: it used more than its memory limit")
         elif code == 0:
@@ -291,6 +310,7 @@ class TaskRunner:
         self.status.message = message[:MESSAGE_CHARACTERS_MAX]
         self.status.finished_unix_ms = self._now_unix_ms()
         self._set(state, keep_message=True)
+        self.over.set()
 
     def _set(self, state: objects.TaskState.ValueType, keep_message: bool = False) -> None:
         self.status.state = state

@@ -16,6 +16,7 @@ from daemon.api.cluster_context import VoterContext
 from daemon.api.control_raft import own_part
 from daemon.api.exec_relay import serve_exec
 from daemon.api.grpc_service import Receive, Send
+from daemon.api.host_hands import HostHands, StopTask
 from daemon.api.task_file_contents import read_contents
 from daemon.doctor.host_doctor import HostDoctor
 from daemon.errors import Kind, Refused
@@ -42,12 +43,14 @@ class HostServices:
     leader_moved: Callable[[Leader], None]
     voter: VoterContext | None  # None on a host without a part in consensus
     doctor: HostDoctor
+    stop_task: StopTask
 
 
-class HostApi:
+class HostApi(HostHands):
     """The Host service."""
 
     def __init__(self, services: HostServices) -> None:
+        super().__init__(services.runtime, services.stop_task)
         self._services = services
 
     async def session(self, receive: Receive, caller: Caller, send: Send) -> None:

@@ -22,6 +22,7 @@ from daemon.deploying.node_changes_plan import plan_remove_node, plan_update_nod
 from daemon.deploying.placement_checks import says_placement
 from daemon.deploying.port_leases_plan import PortLeases, settle_vip
 from daemon.deploying.precedence_checks import precedence_changes, says_precedence
+from daemon.deploying.restart_changes_plan import with_restart
 from daemon.deploying.revisions_plan import start_rollout
 from daemon.deploying.service_changes_plan import (
     mark_removing,
@@ -242,6 +243,7 @@ class _Deploy:
 
     def _update(self, before: objects.Service, spec: objects.ServiceSpec) -> None:
         name = before.meta.name
+        spec = with_restart(before.spec, spec)
         after = objects.Service()
         after.CopyFrom(before)
         after.spec.CopyFrom(spec)

@@ -23,6 +23,7 @@ class ScriptedHost:
         self.failure = ""
         self.withdrawn_now = True
         self.clean_up_failures = 0
+        self.grace_ms = 0
         self.withdrawn_s = self.lingered_s = 0.0
         self.unhealthy = trio.Event()
         self._changed = trio.Event()
@@ -42,6 +43,7 @@ class ScriptedHost:
 
     async def stop(self, task: objects.Task) -> ObservedContainer | None:
         self.done.append("stop")
+        self.grace_ms = task.spec.container.stop_grace_ms
         return ObservedContainer(task.meta.id, {}, "stopped", exit_code=143)
 
     async def clean_up(self, task: objects.Task) -> None:
@@ -209,3 +211,21 @@ def test_a_daemon_that_was_away_does_not_end_what_its_own_balancer_still_sends_t
     story.ask_to_stop()
     run(story, script)
     assert story.host.done == ["idle", "stop", "clean up"]
+
+
+def test_an_operator_ends_it_as_if_it_had_ended_by_itself() -> None:
+    async def script(story: Story) -> None:
+        assert not story.runner.end_for_operator(0)  # it has not started
+        await story.until("RUNNING+")
+        assert story.runner.end_for_operator(250)
+        await story.runner.over.wait()
+        assert story.runner.status.exit_code == 143
+        assert not story.runner.end_for_operator(0)
+        await story.until("EXITED")
+
+    story = Story()
+    run(story, script)
+    assert story.states == ["PREPARING", "RUNNING", "RUNNING+", "STOPPING", "EXITED", "EXITED gone"]
+    assert story.runner.status.message == "stopped by an operator"
+    assert story.host.grace_ms == 250
+    assert story.task.spec.container.stop_grace_ms == 0

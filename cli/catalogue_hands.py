@@ -1,0 +1,55 @@
+"""The commands that lay hands on what runs."""
+
+from __future__ import annotations
+
+from cli.command import DETACH, OUTPUT, TIMEOUT, Command, option
+
+HANDS: tuple[Command, ...] = (
+    Command(
+        "restart",
+        "cli.commands.restart:restart",
+        "Replace the tasks of a service as an update of it would, or one task at once.",
+        ("fairway restart shop/web", "fairway restart web.2"),
+        (option("target", metavar="SERVICE|TASK"), DETACH, TIMEOUT, OUTPUT),
+        "run",
+    ),
+    Command(
+        "stop",
+        "cli.commands.restart:stop",
+        "Stop one task. Its restart policy says whether another follows; to have none, scale the service.",
+        ("fairway stop shop/web.2", "fairway stop web.2 --time 1s"),
+        (
+            option("task", metavar="TASK"),
+            option("-t", "--time", metavar="DURATION", default="", help="before it is killed (default: the service's)"),
+            OUTPUT,
+        ),
+        "run",
+    ),
+    Command(
+        "signal",
+        "cli.commands.restart:signal",
+        "Send a signal to the main process of a task, or of all tasks of a service.",
+        ("fairway signal shop/web -s HUP", "fairway signal web.2 -s USR1"),
+        (
+            option("-s", "--signal", metavar="SIGNAL", required=True, help="name or number"),
+            option("target", metavar="TASK|SERVICE"),
+            OUTPUT,
+        ),
+        "run",
+    ),
+    Command(
+        "inspect",
+        "cli.commands.inspect:inspect",
+        "Print all that the cluster keeps of an object: what was asked for, and what became of it.",
+        ("fairway inspect service shop/web", "fairway inspect task web.1 -o json", "fairway inspect cluster"),
+        (
+            option(
+                "kind",
+                metavar="KIND",
+                help="app, service, task, node, image, network, volume, secret, config, policy or cluster",
+            ),
+            option("name", metavar="NAME", nargs="?", default="", help="name, APP/NAME or id"),
+            OUTPUT,
+        ),
+    ),
+)

@@ -1,0 +1,116 @@
+"""The control API's methods for operators' hands: restart, stop, signal and inspect."""
+
+from __future__ import annotations
+
+from daemon import lookup
+from daemon.api.asking import ask_each
+from daemon.api.caller import Caller
+from daemon.api.cluster_context import VoterContext
+from daemon.api.inspecting import inspect
+from daemon.deploying.restart_changes_plan import plan_restart
+from daemon.errors import Kind, Refused
+from daemon.leader.leadership import now_unix_ms
+from daemon.leader.writer import swapped
+from daemon.orchestration.kinds import is_job
+from daemon.orchestration.quantities import duration_text
+from daemon.orchestration.restart_plan import after_end, after_failure
+from daemon.orchestration.task_states import succeeded
+from proto import control_pb2 as control
+from proto import objects_pb2 as objects
+from proto.grpc_trio import call
+
+TASKS_SIGNALLED_MAX = 1_000
+
+
+class ControlHands:
+    """Runs on the leader."""
+
+    def __init__(self, context: VoterContext) -> None:
+        self._context = context
+
+    async def restart_tasks(self, request: control.RestartRequest, caller: Caller) -> control.RestartReply:
+        reply, revision = await self._context.leading().writer.commit(
+            lambda store, now, _id: swapped(plan_restart(store, request.target, now)),
+            caller.actor,
+            request.request_id,
+        )
+        reply.revision = revision
+        return reply
+
+    async def stop_task(self, request: control.StopTaskRequest, _caller: Caller) -> control.StopTaskReply:
+        store = await self._context.current_store()
+        running = [task for task in lookup.find_tasks(store, request.target) if _running(task)]
+        task = lookup.running_task(store, request.target) if not running else running[0]
+        if len(running) > 1:
+            names = ", ".join(sorted(f"{each.app}/{each.meta.name}" for each in running[:10]))
+            raise Refused(
+                f"{request.target} has {len(running)} running tasks ({names}): name one of them; "
+                "`fairway scale` and `fairway rm` stop services"
+            )
+        stub = self._context.host(self._context.node(task.node_id))
+        try:
+            answer: control.StopTaskReply = await call(
+                stub.StopTask(control.StopTaskRequest(task_id=task.meta.id, grace_ms=request.grace_ms))  # type: ignore[arg-type]
+            )
+        except ConnectionAbortedError as error:
+            raise Refused("the host of the task does not answer any more", Kind.UNAVAILABLE) from error
+        ended = objects.Task()
+        ended.CopyFrom(task)
+        ended.status.CopyFrom(answer.task.status)
+        service = store.get(objects.Service, task.service_id)
+        return control.StopTaskReply(task=ended, message=what_follows(ended, service, now_unix_ms()))
+
+    async def signal_tasks(self, request: control.SignalTasksRequest, _caller: Caller) -> control.SignalTasksReply:
+        store = await self._context.current_store()
+        running = [task for task in lookup.find_tasks(store, request.target) if _running(task)]
+        if not running:
+            lookup.running_task(store, request.target)  # says why not
+        reply = control.SignalTasksReply()
+        failures: list[str] = []
+
+        async def signal(task: objects.Task) -> None:
+            name = f"{task.app}/{task.meta.name}"
+            try:
+                stub = self._context.host(self._context.node(task.node_id))
+                ask = control.SignalTasksRequest(task_id=task.meta.id, signal=request.signal)
+                await call(stub.SignalTask(ask))  # type: ignore[arg-type]
+                reply.tasks.append(name)
+            except Exception as error:
+                failures.append(f"{name}: {_words(error)}")
+
+        await ask_each(running[:TASKS_SIGNALLED_MAX], signal)
+        if failures:
+            got = f"; {len(reply.tasks)} others got it" if reply.tasks else ""
+            raise Refused("; ".join(sorted(failures)[:10]) + got, Kind.NOT_POSSIBLE)
+        reply.tasks.sort()
+        return reply
+
+    async def inspect(self, request: control.InspectRequest, _caller: Caller) -> control.InspectReply:
+        return inspect(await self._context.current_store(), request)
+
+
+def what_follows(task: objects.Task, service: objects.Service | None, now_unix_ms: int) -> str:
+    """What the cluster does about a task that has ended, by its restart policy, in words. Pure."""
+    name = f"{task.app}/{task.meta.name}"
+    how = f"{name} has stopped (exit code {task.status.exit_code})"
+    if service is None or service.removing:
+        return f"{how}; its service is being removed"
+    if is_job(service.spec):
+        restart = None if succeeded(task) else after_failure(task, now_unix_ms)
+        none = "its job has no further try for it"
+    else:
+        restart = after_end(task, now_unix_ms)
+        none = f"its restart policy asks for no other; `fairway restart {name}` starts one"
+    if restart is None:
+        return f"{how}; {none}"
+    wait_ms = max(restart.not_before_unix_ms - now_unix_ms, 0)
+    return f"{how}; by its restart policy another one follows" + (f" in {duration_text(wait_ms)}" if wait_ms else "")
+
+
+def _running(task: objects.Task) -> bool:
+    return task.status.state == objects.TASK_STATE_RUNNING and bool(task.node_id)
+
+
+def _words(error: Exception) -> str:
+    details = getattr(error, "details", None)
+    return (details() if callable(details) else "") or str(error)
