@@ -215,7 +215,7 @@ class ClusterHost:
             runtime,
             network_agent,
             images,
-            VolumeAgent(volumes, view),
+            VolumeAgent(volumes, view, reports),
             FloatingAgent(view, identity.node_id, config.timing.host_down_ms / 1000),
             view,
             reports,

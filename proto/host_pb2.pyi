@@ -48,6 +48,7 @@ class HostReport(_message.Message):
     CONDITIONS_CHANGED_FIELD_NUMBER: _builtins.int
     ENCRYPTION_FIELD_NUMBER: _builtins.int
     LOADS_FIELD_NUMBER: _builtins.int
+    VOLUMES_DISCARDED_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """counts up within a session, from 1"""
     network_revision: _builtins.int
@@ -84,6 +85,10 @@ class HostReport(_message.Message):
     def loads(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskLoad]:
         """of tasks whose service is balanced or scaled by load, at a bounded rate"""
 
+    @_builtins.property
+    def volumes_discarded(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """ids; all that the cluster still knows, in the first report and when more are"""
+
     def __init__(
         self,
         *,
@@ -100,10 +105,11 @@ class HostReport(_message.Message):
         conditions_changed: _builtins.bool = ...,
         encryption: Global___EncryptionReport | None = ...,
         loads: _abc.Iterable[Global___TaskLoad] | None = ...,
+        volumes_discarded: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "encryption", b"encryption"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "conditions", b"conditions", "conditions_changed", b"conditions_changed", "description", b"description", "encryption", b"encryption", "fairway_version", b"fairway_version", "feature_level", b"feature_level", "images", b"images", "images_changed", b"images_changed", "loads", b"loads", "network_revision", b"network_revision", "sequence", b"sequence", "tasks", b"tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "conditions", b"conditions", "conditions_changed", b"conditions_changed", "description", b"description", "encryption", b"encryption", "fairway_version", b"fairway_version", "feature_level", b"feature_level", "images", b"images", "images_changed", b"images_changed", "loads", b"loads", "network_revision", b"network_revision", "sequence", b"sequence", "tasks", b"tasks", "volumes_discarded", b"volumes_discarded"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1564,12 +1564,15 @@ class Volume(_message.Message):
     NODE_ID_FIELD_NUMBER: _builtins.int
     DRIVER_OPTIONS_FIELD_NUMBER: _builtins.int
     REMOVING_FIELD_NUMBER: _builtins.int
+    DISCARD_FIELD_NUMBER: _builtins.int
     SHARED_NAME_FIELD_NUMBER: _builtins.int
     app: _builtins.str
     node_id: _builtins.str
     """host that holds it; empty until a task needs it"""
     removing: _builtins.bool
     """to be deleted, data and all, when its app's last service is gone"""
+    discard: _builtins.bool
+    """which it is: its host deletes the data and says so, and then it is forgotten"""
     shared_name: _builtins.str
     """as of a network"""
     @_builtins.property
@@ -1584,11 +1587,12 @@ class Volume(_message.Message):
         node_id: _builtins.str = ...,
         driver_options: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         removing: _builtins.bool = ...,
+        discard: _builtins.bool = ...,
         shared_name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "driver_options", b"driver_options", "meta", b"meta", "node_id", b"node_id", "removing", b"removing", "shared_name", b"shared_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "discard", b"discard", "driver_options", b"driver_options", "meta", b"meta", "node_id", b"node_id", "removing", b"removing", "shared_name", b"shared_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -28,6 +28,8 @@ class Reports:
         self._encryption_unsent = False
         self._lacking = ""  # besides what the description says
         self._loads: list[TaskLoad] = []
+        self._volumes_discarded: list[str] = []
+        self._volumes_unsent = False
         self._news = trio.Event()
 
     def task(self, task_id: str, status: objects.TaskStatus, gone: bool, now_unix_ms: int) -> None:
@@ -47,6 +49,12 @@ class Reports:
         """Notes which images are held."""
         if digests != self._images:
             self._images, self._images_unsent = digests, True
+            self._news.set()
+
+    def volumes_discarded(self, ids: list[str]) -> None:
+        """Notes the volumes whose data is gone from here as the cluster wished."""
+        if ids != self._volumes_discarded:
+            self._volumes_discarded, self._volumes_unsent = ids, True
             self._news.set()
 
     def description(self, description: objects.NodeDescription) -> None:
@@ -109,6 +117,7 @@ class Reports:
             feature_level=FEATURE_LEVEL,
             fairway_version=fairway_version(),
             encryption=self._encryption,
+            volumes_discarded=self._volumes_discarded,
         )
         self._describe(report)
         self._sent()
@@ -123,6 +132,7 @@ class Reports:
             conditions=self._all_conditions() if self._conditions_unsent else (),
             conditions_changed=self._conditions_unsent,
             loads=self._loads,
+            volumes_discarded=self._volumes_discarded if self._volumes_unsent else (),
         )
         self._loads = []
         if self._images_unsent:
@@ -147,4 +157,5 @@ class Reports:
     def _sent(self) -> None:
         self._unsent.clear()
         self._images_unsent = self._description_unsent = self._encryption_unsent = self._conditions_unsent = False
+        self._volumes_unsent = False
         self._news = trio.Event()

@@ -21,6 +21,7 @@ def plan_reports(store: Store, reports: Iterable[tuple[str, HostReport]], now_un
     tasks = StatusMerge(store, now_unix_ms)
     nodes: dict[str, objects.Node] = {}
     images: dict[str, objects.Image] = {}
+    discarded: set[tuple[str, str]] = set()  # (volume, host)
     for node_id, report in reports:
         if report.tasks:
             tasks.add(node_id, report.tasks)
@@ -33,7 +34,12 @@ def plan_reports(store: Store, reports: Iterable[tuple[str, HostReport]], now_un
             _edit(store, nodes, node_id, partial(_note_encryption, report=report.encryption))
         if report.images_changed:
             _hold(store, images, node_id, set(report.images))
+        discarded |= {(volume_id, node_id) for volume_id in report.volumes_discarded}
     builder = tasks.builder()
+    for volume_id, node_id in sorted(discarded):
+        volume = store.get(objects.Volume, volume_id)
+        if volume is not None and volume.discard and volume.node_id == node_id:
+            builder.delete(volume)
     for node in nodes.values():
         builder.update(node)
     for image in images.values():

@@ -249,6 +249,6 @@ class Sessions:
 
 def _says_something(report: HostReport) -> bool:
     """Whether any of it goes into the store: heartbeats do not."""
-    if report.tasks or report.images_changed or report.conditions_changed:
+    if report.tasks or report.images_changed or report.conditions_changed or report.volumes_discarded:
         return True
     return report.HasField("description") or report.HasField("encryption")

@@ -53,7 +53,10 @@ def remove_orphans(draft: Draft, nodes: Mapping[str, objects.Node]) -> None:
 
 
 def remove_empty_apps(draft: Draft) -> None:
-    """Apps without a service, with their networks; their volumes only where that was asked for."""
+    """Apps without a service, with their networks; their volumes only where that was asked for.
+
+    Each host that holds one of those deletes its data first and says so: a host that is down does it when it is back,
+    and until then the app is there."""
     used: dict[str, str] | None = None
     for app in draft.store.table(objects.App):
         key = (app.meta.tenant, app.meta.name)
@@ -68,10 +71,16 @@ def remove_empty_apps(draft: Draft) -> None:
             for lease in leases_held_by(draft.store, network.meta.id):
                 draft.delete(lease)
             draft.delete(network)
-        for volume in draft.store.table(objects.Volume).by("app", key):
-            if volume.removing:
+        volumes = [volume for volume in draft.store.table(objects.Volume).by("app", key) if volume.removing]
+        held = [volume for volume in volumes if volume.node_id]
+        busy = {task.node_id for task in draft.store.table(objects.Task).by("app", key) if not gone(task)}
+        for volume in held:
+            if not volume.discard and volume.node_id not in busy:
+                draft.edit(volume).discard = True
+        if not held:
+            for volume in volumes:
                 draft.delete(volume)
-        draft.delete(app)
+            draft.delete(app)
 
 
 def _parts_used(draft: Draft, app: tuple[str, str], used: Collection[str]) -> bool:

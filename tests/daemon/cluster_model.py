@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from daemon.deploying.deploy_plan import plan_deploy
+from daemon.leader.report_plan import plan_reports
 from daemon.leader.status_plan import StatusMerge
 from daemon.orchestration.orchestrator_plan import Plan, plan
 from daemon.orchestration.task_states import alive, ended, gone, serving
 from proto import control_pb2 as control
 from proto import objects_pb2 as objects
-from proto.host_pb2 import TaskReport
+from proto.host_pb2 import HostReport, TaskReport
 from proto.store_pb2 import TransactionResult
 from raft.store import ChangeBatch, Store
 from raft.transaction import TransactionBuilder
@@ -115,7 +116,20 @@ class ClusterModel:
         builder = merge.builder()
         if len(builder):
             self.apply(builder)
-        return moved
+        return moved + self._discard_volumes(only)
+
+    def _discard_volumes(self, only: Iterable[str] | None) -> int:
+        """Hosts that are up delete the data that nobody needs any more, and say so."""
+        reports = []
+        for volume in self.store.table(objects.Volume):
+            node = self.store.get(objects.Node, volume.node_id)
+            if node is None or node.state != objects.NODE_STATE_READY or not volume.discard:
+                continue
+            if only is None or node.meta.name in only:
+                reports.append((node.meta.id, HostReport(volumes_discarded=[volume.meta.id])))
+        if reports:
+            self.apply(plan_reports(self.store, reports, self.now_unix_ms))
+        return len(reports)
 
     def _next_report(self, task: objects.Task) -> TaskReport | None:
         status = objects.TaskStatus()
