@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cli.catalogue_apps import APPS
+from cli.catalogue_budgets import BUDGETS
 from cli.catalogue_cluster import CLUSTER
 from cli.catalogue_doctor import DOCTOR
 from cli.catalogue_files import FILES
@@ -29,6 +30,7 @@ FAMILIES = {
     "image": "load, list and remove images",
     "secret": "what only the containers that need it may read",
     "config": "files that containers read",
+    "quota": "how much a tenant may have",
     "token": "tokens that let hosts join",
     "raft": "look at consensus",
     "backup": "save the cluster's state and check what was saved",
@@ -36,4 +38,4 @@ FAMILIES = {
     "schema": "what editors check files by",
 }
 
-COMMANDS: tuple[Command, ...] = (*APPS, *HANDS, *ROLLOUTS, *FILES, *DOCTOR, *POLICY, *CLUSTER, *STATE)
+COMMANDS: tuple[Command, ...] = (*APPS, *HANDS, *ROLLOUTS, *FILES, *DOCTOR, *POLICY, *BUDGETS, *CLUSTER, *STATE)

@@ -49,7 +49,7 @@ def print_items(items: Iterable[Message]) -> None:
 
 def plain(message: Message) -> dict[str, Any]:
     """A message as JSON values: every field is there, enums are lower-case words, 64-bit numbers are
-    numbers, PEM is text and other bytes are hexadecimal; a message that is absent is null."""
+    numbers, PEM is text and other bytes are hexadecimal; what may be absent and is, is null."""
     found: dict[str, Any] = {}
     for field in message.DESCRIPTOR.fields:
         value = getattr(message, field.name)
@@ -58,7 +58,7 @@ def plain(message: Message) -> dict[str, Any]:
             found[field.name] = {str(key): _plain_value(below, each) for key, each in sorted(value.items())}
         elif field.is_repeated:
             found[field.name] = [_plain_value(field, each) for each in value]
-        elif field.message_type is not None and not message.HasField(field.name):
+        elif field.has_presence and not message.HasField(field.name):
             found[field.name] = None
         else:
             found[field.name] = _plain_value(field, value)

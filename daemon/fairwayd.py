@@ -13,6 +13,7 @@ import trio
 from daemon.api.caller import Caller, caller_of
 from daemon.api.control_apps import ControlApps
 from daemon.api.control_backup import ControlBackup
+from daemon.api.control_budgets import ControlBudgets
 from daemon.api.control_cluster import ControlCluster
 from daemon.api.control_doctor import ControlDoctor
 from daemon.api.control_encryption import ControlEncryption
@@ -243,6 +244,7 @@ class Fairwayd:
             ControlEncryption(parts.voter),
             ControlPolicies(parts.voter, parts.doctor),
             ControlFiles(parts.voter),
+            ControlBudgets(parts.voter),
             ControlBackup(parts.voter),
             ControlDoctor(parts.voter, parts.doctor),
             ControlImages(parts.voter, parts.runtime.images, folder, parts.images.changed),

@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from proto import budgets_api_pb2 as proto_dot_budgets__api__pb2
 from proto import control_pb2 as proto_dot_control__pb2
 from proto import doctor_pb2 as proto_dot_doctor__pb2
 from proto import encryption_pb2 as proto_dot_encryption__pb2
@@ -555,6 +556,21 @@ class ControlStub:
                 request_serializer=proto_dot_files__pb2.RemoveFileRequest.SerializeToString,
                 response_deserializer=proto_dot_files__pb2.RemoveFileReply.FromString,
                 _registered_method=True)
+        self.SetQuota = channel.unary_unary(
+                '/fairway.v1.Control/SetQuota',
+                request_serializer=proto_dot_budgets__api__pb2.SetQuotaRequest.SerializeToString,
+                response_deserializer=proto_dot_budgets__api__pb2.SetQuotaReply.FromString,
+                _registered_method=True)
+        self.ListQuotas = channel.unary_unary(
+                '/fairway.v1.Control/ListQuotas',
+                request_serializer=proto_dot_budgets__api__pb2.ListQuotasRequest.SerializeToString,
+                response_deserializer=proto_dot_budgets__api__pb2.ListQuotasReply.FromString,
+                _registered_method=True)
+        self.RemoveQuota = channel.unary_unary(
+                '/fairway.v1.Control/RemoveQuota',
+                request_serializer=proto_dot_budgets__api__pb2.RemoveQuotaRequest.SerializeToString,
+                response_deserializer=proto_dot_budgets__api__pb2.RemoveQuotaReply.FromString,
+                _registered_method=True)
 
 
 class ControlServicer:
@@ -839,6 +855,25 @@ class ControlServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetQuota(self, request, context):
+        """How much a tenant may have.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListQuotas(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveQuota(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ControlServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -1061,6 +1096,21 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.RemoveFile,
                     request_deserializer=proto_dot_files__pb2.RemoveFileRequest.FromString,
                     response_serializer=proto_dot_files__pb2.RemoveFileReply.SerializeToString,
+            ),
+            'SetQuota': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetQuota,
+                    request_deserializer=proto_dot_budgets__api__pb2.SetQuotaRequest.FromString,
+                    response_serializer=proto_dot_budgets__api__pb2.SetQuotaReply.SerializeToString,
+            ),
+            'ListQuotas': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListQuotas,
+                    request_deserializer=proto_dot_budgets__api__pb2.ListQuotasRequest.FromString,
+                    response_serializer=proto_dot_budgets__api__pb2.ListQuotasReply.SerializeToString,
+            ),
+            'RemoveQuota': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveQuota,
+                    request_deserializer=proto_dot_budgets__api__pb2.RemoveQuotaRequest.FromString,
+                    response_serializer=proto_dot_budgets__api__pb2.RemoveQuotaReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -2251,6 +2301,87 @@ class Control:
             '/fairway.v1.Control/RemoveFile',
             proto_dot_files__pb2.RemoveFileRequest.SerializeToString,
             proto_dot_files__pb2.RemoveFileReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetQuota(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fairway.v1.Control/SetQuota',
+            proto_dot_budgets__api__pb2.SetQuotaRequest.SerializeToString,
+            proto_dot_budgets__api__pb2.SetQuotaReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListQuotas(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fairway.v1.Control/ListQuotas',
+            proto_dot_budgets__api__pb2.ListQuotasRequest.SerializeToString,
+            proto_dot_budgets__api__pb2.ListQuotasReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveQuota(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fairway.v1.Control/RemoveQuota',
+            proto_dot_budgets__api__pb2.RemoveQuotaRequest.SerializeToString,
+            proto_dot_budgets__api__pb2.RemoveQuotaReply.FromString,
             options,
             channel_credentials,
             insecure,

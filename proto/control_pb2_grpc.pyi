@@ -7,6 +7,7 @@ host's own Unix socket (root only). A voter that does not lead passes calls on t
 
 from collections import abc as _abc
 from grpc import aio as _aio
+from proto import budgets_api_pb2 as _budgets_api_pb2
 from proto import control_pb2 as _control_pb2
 from proto import doctor_pb2 as _doctor_pb2
 from proto import encryption_pb2 as _encryption_pb2
@@ -239,6 +240,10 @@ class ControlStub:
     """Secrets and configs. What is in a secret is never told."""
     ListFiles: _grpc.UnaryUnaryMultiCallable[_files_pb2.ListFilesRequest, _files_pb2.ListFilesReply]
     RemoveFile: _grpc.UnaryUnaryMultiCallable[_files_pb2.RemoveFileRequest, _files_pb2.RemoveFileReply]
+    SetQuota: _grpc.UnaryUnaryMultiCallable[_budgets_api_pb2.SetQuotaRequest, _budgets_api_pb2.SetQuotaReply]
+    """How much a tenant may have."""
+    ListQuotas: _grpc.UnaryUnaryMultiCallable[_budgets_api_pb2.ListQuotasRequest, _budgets_api_pb2.ListQuotasReply]
+    RemoveQuota: _grpc.UnaryUnaryMultiCallable[_budgets_api_pb2.RemoveQuotaRequest, _budgets_api_pb2.RemoveQuotaReply]
 
 @_typing.type_check_only
 class ControlAsyncStub(ControlStub):
@@ -302,6 +307,10 @@ class ControlAsyncStub(ControlStub):
     """Secrets and configs. What is in a secret is never told."""
     ListFiles: _aio.UnaryUnaryMultiCallable[_files_pb2.ListFilesRequest, _files_pb2.ListFilesReply]  # type: ignore[assignment]
     RemoveFile: _aio.UnaryUnaryMultiCallable[_files_pb2.RemoveFileRequest, _files_pb2.RemoveFileReply]  # type: ignore[assignment]
+    SetQuota: _aio.UnaryUnaryMultiCallable[_budgets_api_pb2.SetQuotaRequest, _budgets_api_pb2.SetQuotaReply]  # type: ignore[assignment]
+    """How much a tenant may have."""
+    ListQuotas: _aio.UnaryUnaryMultiCallable[_budgets_api_pb2.ListQuotasRequest, _budgets_api_pb2.ListQuotasReply]  # type: ignore[assignment]
+    RemoveQuota: _aio.UnaryUnaryMultiCallable[_budgets_api_pb2.RemoveQuotaRequest, _budgets_api_pb2.RemoveQuotaReply]  # type: ignore[assignment]
 
 class ControlServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -626,5 +635,27 @@ class ControlServicer(metaclass=_abc_1.ABCMeta):
         request: _files_pb2.RemoveFileRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_files_pb2.RemoveFileReply, _abc.Awaitable[_files_pb2.RemoveFileReply]]: ...
+
+    @_abc_1.abstractmethod
+    def SetQuota(
+        self,
+        request: _budgets_api_pb2.SetQuotaRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_budgets_api_pb2.SetQuotaReply, _abc.Awaitable[_budgets_api_pb2.SetQuotaReply]]:
+        """How much a tenant may have."""
+
+    @_abc_1.abstractmethod
+    def ListQuotas(
+        self,
+        request: _budgets_api_pb2.ListQuotasRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_budgets_api_pb2.ListQuotasReply, _abc.Awaitable[_budgets_api_pb2.ListQuotasReply]]: ...
+
+    @_abc_1.abstractmethod
+    def RemoveQuota(
+        self,
+        request: _budgets_api_pb2.RemoveQuotaRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_budgets_api_pb2.RemoveQuotaReply, _abc.Awaitable[_budgets_api_pb2.RemoveQuotaReply]]: ...
 
 def add_ControlServicer_to_server(servicer: ControlServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -61,6 +61,11 @@ def check_app(app: control.AppSpec) -> None:
 _NAME_RULE = "use at most 63 lower-case letters, digits, '-' and '_', with a letter or digit at both ends"
 
 
+def app_name_problem(name: str) -> str:
+    """Why `name` cannot be that of an app or a tenant; empty where it can."""
+    return "" if _APP_NAME.fullmatch(name) else _NAME_RULE
+
+
 def _problems(app: control.AppSpec, name: str, spec: objects.ServiceSpec) -> Iterator[str]:
     if not spec.container.image:
         yield "it names no image"

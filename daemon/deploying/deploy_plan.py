@@ -22,6 +22,7 @@ from daemon.deploying.node_changes_plan import plan_remove_node, plan_update_nod
 from daemon.deploying.placement_checks import says_placement
 from daemon.deploying.port_leases_plan import PortLeases, settle_vip
 from daemon.deploying.precedence_checks import precedence_changes, says_precedence
+from daemon.deploying.quota_changes_plan import quota_warnings
 from daemon.deploying.restart_changes_plan import with_restart
 from daemon.deploying.revisions_plan import start_rollout
 from daemon.deploying.service_changes_plan import (
@@ -36,6 +37,7 @@ from daemon.orchestration.external_parts import external_ids
 from daemon.orchestration.image_lookup import find_image
 from daemon.orchestration.kinds import is_job, needs_kinds, slots_of
 from daemon.orchestration.leases import LeasePool
+from daemon.orchestration.quota_plan import check_volumes
 from proto import control_pb2 as control
 from proto import objects_pb2 as objects
 from raft.features import WORKLOADS_LEVEL
@@ -66,7 +68,7 @@ def plan_deploy(
     app defines, as they may be stored.
 
     Raises Refused: INVALID for what the spec says, CONFLICT for a port that another app publishes, EXHAUSTED
-    where an address pool is, NOT_POSSIBLE while the app's volumes are being removed."""
+    where an address pool or the tenant's quota is, NOT_POSSIBLE while the app's volumes are being removed."""
     check_app(app)
     check_floating(store, app, app.tenant or DEFAULT_TENANT)
     _check_ipv6(store, app)
@@ -76,6 +78,7 @@ def plan_deploy(
     deploy.volumes()
     deploy.services()
     deploy.reply.warnings.extend(warnings_of(store, app))
+    deploy.reply.warnings.extend(quota_warnings(store, app))
     return deploy.reply, deploy.builder, deploy.stored_app
 
 
@@ -206,6 +209,7 @@ class _Deploy:
                 volume.CopyFrom(before)
                 volume.shared_name = spec.shared_name
                 self.builder.update(volume)
+        check_volumes(self.store, self.tenant, len(self.reply.volumes_created))
 
     def services(self) -> None:
         if any(says_placement(spec) or says_budget(spec) for spec in self.app.services.values()):

@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 from daemon.errors import Kind, Refused
 from daemon.orchestration.host_ports import HostPort, clash, host_port, port_text
 from daemon.orchestration.leases import LeasePool, PortLease, leases_held_by, port_of_lease
+from daemon.orchestration.quota_plan import check_ports, ports_of_tenant
 from proto import objects_pb2 as objects
 from raft.store import Store
 
@@ -48,7 +49,7 @@ class PortLeases:
     def settle(self, builder: Changes, leaving: Set[str]) -> None:
         """Adds the changes of leases. `leaving`: ids of services that are removed by this deploy.
 
-        Raises Refused (CONFLICT), naming the service that holds a port."""
+        Raises Refused: CONFLICT, naming the service that holds a port; EXHAUSTED, where the tenant's quota is."""
         deployed = {service.meta.id for service in self._services}
         table = self._store.table(objects.Lease)
         held = self._held_by_others(deployed, leaving) if self._wanted else {}
@@ -67,10 +68,16 @@ class PortLeases:
                 passed.CopyFrom(before)
                 passed.holder_id = service.meta.id
                 builder.update(passed)
+        released = set()
         for service in self._services:
             for lease in leases_held_by(self._store, service.meta.id):
                 if lease.kind == objects.Lease.KIND_PUBLISHED_PORT and lease.meta.name not in self._wanted:
                     builder.delete(lease)
+                    released.add(lease.meta.name)
+        if self._services:
+            tenant = self._services[0].meta.tenant
+            before = ports_of_tenant(self._store, tenant)
+            check_ports(self._store, tenant, len(before), len((before | self._wanted.keys()) - released))
 
     def _held_by_others(
         self, deployed: Set[str], leaving: Set[str]

@@ -96,6 +96,16 @@ class Draft:
                 if task is not None:
                     yield task
 
+    def volumes(self) -> Iterator[objects.Volume]:
+        """All volumes of the cluster as the plan leaves them so far."""
+        for stored in self.store.table(objects.Volume):
+            volume = self.get(objects.Volume, stored.meta.id)
+            if volume is not None:
+                yield volume
+        for after in self._changed.values():
+            if isinstance(after, objects.Volume) and self.store.get(objects.Volume, after.meta.id) is None:
+                yield after
+
     def builder(self) -> TransactionBuilder:
         """The transaction of everything that differs from the store."""
         builder = TransactionBuilder()

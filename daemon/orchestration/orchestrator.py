@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-RELEVANT_TABLES = frozenset({"apps", "images", "nodes", "services", "tasks", "volumes"})
+RELEVANT_TABLES = frozenset({"apps", "images", "nodes", "services", "tasks", "tenants", "volumes"})
 PASS_INTERVAL_S_MIN = 0.02  # between passes: what changes meanwhile is looked at together
 PASS_INTERVAL_S_MAX = 1.0
 PASS_SHARE_MAX = 0.1  # of the time, while much changes: the larger the store, the rarer the passes

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from daemon.errors import Kind, Refused
 from daemon.orchestration import external_parts
 from daemon.orchestration.draft import Draft
 from daemon.orchestration.kinds import follows_hosts, has_own_volumes
+from daemon.orchestration.quota_plan import own_volume_refusal
 from proto import objects_pb2 as objects
 
 
@@ -39,6 +41,8 @@ def volume_of(draft: Draft, task: objects.Task, name: str, nodes: Mapping[str, o
         template = table.unique("name", (task.meta.tenant, task.app, template_name))
         if template is None:
             return None
+        if why := own_volume_refusal(draft, task.meta.tenant):
+            raise Refused(why, Kind.EXHAUSTED)
         meta = objects.Meta(id=draft.new_id(), name=name, tenant=template.meta.tenant, labels=template.meta.labels)
         meta.created_unix_ms, meta.format = draft.now_unix_ms, template.meta.format
         return draft.create(objects.Volume(meta=meta, app=template.app, driver_options=template.driver_options))

@@ -16,6 +16,7 @@ from daemon.orchestration.placement_plan import assign, candidate_of, held_back
 from daemon.orchestration.precedence import GROUP_TASKS_MAX, Precedences, Unit
 from daemon.orchestration.preemption_plan import Preemption, Room, Spare
 from daemon.orchestration.quantities import names_text
+from daemon.orchestration.quota_plan import Quotas
 from daemon.orchestration.scheduler_plan import Candidate, Scheduler
 from daemon.orchestration.task_plan import stop_task
 from daemon.orchestration.task_states import assigned, ended, serving, wanted
@@ -70,14 +71,15 @@ class Turns:
         self.units = self.precedences.units(pending)
         self.scheduler = Scheduler(nodes.values() if pending else (), tasks if pending else (), draft.now_unix_ms)
         self._preemption = Preemption(self.scheduler, tasks, self.precedences, self._spare)
+        self._quotas = Quotas(draft.store.table(objects.Tenant), tasks if pending else ())
         self._held: dict[str, str | None] = {}
         self._ahead = 0  # units that `take_ahead` has counted
         self._nowhere: set[tuple[object, ...]] = set()  # what no room can be made for in this plan
 
     def attempt(self, unit: Unit) -> Attempt:
         """Counts what it places or promises; nothing where it does not fit as a whole."""
-        placed_count, victim_count = self.scheduler.placed_count, self._preemption.victim_count
-        may_preempt = victim_count < VICTIMS_PER_PASS_MAX
+        before = self._mark()
+        may_preempt = self._preemption.victim_count < VICTIMS_PER_PASS_MAX
         found = Attempt()
         failed, reason = unit.tasks[0], _too_large(unit)
         if not reason:
@@ -88,8 +90,7 @@ class Turns:
         if not reason and not found.rooms:
             failed, reason = self._lease(found)
         if reason:
-            self.scheduler.undo(placed_count)
-            self._preemption.undo(victim_count)
+            self._undo(before)
             if not may_preempt:
                 self._draft.wake_at(self._draft.now_unix_ms)
             return Attempt(reasons=_reasons(unit, failed, reason))
@@ -115,11 +116,19 @@ class Turns:
 
     def look(self, unit: Unit) -> Attempt:
         """What `attempt` would find; counts nothing."""
-        placed_count, victim_count = self.scheduler.placed_count, self._preemption.victim_count
+        before = self._mark()
         found = self.attempt(unit)
+        self._undo(before)
+        return found
+
+    def _mark(self) -> tuple[int, int, int]:
+        return self.scheduler.placed_count, self._preemption.victim_count, self._quotas.taken_count
+
+    def _undo(self, before: tuple[int, int, int]) -> None:
+        placed_count, victim_count, taken_count = before
         self.scheduler.undo(placed_count)
         self._preemption.undo(victim_count)
-        return found
+        self._quotas.undo(taken_count)
 
     def _step(self, task: objects.Task, found: Attempt, alone: bool, may_preempt: bool) -> str:
         """One task of a unit; empty where it is placed or promised a host, else why not."""
@@ -133,14 +142,18 @@ class Turns:
         if isinstance(candidate, str):
             return candidate
         candidate = _with_volumes_of(candidate, found)
+        if over := self._quotas.refusal(task):
+            return over
         placement = self.scheduler.place(candidate)
         if placement.node is not None:
+            self._quotas.take(task)
             found.placed.append((candidate, placement.node, objects.Lease(), ""))
             return ""
         key = _shape(candidate)
         if may_preempt and key not in self._nowhere:
             room = self._preemption.make_room(candidate)
             if room is not None:
+                self._quotas.take(task)
                 found.placed.append((candidate, room.node, objects.Lease(), ""))
                 found.rooms.append(room)
                 return ""

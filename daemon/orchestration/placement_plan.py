@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from daemon.errors import Refused
 from daemon.orchestration.dependencies import waits_for
 from daemon.orchestration.draft import Draft
 from daemon.orchestration.external_parts import network_of
@@ -50,7 +51,10 @@ def candidate_of(
         return replaced_image(reference) if known else missing_image(reference)
     volumes = []
     for name in named_volumes(task.spec):
-        volume = volume_of(draft, task, name, nodes)
+        try:
+            volume = volume_of(draft, task, name, nodes)
+        except Refused as refused:
+            return refused.message
         if volume is None:
             return f"volume {name} does not exist: deploy app {task.app} again to make it"
         volumes.append(volume)

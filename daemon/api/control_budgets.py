@@ -1,0 +1,31 @@
+"""The control API's methods about what tenants may have."""
+
+from __future__ import annotations
+
+from daemon.api.caller import Caller
+from daemon.api.cluster_context import VoterContext
+from daemon.deploying.quota_changes_plan import plan_remove_quota, plan_set_quota, quota_views
+from daemon.leader.writer import swapped
+from proto import control_pb2 as control
+
+
+class ControlBudgets:
+    """Runs on the leader."""
+
+    def __init__(self, context: VoterContext) -> None:
+        self._context = context
+
+    async def set_quota(self, request: control.SetQuotaRequest, caller: Caller) -> control.SetQuotaReply:
+        view, _ = await self._context.leading().writer.commit(
+            lambda store, _now, new_id: swapped(plan_set_quota(store, request, new_id)), caller.actor
+        )
+        return control.SetQuotaReply(quota=view)
+
+    async def list_quotas(self, request: control.ListQuotasRequest, _caller: Caller) -> control.ListQuotasReply:
+        return control.ListQuotasReply(quotas=quota_views(await self._context.current_store(), request.tenant))
+
+    async def remove_quota(self, request: control.RemoveQuotaRequest, caller: Caller) -> control.RemoveQuotaReply:
+        view, _ = await self._context.leading().writer.commit(
+            lambda store, _now, _id: swapped(plan_remove_quota(store, request.tenant)), caller.actor
+        )
+        return control.RemoveQuotaReply(quota=view)
