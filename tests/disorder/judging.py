@@ -69,6 +69,13 @@ def _parts(wanted: Mapping[str, Wanted], prefix: str, stored: Stored) -> Iterato
     for volume in stored.all(objects.Volume):
         if volume.app.startswith(prefix) and (volume.removing or volume.app not in names):
             yield f"volume {volume.app}/{volume.meta.name} is there, though its app was removed with its volumes"
+    for file in stored.all(objects.TaskFile):
+        if file.app.startswith(prefix) and file.app not in names:
+            yield f"secret or config {file.meta.name} is there, and app {file.app} is not"
+    present = {service.meta.id for service in stored.all(objects.Service)}
+    for task in stored.all(objects.Task):
+        if task.service_id not in present:
+            yield f"task {task.app}/{task.meta.name} ({task.meta.id}) is of no service"
 
 
 def _both(what: str, wanted: set[str], there: set[str]) -> Iterator[str]:

@@ -131,6 +131,18 @@ SPOILT: dict[str, tuple[str, Callable[[World], object]]] = {
     "an address without a lease": ("without a lease", lambda world: world.leases.pop("address/10.112.1.2")),
     "an orphan": ("without a task", lambda world: world.sights["host-1"].tasks["containers"].add("t9")),
     "a task without a container": ("has none", lambda world: world.sights["host-1"].tasks["containers"].clear()),
+    "a task of no service": (
+        "of no service",
+        lambda world: world.others.append(objects.Task(meta=objects.Meta(id="t9"), app="d-1", service_id="s9")),
+    ),
+    "a secret of no app": (
+        "secret or config",
+        lambda world: world.others.append(objects.TaskFile(meta=objects.Meta(id="f"), app="d-9")),
+    ),
+    "data of a volume that was removed": (
+        "removed with its volumes",
+        lambda world: world.others.append(objects.Volume(meta=objects.Meta(id="v"), app="d-1", removing=True)),
+    ),
     "a veth": ("veth pairs", lambda world: setattr(world.sights["host-1"], "veths", 2)),
     "data of a volume": ("data of volume", lambda world: world.sights["host-1"].volumes.add("v")),
     "a balancer": ("the balancer sends", lambda world: world.sights["host-2"].backends[VIP].pop()),
