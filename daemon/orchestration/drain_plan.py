@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from daemon.orchestration.budget_plan import may_disrupt
 from daemon.orchestration.draft import Draft
 from daemon.orchestration.host_ports import host_ports
-from daemon.orchestration.scheduler_words import PER_NODE_MAX, PORT_TAKEN
+from daemon.orchestration.scheduler_words import DEVICES_HELD, PER_NODE_MAX, PORT_TAKEN
 from daemon.orchestration.task_plan import create_task, stop_task
 from daemon.orchestration.task_states import age_key, alive, assigned, named_volumes
 from proto import objects_pb2 as objects
@@ -42,9 +42,11 @@ def stop_tied_tasks(draft: Draft, nodes: Mapping[str, objects.Node]) -> None:
 
 
 def _others_have_theirs(draft: Draft, task: objects.Task) -> bool:
-    """Its successor waits for a host without the port that it publishes, or with fewer tasks of its service: as long as
-    the others run, there is none."""
+    """Its successor waits for a host without the port that it publishes, with devices left, or with fewer tasks of its
+    service: as long as the others run, there is none."""
     others = (other for other in draft.tasks_of(task.service_id) if other.slot == task.slot and alive(other))
     waiting = [other.status.message for other in others if not assigned(other)]
-    reasons = (PER_NODE_MAX, PORT_TAKEN) if host_ports(task.spec) else (PER_NODE_MAX,)
+    reasons = [PER_NODE_MAX]
+    reasons += [PORT_TAKEN] if host_ports(task.spec) else []
+    reasons += [DEVICES_HELD] if task.devices else []
     return any(words in message for message in waiting for words in reasons)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from daemon.errors import Kind, Refused
@@ -94,6 +94,17 @@ class LeasePool:
         """A lease of an outside address for a node; None where one holds it."""
         return self._take(FLOATING_PREFIX + address, objects.Lease.KIND_FLOATING_ADDRESS, node_id)
 
+    def devices(
+        self, node: objects.Node, devices: Iterable[objects.AllottedDevice], task_id: str
+    ) -> list[objects.Lease]:
+        """Of the units that a task is to have for itself. Raises Refused where another has one of them still."""
+        units = dict.fromkeys(unit for each in devices if not each.shared for unit in each.units)
+        names = {unit: f"device/{node.meta.id}/{unit}" for unit in units}
+        for unit, name in names.items():
+            if self._leases.unique("name", name) is not None:
+                raise Refused(f"device {unit} of {node.meta.name} is held by another task still")
+        return [_lease(name, objects.Lease.KIND_DEVICE, task_id) for name in names.values()]
+
     def _settings(self) -> objects.NetworkSettings:
         if self._cluster is None:
             raise Refused("this cluster is not initialised yet: run `fairway init`", Kind.NOT_POSSIBLE)
@@ -149,11 +160,15 @@ class LeasePool:
         if name in self._given or self._leases.unique("name", name) is not None:
             return None
         self._given.add(name)
-        lease = objects.Lease(kind=kind, holder_id=holder_id)
-        lease.meta.id = lease_id(name)
-        lease.meta.name = name
-        lease.meta.format = 1
-        return lease
+        return _lease(name, kind, holder_id)
+
+
+def _lease(name: str, kind: objects.Lease.Kind.ValueType, holder_id: str) -> objects.Lease:
+    lease = objects.Lease(kind=kind, holder_id=holder_id)
+    lease.meta.id = lease_id(name)
+    lease.meta.name = name
+    lease.meta.format = 1
+    return lease
 
 
 def lease_id(name: str) -> str:

@@ -6,7 +6,7 @@ nowhere, so two groups never wait for each other. Its tasks that wait for their 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from daemon.errors import Refused
@@ -44,6 +44,7 @@ class Attempt:
     placed: list[tuple[Candidate, objects.Node, objects.Lease, str]] = field(default_factory=list)
     rooms: list[Room] = field(default_factory=list)
     reasons: dict[str, str] = field(default_factory=dict)
+    devices: dict[str, Sequence[objects.AllottedDevice]] = field(default_factory=dict)  # by task id
 
     def into(self, draft: Draft, precedences: Precedences) -> None:
         """Makes it part of the plan."""
@@ -52,7 +53,7 @@ class Attempt:
                 _preempt(draft, victim, room.task, precedences)
         if not self.rooms and not self.reasons:
             for candidate, node, lease, address in self.placed:
-                assign(draft, candidate, node, lease, address)
+                assign(draft, candidate, node, lease, address, self.devices[candidate.task.meta.id])
         for identifier, reason in self.reasons.items():
             task = draft.get(objects.Task, identifier)
             if task is not None and reason != task.status.message:
@@ -162,13 +163,16 @@ class Turns:
         return placement.reason
 
     def _lease(self, found: Attempt) -> tuple[objects.Task, str]:
-        """Addresses for all of them, before anything is assigned."""
+        """Addresses and devices for all of them, before anything is assigned."""
         for number, (candidate, node, _, _) in enumerate(found.placed):
             try:
+                devices = self.scheduler.hosts.devices.held_by(candidate.task.meta.id)
+                self._draft.leases.devices(node, devices, candidate.task.meta.id)
                 lease, address = self._draft.leases.task_address(node, candidate.task.meta.id)
             except Refused as refused:
                 return candidate.task, refused.message
             found.placed[number] = (candidate, node, lease, address)
+            found.devices[candidate.task.meta.id] = devices
         return objects.Task(), ""
 
     def _spare(self, service_id: str) -> Spare:

@@ -69,16 +69,25 @@ def candidate_of(
     return Candidate(task, image, volumes, node_id)
 
 
-def assign(draft: Draft, candidate: Candidate, node: objects.Node, lease: objects.Lease, address: str) -> None:
-    """The task is the node's from now on, at an address that is leased to it."""
+def assign(
+    draft: Draft,
+    candidate: Candidate,
+    node: objects.Node,
+    lease: objects.Lease,
+    address: str,
+    devices: Sequence[objects.AllottedDevice] = (),
+) -> None:
+    """The task is the node's from now on, at an address that is leased to it, and has these devices of it."""
     task = candidate.task
-    draft.create(lease)
+    for each in (lease, *draft.leases.devices(node, devices, task.meta.id)):
+        draft.create(each)
     for volume in candidate.volumes:
         if not volume.node_id:
             draft.edit(volume).node_id = node.meta.id
     edited = draft.edit(task)
     edited.node_id = node.meta.id
     edited.address = address
+    edited.devices.extend(devices)
     edited.image_digest = candidate.image.manifest_digest
     service = draft.get(objects.Service, task.service_id)
     edited.vip = service.vip if service is not None else ""

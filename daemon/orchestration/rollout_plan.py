@@ -25,7 +25,7 @@ from daemon.orchestration.host_ports import clash, host_ports
 from daemon.orchestration.kinds import has_own_volumes, is_ordered, left_out, slots_of
 from daemon.orchestration.rollout_begin_plan import begin_rollout
 from daemon.orchestration.rollout_course_plan import Counts, Course, advance, course_of, end_split, judge, tracked
-from daemon.orchestration.scheduler_words import PORT_TAKEN
+from daemon.orchestration.scheduler_words import DEVICES_HELD, PORT_TAKEN
 from daemon.orchestration.task_plan import create_task, forget_tasks, lose_tasks_of_lost_hosts, stop_task
 from daemon.orchestration.task_states import (
     age_key,
@@ -212,7 +212,7 @@ def _finish_surge(
     stay = []
     for task in older:
         # What serves nobody may hold what the new task needs; a volume or a port must be let go of first.
-        holds = _stops_first(slots, task) or _holds_port(task, newest, nodes)
+        holds = _stops_first(slots, task) or _holds_port(task, newest, nodes) or _holds_devices(task, newest, nodes)
         in_the_way = not assigned(newest) and (not serving(task) or holds)
         if in_the_way or not assigned(task):
             stop_task(draft, task, _why_replaced(task, newest, nodes))
@@ -345,6 +345,13 @@ def _holds_port(old: objects.Task, newest: objects.Task, nodes: Mapping[str, obj
     if PORT_TAKEN not in newest.status.message or _draining(old, nodes):
         return False
     return any(clash(one, other) for one in host_ports(old.spec) for other in host_ports(newest.spec))
+
+
+def _holds_devices(old: objects.Task, newest: objects.Task, nodes: Mapping[str, objects.Node]) -> bool:
+    """No host has the devices left that the new task asks for, and the old one has some of their kind."""
+    if not old.devices or DEVICES_HELD not in newest.status.message or _draining(old, nodes):
+        return False
+    return not {each.kind for each in old.devices}.isdisjoint(each.kind for each in newest.spec.resources.devices)
 
 
 def _why_replaced(task: objects.Task, newest: objects.Task, nodes: Mapping[str, objects.Node]) -> str:

@@ -55,6 +55,7 @@ class Board:
         self._hosts = hosts
         self._cpu_millis = task.spec.resources.cpu_reserved_millis
         self._memory_bytes = task.spec.resources.memory_reserved_bytes
+        self._devices = task.spec.resources.devices
         self._ports = ports
         self._rules = rules
         self._own = rules.own
@@ -172,6 +173,7 @@ class Board:
             and (not self._memory_bytes or hosts.memory_free_bytes.item(host) >= self._memory_bytes)
             and hosts.addresses_free.item(host) > 0
             and not any(hosts.has_port(host, port) for port in self._ports)
+            and (not self._devices or hosts.devices.allot(host, self._devices) is not None)
         )
 
 

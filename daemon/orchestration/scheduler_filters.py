@@ -7,7 +7,7 @@ on what is taken meanwhile for each task (`room_filters`; those on where other t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,9 +33,12 @@ class Filter:
     refuses: Flags
     free: Numbers | None = None
     room: bool = False
+    told: Callable[[int], Refusal] | None = None  # where there is more to say of one host
 
     def of(self, host: int) -> Refusal:
         """About one host."""
+        if self.told is not None:
+            return self.told(host)
         if self.free is None:
             return self.refusal
         return self.refusal.with_amount(max(int(self.free[host]), 0))

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from daemon.orchestration.constraints import Constraint, values_of
 from daemon.orchestration.host_ports import HostPort, clash
 from daemon.orchestration.leases import task_addresses
+from daemon.orchestration.scheduler_devices import DeviceStock
 from proto import objects_pb2 as objects
 
 Numbers = NDArray[np.int64]
@@ -44,6 +45,7 @@ class Hosts:
         self.cpu_free_millis = self.cpu_millis.copy()
         self.memory_free_bytes = self.memory_bytes.copy()
         self.task_count = self.zeros()
+        self.devices = DeviceStock(self.nodes)
         self._cpu_divisor = np.maximum(self.cpu_millis, 1)
         self._memory_divisor = np.maximum(self.memory_bytes, 1)
         self._ports: dict[tuple[str, int], dict[int, list[HostPort]]] = {}

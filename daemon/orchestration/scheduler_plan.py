@@ -18,6 +18,7 @@ import numpy as np
 
 from daemon.errors import Refused
 from daemon.orchestration import constraints
+from daemon.orchestration.device_filters import device_filters
 from daemon.orchestration.host_ports import HostPort, host_ports
 from daemon.orchestration.quantities import names_text
 from daemon.orchestration.scheduler_affinity import Guard, Rules, near
@@ -100,6 +101,8 @@ class Scheduler:
     def promise(self, host: int, task: objects.Task) -> None:
         """Counts the task as placed on that row, whether or not there is room as yet."""
         self._add(host, task)
+        if asked := task.spec.resources.devices:
+            self.hosts.devices.hold(host, task, self.hosts.devices.allot(host, asked) or ())
         self._log.append(host)
         self._placed.append(task)
 
@@ -117,6 +120,7 @@ class Scheduler:
             resources = task.spec.resources
             cpu, memory = resources.cpu_reserved_millis, resources.memory_reserved_bytes
             self.hosts.remove(host, cpu, memory, self.ports_of(task))
+            self.hosts.devices.release(task.meta.id)
             if wanted(task):
                 self._service(task.service_id).remove_last(task.slot)
         self._boards.clear()  # which take room for something that only shrinks
@@ -160,6 +164,8 @@ class Scheduler:
         host = self.hosts.index.get(task.node_id) if assigned(task) else None
         if host is None:
             return
+        if task.devices and not gone(task):
+            self.hosts.devices.hold(host, task, task.devices)
         if ended(task):
             self.hosts.addresses_free[host] -= not gone(task)
             lately = task.meta.updated_unix_ms > self._failed_since_unix_ms
@@ -252,7 +258,8 @@ class Scheduler:
         """Those that placing other tasks changes."""
         resources = task.spec.resources
         cpu, memory = resources.cpu_reserved_millis, resources.memory_reserved_bytes
-        return [*rules.filters(), *room_filters(self.hosts, cpu, memory, self.ports_of(task))]
+        devices = device_filters(self.hosts, resources.devices)
+        return [*rules.filters(), *devices, *room_filters(self.hosts, cpu, memory, self.ports_of(task))]
 
     def _tied_place(self, task: objects.Task, fixed: Fixed, host: int) -> int | None:
         if not fixed.allowed[host] or any(one.refuses[host] for one in self._moving_filters(task, self._rules(task))):

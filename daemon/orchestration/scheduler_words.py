@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 ZONE_LABEL = "zone"
 PORT_TAKEN = "taken by another task"
 PER_NODE_MAX = "as many as one host may have"
+DEVICES_HELD = "left, as tasks hold them"
 
 
 @dataclass(frozen=True)
