@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
+from daemon.deploying.device_checks import device_changes
 from daemon.deploying.kind_words import kind_changes
 from daemon.deploying.placement_checks import placement_changes
 from daemon.deploying.probe_checks import probe_changes
@@ -213,7 +214,7 @@ def _resource_changes(old: objects.Resources, new: objects.Resources) -> list[st
         was, now = getattr(old, name), getattr(new, name)
         if was != now:
             reasons.append(f"{words} {text(was) if was else 'none'} -> {text(now) if now else 'none'}")
-    return reasons
+    return reasons + device_changes(old, new)
 
 
 def _other_changes(before: objects.ServiceSpec, after: objects.ServiceSpec) -> list[str]:

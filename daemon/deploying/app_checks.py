@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from daemon.deploying.budget_checks import budget_problems
 from daemon.deploying.container_checks import container_problems
+from daemon.deploying.device_checks import device_problems
 from daemon.deploying.exposure_checks import balance_problems, check_ports_between, floating_problems, port_problems
 from daemon.deploying.external_plan import shared_name_problems
 from daemon.deploying.job_changes import job_problems
@@ -105,6 +106,7 @@ def _problems(app: control.AppSpec, name: str, spec: objects.ServiceSpec) -> Ite
     if spec.HasField("policy"):
         yield from service_policy_problems(spec.policy)
     yield from _resource_problems(spec.resources)
+    yield from device_problems(spec.resources)
     yield from job_problems(spec)
 
 

@@ -15,6 +15,7 @@ from daemon.deploying.app_checks import check_app
 from daemon.deploying.app_warnings import warnings_of
 from daemon.deploying.budget_checks import budget_changes, says_budget
 from daemon.deploying.container_checks import says_settings
+from daemon.deploying.device_checks import says_devices
 from daemon.deploying.exposure_checks import check_floating
 from daemon.deploying.external_plan import check_shared_name, names_external, says_external, settle_external
 from daemon.deploying.job_changes import completion_changes, course_changes, settle_runs
@@ -217,6 +218,8 @@ class _Deploy:
         if any(says_external(spec) or says_precedence(spec) for spec in self.app.services.values()):
             self.builder.needs(WORKLOADS_LEVEL)
         if any(needs_kinds(spec) or says_rollout(spec) or says_settings(spec) for spec in self.app.services.values()):
+            self.builder.needs(WORKLOADS_LEVEL)
+        if any(says_devices(spec) for spec in self.app.services.values()):
             self.builder.needs(WORKLOADS_LEVEL)
         known = {service.meta.name: service for service in self.store.table(objects.Service).by("app", self.key)}
         removed = [known[name] for name in sorted(known.keys() - self.app.services.keys())]
