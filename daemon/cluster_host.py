@@ -44,6 +44,8 @@ from daemon.known_peers import believe_session, keep_peers_known
 from daemon.leader.leadership import Leadership, now_unix_ms
 from daemon.own_moves import follow_own_address, tell_hosts
 from daemon.peers import Peers
+from daemon.pulling.pulls import ImagePulls
+from daemon.pulling.wanted_pulls import WantedPulls
 from daemon.settings import raft_settings, runtime_settings
 from net import features as network_features
 from net.addresses import tunnel_mac
@@ -77,6 +79,7 @@ class Parts:
     runtime: Runtime
     agent: Agent
     images: ImageAgent
+    pulls: ImagePulls | None  # None on a host without a part in consensus
     connection: LeaderConnection
     forwarder: Forwarder
     events: EventLog
@@ -146,6 +149,8 @@ class ClusterHost:
                 nursery.start_soon(parts.events.run, voter.store)
                 assert parts.backups is not None
                 nursery.start_soon(parts.backups.run)
+                assert parts.pulls is not None
+                nursery.start_soon(WantedPulls(voter, parts.pulls).run)
                 await nursery.start(self._serve_joins, voter)
             task_status.started(parts)
             await parts.agent.removed_from_cluster.wait()
@@ -288,6 +293,7 @@ class ClusterHost:
             runtime=runtime,
             agent=agent,
             images=images,
+            pulls=ImagePulls(voter, runtime.images, images.changed) if voter is not None else None,
             connection=connection,
             forwarder=forwarder,
             events=EventLog(),

@@ -23,6 +23,7 @@ from daemon.api.control_images import ControlImages
 from daemon.api.control_jobs import ControlJobs
 from daemon.api.control_policies import ControlPolicies
 from daemon.api.control_raft import ControlRaft
+from daemon.api.control_registries import ControlRegistries
 from daemon.api.control_tasks import ControlTasks
 from daemon.api.forwarding import forwarded_actor
 from daemon.api.grpc_server import port_server, unix_server
@@ -231,7 +232,7 @@ class Fairwayd:
     def control_part(self, name: str) -> Callable[..., Any]:
         """The method of the control API with this name, on a host that can lead."""
         parts = self._require_parts()
-        if parts.voter is None:
+        if parts.voter is None or parts.pulls is None:
             raise Refused(NOT_A_MEMBER, Kind.NOT_POSSIBLE)
         folder = self._config.host.state_folder / "incoming"
         for part in (
@@ -247,7 +248,8 @@ class Fairwayd:
             ControlBudgets(parts.voter),
             ControlBackup(parts.voter),
             ControlDoctor(parts.voter, parts.doctor),
-            ControlImages(parts.voter, parts.runtime.images, folder, parts.images.changed),
+            ControlImages(parts.voter, parts.runtime.images, folder, parts.images.changed, parts.pulls),
+            ControlRegistries(parts.voter, parts.pulls),
         ):
             function: Callable[..., Any] | None = getattr(part, name, None)
             if function is not None:

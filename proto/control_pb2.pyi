@@ -72,6 +72,26 @@ from proto.policy_api_pb2 import RemovePolicyReply as RemovePolicyReply
 from proto.policy_api_pb2 import RemovePolicyRequest as RemovePolicyRequest
 from proto.policy_api_pb2 import TestPolicyReply as TestPolicyReply
 from proto.policy_api_pb2 import TestPolicyRequest as TestPolicyRequest
+from proto.registries_pb2 import InspectImageRequest as InspectImageRequest
+from proto.registries_pb2 import LayerProgress as LayerProgress
+from proto.registries_pb2 import ListRegistriesReply as ListRegistriesReply
+from proto.registries_pb2 import ListRegistriesRequest as ListRegistriesRequest
+from proto.registries_pb2 import Login as Login
+from proto.registries_pb2 import MirrorList as MirrorList
+from proto.registries_pb2 import PULL_POLICY_ALWAYS as PULL_POLICY_ALWAYS
+from proto.registries_pb2 import PULL_POLICY_MISSING as PULL_POLICY_MISSING
+from proto.registries_pb2 import PULL_POLICY_NEVER as PULL_POLICY_NEVER
+from proto.registries_pb2 import PruneImagesReply as PruneImagesReply
+from proto.registries_pb2 import PruneImagesRequest as PruneImagesRequest
+from proto.registries_pb2 import PullImageReply as PullImageReply
+from proto.registries_pb2 import PullImageRequest as PullImageRequest
+from proto.registries_pb2 import PullPolicy as PullPolicy
+from proto.registries_pb2 import Registry as Registry
+from proto.registries_pb2 import RemoveRegistryReply as RemoveRegistryReply
+from proto.registries_pb2 import RemoveRegistryRequest as RemoveRegistryRequest
+from proto.registries_pb2 import TagImageRequest as TagImageRequest
+from proto.registries_pb2 import UpdateRegistryReply as UpdateRegistryReply
+from proto.registries_pb2 import UpdateRegistryRequest as UpdateRegistryRequest
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -1786,6 +1806,60 @@ class RemoveImageReply(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RemoveImageReply: _TypeAlias = RemoveImageReply  # noqa: Y015
+
+@_typing.final
+class InspectImageReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IMAGE_FIELD_NUMBER: _builtins.int
+    SERVICES_FIELD_NUMBER: _builtins.int
+    MANIFEST_FIELD_NUMBER: _builtins.int
+    CONFIG_FIELD_NUMBER: _builtins.int
+    manifest: _builtins.bytes
+    """as JSON; empty where the leader does not hold it"""
+    config: _builtins.bytes
+    """the same"""
+    @_builtins.property
+    def image(self) -> _objects_pb2.Image: ...
+    @_builtins.property
+    def services(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """APP/SERVICE that use it"""
+
+    def __init__(
+        self,
+        *,
+        image: _objects_pb2.Image | None = ...,
+        services: _abc.Iterable[_builtins.str] | None = ...,
+        manifest: _builtins.bytes = ...,
+        config: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["image", b"image"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "image", b"image", "manifest", b"manifest", "services", b"services"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InspectImageReply: _TypeAlias = InspectImageReply  # noqa: Y015
+
+@_typing.final
+class TagImageReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IMAGE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def image(self) -> _objects_pb2.Image: ...
+    def __init__(
+        self,
+        *,
+        image: _objects_pb2.Image | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["image", b"image"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["image", b"image"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TagImageReply: _TypeAlias = TagImageReply  # noqa: Y015
 
 @_typing.final
 class ListEventsRequest(_message.Message):

@@ -12,6 +12,7 @@ from proto import hands_pb2 as proto_dot_hands__pb2
 from proto import host_pb2 as proto_dot_host__pb2
 from proto import objects_pb2 as proto_dot_objects__pb2
 from proto import policy_api_pb2 as proto_dot_policy__api__pb2
+from proto import registries_pb2 as proto_dot_registries__pb2
 from proto import why_pb2 as proto_dot_why__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -481,6 +482,41 @@ class ControlStub:
                 request_serializer=proto_dot_control__pb2.RemoveImageRequest.SerializeToString,
                 response_deserializer=proto_dot_control__pb2.RemoveImageReply.FromString,
                 _registered_method=True)
+        self.PullImage = channel.unary_stream(
+                '/fairway.v1.Control/PullImage',
+                request_serializer=proto_dot_registries__pb2.PullImageRequest.SerializeToString,
+                response_deserializer=proto_dot_registries__pb2.PullImageReply.FromString,
+                _registered_method=True)
+        self.InspectImage = channel.unary_unary(
+                '/fairway.v1.Control/InspectImage',
+                request_serializer=proto_dot_registries__pb2.InspectImageRequest.SerializeToString,
+                response_deserializer=proto_dot_control__pb2.InspectImageReply.FromString,
+                _registered_method=True)
+        self.TagImage = channel.unary_unary(
+                '/fairway.v1.Control/TagImage',
+                request_serializer=proto_dot_registries__pb2.TagImageRequest.SerializeToString,
+                response_deserializer=proto_dot_control__pb2.TagImageReply.FromString,
+                _registered_method=True)
+        self.PruneImages = channel.unary_unary(
+                '/fairway.v1.Control/PruneImages',
+                request_serializer=proto_dot_registries__pb2.PruneImagesRequest.SerializeToString,
+                response_deserializer=proto_dot_registries__pb2.PruneImagesReply.FromString,
+                _registered_method=True)
+        self.UpdateRegistry = channel.unary_unary(
+                '/fairway.v1.Control/UpdateRegistry',
+                request_serializer=proto_dot_registries__pb2.UpdateRegistryRequest.SerializeToString,
+                response_deserializer=proto_dot_registries__pb2.UpdateRegistryReply.FromString,
+                _registered_method=True)
+        self.ListRegistries = channel.unary_unary(
+                '/fairway.v1.Control/ListRegistries',
+                request_serializer=proto_dot_registries__pb2.ListRegistriesRequest.SerializeToString,
+                response_deserializer=proto_dot_registries__pb2.ListRegistriesReply.FromString,
+                _registered_method=True)
+        self.RemoveRegistry = channel.unary_unary(
+                '/fairway.v1.Control/RemoveRegistry',
+                request_serializer=proto_dot_registries__pb2.RemoveRegistryRequest.SerializeToString,
+                response_deserializer=proto_dot_registries__pb2.RemoveRegistryReply.FromString,
+                _registered_method=True)
         self.ListEvents = channel.unary_stream(
                 '/fairway.v1.Control/ListEvents',
                 request_serializer=proto_dot_control__pb2.ListEventsRequest.SerializeToString,
@@ -758,6 +794,49 @@ class ControlServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PullImage(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def InspectImage(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TagImage(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PruneImages(self, request, context):
+        """removes what nothing uses
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateRegistry(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListRegistries(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveRegistry(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListEvents(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -1021,6 +1100,41 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.RemoveImage,
                     request_deserializer=proto_dot_control__pb2.RemoveImageRequest.FromString,
                     response_serializer=proto_dot_control__pb2.RemoveImageReply.SerializeToString,
+            ),
+            'PullImage': grpc.unary_stream_rpc_method_handler(
+                    servicer.PullImage,
+                    request_deserializer=proto_dot_registries__pb2.PullImageRequest.FromString,
+                    response_serializer=proto_dot_registries__pb2.PullImageReply.SerializeToString,
+            ),
+            'InspectImage': grpc.unary_unary_rpc_method_handler(
+                    servicer.InspectImage,
+                    request_deserializer=proto_dot_registries__pb2.InspectImageRequest.FromString,
+                    response_serializer=proto_dot_control__pb2.InspectImageReply.SerializeToString,
+            ),
+            'TagImage': grpc.unary_unary_rpc_method_handler(
+                    servicer.TagImage,
+                    request_deserializer=proto_dot_registries__pb2.TagImageRequest.FromString,
+                    response_serializer=proto_dot_control__pb2.TagImageReply.SerializeToString,
+            ),
+            'PruneImages': grpc.unary_unary_rpc_method_handler(
+                    servicer.PruneImages,
+                    request_deserializer=proto_dot_registries__pb2.PruneImagesRequest.FromString,
+                    response_serializer=proto_dot_registries__pb2.PruneImagesReply.SerializeToString,
+            ),
+            'UpdateRegistry': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateRegistry,
+                    request_deserializer=proto_dot_registries__pb2.UpdateRegistryRequest.FromString,
+                    response_serializer=proto_dot_registries__pb2.UpdateRegistryReply.SerializeToString,
+            ),
+            'ListRegistries': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRegistries,
+                    request_deserializer=proto_dot_registries__pb2.ListRegistriesRequest.FromString,
+                    response_serializer=proto_dot_registries__pb2.ListRegistriesReply.SerializeToString,
+            ),
+            'RemoveRegistry': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveRegistry,
+                    request_deserializer=proto_dot_registries__pb2.RemoveRegistryRequest.FromString,
+                    response_serializer=proto_dot_registries__pb2.RemoveRegistryReply.SerializeToString,
             ),
             'ListEvents': grpc.unary_stream_rpc_method_handler(
                     servicer.ListEvents,
@@ -1896,6 +2010,195 @@ class Control:
             '/fairway.v1.Control/RemoveImage',
             proto_dot_control__pb2.RemoveImageRequest.SerializeToString,
             proto_dot_control__pb2.RemoveImageReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PullImage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/fairway.v1.Control/PullImage',
+            proto_dot_registries__pb2.PullImageRequest.SerializeToString,
+            proto_dot_registries__pb2.PullImageReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def InspectImage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fairway.v1.Control/InspectImage',
+            proto_dot_registries__pb2.InspectImageRequest.SerializeToString,
+            proto_dot_control__pb2.InspectImageReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TagImage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fairway.v1.Control/TagImage',
+            proto_dot_registries__pb2.TagImageRequest.SerializeToString,
+            proto_dot_control__pb2.TagImageReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PruneImages(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fairway.v1.Control/PruneImages',
+            proto_dot_registries__pb2.PruneImagesRequest.SerializeToString,
+            proto_dot_registries__pb2.PruneImagesReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateRegistry(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fairway.v1.Control/UpdateRegistry',
+            proto_dot_registries__pb2.UpdateRegistryRequest.SerializeToString,
+            proto_dot_registries__pb2.UpdateRegistryReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRegistries(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fairway.v1.Control/ListRegistries',
+            proto_dot_registries__pb2.ListRegistriesRequest.SerializeToString,
+            proto_dot_registries__pb2.ListRegistriesReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveRegistry(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fairway.v1.Control/RemoveRegistry',
+            proto_dot_registries__pb2.RemoveRegistryRequest.SerializeToString,
+            proto_dot_registries__pb2.RemoveRegistryReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -16,6 +16,7 @@ from proto import hands_pb2 as _hands_pb2
 from proto import host_pb2 as _host_pb2
 from proto import objects_pb2 as _objects_pb2
 from proto import policy_api_pb2 as _policy_api_pb2
+from proto import registries_pb2 as _registries_pb2
 from proto import why_pb2 as _why_pb2
 from proto.budgets_api_pb2 import ListQuotasReply as ListQuotasReply
 from proto.budgets_api_pb2 import ListQuotasRequest as ListQuotasRequest
@@ -74,6 +75,26 @@ from proto.policy_api_pb2 import RemovePolicyReply as RemovePolicyReply
 from proto.policy_api_pb2 import RemovePolicyRequest as RemovePolicyRequest
 from proto.policy_api_pb2 import TestPolicyReply as TestPolicyReply
 from proto.policy_api_pb2 import TestPolicyRequest as TestPolicyRequest
+from proto.registries_pb2 import InspectImageRequest as InspectImageRequest
+from proto.registries_pb2 import LayerProgress as LayerProgress
+from proto.registries_pb2 import ListRegistriesReply as ListRegistriesReply
+from proto.registries_pb2 import ListRegistriesRequest as ListRegistriesRequest
+from proto.registries_pb2 import Login as Login
+from proto.registries_pb2 import MirrorList as MirrorList
+from proto.registries_pb2 import PULL_POLICY_ALWAYS as PULL_POLICY_ALWAYS
+from proto.registries_pb2 import PULL_POLICY_MISSING as PULL_POLICY_MISSING
+from proto.registries_pb2 import PULL_POLICY_NEVER as PULL_POLICY_NEVER
+from proto.registries_pb2 import PruneImagesReply as PruneImagesReply
+from proto.registries_pb2 import PruneImagesRequest as PruneImagesRequest
+from proto.registries_pb2 import PullImageReply as PullImageReply
+from proto.registries_pb2 import PullImageRequest as PullImageRequest
+from proto.registries_pb2 import PullPolicy as PullPolicy
+from proto.registries_pb2 import Registry as Registry
+from proto.registries_pb2 import RemoveRegistryReply as RemoveRegistryReply
+from proto.registries_pb2 import RemoveRegistryRequest as RemoveRegistryRequest
+from proto.registries_pb2 import TagImageRequest as TagImageRequest
+from proto.registries_pb2 import UpdateRegistryReply as UpdateRegistryReply
+from proto.registries_pb2 import UpdateRegistryRequest as UpdateRegistryRequest
 import abc as _abc_1
 import grpc as _grpc
 import sys
@@ -218,6 +239,14 @@ class ControlStub:
     LoadImage: _grpc.StreamUnaryMultiCallable[_control_pb2.LoadImageRequest, _control_pb2.LoadImageReply]
     ListImages: _grpc.UnaryUnaryMultiCallable[_control_pb2.ListImagesRequest, _control_pb2.ListImagesReply]
     RemoveImage: _grpc.UnaryUnaryMultiCallable[_control_pb2.RemoveImageRequest, _control_pb2.RemoveImageReply]
+    PullImage: _grpc.UnaryStreamMultiCallable[_registries_pb2.PullImageRequest, _registries_pb2.PullImageReply]
+    InspectImage: _grpc.UnaryUnaryMultiCallable[_registries_pb2.InspectImageRequest, _control_pb2.InspectImageReply]
+    TagImage: _grpc.UnaryUnaryMultiCallable[_registries_pb2.TagImageRequest, _control_pb2.TagImageReply]
+    PruneImages: _grpc.UnaryUnaryMultiCallable[_registries_pb2.PruneImagesRequest, _registries_pb2.PruneImagesReply]
+    """removes what nothing uses"""
+    UpdateRegistry: _grpc.UnaryUnaryMultiCallable[_registries_pb2.UpdateRegistryRequest, _registries_pb2.UpdateRegistryReply]
+    ListRegistries: _grpc.UnaryUnaryMultiCallable[_registries_pb2.ListRegistriesRequest, _registries_pb2.ListRegistriesReply]
+    RemoveRegistry: _grpc.UnaryUnaryMultiCallable[_registries_pb2.RemoveRegistryRequest, _registries_pb2.RemoveRegistryReply]
     ListEvents: _grpc.UnaryStreamMultiCallable[_control_pb2.ListEventsRequest, _objects_pb2.Event]
     RaftStatus: _grpc.UnaryUnaryMultiCallable[_control_pb2.RaftStatusRequest, _control_pb2.RaftStatusReply]
     """Answered by whichever voter is asked, also without a majority."""
@@ -285,6 +314,14 @@ class ControlAsyncStub(ControlStub):
     LoadImage: _aio.StreamUnaryMultiCallable[_control_pb2.LoadImageRequest, _control_pb2.LoadImageReply]  # type: ignore[assignment]
     ListImages: _aio.UnaryUnaryMultiCallable[_control_pb2.ListImagesRequest, _control_pb2.ListImagesReply]  # type: ignore[assignment]
     RemoveImage: _aio.UnaryUnaryMultiCallable[_control_pb2.RemoveImageRequest, _control_pb2.RemoveImageReply]  # type: ignore[assignment]
+    PullImage: _aio.UnaryStreamMultiCallable[_registries_pb2.PullImageRequest, _registries_pb2.PullImageReply]  # type: ignore[assignment]
+    InspectImage: _aio.UnaryUnaryMultiCallable[_registries_pb2.InspectImageRequest, _control_pb2.InspectImageReply]  # type: ignore[assignment]
+    TagImage: _aio.UnaryUnaryMultiCallable[_registries_pb2.TagImageRequest, _control_pb2.TagImageReply]  # type: ignore[assignment]
+    PruneImages: _aio.UnaryUnaryMultiCallable[_registries_pb2.PruneImagesRequest, _registries_pb2.PruneImagesReply]  # type: ignore[assignment]
+    """removes what nothing uses"""
+    UpdateRegistry: _aio.UnaryUnaryMultiCallable[_registries_pb2.UpdateRegistryRequest, _registries_pb2.UpdateRegistryReply]  # type: ignore[assignment]
+    ListRegistries: _aio.UnaryUnaryMultiCallable[_registries_pb2.ListRegistriesRequest, _registries_pb2.ListRegistriesReply]  # type: ignore[assignment]
+    RemoveRegistry: _aio.UnaryUnaryMultiCallable[_registries_pb2.RemoveRegistryRequest, _registries_pb2.RemoveRegistryReply]  # type: ignore[assignment]
     ListEvents: _aio.UnaryStreamMultiCallable[_control_pb2.ListEventsRequest, _objects_pb2.Event]  # type: ignore[assignment]
     RaftStatus: _aio.UnaryUnaryMultiCallable[_control_pb2.RaftStatusRequest, _control_pb2.RaftStatusReply]  # type: ignore[assignment]
     """Answered by whichever voter is asked, also without a majority."""
@@ -523,6 +560,56 @@ class ControlServicer(metaclass=_abc_1.ABCMeta):
         request: _control_pb2.RemoveImageRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_control_pb2.RemoveImageReply, _abc.Awaitable[_control_pb2.RemoveImageReply]]: ...
+
+    @_abc_1.abstractmethod
+    def PullImage(
+        self,
+        request: _registries_pb2.PullImageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_registries_pb2.PullImageReply], _abc.AsyncIterator[_registries_pb2.PullImageReply]]: ...
+
+    @_abc_1.abstractmethod
+    def InspectImage(
+        self,
+        request: _registries_pb2.InspectImageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.InspectImageReply, _abc.Awaitable[_control_pb2.InspectImageReply]]: ...
+
+    @_abc_1.abstractmethod
+    def TagImage(
+        self,
+        request: _registries_pb2.TagImageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.TagImageReply, _abc.Awaitable[_control_pb2.TagImageReply]]: ...
+
+    @_abc_1.abstractmethod
+    def PruneImages(
+        self,
+        request: _registries_pb2.PruneImagesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registries_pb2.PruneImagesReply, _abc.Awaitable[_registries_pb2.PruneImagesReply]]:
+        """removes what nothing uses"""
+
+    @_abc_1.abstractmethod
+    def UpdateRegistry(
+        self,
+        request: _registries_pb2.UpdateRegistryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registries_pb2.UpdateRegistryReply, _abc.Awaitable[_registries_pb2.UpdateRegistryReply]]: ...
+
+    @_abc_1.abstractmethod
+    def ListRegistries(
+        self,
+        request: _registries_pb2.ListRegistriesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registries_pb2.ListRegistriesReply, _abc.Awaitable[_registries_pb2.ListRegistriesReply]]: ...
+
+    @_abc_1.abstractmethod
+    def RemoveRegistry(
+        self,
+        request: _registries_pb2.RemoveRegistryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registries_pb2.RemoveRegistryReply, _abc.Awaitable[_registries_pb2.RemoveRegistryReply]]: ...
 
     @_abc_1.abstractmethod
     def ListEvents(

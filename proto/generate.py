@@ -14,6 +14,7 @@ PLAIN = (
     "files",
     "policies",
     "rollouts",
+    "registries",
     "budgets",
     "precedence",
     "health",

@@ -48,6 +48,10 @@ try:
 except AttributeError:
   proto_dot_rollouts__pb2 = proto_dot_objects__pb2.proto.rollouts_pb2
 try:
+  proto_dot_registries__pb2 = proto_dot_objects__pb2.proto_dot_registries__pb2
+except AttributeError:
+  proto_dot_registries__pb2 = proto_dot_objects__pb2.proto.registries_pb2
+try:
   proto_dot_budgets__pb2 = proto_dot_objects__pb2.proto_dot_budgets__pb2
 except AttributeError:
   proto_dot_budgets__pb2 = proto_dot_objects__pb2.proto.budgets_pb2

@@ -34,6 +34,7 @@ except AttributeError:
 from proto import files_pb2 as proto_dot_files__pb2
 from proto import policies_pb2 as proto_dot_policies__pb2
 from proto import rollouts_pb2 as proto_dot_rollouts__pb2
+from proto import registries_pb2 as proto_dot_registries__pb2
 from proto import budgets_pb2 as proto_dot_budgets__pb2
 from proto import containers_pb2 as proto_dot_containers__pb2
 from proto import precedence_pb2 as proto_dot_precedence__pb2
@@ -45,6 +46,7 @@ from proto.nodes_pb2 import *
 from proto.files_pb2 import *
 from proto.policies_pb2 import *
 from proto.rollouts_pb2 import *
+from proto.registries_pb2 import *
 from proto.budgets_pb2 import *
 from proto.containers_pb2 import *
 from proto.precedence_pb2 import *
@@ -52,7 +54,7 @@ from proto.health_pb2 import *
 from proto.autoscale_pb2 import *
 from proto.devices_pb2 import *
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13proto/objects.proto\x12\nfairway.v1\x1a\x11proto/nodes.proto\x1a\x11proto/files.proto\x1a\x14proto/policies.proto\x1a\x14proto/rollouts.proto\x1a\x13proto/budgets.proto\x1a\x16proto/containers.proto\x1a\x16proto/precedence.proto\x1a\x12proto/health.proto\x1a\x15proto/autoscale.proto\x1a\x13proto/devices.proto\"9\n\x03\x41pp\x12\x1e\n\x04meta\x18\x01 \x01(\x0b\x32\x10.fairway.v1.Meta\x12\x12\n\ngeneration\x18\x02 \x01(\x04\"\xb2\x0b\n\rContainerSpec\x12\r\n\x05image\x18\x01 \x01(\t\x12*\n\nentrypoint\x18\x02 \x01(\x0b\x32\x16.fairway.v1.StringList\x12\'\n\x07\x63ommand\x18\x03 \x01(\x0b\x32\x16.fairway.v1.StringList\x12?\n\x0b\x65nvironment\x18\x04 \x03(\x0b\x32*.fairway.v1.ContainerSpec.EnvironmentEntry\x12\x0c\n\x04user\x18\x05 \x01(\t\x12\x13\n\x0bworking_dir\x18\x06 \x01(\t\x12\x10\n\x08hostname\x18\x07 \x01(\t\x12\x11\n\tread_only\x18\x08 \x01(\x08\x12\x0f\n\x07\x63\x61p_add\x18\t \x03(\t\x12\x10\n\x08\x63\x61p_drop\x18\n \x03(\t\x12\x19\n\x11no_new_privileges\x18\x0b \x01(\x08\x12\x13\n\x0bstop_signal\x18\x0c \x01(\t\x12\x15\n\rstop_grace_ms\x18\r \x01(\x03\x12\x0c\n\x04init\x18\x0e \x01(\x08\x12!\n\x06mounts\x18\x0f \x03(\x0b\x32\x11.fairway.v1.Mount\x12,\n\x0bhealthcheck\x18\x10 \x01(\x0b\x32\x17.fairway.v1.Healthcheck\x12\x35\n\x06labels\x18\x11 \x03(\x0b\x32%.fairway.v1.ContainerSpec.LabelsEntry\x12\x0b\n\x03tty\x18\x12 \x01(\x08\x12\x12\n\nstdin_open\x18\x13 \x01(\x08\x12\x13\n\x0b\x64ns_servers\x18\x14 \x03(\t\x12\x12\n\ndns_search\x18\x15 \x03(\t\x12\x13\n\x0b\x64ns_options\x18\x16 \x03(\t\x12,\n\x0b\x65xtra_hosts\x18\x17 \x03(\x0b\x32\x17.fairway.v1.HostAddress\x12#\n\x07ulimits\x18\x18 \x03(\x0b\x32\x12.fairway.v1.Ulimit\x12\x37\n\x07sysctls\x18\x19 \x03(\x0b\x32&.fairway.v1.ContainerSpec.SysctlsEntry\x12\x16\n\x0eshm_size_bytes\x18\x1a \x01(\x03\x12\x11\n\tgroup_add\x18\x1b \x03(\t\x12?\n\x0b\x61nnotations\x18\x1c \x03(\x0b\x32*.fairway.v1.ContainerSpec.AnnotationsEntry\x12\x15\n\room_score_adj\x18\x1d \x01(\x05\x12\x12\n\ndomainname\x18\x1e \x01(\t\x12\x17\n\x0fseccomp_profile\x18\x1f \x01(\t\x12\x18\n\x10\x61pparmor_profile\x18  \x01(\t\x12*\n\x07\x64\x65vices\x18! \x03(\x0b\x32\x19.fairway.v1.DeviceMapping\x12$\n\x05\x66iles\x18( \x03(\x0b\x32\x15.fairway.v1.FileMount\x12$\n\x07logging\x18: \x01(\x0b\x32\x13.fairway.v1.Logging\x12$\n\npost_start\x18; \x03(\x0b\x32\x10.fairway.v1.Hook\x12\"\n\x08pre_stop\x18< \x03(\x0b\x32\x10.fairway.v1.Hook\x12(\n\ninit_tasks\x18= \x03(\x0b\x32\x14.fairway.v1.InitTask\x12(\n\x06shares\x18> \x01(\x0b\x32\x18.fairway.v1.KernelShares\x12\"\n\x06probes\x18\x36 \x01(\x0b\x32\x12.fairway.v1.Probes\x1a\x32\n\x10\x45nvironmentEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a.\n\x0cSysctlsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x32\n\x10\x41nnotationsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xdc\x01\n\x05Mount\x12$\n\x04kind\x18\x01 \x01(\x0e\x32\x16.fairway.v1.Mount.Kind\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x0e\n\x06target\x18\x03 \x01(\t\x12\x11\n\tread_only\x18\x04 \x01(\x08\x12\x18\n\x10tmpfs_size_bytes\x18\x05 \x01(\x03\x12\x12\n\ntmpfs_mode\x18\x06 \x01(\r\"L\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x0f\n\x0bKIND_VOLUME\x10\x01\x12\r\n\tKIND_BIND\x10\x02\x12\x0e\n\nKIND_TMPFS\x10\x03\"\xbd\x01\n\tResources\x12\x18\n\x10\x63pu_limit_millis\x18\x01 \x01(\x03\x12\x1a\n\x12memory_limit_bytes\x18\x02 \x01(\x03\x12\x1b\n\x13\x63pu_reserved_millis\x18\x03 \x01(\x03\x12\x1d\n\x15memory_reserved_bytes\x18\x04 \x01(\x03\x12\x12\n\npids_limit\x18\x05 \x01(\x03\x12*\n\x07\x64\x65vices\x18\x06 \x03(\x0b\x32\x19.fairway.v1.DeviceRequest\"\xd0\x01\n\rRestartPolicy\x12\x36\n\tcondition\x18\x01 \x01(\x0e\x32#.fairway.v1.RestartPolicy.Condition\x12\x10\n\x08\x64\x65lay_ms\x18\x02 \x01(\x03\x12\x14\n\x0cmax_attempts\x18\x03 \x01(\r\x12\x11\n\twindow_ms\x18\x04 \x01(\x03\"L\n\tCondition\x12\x11\n\rCONDITION_ANY\x10\x00\x12\x18\n\x14\x43ONDITION_ON_FAILURE\x10\x01\x12\x12\n\x0e\x43ONDITION_NONE\x10\x02\"\xb0\x01\n\x08PortSpec\x12\x10\n\x08protocol\x18\x01 \x01(\t\x12\x0e\n\x06target\x18\x02 \x01(\r\x12\x11\n\tpublished\x18\x03 \x01(\r\x12\x0f\n\x07host_ip\x18\x04 \x01(\t\x12\'\n\x04mode\x18\x05 \x01(\x0e\x32\x19.fairway.v1.PortSpec.Mode\x12\x0c\n\x04name\x18\x07 \x01(\t\"\'\n\x04Mode\x12\x10\n\x0cMODE_INGRESS\x10\x00\x12\r\n\tMODE_HOST\x10\x01\"0\n\nHostWeight\x12\x12\n\nconstraint\x18\x01 \x01(\t\x12\x0e\n\x06weight\x18\x02 \x01(\r\"\x99\x01\n\x07\x42\x61lance\x12)\n\x06policy\x18\x01 \x01(\x0e\x32\x19.fairway.v1.BalancePolicy\x12\x13\n\x0blocal_first\x18\x02 \x01(\x08\x12\'\n\x07weights\x18\x03 \x03(\x0b\x32\x16.fairway.v1.HostWeight\x12%\n\x04load\x18\x04 \x01(\x0e\x32\x17.fairway.v1.LoadMeasure\"\xa6\x01\n\nDependency\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x33\n\tcondition\x18\x02 \x01(\x0e\x32 .fairway.v1.Dependency.Condition\"R\n\tCondition\x12\x15\n\x11\x43ONDITION_STARTED\x10\x00\x12\x15\n\x11\x43ONDITION_HEALTHY\x10\x01\x12\x17\n\x13\x43ONDITION_COMPLETED\x10\x02\"n\n\tPlacement\x12\x13\n\x0bspread_over\x18\x01 \x03(\t\x12\x14\n\x0cper_node_max\x18\x02 \x01(\r\x12\x0c\n\x04pack\x18\x03 \x01(\x08\x12(\n\naffinities\x18\x04 \x03(\x0b\x32\x14.fairway.v1.Affinity\"m\n\x08\x41\x66\x66inity\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x12\n\nconstraint\x18\x02 \x01(\t\x12\x0c\n\x04same\x18\x03 \x01(\t\x12\x0c\n\x04\x61nti\x18\x04 \x01(\x08\x12\x10\n\x08required\x18\x05 \x01(\x08\x12\x0e\n\x06weight\x18\x06 \x01(\r\"K\n\x03Job\x12\x13\n\x0bparallelism\x18\x01 \x01(\r\x12\x13\n\x0b\x64\x65\x61\x64line_ms\x18\x02 \x01(\x03\x12\x0c\n\x04keep\x18\x03 \x01(\r\x12\x0c\n\x04once\x18\x04 \x01(\x08\"\xb5\x01\n\x08Schedule\x12\x0c\n\x04\x63ron\x18\x01 \x01(\t\x12\x11\n\ttime_zone\x18\x02 \x01(\t\x12\x12\n\nrun_missed\x18\x03 \x01(\x08\x12-\n\x07overlap\x18\x04 \x01(\x0e\x32\x1c.fairway.v1.Schedule.Overlap\"E\n\x07Overlap\x12\x12\n\x0eOVERLAP_FORBID\x10\x00\x12\x11\n\rOVERLAP_ALLOW\x10\x01\x12\x13\n\x0fOVERLAP_REPLACE\x10\x02\"\xb5\x02\n\x06JobRun\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x16\n\x0emoment_unix_ms\x18\x02 \x01(\x03\x12\x17\n\x0fstarted_unix_ms\x18\x03 \x01(\x03\x12\x18\n\x10\x66inished_unix_ms\x18\x04 \x01(\x03\x12+\n\x07outcome\x18\x05 \x01(\x0e\x32\x1a.fairway.v1.JobRun.Outcome\x12\x0f\n\x07message\x18\x06 \x01(\t\x12\x12\n\ngeneration\x18\x07 \x01(\x04\x12\x0e\n\x06wanted\x18\x08 \x01(\r\x12\x11\n\tsucceeded\x18\t \x01(\r\"[\n\x07Outcome\x12\x10\n\x0cOUTCOME_NONE\x10\x00\x12\x15\n\x11OUTCOME_SUCCEEDED\x10\x01\x12\x12\n\x0eOUTCOME_FAILED\x10\x02\x12\x13\n\x0fOUTCOME_STOPPED\x10\x03\"\x1d\n\x08Stateful\x12\x11\n\tunordered\x18\x01 \x01(\x08\"\xb2\n\n\x0bServiceSpec\x12,\n\tcontainer\x18\x01 \x01(\x0b\x32\x19.fairway.v1.ContainerSpec\x12\x10\n\x08replicas\x18\x02 \x01(\r\x12(\n\tresources\x18\x03 \x01(\x0b\x32\x15.fairway.v1.Resources\x12\x13\n\x0b\x63onstraints\x18\x04 \x03(\t\x12*\n\x07restart\x18\x05 \x01(\x0b\x32\x19.fairway.v1.RestartPolicy\x12#\n\x05ports\x18\x06 \x03(\x0b\x32\x14.fairway.v1.PortSpec\x12\x10\n\x08networks\x18\x07 \x03(\t\x12*\n\ndepends_on\x18\x08 \x03(\x0b\x32\x16.fairway.v1.Dependency\x12\x44\n\x0fnetwork_aliases\x18\t \x03(\x0b\x32+.fairway.v1.ServiceSpec.NetworkAliasesEntry\x12$\n\x07\x62\x61lance\x18\n \x01(\x0b\x32\x13.fairway.v1.Balance\x12/\n\rendpoint_mode\x18\x0b \x01(\x0e\x32\x18.fairway.v1.EndpointMode\x12\x1a\n\x12\x66loating_addresses\x18\x0c \x03(\t\x12)\n\x06policy\x18\r \x01(\x0b\x32\x19.fairway.v1.ServicePolicy\x12%\n\x04kind\x18\x10 \x01(\x0e\x32\x17.fairway.v1.ServiceKind\x12\x1c\n\x03job\x18\x11 \x01(\x0b\x32\x0f.fairway.v1.Job\x12&\n\x08schedule\x18\x12 \x01(\x0b\x32\x14.fairway.v1.Schedule\x12&\n\x08stateful\x18\x13 \x01(\x0b\x32\x14.fairway.v1.Stateful\x12(\n\tplacement\x18\x17 \x01(\x0b\x32\x15.fairway.v1.Placement\x12H\n\x11\x65xternal_networks\x18* \x03(\x0b\x32-.fairway.v1.ServiceSpec.ExternalNetworksEntry\x12\x46\n\x10\x65xternal_volumes\x18+ \x03(\x0b\x32,.fairway.v1.ServiceSpec.ExternalVolumesEntry\x12\x11\n\trestarted\x18. \x01(\x04\x12(\n\x06update\x18\x14 \x01(\x0b\x32\x18.fairway.v1.UpdateConfig\x12*\n\x08rollback\x18\x15 \x01(\x0b\x32\x18.fairway.v1.UpdateConfig\x12(\n\x07rollout\x18\x16 \x01(\x0b\x32\x17.fairway.v1.RolloutSpec\x12\x37\n\x11\x64isruption_budget\x18\" \x01(\x0b\x32\x1c.fairway.v1.DisruptionBudget\x12*\n\nprecedence\x18\x1e \x01(\x0b\x32\x16.fairway.v1.Precedence\x12(\n\tautoscale\x18& \x01(\x0b\x32\x15.fairway.v1.Autoscale\x1aM\n\x13NetworkAliasesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12%\n\x05value\x18\x02 \x01(\x0b\x32\x16.fairway.v1.StringList:\x02\x38\x01\x1a\x37\n\x15\x45xternalNetworksEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x36\n\x14\x45xternalVolumesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xbb\x03\n\x07Service\x12\x1e\n\x04meta\x18\x01 \x01(\x0b\x32\x10.fairway.v1.Meta\x12\x0b\n\x03\x61pp\x18\x02 \x01(\t\x12%\n\x04spec\x18\x03 \x01(\x0b\x32\x17.fairway.v1.ServiceSpec\x12\x12\n\ngeneration\x18\x04 \x01(\x04\x12\x0b\n\x03vip\x18\x05 \x01(\t\x12\x14\n\x0cimage_digest\x18\x06 \x01(\t\x12\x10\n\x08removing\x18\x07 \x01(\x08\x12 \n\x04runs\x18\x08 \x03(\x0b\x32\x12.fairway.v1.JobRun\x12\x11\n\trun_count\x18\t \x01(\x04\x12\x1c\n\x14scheduled_to_unix_ms\x18\n \x01(\x03\x12\x18\n\x10next_run_unix_ms\x18\x0b \x01(\x03\x12$\n\x07rollout\x18\x0c \x01(\x0b\x32\x13.fairway.v1.Rollout\x12\'\n\trevisions\x18\r \x03(\x0b\x32\x14.fairway.v1.Revision\x12)\n\x07traffic\x18\x0e \x01(\x0b\x32\x18.fairway.v1.TrafficSplit\x12,\n\x0b\x61utoscaling\x18\x1e \x01(\x0b\x32\x17.fairway.v1.Autoscaling\"\xa5\x01\n\x08Revision\x12\x12\n\ngeneration\x18\x01 \x01(\x04\x12%\n\x04spec\x18\x02 \x01(\x0b\x32\x17.fairway.v1.ServiceSpec\x12\x14\n\x0cimage_digest\x18\x03 \x01(\t\x12\x17\n\x0fstarted_unix_ms\x18\x04 \x01(\x03\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x0e\n\x06\x66\x61iled\x18\x06 \x01(\x08\x12\x0f\n\x07\x62\x61\x63k_to\x18\x07 \x01(\x04\"\x95\x01\n\x07Network\x12\x1e\n\x04meta\x18\x01 \x01(\x0b\x32\x10.fairway.v1.Meta\x12\x0b\n\x03\x61pp\x18\x02 \x01(\t\x12\x10\n\x08internal\x18\x03 \x01(\x08\x12\x0f\n\x07ordinal\x18\x04 \x01(\r\x12\x15\n\ripv6_disabled\x18\x05 \x01(\x08\x12\x0e\n\x06\x63losed\x18\x06 \x01(\x08\x12\x13\n\x0bshared_name\x18\x14 \x01(\t\"\xf3\x01\n\x06Volume\x12\x1e\n\x04meta\x18\x01 \x01(\x0b\x32\x10.fairway.v1.Meta\x12\x0b\n\x03\x61pp\x18\x02 \x01(\t\x12\x0f\n\x07node_id\x18\x03 \x01(\t\x12=\n\x0e\x64river_options\x18\x04 \x03(\x0b\x32%.fairway.v1.Volume.DriverOptionsEntry\x12\x10\n\x08removing\x18\x05 \x01(\x08\x12\x0f\n\x07\x64iscard\x18\x1e \x01(\x08\x12\x13\n\x0bshared_name\x18\x14 \x01(\t\x1a\x34\n\x12\x44riverOptionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x9a\x04\n\x04Task\x12\x1e\n\x04meta\x18\x01 \x01(\x0b\x32\x10.fairway.v1.Meta\x12\x0b\n\x03\x61pp\x18\x02 \x01(\t\x12\x12\n\nservice_id\x18\x03 \x01(\t\x12\x0f\n\x07service\x18\x04 \x01(\t\x12\x0c\n\x04slot\x18\x05 \x01(\r\x12\x12\n\ngeneration\x18\x06 \x01(\x04\x12%\n\x04spec\x18\x07 \x01(\x0b\x32\x17.fairway.v1.ServiceSpec\x12\x14\n\x0cimage_digest\x18\x08 \x01(\t\x12\x0f\n\x07node_id\x18\t \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\n \x01(\t\x12)\n\x07\x64\x65sired\x18\x0b \x01(\x0e\x32\x18.fairway.v1.DesiredState\x12\x17\n\x0f\x64\x65sired_message\x18\x0c \x01(\t\x12&\n\x06status\x18\r \x01(\x0b\x32\x16.fairway.v1.TaskStatus\x12\x1a\n\x12not_before_unix_ms\x18\x0e \x01(\x03\x12\x0f\n\x07\x61ttempt\x18\x0f \x01(\r\x12\x10\n\x08networks\x18\x10 \x03(\t\x12\x0b\n\x03vip\x18\x11 \x01(\t\x12\x0b\n\x03run\x18( \x01(\x04\x12\"\n\x04move\x18< \x01(\x0b\x32\x14.fairway.v1.TaskMove\x12)\n\tpreempted\x18\x32 \x01(\x0b\x32\x16.fairway.v1.Preemption\x12+\n\x07\x64\x65vices\x18\x35 \x03(\x0b\x32\x1a.fairway.v1.AllottedDevice\"\x92\x02\n\nTaskStatus\x12$\n\x05state\x18\x01 \x01(\x0e\x32\x15.fairway.v1.TaskState\x12\r\n\x05ready\x18\x02 \x01(\x08\x12\"\n\x06health\x18\x03 \x01(\x0e\x32\x12.fairway.v1.Health\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\x11\n\texit_code\x18\x05 \x01(\x05\x12\x15\n\rout_of_memory\x18\x06 \x01(\x08\x12\x17\n\x0fstarted_unix_ms\x18\x07 \x01(\x03\x12\x18\n\x10\x66inished_unix_ms\x18\x08 \x01(\x03\x12\x18\n\x10reported_unix_ms\x18\t \x01(\x03\x12\x0b\n\x03pid\x18\n \x01(\r\x12\x16\n\x0e\x62\x61lance_weight\x18\x0b \x01(\r\"\xa3\x01\n\x08\x45ndpoint\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x11\n\ttask_name\x18\x02 \x01(\t\x12\x12\n\nservice_id\x18\x03 \x01(\t\x12\x0f\n\x07node_id\x18\x04 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x05 \x01(\t\x12\r\n\x05ready\x18\x06 \x01(\x08\x12\x10\n\x08networks\x18\x07 \x03(\t\x12\x0e\n\x06weight\x18\x08 \x01(\r\x12\x0c\n\x04zone\x18\t \x01(\t\"\x84\x04\n\x08\x46rontend\x12\x12\n\nservice_id\x18\x01 \x01(\t\x12\x0f\n\x07service\x18\x02 \x01(\t\x12\x0b\n\x03\x61pp\x18\x03 \x01(\t\x12\x0e\n\x06tenant\x18\x04 \x01(\t\x12\x0b\n\x03vip\x18\x05 \x01(\t\x12#\n\x05ports\x18\x06 \x03(\x0b\x32\x14.fairway.v1.PortSpec\x12\x10\n\x08networks\x18\x07 \x03(\t\x12$\n\x07\x62\x61lance\x18\t \x01(\x0b\x32\x13.fairway.v1.Balance\x12\x41\n\x0fnetwork_aliases\x18\x0b \x03(\x0b\x32(.fairway.v1.Frontend.NetworkAliasesEntry\x12)\n\x06policy\x18\r \x01(\x0b\x32\x19.fairway.v1.ServicePolicy\x12\x30\n\x06labels\x18\x0e \x03(\x0b\x32 .fairway.v1.Frontend.LabelsEntry\x12(\n\tautoscale\x18& \x01(\x0b\x32\x15.fairway.v1.Autoscale\x1aM\n\x13NetworkAliasesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12%\n\x05value\x18\x02 \x01(\x0b\x32\x16.fairway.v1.StringList:\x02\x38\x01\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01J\x04\x08\x08\x10\t\"\xad\x01\n\x05Image\x12\x1e\n\x04meta\x18\x01 \x01(\x0b\x32\x10.fairway.v1.Meta\x12\x17\n\x0fmanifest_digest\x18\x02 \x01(\t\x12\x15\n\rconfig_digest\x18\x03 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x04 \x01(\t\x12\x18\n\x10operating_system\x18\x05 \x01(\t\x12\x12\n\nsize_bytes\x18\x06 \x01(\x03\x12\x10\n\x08node_ids\x18\x07 \x03(\t\"\xaf\x02\n\x05Lease\x12\x1e\n\x04meta\x18\x01 \x01(\x0b\x32\x10.fairway.v1.Meta\x12$\n\x04kind\x18\x02 \x01(\x0e\x32\x16.fairway.v1.Lease.Kind\x12\x11\n\tholder_id\x18\x03 \x01(\t\"\xcc\x01\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0fKIND_HOST_BLOCK\x10\x01\x12\x15\n\x11KIND_TASK_ADDRESS\x10\x02\x12\x0c\n\x08KIND_VIP\x10\x03\x12\x17\n\x13KIND_PUBLISHED_PORT\x10\x04\x12\x15\n\x11KIND_NODE_ORDINAL\x10\x05\x12\x18\n\x14KIND_NETWORK_ORDINAL\x10\x06\x12\x19\n\x15KIND_FLOATING_ADDRESS\x10\x07\x12\x0f\n\x0bKIND_DEVICE\x10\x08\"\xac\x01\n\x05\x45vent\x12\x0f\n\x07unix_ms\x18\x01 \x01(\x03\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x03 \x01(\t\x12\x12\n\nsubject_id\x18\x04 \x01(\t\x12\x0f\n\x07subject\x18\x05 \x01(\t\x12\x0f\n\x07message\x18\x06 \x01(\t\x12\x0e\n\x06tenant\x18\x07 \x01(\t\x12\x0b\n\x03\x61pp\x18\x08 \x01(\t\x12\x10\n\x08revision\x18\t \x01(\x04\x12\x0f\n\x07warning\x18\n \x01(\x08*\xa8\x01\n\rBalancePolicy\x12\x19\n\x15\x42\x41LANCE_POLICY_RANDOM\x10\x00\x12\x1e\n\x1a\x42\x41LANCE_POLICY_ROUND_ROBIN\x10\x01\x12\x1b\n\x17\x42\x41LANCE_POLICY_WEIGHTED\x10\x02\x12\x1e\n\x1a\x42\x41LANCE_POLICY_SOURCE_HASH\x10\x03\x12\x1f\n\x1b\x42\x41LANCE_POLICY_LEAST_LOADED\x10\x04*A\n\x0bLoadMeasure\x12\x1c\n\x18LOAD_MEASURE_CONNECTIONS\x10\x00\x12\x14\n\x10LOAD_MEASURE_CPU\x10\x01*>\n\x0c\x45ndpointMode\x12\x15\n\x11\x45NDPOINT_MODE_VIP\x10\x00\x12\x17\n\x13\x45NDPOINT_MODE_DNSRR\x10\x01*v\n\x0bServiceKind\x12\x1b\n\x17SERVICE_KIND_REPLICATED\x10\x00\x12\x17\n\x13SERVICE_KIND_GLOBAL\x10\x01\x12\x14\n\x10SERVICE_KIND_JOB\x10\x02\x12\x1b\n\x17SERVICE_KIND_GLOBAL_JOB\x10\x03*\xff\x01\n\tTaskState\x12\x1a\n\x16TASK_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12TASK_STATE_PENDING\x10\x01\x12\x17\n\x13TASK_STATE_ASSIGNED\x10\x02\x12\x18\n\x14TASK_STATE_PREPARING\x10\x03\x12\x17\n\x13TASK_STATE_STARTING\x10\x04\x12\x16\n\x12TASK_STATE_RUNNING\x10\x05\x12\x17\n\x13TASK_STATE_STOPPING\x10\x06\x12\x15\n\x11TASK_STATE_EXITED\x10\x07\x12\x15\n\x11TASK_STATE_FAILED\x10\x08\x12\x13\n\x0fTASK_STATE_LOST\x10\t*c\n\x0c\x44\x65siredState\x12\x1d\n\x19\x44\x45SIRED_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15\x44\x45SIRED_STATE_RUNNING\x10\x01\x12\x19\n\x15\x44\x45SIRED_STATE_STOPPED\x10\x02P\x00P\x01P\x02P\x03P\x04P\x05P\x06P\x07P\x08P\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13proto/objects.proto\x12\nfairway.v1\x1a\x11proto/nodes.proto\x1a\x11proto/files.proto\x1a\x14proto/policies.proto\x1a\x14proto/rollouts.proto\x1a\x16proto/registries.proto\x1a\x13proto/budgets.proto\x1a\x16proto/containers.proto\x1a\x16proto/precedence.proto\x1a\x12proto/health.proto\x1a\x15proto/autoscale.proto\x1a\x13proto/devices.proto\"9\n\x03\x41pp\x12\x1e\n\x04meta\x18\x01 \x01(\x0b\x32\x10.fairway.v1.Meta\x12\x12\n\ngeneration\x18\x02 \x01(\x04\"\xdf\x0b\n\rContainerSpec\x12\r\n\x05image\x18\x01 \x01(\t\x12*\n\nentrypoint\x18\x02 \x01(\x0b\x32\x16.fairway.v1.StringList\x12\'\n\x07\x63ommand\x18\x03 \x01(\x0b\x32\x16.fairway.v1.StringList\x12?\n\x0b\x65nvironment\x18\x04 \x03(\x0b\x32*.fairway.v1.ContainerSpec.EnvironmentEntry\x12\x0c\n\x04user\x18\x05 \x01(\t\x12\x13\n\x0bworking_dir\x18\x06 \x01(\t\x12\x10\n\x08hostname\x18\x07 \x01(\t\x12\x11\n\tread_only\x18\x08 \x01(\x08\x12\x0f\n\x07\x63\x61p_add\x18\t \x03(\t\x12\x10\n\x08\x63\x61p_drop\x18\n \x03(\t\x12\x19\n\x11no_new_privileges\x18\x0b \x01(\x08\x12\x13\n\x0bstop_signal\x18\x0c \x01(\t\x12\x15\n\rstop_grace_ms\x18\r \x01(\x03\x12\x0c\n\x04init\x18\x0e \x01(\x08\x12!\n\x06mounts\x18\x0f \x03(\x0b\x32\x11.fairway.v1.Mount\x12,\n\x0bhealthcheck\x18\x10 \x01(\x0b\x32\x17.fairway.v1.Healthcheck\x12\x35\n\x06labels\x18\x11 \x03(\x0b\x32%.fairway.v1.ContainerSpec.LabelsEntry\x12\x0b\n\x03tty\x18\x12 \x01(\x08\x12\x12\n\nstdin_open\x18\x13 \x01(\x08\x12\x13\n\x0b\x64ns_servers\x18\x14 \x03(\t\x12\x12\n\ndns_search\x18\x15 \x03(\t\x12\x13\n\x0b\x64ns_options\x18\x16 \x03(\t\x12,\n\x0b\x65xtra_hosts\x18\x17 \x03(\x0b\x32\x17.fairway.v1.HostAddress\x12#\n\x07ulimits\x18\x18 \x03(\x0b\x32\x12.fairway.v1.Ulimit\x12\x37\n\x07sysctls\x18\x19 \x03(\x0b\x32&.fairway.v1.ContainerSpec.SysctlsEntry\x12\x16\n\x0eshm_size_bytes\x18\x1a \x01(\x03\x12\x11\n\tgroup_add\x18\x1b \x03(\t\x12?\n\x0b\x61nnotations\x18\x1c \x03(\x0b\x32*.fairway.v1.ContainerSpec.AnnotationsEntry\x12\x15\n\room_score_adj\x18\x1d \x01(\x05\x12\x12\n\ndomainname\x18\x1e \x01(\t\x12\x17\n\x0fseccomp_profile\x18\x1f \x01(\t\x12\x18\n\x10\x61pparmor_profile\x18  \x01(\t\x12*\n\x07\x64\x65vices\x18! \x03(\x0b\x32\x19.fairway.v1.DeviceMapping\x12$\n\x05\x66iles\x18( \x03(\x0b\x32\x15.fairway.v1.FileMount\x12$\n\x07logging\x18: \x01(\x0b\x32\x13.fairway.v1.Logging\x12$\n\npost_start\x18; \x03(\x0b\x32\x10.fairway.v1.Hook\x12\"\n\x08pre_stop\x18< \x03(\x0b\x32\x10.fairway.v1.Hook\x12(\n\ninit_tasks\x18= \x03(\x0b\x32\x14.fairway.v1.InitTask\x12(\n\x06shares\x18> \x01(\x0b\x32\x18.fairway.v1.KernelShares\x12\"\n\x06probes\x18\x36 \x01(\x0b\x32\x12.fairway.v1.Probes\x12+\n\x0bpull_policy\x18\x42 \x01(\x0e\x32\x16.fairway.v1.PullPolicy\x1a\x32\n\x10\x45nvironmentEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a.\n\x0cSysctlsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x32\n\x10\x41nnotationsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xdc\x01\n\x05Mount\x12$\n\x04kind\x18\x01 \x01(\x0e\x32\x16.fairway.v1.Mount.Kind\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x0e\n\x06target\x18\x03 \x01(\t\x12\x11\n\tread_only\x18\x04 \x01(\x08\x12\x18\n\x10tmpfs_size_bytes\x18\x05 \x01(\x03\x12\x12\n\ntmpfs_mode\x18\x06 \x01(\r\"L\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x0f\n\x0bKIND_VOLUME\x10\x01\x12\r\n\tKIND_BIND\x10\x02\x12\x0e\n\nKIND_TMPFS\x10\x03\"\xbd\x01\n\tResources\x12\x18\n\x10\x63pu_limit_millis\x18\x01 \x01(\x03\x12\x1a\n\x12memory_limit_bytes\x18\x02 \x01(\x03\x12\x1b\n\x13\x63pu_reserved_millis\x18\x03 \x01(\x03\x12\x1d\n\x15memory_reserved_bytes\x18\x04 \x01(\x03\x12\x12\n\npids_limit\x18\x05 \x01(\x03\x12*\n\x07\x64\x65vices\x18\x06 \x03(\x0b\x32\x19.fairway.v1.DeviceRequest\"\xd0\x01\n\rRestartPolicy\x12\x36\n\tcondition\x18\x01 \x01(\x0e\x32#.fairway.v1.RestartPolicy.Condition\x12\x10\n\x08\x64\x65lay_ms\x18\x02 \x01(\x03\x12\x14\n\x0cmax_attempts\x18\x03 \x01(\r\x12\x11\n\twindow_ms\x18\x04 \x01(\x03\"L\n\tCondition\x12\x11\n\rCONDITION_ANY\x10\x00\x12\x18\n\x14\x43ONDITION_ON_FAILURE\x10\x01\x12\x12\n\x0e\x43ONDITION_NONE\x10\x02\"\xb0\x01\n\x08PortSpec\x12\x10\n\x08protocol\x18\x01 \x01(\t\x12\x0e\n\x06target\x18\x02 \x01(\r\x12\x11\n\tpublished\x18\x03 \x01(\r\x12\x0f\n\x07host_ip\x18\x04 \x01(\t\x12\'\n\x04mode\x18\x05 \x01(\x0e\x32\x19.fairway.v1.PortSpec.Mode\x12\x0c\n\x04name\x18\x07 \x01(\t\"\'\n\x04Mode\x12\x10\n\x0cMODE_INGRESS\x10\x00\x12\r\n\tMODE_HOST\x10\x01\"0\n\nHostWeight\x12\x12\n\nconstraint\x18\x01 \x01(\t\x12\x0e\n\x06weight\x18\x02 \x01(\r\"\x99\x01\n\x07\x42\x61lance\x12)\n\x06policy\x18\x01 \x01(\x0e\x32\x19.fairway.v1.BalancePolicy\x12\x13\n\x0blocal_first\x18\x02 \x01(\x08\x12\'\n\x07weights\x18\x03 \x03(\x0b\x32\x16.fairway.v1.HostWeight\x12%\n\x04load\x18\x04 \x01(\x0e\x32\x17.fairway.v1.LoadMeasure\"\xa6\x01\n\nDependency\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x33\n\tcondition\x18\x02 \x01(\x0e\x32 .fairway.v1.Dependency.Condition\"R\n\tCondition\x12\x15\n\x11\x43ONDITION_STARTED\x10\x00\x12\x15\n\x11\x43ONDITION_HEALTHY\x10\x01\x12\x17\n\x13\x43ONDITION_COMPLETED\x10\x02\"n\n\tPlacement\x12\x13\n\x0bspread_over\x18\x01 \x03(\t\x12\x14\n\x0cper_node_max\x18\x02 \x01(\r\x12\x0c\n\x04pack\x18\x03 \x01(\x08\x12(\n\naffinities\x18\x04 \x03(\x0b\x32\x14.fairway.v1.Affinity\"m\n\x08\x41\x66\x66inity\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x12\n\nconstraint\x18\x02 \x01(\t\x12\x0c\n\x04same\x18\x03 \x01(\t\x12\x0c\n\x04\x61nti\x18\x04 \x01(\x08\x12\x10\n\x08required\x18\x05 \x01(\x08\x12\x0e\n\x06weight\x18\x06 \x01(\r\"K\n\x03Job\x12\x13\n\x0bparallelism\x18\x01 \x01(\r\x12\x13\n\x0b\x64\x65\x61\x64line_ms\x18\x02 \x01(\x03\x12\x0c\n\x04keep\x18\x03 \x01(\r\x12\x0c\n\x04once\x18\x04 \x01(\x08\"\xb5\x01\n\x08Schedule\x12\x0c\n\x04\x63ron\x18\x01 \x01(\t\x12\x11\n\ttime_zone\x18\x02 \x01(\t\x12\x12\n\nrun_missed\x18\x03 \x01(\x08\x12-\n\x07overlap\x18\x04 \x01(\x0e\x32\x1c.fairway.v1.Schedule.Overlap\"E\n\x07Overlap\x12\x12\n\x0eOVERLAP_FORBID\x10\x00\x12\x11\n\rOVERLAP_ALLOW\x10\x01\x12\x13\n\x0fOVERLAP_REPLACE\x10\x02\"\xb5\x02\n\x06JobRun\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x16\n\x0emoment_unix_ms\x18\x02 \x01(\x03\x12\x17\n\x0fstarted_unix_ms\x18\x03 \x01(\x03\x12\x18\n\x10\x66inished_unix_ms\x18\x04 \x01(\x03\x12+\n\x07outcome\x18\x05 \x01(\x0e\x32\x1a.fairway.v1.JobRun.Outcome\x12\x0f\n\x07message\x18\x06 \x01(\t\x12\x12\n\ngeneration\x18\x07 \x01(\x04\x12\x0e\n\x06wanted\x18\x08 \x01(\r\x12\x11\n\tsucceeded\x18\t \x01(\r\"[\n\x07Outcome\x12\x10\n\x0cOUTCOME_NONE\x10\x00\x12\x15\n\x11OUTCOME_SUCCEEDED\x10\x01\x12\x12\n\x0eOUTCOME_FAILED\x10\x02\x12\x13\n\x0fOUTCOME_STOPPED\x10\x03\"\x1d\n\x08Stateful\x12\x11\n\tunordered\x18\x01 \x01(\x08\"\xb2\n\n\x0bServiceSpec\x12,\n\tcontainer\x18\x01 \x01(\x0b\x32\x19.fairway.v1.ContainerSpec\x12\x10\n\x08replicas\x18\x02 \x01(\r\x12(\n\tresources\x18\x03 \x01(\x0b\x32\x15.fairway.v1.Resources\x12\x13\n\x0b\x63onstraints\x18\x04 \x03(\t\x12*\n\x07restart\x18\x05 \x01(\x0b\x32\x19.fairway.v1.RestartPolicy\x12#\n\x05ports\x18\x06 \x03(\x0b\x32\x14.fairway.v1.PortSpec\x12\x10\n\x08networks\x18\x07 \x03(\t\x12*\n\ndepends_on\x18\x08 \x03(\x0b\x32\x16.fairway.v1.Dependency\x12\x44\n\x0fnetwork_aliases\x18\t \x03(\x0b\x32+.fairway.v1.ServiceSpec.NetworkAliasesEntry\x12$\n\x07\x62\x61lance\x18\n \x01(\x0b\x32\x13.fairway.v1.Balance\x12/\n\rendpoint_mode\x18\x0b \x01(\x0e\x32\x18.fairway.v1.EndpointMode\x12\x1a\n\x12\x66loating_addresses\x18\x0c \x03(\t\x12)\n\x06policy\x18\r \x01(\x0b\x32\x19.fairway.v1.ServicePolicy\x12%\n\x04kind\x18\x10 \x01(\x0e\x32\x17.fairway.v1.ServiceKind\x12\x1c\n\x03job\x18\x11 \x01(\x0b\x32\x0f.fairway.v1.Job\x12&\n\x08schedule\x18\x12 \x01(\x0b\x32\x14.fairway.v1.Schedule\x12&\n\x08stateful\x18\x13 \x01(\x0b\x32\x14.fairway.v1.Stateful\x12(\n\tplacement\x18\x17 \x01(\x0b\x32\x15.fairway.v1.Placement\x12H\n\x11\x65xternal_networks\x18* \x03(\x0b\x32-.fairway.v1.ServiceSpec.ExternalNetworksEntry\x12\x46\n\x10\x65xternal_volumes\x18+ \x03(\x0b\x32,.fairway.v1.ServiceSpec.ExternalVolumesEntry\x12\x11\n\trestarted\x18. \x01(\x04\x12(\n\x06update\x18\x14 \x01(\x0b\x32\x18.fairway.v1.UpdateConfig\x12*\n\x08rollback\x18\x15 \x01(\x0b\x32\x18.fairway.v1.UpdateConfig\x12(\n\x07rollout\x18\x16 \x01(\x0b\x32\x17.fairway.v1.RolloutSpec\x12\x37\n\x11\x64isruption_budget\x18\" \x01(\x0b\x32\x1c.fairway.v1.DisruptionBudget\x12*\n\nprecedence\x18\x1e \x01(\x0b\x32\x16.fairway.v1.Precedence\x12(\n\tautoscale\x18& \x01(\x0b\x32\x15.fairway.v1.Autoscale\x1aM\n\x13NetworkAliasesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12%\n\x05value\x18\x02 \x01(\x0b\x32\x16.fairway.v1.StringList:\x02\x38\x01\x1a\x37\n\x15\x45xternalNetworksEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x36\n\x14\x45xternalVolumesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xbb\x03\n\x07Service\x12\x1e\n\x04meta\x18\x01 \x01(\x0b\x32\x10.fairway.v1.Meta\x12\x0b\n\x03\x61pp\x18\x02 \x01(\t\x12%\n\x04spec\x18\x03 \x01(\x0b\x32\x17.fairway.v1.ServiceSpec\x12\x12\n\ngeneration\x18\x04 \x01(\x04\x12\x0b\n\x03vip\x18\x05 \x01(\t\x12\x14\n\x0cimage_digest\x18\x06 \x01(\t\x12\x10\n\x08removing\x18\x07 \x01(\x08\x12 \n\x04runs\x18\x08 \x03(\x0b\x32\x12.fairway.v1.JobRun\x12\x11\n\trun_count\x18\t \x01(\x04\x12\x1c\n\x14scheduled_to_unix_ms\x18\n \x01(\x03\x12\x18\n\x10next_run_unix_ms\x18\x0b \x01(\x03\x12$\n\x07rollout\x18\x0c \x01(\x0b\x32\x13.fairway.v1.Rollout\x12\'\n\trevisions\x18\r \x03(\x0b\x32\x14.fairway.v1.Revision\x12)\n\x07traffic\x18\x0e \x01(\x0b\x32\x18.fairway.v1.TrafficSplit\x12,\n\x0b\x61utoscaling\x18\x1e \x01(\x0b\x32\x17.fairway.v1.Autoscaling\"\xa5\x01\n\x08Revision\x12\x12\n\ngeneration\x18\x01 \x01(\x04\x12%\n\x04spec\x18\x02 \x01(\x0b\x32\x17.fairway.v1.ServiceSpec\x12\x14\n\x0cimage_digest\x18\x03 \x01(\t\x12\x17\n\x0fstarted_unix_ms\x18\x04 \x01(\x03\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x0e\n\x06\x66\x61iled\x18\x06 \x01(\x08\x12\x0f\n\x07\x62\x61\x63k_to\x18\x07 \x01(\x04\"\x95\x01\n\x07Network\x12\x1e\n\x04meta\x18\x01 \x01(\x0b\x32\x10.fairway.v1.Meta\x12\x0b\n\x03\x61pp\x18\x02 \x01(\t\x12\x10\n\x08internal\x18\x03 \x01(\x08\x12\x0f\n\x07ordinal\x18\x04 \x01(\r\x12\x15\n\ripv6_disabled\x18\x05 \x01(\x08\x12\x0e\n\x06\x63losed\x18\x06 \x01(\x08\x12\x13\n\x0bshared_name\x18\x14 \x01(\t\"\xf3\x01\n\x06Volume\x12\x1e\n\x04meta\x18\x01 \x01(\x0b\x32\x10.fairway.v1.Meta\x12\x0b\n\x03\x61pp\x18\x02 \x01(\t\x12\x0f\n\x07node_id\x18\x03 \x01(\t\x12=\n\x0e\x64river_options\x18\x04 \x03(\x0b\x32%.fairway.v1.Volume.DriverOptionsEntry\x12\x10\n\x08removing\x18\x05 \x01(\x08\x12\x0f\n\x07\x64iscard\x18\x1e \x01(\x08\x12\x13\n\x0bshared_name\x18\x14 \x01(\t\x1a\x34\n\x12\x44riverOptionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x9a\x04\n\x04Task\x12\x1e\n\x04meta\x18\x01 \x01(\x0b\x32\x10.fairway.v1.Meta\x12\x0b\n\x03\x61pp\x18\x02 \x01(\t\x12\x12\n\nservice_id\x18\x03 \x01(\t\x12\x0f\n\x07service\x18\x04 \x01(\t\x12\x0c\n\x04slot\x18\x05 \x01(\r\x12\x12\n\ngeneration\x18\x06 \x01(\x04\x12%\n\x04spec\x18\x07 \x01(\x0b\x32\x17.fairway.v1.ServiceSpec\x12\x14\n\x0cimage_digest\x18\x08 \x01(\t\x12\x0f\n\x07node_id\x18\t \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\n \x01(\t\x12)\n\x07\x64\x65sired\x18\x0b \x01(\x0e\x32\x18.fairway.v1.DesiredState\x12\x17\n\x0f\x64\x65sired_message\x18\x0c \x01(\t\x12&\n\x06status\x18\r \x01(\x0b\x32\x16.fairway.v1.TaskStatus\x12\x1a\n\x12not_before_unix_ms\x18\x0e \x01(\x03\x12\x0f\n\x07\x61ttempt\x18\x0f \x01(\r\x12\x10\n\x08networks\x18\x10 \x03(\t\x12\x0b\n\x03vip\x18\x11 \x01(\t\x12\x0b\n\x03run\x18( \x01(\x04\x12\"\n\x04move\x18< \x01(\x0b\x32\x14.fairway.v1.TaskMove\x12)\n\tpreempted\x18\x32 \x01(\x0b\x32\x16.fairway.v1.Preemption\x12+\n\x07\x64\x65vices\x18\x35 \x03(\x0b\x32\x1a.fairway.v1.AllottedDevice\"\x92\x02\n\nTaskStatus\x12$\n\x05state\x18\x01 \x01(\x0e\x32\x15.fairway.v1.TaskState\x12\r\n\x05ready\x18\x02 \x01(\x08\x12\"\n\x06health\x18\x03 \x01(\x0e\x32\x12.fairway.v1.Health\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\x11\n\texit_code\x18\x05 \x01(\x05\x12\x15\n\rout_of_memory\x18\x06 \x01(\x08\x12\x17\n\x0fstarted_unix_ms\x18\x07 \x01(\x03\x12\x18\n\x10\x66inished_unix_ms\x18\x08 \x01(\x03\x12\x18\n\x10reported_unix_ms\x18\t \x01(\x03\x12\x0b\n\x03pid\x18\n \x01(\r\x12\x16\n\x0e\x62\x61lance_weight\x18\x0b \x01(\r\"\xa3\x01\n\x08\x45ndpoint\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x11\n\ttask_name\x18\x02 \x01(\t\x12\x12\n\nservice_id\x18\x03 \x01(\t\x12\x0f\n\x07node_id\x18\x04 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x05 \x01(\t\x12\r\n\x05ready\x18\x06 \x01(\x08\x12\x10\n\x08networks\x18\x07 \x03(\t\x12\x0e\n\x06weight\x18\x08 \x01(\r\x12\x0c\n\x04zone\x18\t \x01(\t\"\x84\x04\n\x08\x46rontend\x12\x12\n\nservice_id\x18\x01 \x01(\t\x12\x0f\n\x07service\x18\x02 \x01(\t\x12\x0b\n\x03\x61pp\x18\x03 \x01(\t\x12\x0e\n\x06tenant\x18\x04 \x01(\t\x12\x0b\n\x03vip\x18\x05 \x01(\t\x12#\n\x05ports\x18\x06 \x03(\x0b\x32\x14.fairway.v1.PortSpec\x12\x10\n\x08networks\x18\x07 \x03(\t\x12$\n\x07\x62\x61lance\x18\t \x01(\x0b\x32\x13.fairway.v1.Balance\x12\x41\n\x0fnetwork_aliases\x18\x0b \x03(\x0b\x32(.fairway.v1.Frontend.NetworkAliasesEntry\x12)\n\x06policy\x18\r \x01(\x0b\x32\x19.fairway.v1.ServicePolicy\x12\x30\n\x06labels\x18\x0e \x03(\x0b\x32 .fairway.v1.Frontend.LabelsEntry\x12(\n\tautoscale\x18& \x01(\x0b\x32\x15.fairway.v1.Autoscale\x1aM\n\x13NetworkAliasesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12%\n\x05value\x18\x02 \x01(\x0b\x32\x16.fairway.v1.StringList:\x02\x38\x01\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01J\x04\x08\x08\x10\t\"\xdb\x01\n\x05Image\x12\x1e\n\x04meta\x18\x01 \x01(\x0b\x32\x10.fairway.v1.Meta\x12\x17\n\x0fmanifest_digest\x18\x02 \x01(\t\x12\x15\n\rconfig_digest\x18\x03 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x04 \x01(\t\x12\x18\n\x10operating_system\x18\x05 \x01(\t\x12\x12\n\nsize_bytes\x18\x06 \x01(\x03\x12\x10\n\x08node_ids\x18\x07 \x03(\t\x12\x14\n\x0cindex_digest\x18\x14 \x01(\t\x12\x16\n\x0epulled_unix_ms\x18\x15 \x01(\x03\"\xaf\x02\n\x05Lease\x12\x1e\n\x04meta\x18\x01 \x01(\x0b\x32\x10.fairway.v1.Meta\x12$\n\x04kind\x18\x02 \x01(\x0e\x32\x16.fairway.v1.Lease.Kind\x12\x11\n\tholder_id\x18\x03 \x01(\t\"\xcc\x01\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0fKIND_HOST_BLOCK\x10\x01\x12\x15\n\x11KIND_TASK_ADDRESS\x10\x02\x12\x0c\n\x08KIND_VIP\x10\x03\x12\x17\n\x13KIND_PUBLISHED_PORT\x10\x04\x12\x15\n\x11KIND_NODE_ORDINAL\x10\x05\x12\x18\n\x14KIND_NETWORK_ORDINAL\x10\x06\x12\x19\n\x15KIND_FLOATING_ADDRESS\x10\x07\x12\x0f\n\x0bKIND_DEVICE\x10\x08\"\xac\x01\n\x05\x45vent\x12\x0f\n\x07unix_ms\x18\x01 \x01(\x03\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x03 \x01(\t\x12\x12\n\nsubject_id\x18\x04 \x01(\t\x12\x0f\n\x07subject\x18\x05 \x01(\t\x12\x0f\n\x07message\x18\x06 \x01(\t\x12\x0e\n\x06tenant\x18\x07 \x01(\t\x12\x0b\n\x03\x61pp\x18\x08 \x01(\t\x12\x10\n\x08revision\x18\t \x01(\x04\x12\x0f\n\x07warning\x18\n \x01(\x08*\xa8\x01\n\rBalancePolicy\x12\x19\n\x15\x42\x41LANCE_POLICY_RANDOM\x10\x00\x12\x1e\n\x1a\x42\x41LANCE_POLICY_ROUND_ROBIN\x10\x01\x12\x1b\n\x17\x42\x41LANCE_POLICY_WEIGHTED\x10\x02\x12\x1e\n\x1a\x42\x41LANCE_POLICY_SOURCE_HASH\x10\x03\x12\x1f\n\x1b\x42\x41LANCE_POLICY_LEAST_LOADED\x10\x04*A\n\x0bLoadMeasure\x12\x1c\n\x18LOAD_MEASURE_CONNECTIONS\x10\x00\x12\x14\n\x10LOAD_MEASURE_CPU\x10\x01*>\n\x0c\x45ndpointMode\x12\x15\n\x11\x45NDPOINT_MODE_VIP\x10\x00\x12\x17\n\x13\x45NDPOINT_MODE_DNSRR\x10\x01*v\n\x0bServiceKind\x12\x1b\n\x17SERVICE_KIND_REPLICATED\x10\x00\x12\x17\n\x13SERVICE_KIND_GLOBAL\x10\x01\x12\x14\n\x10SERVICE_KIND_JOB\x10\x02\x12\x1b\n\x17SERVICE_KIND_GLOBAL_JOB\x10\x03*\xff\x01\n\tTaskState\x12\x1a\n\x16TASK_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12TASK_STATE_PENDING\x10\x01\x12\x17\n\x13TASK_STATE_ASSIGNED\x10\x02\x12\x18\n\x14TASK_STATE_PREPARING\x10\x03\x12\x17\n\x13TASK_STATE_STARTING\x10\x04\x12\x16\n\x12TASK_STATE_RUNNING\x10\x05\x12\x17\n\x13TASK_STATE_STOPPING\x10\x06\x12\x15\n\x11TASK_STATE_EXITED\x10\x07\x12\x15\n\x11TASK_STATE_FAILED\x10\x08\x12\x13\n\x0fTASK_STATE_LOST\x10\t*c\n\x0c\x44\x65siredState\x12\x1d\n\x19\x44\x45SIRED_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15\x44\x45SIRED_STATE_RUNNING\x10\x01\x12\x19\n\x15\x44\x45SIRED_STATE_STOPPED\x10\x02P\x00P\x01P\x02P\x03P\x04P\x05P\x06P\x07P\x08P\tP\nb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -79,104 +81,104 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FRONTEND_NETWORKALIASESENTRY']._serialized_options = b'8\001'
   _globals['_FRONTEND_LABELSENTRY']._loaded_options = None
   _globals['_FRONTEND_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_BALANCEPOLICY']._serialized_start=8283
-  _globals['_BALANCEPOLICY']._serialized_end=8451
-  _globals['_LOADMEASURE']._serialized_start=8453
-  _globals['_LOADMEASURE']._serialized_end=8518
-  _globals['_ENDPOINTMODE']._serialized_start=8520
-  _globals['_ENDPOINTMODE']._serialized_end=8582
-  _globals['_SERVICEKIND']._serialized_start=8584
-  _globals['_SERVICEKIND']._serialized_end=8702
-  _globals['_TASKSTATE']._serialized_start=8705
-  _globals['_TASKSTATE']._serialized_end=8960
-  _globals['_DESIREDSTATE']._serialized_start=8962
-  _globals['_DESIREDSTATE']._serialized_end=9061
-  _globals['_APP']._serialized_start=250
-  _globals['_APP']._serialized_end=307
-  _globals['_CONTAINERSPEC']._serialized_start=310
-  _globals['_CONTAINERSPEC']._serialized_end=1768
-  _globals['_CONTAINERSPEC_ENVIRONMENTENTRY']._serialized_start=1571
-  _globals['_CONTAINERSPEC_ENVIRONMENTENTRY']._serialized_end=1621
-  _globals['_CONTAINERSPEC_LABELSENTRY']._serialized_start=1623
-  _globals['_CONTAINERSPEC_LABELSENTRY']._serialized_end=1668
-  _globals['_CONTAINERSPEC_SYSCTLSENTRY']._serialized_start=1670
-  _globals['_CONTAINERSPEC_SYSCTLSENTRY']._serialized_end=1716
-  _globals['_CONTAINERSPEC_ANNOTATIONSENTRY']._serialized_start=1718
-  _globals['_CONTAINERSPEC_ANNOTATIONSENTRY']._serialized_end=1768
-  _globals['_MOUNT']._serialized_start=1771
-  _globals['_MOUNT']._serialized_end=1991
-  _globals['_MOUNT_KIND']._serialized_start=1915
-  _globals['_MOUNT_KIND']._serialized_end=1991
-  _globals['_RESOURCES']._serialized_start=1994
-  _globals['_RESOURCES']._serialized_end=2183
-  _globals['_RESTARTPOLICY']._serialized_start=2186
-  _globals['_RESTARTPOLICY']._serialized_end=2394
-  _globals['_RESTARTPOLICY_CONDITION']._serialized_start=2318
-  _globals['_RESTARTPOLICY_CONDITION']._serialized_end=2394
-  _globals['_PORTSPEC']._serialized_start=2397
-  _globals['_PORTSPEC']._serialized_end=2573
-  _globals['_PORTSPEC_MODE']._serialized_start=2534
-  _globals['_PORTSPEC_MODE']._serialized_end=2573
-  _globals['_HOSTWEIGHT']._serialized_start=2575
-  _globals['_HOSTWEIGHT']._serialized_end=2623
-  _globals['_BALANCE']._serialized_start=2626
-  _globals['_BALANCE']._serialized_end=2779
-  _globals['_DEPENDENCY']._serialized_start=2782
-  _globals['_DEPENDENCY']._serialized_end=2948
-  _globals['_DEPENDENCY_CONDITION']._serialized_start=2866
-  _globals['_DEPENDENCY_CONDITION']._serialized_end=2948
-  _globals['_PLACEMENT']._serialized_start=2950
-  _globals['_PLACEMENT']._serialized_end=3060
-  _globals['_AFFINITY']._serialized_start=3062
-  _globals['_AFFINITY']._serialized_end=3171
-  _globals['_JOB']._serialized_start=3173
-  _globals['_JOB']._serialized_end=3248
-  _globals['_SCHEDULE']._serialized_start=3251
-  _globals['_SCHEDULE']._serialized_end=3432
-  _globals['_SCHEDULE_OVERLAP']._serialized_start=3363
-  _globals['_SCHEDULE_OVERLAP']._serialized_end=3432
-  _globals['_JOBRUN']._serialized_start=3435
-  _globals['_JOBRUN']._serialized_end=3744
-  _globals['_JOBRUN_OUTCOME']._serialized_start=3653
-  _globals['_JOBRUN_OUTCOME']._serialized_end=3744
-  _globals['_STATEFUL']._serialized_start=3746
-  _globals['_STATEFUL']._serialized_end=3775
-  _globals['_SERVICESPEC']._serialized_start=3778
-  _globals['_SERVICESPEC']._serialized_end=5108
-  _globals['_SERVICESPEC_NETWORKALIASESENTRY']._serialized_start=4918
-  _globals['_SERVICESPEC_NETWORKALIASESENTRY']._serialized_end=4995
-  _globals['_SERVICESPEC_EXTERNALNETWORKSENTRY']._serialized_start=4997
-  _globals['_SERVICESPEC_EXTERNALNETWORKSENTRY']._serialized_end=5052
-  _globals['_SERVICESPEC_EXTERNALVOLUMESENTRY']._serialized_start=5054
-  _globals['_SERVICESPEC_EXTERNALVOLUMESENTRY']._serialized_end=5108
-  _globals['_SERVICE']._serialized_start=5111
-  _globals['_SERVICE']._serialized_end=5554
-  _globals['_REVISION']._serialized_start=5557
-  _globals['_REVISION']._serialized_end=5722
-  _globals['_NETWORK']._serialized_start=5725
-  _globals['_NETWORK']._serialized_end=5874
-  _globals['_VOLUME']._serialized_start=5877
-  _globals['_VOLUME']._serialized_end=6120
-  _globals['_VOLUME_DRIVEROPTIONSENTRY']._serialized_start=6068
-  _globals['_VOLUME_DRIVEROPTIONSENTRY']._serialized_end=6120
-  _globals['_TASK']._serialized_start=6123
-  _globals['_TASK']._serialized_end=6661
-  _globals['_TASKSTATUS']._serialized_start=6664
-  _globals['_TASKSTATUS']._serialized_end=6938
-  _globals['_ENDPOINT']._serialized_start=6941
-  _globals['_ENDPOINT']._serialized_end=7104
-  _globals['_FRONTEND']._serialized_start=7107
-  _globals['_FRONTEND']._serialized_end=7623
-  _globals['_FRONTEND_NETWORKALIASESENTRY']._serialized_start=4918
-  _globals['_FRONTEND_NETWORKALIASESENTRY']._serialized_end=4995
-  _globals['_FRONTEND_LABELSENTRY']._serialized_start=1623
-  _globals['_FRONTEND_LABELSENTRY']._serialized_end=1668
-  _globals['_IMAGE']._serialized_start=7626
-  _globals['_IMAGE']._serialized_end=7799
-  _globals['_LEASE']._serialized_start=7802
-  _globals['_LEASE']._serialized_end=8105
-  _globals['_LEASE_KIND']._serialized_start=7901
-  _globals['_LEASE_KIND']._serialized_end=8105
-  _globals['_EVENT']._serialized_start=8108
-  _globals['_EVENT']._serialized_end=8280
+  _globals['_BALANCEPOLICY']._serialized_start=8398
+  _globals['_BALANCEPOLICY']._serialized_end=8566
+  _globals['_LOADMEASURE']._serialized_start=8568
+  _globals['_LOADMEASURE']._serialized_end=8633
+  _globals['_ENDPOINTMODE']._serialized_start=8635
+  _globals['_ENDPOINTMODE']._serialized_end=8697
+  _globals['_SERVICEKIND']._serialized_start=8699
+  _globals['_SERVICEKIND']._serialized_end=8817
+  _globals['_TASKSTATE']._serialized_start=8820
+  _globals['_TASKSTATE']._serialized_end=9075
+  _globals['_DESIREDSTATE']._serialized_start=9077
+  _globals['_DESIREDSTATE']._serialized_end=9176
+  _globals['_APP']._serialized_start=274
+  _globals['_APP']._serialized_end=331
+  _globals['_CONTAINERSPEC']._serialized_start=334
+  _globals['_CONTAINERSPEC']._serialized_end=1837
+  _globals['_CONTAINERSPEC_ENVIRONMENTENTRY']._serialized_start=1640
+  _globals['_CONTAINERSPEC_ENVIRONMENTENTRY']._serialized_end=1690
+  _globals['_CONTAINERSPEC_LABELSENTRY']._serialized_start=1692
+  _globals['_CONTAINERSPEC_LABELSENTRY']._serialized_end=1737
+  _globals['_CONTAINERSPEC_SYSCTLSENTRY']._serialized_start=1739
+  _globals['_CONTAINERSPEC_SYSCTLSENTRY']._serialized_end=1785
+  _globals['_CONTAINERSPEC_ANNOTATIONSENTRY']._serialized_start=1787
+  _globals['_CONTAINERSPEC_ANNOTATIONSENTRY']._serialized_end=1837
+  _globals['_MOUNT']._serialized_start=1840
+  _globals['_MOUNT']._serialized_end=2060
+  _globals['_MOUNT_KIND']._serialized_start=1984
+  _globals['_MOUNT_KIND']._serialized_end=2060
+  _globals['_RESOURCES']._serialized_start=2063
+  _globals['_RESOURCES']._serialized_end=2252
+  _globals['_RESTARTPOLICY']._serialized_start=2255
+  _globals['_RESTARTPOLICY']._serialized_end=2463
+  _globals['_RESTARTPOLICY_CONDITION']._serialized_start=2387
+  _globals['_RESTARTPOLICY_CONDITION']._serialized_end=2463
+  _globals['_PORTSPEC']._serialized_start=2466
+  _globals['_PORTSPEC']._serialized_end=2642
+  _globals['_PORTSPEC_MODE']._serialized_start=2603
+  _globals['_PORTSPEC_MODE']._serialized_end=2642
+  _globals['_HOSTWEIGHT']._serialized_start=2644
+  _globals['_HOSTWEIGHT']._serialized_end=2692
+  _globals['_BALANCE']._serialized_start=2695
+  _globals['_BALANCE']._serialized_end=2848
+  _globals['_DEPENDENCY']._serialized_start=2851
+  _globals['_DEPENDENCY']._serialized_end=3017
+  _globals['_DEPENDENCY_CONDITION']._serialized_start=2935
+  _globals['_DEPENDENCY_CONDITION']._serialized_end=3017
+  _globals['_PLACEMENT']._serialized_start=3019
+  _globals['_PLACEMENT']._serialized_end=3129
+  _globals['_AFFINITY']._serialized_start=3131
+  _globals['_AFFINITY']._serialized_end=3240
+  _globals['_JOB']._serialized_start=3242
+  _globals['_JOB']._serialized_end=3317
+  _globals['_SCHEDULE']._serialized_start=3320
+  _globals['_SCHEDULE']._serialized_end=3501
+  _globals['_SCHEDULE_OVERLAP']._serialized_start=3432
+  _globals['_SCHEDULE_OVERLAP']._serialized_end=3501
+  _globals['_JOBRUN']._serialized_start=3504
+  _globals['_JOBRUN']._serialized_end=3813
+  _globals['_JOBRUN_OUTCOME']._serialized_start=3722
+  _globals['_JOBRUN_OUTCOME']._serialized_end=3813
+  _globals['_STATEFUL']._serialized_start=3815
+  _globals['_STATEFUL']._serialized_end=3844
+  _globals['_SERVICESPEC']._serialized_start=3847
+  _globals['_SERVICESPEC']._serialized_end=5177
+  _globals['_SERVICESPEC_NETWORKALIASESENTRY']._serialized_start=4987
+  _globals['_SERVICESPEC_NETWORKALIASESENTRY']._serialized_end=5064
+  _globals['_SERVICESPEC_EXTERNALNETWORKSENTRY']._serialized_start=5066
+  _globals['_SERVICESPEC_EXTERNALNETWORKSENTRY']._serialized_end=5121
+  _globals['_SERVICESPEC_EXTERNALVOLUMESENTRY']._serialized_start=5123
+  _globals['_SERVICESPEC_EXTERNALVOLUMESENTRY']._serialized_end=5177
+  _globals['_SERVICE']._serialized_start=5180
+  _globals['_SERVICE']._serialized_end=5623
+  _globals['_REVISION']._serialized_start=5626
+  _globals['_REVISION']._serialized_end=5791
+  _globals['_NETWORK']._serialized_start=5794
+  _globals['_NETWORK']._serialized_end=5943
+  _globals['_VOLUME']._serialized_start=5946
+  _globals['_VOLUME']._serialized_end=6189
+  _globals['_VOLUME_DRIVEROPTIONSENTRY']._serialized_start=6137
+  _globals['_VOLUME_DRIVEROPTIONSENTRY']._serialized_end=6189
+  _globals['_TASK']._serialized_start=6192
+  _globals['_TASK']._serialized_end=6730
+  _globals['_TASKSTATUS']._serialized_start=6733
+  _globals['_TASKSTATUS']._serialized_end=7007
+  _globals['_ENDPOINT']._serialized_start=7010
+  _globals['_ENDPOINT']._serialized_end=7173
+  _globals['_FRONTEND']._serialized_start=7176
+  _globals['_FRONTEND']._serialized_end=7692
+  _globals['_FRONTEND_NETWORKALIASESENTRY']._serialized_start=4987
+  _globals['_FRONTEND_NETWORKALIASESENTRY']._serialized_end=5064
+  _globals['_FRONTEND_LABELSENTRY']._serialized_start=1692
+  _globals['_FRONTEND_LABELSENTRY']._serialized_end=1737
+  _globals['_IMAGE']._serialized_start=7695
+  _globals['_IMAGE']._serialized_end=7914
+  _globals['_LEASE']._serialized_start=7917
+  _globals['_LEASE']._serialized_end=8220
+  _globals['_LEASE_KIND']._serialized_start=8016
+  _globals['_LEASE_KIND']._serialized_end=8220
+  _globals['_EVENT']._serialized_start=8223
+  _globals['_EVENT']._serialized_end=8395
 # @@protoc_insertion_point(module_scope)

@@ -22,6 +22,7 @@ from proto import health_pb2 as _health_pb2
 from proto import nodes_pb2 as _nodes_pb2
 from proto import policies_pb2 as _policies_pb2
 from proto import precedence_pb2 as _precedence_pb2
+from proto import registries_pb2 as _registries_pb2
 from proto import rollouts_pb2 as _rollouts_pb2
 from proto.autoscale_pb2 import Autoscale as Autoscale
 from proto.autoscale_pb2 import Autoscaling as Autoscaling
@@ -111,6 +112,26 @@ from proto.policies_pb2 import PolicySelector as PolicySelector
 from proto.policies_pb2 import ServicePolicy as ServicePolicy
 from proto.precedence_pb2 import Precedence as Precedence
 from proto.precedence_pb2 import Preemption as Preemption
+from proto.registries_pb2 import InspectImageRequest as InspectImageRequest
+from proto.registries_pb2 import LayerProgress as LayerProgress
+from proto.registries_pb2 import ListRegistriesReply as ListRegistriesReply
+from proto.registries_pb2 import ListRegistriesRequest as ListRegistriesRequest
+from proto.registries_pb2 import Login as Login
+from proto.registries_pb2 import MirrorList as MirrorList
+from proto.registries_pb2 import PULL_POLICY_ALWAYS as PULL_POLICY_ALWAYS
+from proto.registries_pb2 import PULL_POLICY_MISSING as PULL_POLICY_MISSING
+from proto.registries_pb2 import PULL_POLICY_NEVER as PULL_POLICY_NEVER
+from proto.registries_pb2 import PruneImagesReply as PruneImagesReply
+from proto.registries_pb2 import PruneImagesRequest as PruneImagesRequest
+from proto.registries_pb2 import PullImageReply as PullImageReply
+from proto.registries_pb2 import PullImageRequest as PullImageRequest
+from proto.registries_pb2 import PullPolicy as PullPolicy
+from proto.registries_pb2 import Registry as Registry
+from proto.registries_pb2 import RemoveRegistryReply as RemoveRegistryReply
+from proto.registries_pb2 import RemoveRegistryRequest as RemoveRegistryRequest
+from proto.registries_pb2 import TagImageRequest as TagImageRequest
+from proto.registries_pb2 import UpdateRegistryReply as UpdateRegistryReply
+from proto.registries_pb2 import UpdateRegistryRequest as UpdateRegistryRequest
 from proto.rollouts_pb2 import FAILURE_ACTION_CONTINUE as FAILURE_ACTION_CONTINUE
 from proto.rollouts_pb2 import FAILURE_ACTION_PAUSE as FAILURE_ACTION_PAUSE
 from proto.rollouts_pb2 import FAILURE_ACTION_ROLLBACK as FAILURE_ACTION_ROLLBACK
@@ -443,6 +464,7 @@ class ContainerSpec(_message.Message):
     INIT_TASKS_FIELD_NUMBER: _builtins.int
     SHARES_FIELD_NUMBER: _builtins.int
     PROBES_FIELD_NUMBER: _builtins.int
+    PULL_POLICY_FIELD_NUMBER: _builtins.int
     image: _builtins.str
     """as the user wrote it"""
     user: _builtins.str
@@ -467,6 +489,7 @@ class ContainerSpec(_message.Message):
     """empty: Fairway's; "unconfined"; else JSON in Docker's form"""
     apparmor_profile: _builtins.str
     """the name of a profile that the host has loaded; empty: none"""
+    pull_policy: _registries_pb2.PullPolicy.ValueType
     @_builtins.property
     def entrypoint(self) -> _containers_pb2.StringList:
         """absent: the image's"""
@@ -592,10 +615,11 @@ class ContainerSpec(_message.Message):
         init_tasks: _abc.Iterable[_containers_pb2.InitTask] | None = ...,
         shares: _containers_pb2.KernelShares | None = ...,
         probes: _health_pb2.Probes | None = ...,
+        pull_policy: _registries_pb2.PullPolicy.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "entrypoint", b"entrypoint", "healthcheck", b"healthcheck", "logging", b"logging", "probes", b"probes", "shares", b"shares"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotations", b"annotations", "apparmor_profile", b"apparmor_profile", "cap_add", b"cap_add", "cap_drop", b"cap_drop", "command", b"command", "devices", b"devices", "dns_options", b"dns_options", "dns_search", b"dns_search", "dns_servers", b"dns_servers", "domainname", b"domainname", "entrypoint", b"entrypoint", "environment", b"environment", "extra_hosts", b"extra_hosts", "files", b"files", "group_add", b"group_add", "healthcheck", b"healthcheck", "hostname", b"hostname", "image", b"image", "init", b"init", "init_tasks", b"init_tasks", "labels", b"labels", "logging", b"logging", "mounts", b"mounts", "no_new_privileges", b"no_new_privileges", "oom_score_adj", b"oom_score_adj", "post_start", b"post_start", "pre_stop", b"pre_stop", "probes", b"probes", "read_only", b"read_only", "seccomp_profile", b"seccomp_profile", "shares", b"shares", "shm_size_bytes", b"shm_size_bytes", "stdin_open", b"stdin_open", "stop_grace_ms", b"stop_grace_ms", "stop_signal", b"stop_signal", "sysctls", b"sysctls", "tty", b"tty", "ulimits", b"ulimits", "user", b"user", "working_dir", b"working_dir"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotations", b"annotations", "apparmor_profile", b"apparmor_profile", "cap_add", b"cap_add", "cap_drop", b"cap_drop", "command", b"command", "devices", b"devices", "dns_options", b"dns_options", "dns_search", b"dns_search", "dns_servers", b"dns_servers", "domainname", b"domainname", "entrypoint", b"entrypoint", "environment", b"environment", "extra_hosts", b"extra_hosts", "files", b"files", "group_add", b"group_add", "healthcheck", b"healthcheck", "hostname", b"hostname", "image", b"image", "init", b"init", "init_tasks", b"init_tasks", "labels", b"labels", "logging", b"logging", "mounts", b"mounts", "no_new_privileges", b"no_new_privileges", "oom_score_adj", b"oom_score_adj", "post_start", b"post_start", "pre_stop", b"pre_stop", "probes", b"probes", "pull_policy", b"pull_policy", "read_only", b"read_only", "seccomp_profile", b"seccomp_profile", "shares", b"shares", "shm_size_bytes", b"shm_size_bytes", "stdin_open", b"stdin_open", "stop_grace_ms", b"stop_grace_ms", "stop_signal", b"stop_signal", "sysctls", b"sysctls", "tty", b"tty", "ulimits", b"ulimits", "user", b"user", "working_dir", b"working_dir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1927,12 +1951,18 @@ class Image(_message.Message):
     OPERATING_SYSTEM_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     NODE_IDS_FIELD_NUMBER: _builtins.int
+    INDEX_DIGEST_FIELD_NUMBER: _builtins.int
+    PULLED_UNIX_MS_FIELD_NUMBER: _builtins.int
     manifest_digest: _builtins.str
     config_digest: _builtins.str
     architecture: _builtins.str
     operating_system: _builtins.str
     size_bytes: _builtins.int
     """of all blobs"""
+    index_digest: _builtins.str
+    """that the registry has it by, where that is an index; empty: the manifest's"""
+    pulled_unix_ms: _builtins.int
+    """0: it was loaded"""
     @_builtins.property
     def meta(self) -> _nodes_pb2.Meta:
         """name: normalised reference, docker.io/library/redis:7"""
@@ -1951,10 +1981,12 @@ class Image(_message.Message):
         operating_system: _builtins.str = ...,
         size_bytes: _builtins.int = ...,
         node_ids: _abc.Iterable[_builtins.str] | None = ...,
+        index_digest: _builtins.str = ...,
+        pulled_unix_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "config_digest", b"config_digest", "manifest_digest", b"manifest_digest", "meta", b"meta", "node_ids", b"node_ids", "operating_system", b"operating_system", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "config_digest", b"config_digest", "index_digest", b"index_digest", "manifest_digest", b"manifest_digest", "meta", b"meta", "node_ids", b"node_ids", "operating_system", b"operating_system", "pulled_unix_ms", b"pulled_unix_ms", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

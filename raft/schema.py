@@ -121,6 +121,7 @@ KINDS: tuple[Kind, ...] = (
         indexes={"manifest": lambda image: _one(image.manifest_digest)},
         unique={"name": _name},
     ),
+    Kind(objects.Registry, "registries", unique={"name": _name}, level=WORKLOADS_LEVEL),
     Kind(
         objects.Lease,
         "leases",

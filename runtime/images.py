@@ -160,6 +160,12 @@ class ImageStore:
     async def config(self, manifest_digest: str) -> ImageConfig:
         return (await self._read(manifest_digest))[1]
 
+    async def documents(self, manifest_digest: str) -> tuple[bytes, bytes]:
+        """Manifest and configuration as JSON. Raises NotFound."""
+        data = await self._content.read_document(manifest_digest)
+        config = image_model.parse_manifest(data).config
+        return data, await self._content.read_document(config.digest)
+
     def read_blob(self, digest: str, offset_bytes: int = 0) -> AsyncGenerator[bytes, None]:
         """Any blob (manifest, configuration, layer) by its digest; close it (contextlib.aclosing) where
         you may stop before its end."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -10,26 +11,41 @@ import trio
 
 from daemon.api.caller import Caller
 from daemon.api.cluster_context import VoterContext
-from daemon.api.grpc_service import Receive
+from daemon.api.grpc_service import Receive, Send
 from daemon.errors import Kind, Refused
+from daemon.pulling.image_plan import (
+    Arrived,
+    one_matching,
+    plan_arrival,
+    plan_prune,
+    plan_removal,
+    plan_tag,
+    users_of,
+)
+from daemon.pulling.pulls import ImagePulls, Progress, refused
 from proto import control_pb2 as control
 from proto import objects_pb2 as objects
-from raft.store import Store
-from raft.transaction import TransactionBuilder
-from runtime.errors import NoSpace, RuntimeFailure, Unavailable
+from runtime.errors import RuntimeFailure
 from runtime.images import ImageStore
-from runtime.model import LoadedImage
-from runtime.references import normalise_reference
 
 ARCHIVE_BYTES_MAX = 64 << 30
+PROGRESS_INTERVAL_S = 0.2
 
 
 class ControlImages:
-    """Runs on the leader; an image is loaded there, and the other hosts fetch it from it."""
+    """Runs on the leader; an image is loaded or pulled there, and the other hosts fetch it from it."""
 
-    def __init__(self, context: VoterContext, images: ImageStore, folder: Path, loaded: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        context: VoterContext,
+        images: ImageStore,
+        folder: Path,
+        loaded: Callable[[], None],
+        pulls: ImagePulls,
+    ) -> None:
         self._context = context
         self._images = images
+        self._pulls = pulls
         self._folder = folder
         self._loaded = loaded
 
@@ -40,11 +56,12 @@ class ControlImages:
                 name = await self._receive_archive(receive, file)
                 images = await self._images.load_archive(Path(file.name), name or None)
         except RuntimeFailure as error:
-            raise _refused(error) from error
+            raise refused("the archive was not loaded", error) from error
         except OSError as error:
             raise Refused(f"the archive could not be stored: {error}", Kind.EXHAUSTED) from error
+        arrived = [Arrived(image) for image in images]
         stored, _ = await self._context.leading().writer.commit(
-            lambda store, _now, new_id: _plan_images(store, images, self._context.identity.node_id, new_id),
+            lambda store, _now, new_id: plan_arrival(store, arrived, self._context.identity.node_id, new_id),
             caller.actor,
         )
         self._loaded()
@@ -71,73 +88,58 @@ class ControlImages:
 
     async def remove_image(self, request: control.RemoveImageRequest, caller: Caller) -> control.RemoveImageReply:
         removed, _ = await self._context.leading().writer.commit(
-            lambda store, _now, _id: _plan_removal(store, request), caller.actor
+            lambda store, _now, _id: plan_removal(store, request), caller.actor
         )
         return control.RemoveImageReply(removed=removed)
 
-
-def _refused(error: RuntimeFailure) -> Refused:
-    if isinstance(error, NoSpace):
-        return Refused(str(error), Kind.EXHAUSTED)
-    return Refused(str(error), Kind.UNAVAILABLE if isinstance(error, Unavailable) else Kind.INVALID)
-
-
-def _plan_images(
-    store: Store, loaded: list[LoadedImage], node_id: str, new_id: Callable[[], str]
-) -> tuple[TransactionBuilder, list[objects.Image]]:
-    builder, stored = TransactionBuilder(), []
-    for image in loaded:
-        known = store.table(objects.Image).unique("name", image.name)
-        wanted = objects.Image()
-        if known is not None:
-            wanted.CopyFrom(known)
-        else:
-            wanted.meta.id, wanted.meta.name, wanted.meta.format = new_id(), image.name, 1
-        holders = list(wanted.node_ids) if wanted.manifest_digest == image.manifest_digest else []
-        if node_id not in holders:
-            holders.append(node_id)
-        wanted.manifest_digest, wanted.config_digest = image.manifest_digest, image.config_digest
-        wanted.architecture, wanted.operating_system = image.architecture, image.operating_system
-        wanted.size_bytes = image.size_bytes
-        wanted.node_ids[:] = holders
-        if known is None:
-            builder.create(wanted)
-        elif wanted != known:
-            builder.update(wanted)
-        stored.append(wanted)
-    return builder, stored
-
-
-def _plan_removal(store: Store, request: control.RemoveImageRequest) -> tuple[TransactionBuilder, list[str]]:
-    wanted = request.image
-    try:
-        normalised = normalise_reference(wanted)
-    except ValueError:
-        normalised = wanted
-    matches = [
-        image
-        for image in store.table(objects.Image)
-        if image.meta.name in (wanted, normalised)
-        or (
-            len(wanted) >= 4
-            and image.manifest_digest.removeprefix("sha256:").startswith(wanted.removeprefix("sha256:"))
-        )
-    ]
-    if not matches:
-        raise Refused(f"there is no image {wanted!r}; `fairway image ls` lists them", Kind.NOT_FOUND)
-    builder = TransactionBuilder()
-    for image in matches:
-        users = sorted(
-            {
-                f"{service.app}/{service.meta.name}"
-                for service in store.table(objects.Service)
-                if service.image_digest == image.manifest_digest and not service.removing
-            }
-        )
-        if users and not request.force:
-            raise Refused(
-                f"image {image.meta.name} is used by {', '.join(users)}; remove these first, or use --force",
-                Kind.NOT_POSSIBLE,
+    async def pull_image(self, request: control.PullImageRequest, caller: Caller, send: Send) -> None:
+        """Ends with the caller, unless another one waits for the same image."""
+        progress = Progress()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_tell, progress, send)
+            image, present = await self._pulls.pull(request.image, request.refresh, caller.actor, progress)
+            nursery.cancel_scope.cancel()
+        await send(
+            control.PullImageReply(
+                layers=progress.layers,
+                image_id=image.meta.id,
+                manifest_digest=image.manifest_digest,
+                present=present,
+                name=image.meta.name,
             )
-        builder.delete(image)
-    return builder, [image.meta.name for image in matches]
+        )
+
+    async def inspect_image(self, request: control.InspectImageRequest, _caller: Caller) -> control.InspectImageReply:
+        store = await self._context.current_store()
+        image = one_matching(store, request.image)
+        reply = control.InspectImageReply(image=image, services=users_of(store, image))
+        with contextlib.suppress(RuntimeFailure):  # where this host does not hold it yet
+            reply.manifest, reply.config = await self._images.documents(image.manifest_digest)
+        return reply
+
+    async def tag_image(self, request: control.TagImageRequest, caller: Caller) -> control.TagImageReply:
+        image, _ = await self._context.leading().writer.commit(
+            lambda store, _now, new_id: plan_tag(store, request, new_id), caller.actor
+        )
+        return control.TagImageReply(image=image)
+
+    async def prune_images(self, request: control.PruneImagesRequest, caller: Caller) -> control.PruneImagesReply:
+        reply, _ = await self._context.leading().writer.commit(
+            lambda store, now, _id: plan_prune(store, request, now), caller.actor
+        )
+        return reply
+
+
+async def _tell(progress: Progress, send: Send) -> None:
+    before: list[control.LayerProgress] = []
+    while True:
+        await trio.sleep(PROGRESS_INTERVAL_S)
+        if progress.layers != before:
+            before = [_copy(layer) for layer in progress.layers]
+            await send(control.PullImageReply(layers=before))
+
+
+def _copy(layer: control.LayerProgress) -> control.LayerProgress:
+    made = control.LayerProgress()
+    made.CopyFrom(layer)
+    return made

@@ -17,9 +17,10 @@ def find_image(store: Store, reference: str) -> objects.Image | None:
         return None
     _, at, digest = name.partition("@")
     images = store.table(objects.Image)
-    if at:
-        return next(iter(images.by("manifest", digest)), None)
-    return images.unique("name", name)
+    if not at:
+        return images.unique("name", name)
+    # A registry may have it by the digest of an index, of which the cluster holds one platform's manifest.
+    return image_of_digest(store, digest) or next((image for image in images if image.index_digest == digest), None)
 
 
 def image_of_digest(store: Store, manifest_digest: str) -> objects.Image | None:
@@ -28,7 +29,10 @@ def image_of_digest(store: Store, manifest_digest: str) -> objects.Image | None:
 
 def missing_image(reference: str) -> str:
     """What is said of a task whose image the cluster does not have."""
-    return f"image {reference} is not in the cluster: load it with `fairway image load FILE`"
+    return (
+        f"image {reference} is not in the cluster: pull it with `fairway image pull {reference}`, or load it with "
+        "`fairway image load FILE`"
+    )
 
 
 def replaced_image(reference: str) -> str:

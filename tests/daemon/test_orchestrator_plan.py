@@ -246,7 +246,8 @@ def test_an_image_that_is_loaded_later_starts_what_waits_for_it() -> None:
     assert "image redis:7 is not in the cluster" in reply.warnings[0]
     model.plan()
     assert {task.status.message for task in model.tasks()} == {
-        "image redis:7 is not in the cluster: load it with `fairway image load FILE`"
+        "image redis:7 is not in the cluster: pull it with `fairway image pull redis:7`, or load it with "
+        "`fairway image load FILE`"
     }
     model.load_image("docker.io/library/redis:7", "b")
     model.settle()
