@@ -18,7 +18,7 @@ from pathlib import Path
 import trio
 
 from proto.host_pb2 import LogLine
-from runtime import fifo, log_files, log_reader
+from runtime import fifo, log_files, log_ids, log_reader
 from runtime.errors import NotFound
 from runtime.log_files import LogFiles
 from runtime.log_format import LineSplitter
@@ -84,12 +84,22 @@ class TaskLogs:
         self._settings = settings
         self._nursery = nursery
         self._live: dict[str, _LiveLog] = {}
+        self._held: dict[str, trio.Event] = {}  # by task, set when a container of it begins to write
         self._complete: set[str] = set()  # nothing more can come of these
         self._limiter = trio.CapacityLimiter(WRITER_THREADS_MAX)
         self._archivers = trio.CapacityLimiter(1)
 
     def folder(self, task_id: str) -> Path:
-        return self._settings.log_folder / task_id
+        return self._settings.log_folder / log_ids.task_of(task_id)
+
+    def hold(self, task_id: str) -> None:
+        """More comes of the task, though nothing writes at the moment: who follows its log goes on waiting."""
+        self._held.setdefault(task_id, trio.Event())
+
+    def release(self, task_id: str) -> None:
+        """Undoes `hold`."""
+        if (held := self._held.pop(task_id, None)) is not None:
+            held.set()
 
     def fifo_paths(self, task_id: str, tty: bool) -> tuple[Path, Path | None]:
         """Of standard output and standard error; a terminal has the first only."""
@@ -146,6 +156,9 @@ class TaskLogs:
             raise
         live = _LiveLog(files, readers, folder, writers=writers, compress=policy.compress)
         self._live[task_id] = live
+        if (held := self._held.get(log_ids.task_of(task_id))) is not None:
+            held.set()
+            self._held[log_ids.task_of(task_id)] = trio.Event()
         self._archive_soon(task_id, live)  # what an earlier daemon had no time for
         self._nursery.start_soon(self._read_all, task_id, live)
 
@@ -187,6 +200,9 @@ class TaskLogs:
     def change_of(self, task_id: str) -> trio.Event | None:
         """Set when the log grows or ends; None where it has ended."""
         live = self._live.get(task_id)
+        if live is None and (held := self._held.get(task_id)) is not None:
+            parts = (part for container_id, part in self._live.items() if log_ids.task_of(container_id) == task_id)
+            return next((part.changed for part in parts), held)
         return live.changed if live else None
 
     async def ids(self) -> Sequence[str]:

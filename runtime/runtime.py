@@ -10,8 +10,8 @@ import dataclasses
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import trio
@@ -155,6 +155,15 @@ class Runtime:
 
     def _edits(self, names: Sequence[str]) -> CdiEdits:
         return cdi_edits.filled(self.cdi.look().edits_of(names, self.cdi.folders))
+
+    @contextmanager
+    def log_held(self, task_id: str) -> Iterator[None]:
+        """While several containers of a task come one after the other: its log goes on in between."""
+        self._task_logs().hold(task_id)
+        try:
+            yield
+        finally:
+            self._task_logs().release(task_id)
 
     async def start(self, container_id: str) -> int:
         """Lets the process run; returns its process id. Raises CannotStart where its program is missing."""

@@ -25,6 +25,7 @@ _KEYS = frozenset(
         "balance",
         "disruption_budget",
         "floating_addresses",
+        "init_tasks",  # read by lifecycle.py
         "job",
         "placement",
         "policy",

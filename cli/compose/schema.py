@@ -139,6 +139,17 @@ _LOGGING = mapping(
         "options": mapping("", {"max-size": SIZE, "max-file": COUNT, "compress": FLAG}),
     },
 )
+_HOOK = mapping(
+    "a process in the container",
+    {
+        "command": text_or_texts("a command line, or words"),
+        "user": TEXT,
+        "working_dir": TEXT,
+        "environment": pairs("besides the container's"),
+        "privileged": FLAG,
+    },
+    required=["command"],
+)
 _DEVICE = either(TEXT, mapping("", {"source": TEXT, "target": TEXT, "permissions": TEXT}, required=["source"]))
 
 SERVICE_KEYS: dict[str, Schema] = {
@@ -176,6 +187,8 @@ SERVICE_KEYS: dict[str, Schema] = {
     "oom_score_adj": NUMBER,
     "pids_limit": NUMBER,
     "platform": TEXT,
+    "post_start": items(_HOOK, "once the container has started; ready when they have succeeded"),
+    "pre_stop": items(_HOOK, "before the stop signal, within the grace period"),
     "ports": items(_PORT, "ports published on the hosts"),
     "profiles": items(TEXT, "the service is there when one of these is asked for"),
     "read_only": FLAG,

@@ -52,6 +52,17 @@ def _affinities(description: str) -> Schema:
     )
 
 
+_INIT_TASK = mapping(
+    "runs to its end before the container, with its mounts and network",
+    {
+        "image": described(TEXT, "the service's, where it is left out"),
+        "entrypoint": text_or_texts("in place of the image's"),
+        "command": text_or_texts("in place of the image's"),
+        "user": TEXT,
+        "working_dir": TEXT,
+        "environment": pairs("besides those of the service"),
+    },
+)
 SERVICE = mapping(
     "what Compose has no keys for",
     {
@@ -113,6 +124,7 @@ SERVICE = mapping(
                 "keep": described(DURATION, "how long the old tasks of a blue/green change stay"),
             },
         ),
+        "init_tasks": items(_INIT_TASK, "what runs to its end before each task, in order"),
         "job": mapping(
             "of deploy.mode replicated-job and global-job",
             {

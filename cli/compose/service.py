@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from cli.compose import container, extension, health, kinds, mounts, names, placement, ports, task_files, values
 from cli.compose.environment import Surroundings, read_environment
+from cli.compose.lifecycle import command_words, read_lifecycle
 from cli.compose.reader import Field, Reader
 from cli.compose.refused import REFUSED
 from proto import objects_pb2
@@ -19,8 +20,6 @@ _HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 UNSUPPORTED: dict[str, str] = {
     **REFUSED,
     "gpus": "there are no GPUs yet",
-    "post_start": "there are no hooks yet",
-    "pre_stop": "there are no hooks yet",
 }
 
 
@@ -56,6 +55,7 @@ def read_service(reader: Reader, surroundings: Surroundings, name: str, below: F
         if key in entries:
             read(reader, entries[key], service)
     read_environment(reader, surroundings, entries, spec.container)
+    read_lifecycle(reader, surroundings, entries, spec.container)
     _scale_and_deploy(reader, entries, service)
     _check_endpoint_mode(reader, service)
     return service
@@ -89,26 +89,13 @@ def _image(reader: Reader, field_: Field, service: ServiceRead) -> None:
     service.spec.container.image = text
 
 
-def _command_words(reader: Reader, field_: Field) -> objects_pb2.StringList | None:
-    """Absent for null; a text is split as a shell would split it."""
-    if field_.is_null:
-        return None
-    if field_.is_list:
-        return objects_pb2.StringList(values=[reader.text(each, empty=True) for each in reader.elements(field_)])
-    try:
-        return objects_pb2.StringList(values=values.words(reader.text(field_, empty=True)))
-    except ValueError as error:
-        reader.refuse(field_, str(error))
-        return None
-
-
 def _command(reader: Reader, field_: Field, service: ServiceRead) -> None:
-    if (words := _command_words(reader, field_)) is not None:
+    if (words := command_words(reader, field_)) is not None:
         service.spec.container.command.CopyFrom(words)
 
 
 def _entrypoint(reader: Reader, field_: Field, service: ServiceRead) -> None:
-    if (words := _command_words(reader, field_)) is not None:
+    if (words := command_words(reader, field_)) is not None:
         service.spec.container.entrypoint.CopyFrom(words)
 
 
@@ -287,11 +274,13 @@ _KEYS: dict[str, Callable[[Reader, Field, ServiceRead], None]] = {
     "depends_on": _depends_on,
     "profiles": _profiles,
 }
-# Keys whose meaning hangs together, read by `read_environment` and `_scale_and_deploy`.
+# Keys whose meaning hangs together, read by `read_environment`, `read_lifecycle` and `_scale_and_deploy`.
 _TOGETHER = frozenset(
     [
         "environment",
         "env_file",
+        "post_start",
+        "pre_stop",
         "deploy",
         "scale",
         "restart",

@@ -26,6 +26,7 @@ from daemon.agent.volume_agent import VolumeAgent
 from daemon.errors import Kind, Refused
 from proto import objects_pb2 as objects
 from proto.host_pb2 import HostInstruction, HostReport
+from runtime import log_ids
 from runtime.errors import NotFound, RuntimeFailure
 from runtime.model import EventKind, ObservedContainer
 from runtime.runtime import Runtime
@@ -211,6 +212,8 @@ class Agent:
                     self._reports.forget_task(task_id)
         if self.view.complete:
             for container_id in self._containers.keys() - self._runners.keys():
+                if log_ids.task_of(container_id) in self._runners:
+                    continue  # an init task's
                 logger.warning("removing container %s: the cluster knows no such task", container_id)
                 self._start_runner(_unclaimed(container_id))
 

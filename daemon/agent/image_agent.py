@@ -87,6 +87,7 @@ class ImageAgent:
     async def _remove_unknown(self) -> None:
         wanted = {image.manifest_digest for image in self._view.images}
         wanted |= {task.image_digest for task in self._view.tasks}
+        wanted |= {init.image_digest for task in self._view.tasks for init in task.spec.container.init_tasks}
         held = await self._images.list()
         unknown = {image.manifest_digest for image in held} - wanted
         now_s = trio.current_time()

@@ -12,6 +12,8 @@ from daemon.agent import task_files
 from daemon.agent.file_agent import FileAgent
 from daemon.agent.host_view import HostView
 from daemon.agent.image_agent import ImageAgent
+from daemon.agent.init_tasks import InitTasks
+from daemon.agent.task_hooks import TaskHooks
 from daemon.agent.task_probes import TaskProbes
 from daemon.agent.task_runner import Readiness, TaskFailure
 from net.addresses import GATEWAY_ADDRESS
@@ -35,6 +37,7 @@ from storage.volumes import LocalVolumes, PreparedMount
 logger = logging.getLogger(__name__)
 
 STOP_GRACE_MS_DEFAULT = 10_000
+AFTER_HOOKS_MS_MIN = 2_000  # of the grace period, however long the pre_stop hooks took
 HOST_GATEWAY = "host-gateway"  # in extra_hosts: the host, whichever runs the task
 LISTEN_POLL_S_MIN = 0.02
 LISTEN_POLL_S_MAX = 0.5
@@ -71,6 +74,8 @@ class ContainerHost:
         self._secrets = secrets
         self._view = view
         self._files_folder = run_folder / "tasks"
+        self._hooks = TaskHooks(runtime, self._files_folder)
+        self._init_tasks = InitTasks(runtime, images, view)
         self._probe_seats = trio.CapacityLimiter(PROBES_AT_ONCE_MAX)
         self.withdrawn = withdrawn
         self.changed = changed
@@ -90,7 +95,15 @@ class ContainerHost:
 
     async def _try_start(self, task: objects.Task, progress: Callable[[str], None]) -> int:
         await self._images.ensure(task.image_digest, task.spec.container.image, progress)
-        await self._runtime.create(await self._request(task))
+        request = await self._request(task)
+        if task.spec.container.init_tasks:
+            with self._runtime.log_held(task.meta.id):
+                with trio.move_on_after(ADMISSION_S_USUAL):  # they may need others, as a migration does
+                    await self._network.admitted(task.meta.id)
+                await self._init_tasks.run(task, request, progress)
+                await self._runtime.create(request)
+        else:
+            await self._runtime.create(request)
         return await self._runtime.start(task.meta.id)
 
     async def _request(self, task: objects.Task) -> ContainerRequest:
@@ -153,6 +166,9 @@ class ContainerHost:
         self, task: objects.Task, pid: int, known: Readiness, report: Callable[[Readiness], None]
     ) -> None:
         """See TaskHost."""
+        if not known.ready and (problem := await self._hooks.post_start(task)):
+            report(Readiness(False, message=problem))
+            return
         config = await self._runtime.images.config(task.image_digest)
         own = task.spec.container.healthcheck if task.spec.container.HasField("healthcheck") else None
         check = effective(own, config.healthcheck)
@@ -246,8 +262,9 @@ class ContainerHost:
         """See TaskHost."""
         spec = task.spec.container
         grace_ms = spec.stop_grace_ms or STOP_GRACE_MS_DEFAULT
+        left_ms = max(grace_ms - await self._hooks.pre_stop(task, grace_ms), min(grace_ms, AFTER_HOOKS_MS_MIN))
         try:
-            exit = await self._runtime.stop(task.meta.id, await self._stop_signal(task), grace_ms)
+            exit = await self._runtime.stop(task.meta.id, await self._stop_signal(task), left_ms)
         except NotFound:
             return None
         return ended(task.meta.id, exit)
@@ -264,6 +281,7 @@ class ContainerHost:
     async def clean_up(self, task: objects.Task) -> None:
         """See TaskHost."""
         await self._runtime.delete(task.meta.id)
+        await self._init_tasks.remove(task)
         await self._network.delete_task_network(task.meta.id)
         await self._volumes.remove_anonymous(task.meta.id)
         task_files.remove(self._files_folder / task.meta.id)

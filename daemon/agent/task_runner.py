@@ -53,7 +53,7 @@ class TaskHost(Protocol):
     ) -> None:
         """Watches readiness, which was `known` last, for as long as it runs and reports every change of it.
 
-        Returns only where a health check has failed for good.
+        Returns only where a health check has failed for good, or what was to be done once it had started.
         """
 
     async def stop(self, task: objects.Task) -> ObservedContainer | None:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from daemon.deploying.device_checks import device_changes
 from daemon.deploying.kind_words import kind_changes
+from daemon.deploying.lifecycle_checks import lifecycle_changes
 from daemon.deploying.placement_checks import placement_changes
 from daemon.deploying.probe_checks import probe_changes
 from daemon.orchestration.quantities import bytes_text, cpu_text, duration_text
@@ -173,6 +174,7 @@ def _scalar_changes(old: objects.ContainerSpec, new: objects.ContainerSpec) -> l
         reasons.append("filter of system calls changed")
     reasons += _set_changes("mount", old.mounts, new.mounts, _mount)
     reasons += file_changes(old, new)
+    reasons += lifecycle_changes(old, new)
     if old.logging != new.logging or old.HasField("logging") != new.HasField("logging"):
         reasons.append("logging changed")
     if old.healthcheck != new.healthcheck or old.HasField("healthcheck") != new.HasField("healthcheck"):

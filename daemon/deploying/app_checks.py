@@ -11,6 +11,7 @@ from daemon.deploying.device_checks import device_problems
 from daemon.deploying.exposure_checks import balance_problems, check_ports_between, floating_problems, port_problems
 from daemon.deploying.external_plan import shared_name_problems
 from daemon.deploying.job_changes import job_problems
+from daemon.deploying.lifecycle_checks import lifecycle_problems
 from daemon.deploying.name_checks import name_problems
 from daemon.deploying.placement_checks import placement_problems
 from daemon.deploying.precedence_checks import precedence_problems
@@ -94,6 +95,7 @@ def _problems(app: control.AppSpec, name: str, spec: objects.ServiceSpec) -> Ite
             yield f"it depends on service {dependency.service}, which is not in the app"
     yield from container_problems(spec.container)
     yield from probe_problems(spec.container)
+    yield from lifecycle_problems(spec.container)
     yield from name_problems(spec)
     yield from mount_problems(spec)
     yield from port_problems(spec)

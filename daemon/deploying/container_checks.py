@@ -31,6 +31,9 @@ SETTINGS = (
     "seccomp_profile",
     "apparmor_profile",
     "devices",
+    "post_start",
+    "pre_stop",
+    "init_tasks",
 )
 # The same, of those that are messages of their own.
 PARTS: tuple[Literal["logging", "probes"], ...] = ("logging", "probes")

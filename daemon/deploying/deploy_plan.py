@@ -19,6 +19,7 @@ from daemon.deploying.device_checks import says_devices
 from daemon.deploying.exposure_checks import check_floating
 from daemon.deploying.external_plan import check_shared_name, names_external, says_external, settle_external
 from daemon.deploying.job_changes import completion_changes, course_changes, settle_runs
+from daemon.deploying.lifecycle_checks import settle_init_images
 from daemon.deploying.node_changes_plan import plan_remove_node, plan_update_node
 from daemon.deploying.placement_checks import says_placement
 from daemon.deploying.port_leases_plan import PortLeases, settle_vip
@@ -111,15 +112,22 @@ class _Deploy:
         self.leases = LeasePool(self.store)
         self.ports = PortLeases(self.store, self.leases)
         self.nodes = {node.meta.id: node for node in self.store.table(objects.Node)}
-        self._settle_external()
+        self._settle_references()
         self._settle_files()
 
-    def _settle_external(self) -> None:
-        """The specs name networks and volumes of other apps; from here on their ids too, in a copy of the app."""
-        if names_external(self.app):
+    def _settle_references(self) -> None:
+        """The specs name networks and volumes of other apps, and images of init tasks; from here on their ids and
+        digests too, in a copy of the app."""
+        init = [name for name in sorted(self.app.services) if self.app.services[name].container.init_tasks]
+        if init or names_external(self.app):
             asked, self.app = self.app, control.AppSpec()
             self.app.CopyFrom(asked)
+        if names_external(self.app):
             settle_external(self.store, self.tenant, self.app)
+        for name in init:
+            before = self.store.table(objects.Service).unique("name", (*self.key, name))
+            known = before.spec.container if before is not None else None
+            settle_init_images(self.store, self.app.services[name].container, known, self.reply.warnings)
 
     def _settle_files(self) -> None:
         """The specs name secrets and configs; from here on their versions too, in a copy of the app."""

@@ -139,7 +139,8 @@ def spec_once(spec: objects.ServiceSpec) -> objects.ServiceSpec:
         external_volumes=spec.external_volumes,
     )
     once.container.CopyFrom(spec.container)
-    once.container.ClearField("healthcheck")
+    for name in ("healthcheck", "post_start", "pre_stop"):
+        once.container.ClearField(name)
     once.container.ClearField("probes")
     once.container.healthcheck.test.append("NONE")
     if spec.HasField("policy"):

@@ -81,6 +81,40 @@ def test_kill_of_the_daemon_loses_no_unfinished_line(tmp_path: Path) -> None:
         daemon.stdout.close()
 
 
+def test_a_follower_goes_on_over_the_containers_of_one_task(tmp_path: Path) -> None:
+    async def body(logs: TaskLogs) -> None:
+        logs.hold("task")
+        seen: list[bytes] = []
+        followed = trio.Event()
+
+        async def follow() -> None:
+            async for line in logs.read("task", True, -1, 0):
+                seen.append(line.text)  # noqa: PERF401 each is looked at as it comes
+            followed.set()
+
+        async def write(container: str) -> None:
+            logs.attach(container, running=False, tty=True)
+            writer = os.open(tmp_path / "run" / "io" / container / "out", os.O_WRONLY)
+            os.write(writer, f"from {container}\n".encode())
+            os.close(writer)
+            await logs.detach(container)
+
+        await write("task.init.1")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(follow)
+            await until(lambda: len(seen) == 1)
+            await write("task.init.2")
+            await until(lambda: len(seen) == 2)
+            assert not followed.is_set()
+            await write("task")
+            await until(lambda: len(seen) == 3)
+            logs.release("task")
+            await followed.wait()
+        assert seen == [b"from task.init.1", b"from task.init.2", b"from task"]
+
+    with_logs(tmp_path, body)
+
+
 def test_a_task_has_bounds_of_its_own_and_may_keep_nothing(tmp_path: Path) -> None:
     async def body(logs: TaskLogs) -> None:
         for task, policy in (
