@@ -48,6 +48,10 @@ try:
 except AttributeError:
   proto_dot_rollouts__pb2 = proto_dot_objects__pb2.proto.rollouts_pb2
 try:
+  proto_dot_registries__pb2 = proto_dot_objects__pb2.proto_dot_registries__pb2
+except AttributeError:
+  proto_dot_registries__pb2 = proto_dot_objects__pb2.proto.registries_pb2
+try:
   proto_dot_budgets__pb2 = proto_dot_objects__pb2.proto_dot_budgets__pb2
 except AttributeError:
   proto_dot_budgets__pb2 = proto_dot_objects__pb2.proto.budgets_pb2
@@ -73,7 +77,7 @@ except AttributeError:
   proto_dot_devices__pb2 = proto_dot_objects__pb2.proto.devices_pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x0fproto/why.proto\x12\nfairway.v1\x1a\x13proto/objects.proto\"\x1c\n\nWhyRequest\x12\x0e\n\x06target\x18\x01 \x01(\t\"F\n\x08WhyReply\x12\"\n\x05tasks\x18\x01 \x03(\x0b\x32\x13.fairway.v1.WhyTask\x12\x16\n\x0eleft_out_count\x18\x02 \x01(\r\"\xad\x01\n\x07WhyTask\x12\r\n\x05tasks\x18\x01 \x03(\t\x12$\n\x05state\x18\x02 \x01(\x0e\x32\x15.fairway.v1.TaskState\x12\x0c\n\x04node\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\"\n\x05hosts\x18\x05 \x03(\x0b\x32\x13.fairway.v1.WhyHost\x12\x1c\n\x14hosts_left_out_count\x18\x06 \x01(\r\x12\r\n\x05stops\x18\x07 \x03(\t\"<\n\x07WhyHost\x12\x0c\n\x04node\x18\x01 \x01(\t\x12#\n\x07\x61gainst\x18\x02 \x03(\x0b\x32\x12.fairway.v1.WhyNot\"(\n\x06WhyNot\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0e\n\x06remedy\x18\x02 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x0fproto/why.proto\x12\nfairway.v1\x1a\x13proto/objects.proto\"\x1c\n\nWhyRequest\x12\x0e\n\x06target\x18\x01 \x01(\t\"m\n\x08WhyReply\x12\"\n\x05tasks\x18\x01 \x03(\x0b\x32\x13.fairway.v1.WhyTask\x12\x16\n\x0eleft_out_count\x18\x02 \x01(\r\x12%\n\x06scaled\x18& \x03(\x0b\x32\x15.fairway.v1.WhyScaled\"\x86\x01\n\tWhyScaled\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x10\n\x08replicas\x18\x02 \x01(\r\x12(\n\tautoscale\x18\x03 \x01(\x0b\x32\x15.fairway.v1.Autoscale\x12,\n\x0b\x61utoscaling\x18\x04 \x01(\x0b\x32\x17.fairway.v1.Autoscaling\"\xad\x01\n\x07WhyTask\x12\r\n\x05tasks\x18\x01 \x03(\t\x12$\n\x05state\x18\x02 \x01(\x0e\x32\x15.fairway.v1.TaskState\x12\x0c\n\x04node\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\"\n\x05hosts\x18\x05 \x03(\x0b\x32\x13.fairway.v1.WhyHost\x12\x1c\n\x14hosts_left_out_count\x18\x06 \x01(\r\x12\r\n\x05stops\x18\x07 \x03(\t\"<\n\x07WhyHost\x12\x0c\n\x04node\x18\x01 \x01(\t\x12#\n\x07\x61gainst\x18\x02 \x03(\x0b\x32\x12.fairway.v1.WhyNot\"(\n\x06WhyNot\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0e\n\x06remedy\x18\x02 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -83,11 +87,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WHYREQUEST']._serialized_start=52
   _globals['_WHYREQUEST']._serialized_end=80
   _globals['_WHYREPLY']._serialized_start=82
-  _globals['_WHYREPLY']._serialized_end=152
-  _globals['_WHYTASK']._serialized_start=155
-  _globals['_WHYTASK']._serialized_end=328
-  _globals['_WHYHOST']._serialized_start=330
-  _globals['_WHYHOST']._serialized_end=390
-  _globals['_WHYNOT']._serialized_start=392
-  _globals['_WHYNOT']._serialized_end=432
+  _globals['_WHYREPLY']._serialized_end=191
+  _globals['_WHYSCALED']._serialized_start=194
+  _globals['_WHYSCALED']._serialized_end=328
+  _globals['_WHYTASK']._serialized_start=331
+  _globals['_WHYTASK']._serialized_end=504
+  _globals['_WHYHOST']._serialized_start=506
+  _globals['_WHYHOST']._serialized_end=566
+  _globals['_WHYNOT']._serialized_start=568
+  _globals['_WHYNOT']._serialized_end=608
 # @@protoc_insertion_point(module_scope)

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from proto import autoscale_pb2 as _autoscale_pb2
 from proto import objects_pb2 as _objects_pb2
 import builtins as _builtins
 import sys
@@ -45,25 +46,62 @@ class WhyReply(_message.Message):
 
     TASKS_FIELD_NUMBER: _builtins.int
     LEFT_OUT_COUNT_FIELD_NUMBER: _builtins.int
+    SCALED_FIELD_NUMBER: _builtins.int
     left_out_count: _builtins.int
     """pending tasks that were not looked at: 50 are at most"""
     @_builtins.property
     def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___WhyTask]:
         """those with the same answer are one"""
 
+    @_builtins.property
+    def scaled(self) -> _containers.RepeatedCompositeFieldContainer[Global___WhyScaled]:
+        """services of these tasks whose number of tasks follows their load"""
+
     def __init__(
         self,
         *,
         tasks: _abc.Iterable[Global___WhyTask] | None = ...,
         left_out_count: _builtins.int = ...,
+        scaled: _abc.Iterable[Global___WhyScaled] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["left_out_count", b"left_out_count", "tasks", b"tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["left_out_count", b"left_out_count", "scaled", b"scaled", "tasks", b"tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WhyReply: _TypeAlias = WhyReply  # noqa: Y015
+
+@_typing.final
+class WhyScaled(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVICE_FIELD_NUMBER: _builtins.int
+    REPLICAS_FIELD_NUMBER: _builtins.int
+    AUTOSCALE_FIELD_NUMBER: _builtins.int
+    AUTOSCALING_FIELD_NUMBER: _builtins.int
+    service: _builtins.str
+    """"shop/web" """
+    replicas: _builtins.int
+    @_builtins.property
+    def autoscale(self) -> _autoscale_pb2.Autoscale: ...
+    @_builtins.property
+    def autoscaling(self) -> _autoscale_pb2.Autoscaling: ...
+    def __init__(
+        self,
+        *,
+        service: _builtins.str = ...,
+        replicas: _builtins.int = ...,
+        autoscale: _autoscale_pb2.Autoscale | None = ...,
+        autoscaling: _autoscale_pb2.Autoscaling | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["autoscale", b"autoscale", "autoscaling", b"autoscaling"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["autoscale", b"autoscale", "autoscaling", b"autoscaling", "replicas", b"replicas", "service", b"service"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WhyScaled: _TypeAlias = WhyScaled  # noqa: Y015
 
 @_typing.final
 class WhyTask(_message.Message):

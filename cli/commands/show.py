@@ -11,6 +11,7 @@ from cli.commands.apps import print_tasks
 from cli.commands.service import rollout_words
 from cli.connection import CALL_SECONDS_MAX, connect
 from cli.failure import EXIT_OK, CommandFailed
+from cli.scaling_words import scaling_row
 from proto import control_pb2, objects_pb2
 
 
@@ -66,6 +67,7 @@ def describe(view: control_pb2.ServiceView) -> list[tuple[str, str]]:
         ("Image", container.image + (f" ({service.image_digest})" if service.image_digest else "")),
         ("Command", " ".join([*container.entrypoint.values, *container.command.values])),
         ("Tasks", f"{view.ready} ready, {view.running} running, {wanted_words(spec)}"),
+        ("Scaling", scaling_row(service, now)),
         ("Schedule", job_lines.schedule_words(service) if spec.HasField("schedule") else ""),
         *(("Run", job_lines.run_words(run, now)) for run in service.runs),
         ("Revision", revision_words(service)),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Sequence
 
 from cli import output, words
 from cli.connection import CALL_SECONDS_MAX, connect
 from cli.failure import EXIT_OK
+from cli.scaling_words import scaling_words
 from proto import objects_pb2, why_pb2
 
 _NAMES_SHOWN_MAX = 5
@@ -20,6 +22,11 @@ def why(options: argparse.Namespace) -> int:
     if options.output == "json":
         output.print_json(output.plain(reply))
         return EXIT_OK
+    for scaled in reply.scaled:
+        now_unix_ms = time.time_ns() // 1_000_000
+        print(
+            f"{scaled.service}: {scaling_words(scaled.replicas, scaled.autoscale, scaled.autoscaling, now_unix_ms)}\n"
+        )
     if not reply.tasks:
         print(f"no task of {options.target} is wanted")
     for number, task in enumerate(reply.tasks):

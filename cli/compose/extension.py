@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 
+from cli.compose.autoscale import read_autoscale
 from cli.compose.budget import read_budget
 from cli.compose.kinds import read_job, read_schedule, read_stateful
 from cli.compose.placement import CONSTRAINT
@@ -22,6 +23,7 @@ from proto import control_pb2, objects_pb2
 
 _KEYS = frozenset(
     {
+        "autoscale",
         "balance",
         "disruption_budget",
         "floating_addresses",
@@ -51,6 +53,8 @@ _FLOATING_MAX = 8
 def read_extension(reader: Reader, field: Field, spec: objects_pb2.ServiceSpec) -> None:
     """Fills `spec`; keys that Fairway does not know are refused, since nobody else reads them."""
     entries = reader.known_entries(field, _KEYS | PRECEDENCE_KEYS)
+    if "autoscale" in entries:
+        read_autoscale(reader, entries["autoscale"], spec.autoscale)
     if "balance" in entries:
         _balance(reader, entries["balance"], spec.balance)
     if "floating_addresses" in entries:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cli.compose.schema_load import PROBES
+from cli.compose.schema_load import AUTOSCALE, PROBES
 from cli.compose.schema_types import (
     COUNT,
     DURATION,
@@ -66,6 +66,7 @@ _INIT_TASK = mapping(
 SERVICE = mapping(
     "what Compose has no keys for",
     {
+        "autoscale": AUTOSCALE,
         "balance": mapping(
             "how connections are spread over the tasks",
             {

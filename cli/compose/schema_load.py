@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from cli.compose.schema_types import COUNT, DURATION, TEXT, Schema, choice, described, mapping, pairs, text_or_texts
+from cli.compose.schema_types import (
+    COUNT,
+    DURATION,
+    FLAG,
+    NUMBER,
+    TEXT,
+    Schema,
+    choice,
+    described,
+    mapping,
+    pairs,
+    text_or_texts,
+)
 
 _PORT = described(COUNT, "of the task")
 _SCHEME = choice(["http", "https"], "the certificate is not checked")
@@ -45,4 +57,30 @@ PROBES = mapping(
         "live": _probe("failing: the task is replaced"),
         "ready": _probe("failing: no traffic until it passes again"),
     },
+)
+
+AUTOSCALE = mapping(
+    "the number of tasks follows their load; of several measures the one that asks for most tasks counts",
+    {
+        "min": described(COUNT, "tasks; 1 where it is left out"),
+        "max": described(COUNT, "tasks"),
+        "cpu": described(TEXT, 'of what a task reserves, or else may use: "70%"'),
+        "memory": described(TEXT, 'of what a task reserves, or else may use: "80%"'),
+        "connections": described(COUNT, "TCP connections of clients to a task"),
+        "metric": mapping(
+            "in Prometheus' text, asked of each task",
+            {
+                "port": _PORT,
+                "path": described(TEXT, "/metrics where it is left out"),
+                "name": described(TEXT, "its samples are added up"),
+                "labels": pairs("of samples that count"),
+                "target": described(NUMBER, "of a task"),
+                "per_second": described(FLAG, "how fast a counter grows counts, rather than its value"),
+            },
+            required=["port", "name", "target"],
+        ),
+        "stabilisation": described(DURATION, "before tasks are taken away; 5m where it is left out"),
+        "up_stabilisation": described(DURATION, "before tasks are added; none where it is left out"),
+    },
+    required=["max"],
 )

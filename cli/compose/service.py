@@ -6,7 +6,19 @@ import dataclasses
 import re
 from collections.abc import Callable
 
-from cli.compose import container, extension, health, kinds, mounts, names, placement, ports, task_files, values
+from cli.compose import (
+    autoscale,
+    container,
+    extension,
+    health,
+    kinds,
+    mounts,
+    names,
+    placement,
+    ports,
+    task_files,
+    values,
+)
 from cli.compose.environment import Surroundings, read_environment
 from cli.compose.lifecycle import command_words, read_lifecycle
 from cli.compose.reader import Field, Reader
@@ -80,6 +92,7 @@ def _scale_and_deploy(reader: Reader, entries: dict[str, Field], service: Servic
     kinds.finish_kind(reader, entries, spec)
     placement.read_limits(reader, entries, spec.resources)
     placement.check_resources(reader, service.field, spec.resources)
+    autoscale.finish_autoscale(reader, entries, spec, replicas_said or "scale" in entries)
 
 
 def _image(reader: Reader, field_: Field, service: ServiceRead) -> None:

@@ -30,6 +30,34 @@ def connections_of(process_id: int) -> int | None:
     return count
 
 
+def memory_bytes_of(process_id: int) -> int | None:
+    """Memory of a process's control group without file pages that were not used lately: the kernel can drop these at
+    once (memory.stat, inactive_file). None: gone, or not told."""
+    try:
+        lines = (PROC / str(process_id) / "cgroup").read_text().splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        number, controllers, path = line.split(":", 2)
+        try:
+            if "memory" in controllers.split(","):
+                return _without_idle(CGROUPS / controllers / path.lstrip("/"), "memory.usage_in_bytes", "total_")
+            if number == "0":
+                return _without_idle(CGROUPS / path.lstrip("/"), "memory.current", "")
+        except (OSError, ValueError):
+            continue  # the other version's hierarchy may tell
+    return None
+
+
+def _without_idle(group: Path, usage: str, prefix: str) -> int:
+    used = int((group / usage).read_text())
+    for line in (group / "memory.stat").read_text().splitlines():
+        name, _, value = line.partition(" ")
+        if name == f"{prefix}inactive_file":
+            return max(used - int(value), 0)
+    return used
+
+
 def cpu_seconds_of(process_id: int) -> float | None:
     """CPU time that the control group of a process has used since it was made; None: gone, or not told."""
     try:

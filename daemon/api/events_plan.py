@@ -113,7 +113,9 @@ def _service(before: objects.Service | None, after: objects.Service | None) -> l
     if after.traffic.switched and not before.traffic.switched:
         words.append(("switched", f"traffic goes to version {after.traffic.generation}", False))
     if before.spec.replicas != after.spec.replicas:
-        words.append(("scaled", f"{_extent(before.spec)} -> {_extent(after.spec)}", False))
+        by_load = before.autoscaling.changed_unix_ms != after.autoscaling.changed_unix_ms
+        why = f" ({after.autoscaling.changed_message})" if by_load else ""
+        words.append(("scaled", f"{_extent(before.spec)} -> {_extent(after.spec)}{why}", False))
     words += _runs(before, after)
     return words
 

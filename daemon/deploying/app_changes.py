@@ -119,6 +119,7 @@ def as_tasks_see(spec: objects.ServiceSpec) -> objects.ServiceSpec:
         "job",
         "schedule",
         "disruption_budget",
+        "autoscale",
         "precedence",
     ):
         copy.ClearField(name)

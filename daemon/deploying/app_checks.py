@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from daemon.deploying.autoscale_checks import autoscale_problems
 from daemon.deploying.budget_checks import budget_problems
 from daemon.deploying.container_checks import container_problems
 from daemon.deploying.device_checks import device_problems
@@ -109,6 +110,7 @@ def _problems(app: control.AppSpec, name: str, spec: objects.ServiceSpec) -> Ite
         yield from service_policy_problems(spec.policy)
     yield from _resource_problems(spec.resources)
     yield from device_problems(spec.resources)
+    yield from autoscale_problems(spec)
     yield from job_problems(spec)
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from daemon.deploying.app_changes import balancing_changes, map_changes, rollout_changes, says_rollout, spec_changes
 from daemon.deploying.app_checks import check_app
 from daemon.deploying.app_warnings import warnings_of
+from daemon.deploying.autoscale_checks import autoscale_changes, settled_app
 from daemon.deploying.budget_checks import budget_changes, says_budget
 from daemon.deploying.container_checks import says_settings
 from daemon.deploying.device_checks import says_devices
@@ -72,6 +73,7 @@ def plan_deploy(
     Raises Refused: INVALID for what the spec says, CONFLICT for a port that another app publishes, EXHAUSTED
     where an address pool or the tenant's quota is, NOT_POSSIBLE while the app's volumes are being removed."""
     check_app(app)
+    app = settled_app(store, app, app.tenant or DEFAULT_TENANT)
     check_floating(store, app, app.tenant or DEFAULT_TENANT)
     _check_ipv6(store, app)
     deploy = _Deploy(store, app, now_unix_ms, new_id, files)
@@ -221,6 +223,8 @@ class _Deploy:
         check_volumes(self.store, self.tenant, len(self.reply.volumes_created))
 
     def services(self) -> None:
+        if any(spec.HasField("autoscale") for spec in self.app.services.values()):
+            self.builder.needs(WORKLOADS_LEVEL)
         if any(says_placement(spec) or says_budget(spec) for spec in self.app.services.values()):
             self.builder.needs(WORKLOADS_LEVEL)
         if any(says_external(spec) or says_precedence(spec) for spec in self.app.services.values()):
@@ -282,7 +286,7 @@ class _Deploy:
         quiet_reasons = map_changes("label", before.meta.labels, after.meta.labels)
         quiet_reasons += balancing_changes(before.spec, spec) + rollout_changes(before.spec, spec)
         quiet_reasons += course_changes(before.spec, spec) + budget_changes(before.spec, spec)
-        quiet_reasons += precedence_changes(before.spec, spec)
+        quiet_reasons += precedence_changes(before.spec, spec) + autoscale_changes(before.spec, spec)
         settle_vip(self.store, self.leases, self.builder, after)
         self.ports.want(after)
         change = self.reply.changes.add(

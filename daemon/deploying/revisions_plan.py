@@ -123,12 +123,15 @@ def same_tasks(one: objects.Revision | objects.Task, service: objects.Service) -
 def plan_revert(
     store: Store, leases: LeasePool, service: objects.Service, revision: objects.Revision, now_unix_ms: int, why: str
 ) -> tuple[objects.Service, Collected]:
-    """The service on its way back, and all changes that this takes. The number of tasks stays what it is now, and
-    so do the service's labels. Raises Refused where what the revision used has another holder, or is gone."""
+    """The service on its way back, and all changes that this takes. The number of tasks stays what it is now,
+    how it follows the load, and the service's labels. Raises Refused where what the revision used has another holder, or is gone."""
     after = objects.Service()
     after.CopyFrom(service)
     after.spec.CopyFrom(revision.spec)
     after.spec.replicas = service.spec.replicas
+    after.spec.ClearField("autoscale")
+    if service.spec.HasField("autoscale"):
+        after.spec.autoscale.CopyFrom(service.spec.autoscale)
     after.image_digest = revision.image_digest
     start_rollout(service, after, [f"back to revision {revision.generation}"], now_unix_ms, revision.generation)
     after.rollout.message = why[:REASON_CHARACTERS_MAX]

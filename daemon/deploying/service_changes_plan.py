@@ -25,6 +25,14 @@ def plan_scale(store: Store, service: objects.Service, replicas: int) -> tuple[o
         how = "its completions are" if is_job(service.spec) else "the number of its tasks is"
         why = f"{how} given by the hosts" if follows_hosts(service.spec) else f"{how} said in the file: deploy it"
         raise Refused(f"service {service.app}/{service.meta.name} cannot be scaled: {why}", Kind.NOT_POSSIBLE)
+    if service.spec.HasField("autoscale"):
+        low, high = service.spec.autoscale.replicas_min, service.spec.autoscale.replicas_max
+        raise Refused(
+            f"service {service.app}/{service.meta.name} cannot be scaled by hand: the number of its tasks follows their "
+            f"load, from {low} to {high}; change the bounds of x-fairway.autoscale in its file, or take it out, and "
+            "deploy that",
+            Kind.NOT_POSSIBLE,
+        )
     if replicas > REPLICAS_MAX:
         raise Refused(f"{replicas} replicas are asked for; at most {REPLICAS_MAX} are possible")
     after = objects.Service()

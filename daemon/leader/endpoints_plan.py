@@ -80,6 +80,7 @@ def frontend_of(store: Store, service: objects.Service) -> objects.Frontend | No
         network_aliases=aliases,
         policy=service.spec.policy if service.spec.HasField("policy") else None,
         labels=service.meta.labels,
+        autoscale=service.spec.autoscale if service.spec.HasField("autoscale") else None,
     )
 
 

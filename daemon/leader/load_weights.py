@@ -16,6 +16,7 @@ logger = logging.getLogger(__name__)
 
 INTERVAL_S = 3.0
 FRESH_S_MAX = 10.0  # older loads do not count
+KEPT_S_MAX = 60.0  # for those who take older ones
 LOADS_MAX = 100_000
 
 
@@ -33,11 +34,11 @@ class Loads:
             if load.task_id in self._loads or len(self._loads) < LOADS_MAX:
                 self._loads[load.task_id] = (now_s, load)
 
-    def fresh(self) -> dict[str, TaskLoad]:
-        """By task; forgets those that are old."""
-        oldest_s = self._clock() - FRESH_S_MAX
-        self._loads = {task_id: known for task_id, known in self._loads.items() if known[0] >= oldest_s}
-        return {task_id: load for task_id, (_, load) in self._loads.items()}
+    def fresh(self, within_s: float = FRESH_S_MAX) -> dict[str, TaskLoad]:
+        """By task, those that are not older; forgets those that are older than KEPT_S_MAX."""
+        now_s = self._clock()
+        self._loads = {task_id: known for task_id, known in self._loads.items() if known[0] >= now_s - KEPT_S_MAX}
+        return {task_id: load for task_id, (at_s, load) in self._loads.items() if at_s >= now_s - within_s}
 
 
 async def keep_load_weights(writer: Writer, loads: Loads) -> None:

@@ -5,7 +5,7 @@ Asks the scheduler itself about the state as it is now, so it says what the next
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from daemon import lookup
 from daemon.errors import Refused
@@ -47,7 +47,20 @@ def why(store: Store, request: why_pb2.WhyRequest, now_unix_ms: int) -> why_pb2.
         key = entry.SerializeToString(deterministic=True)
         entries.setdefault(key, entry).tasks.append(f"{task.app}/{task.meta.name}")
     reply.tasks.extend(entries.values())
+    reply.scaled.extend(_scaled(store, found))
     return reply
+
+
+def _scaled(store: Store, tasks: Iterable[objects.Task]) -> Iterator[why_pb2.WhyScaled]:
+    for service_id in sorted({task.service_id for task in tasks}):
+        service = store.get(objects.Service, service_id)
+        if service is not None and service.spec.HasField("autoscale"):
+            yield why_pb2.WhyScaled(
+                service=f"{service.app}/{service.meta.name}",
+                replicas=service.spec.replicas,
+                autoscale=service.spec.autoscale,
+                autoscaling=service.autoscaling,
+            )
 
 
 def _entry(draft: Draft, turns: Turns, task: objects.Task, nodes: Mapping[str, objects.Node]) -> why_pb2.WhyTask:

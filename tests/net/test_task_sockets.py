@@ -51,6 +51,37 @@ def test_only_the_asked_namespace_is_seen() -> None:
             server.kill()
 
 
+WITH_CLIENTS = """
+import socket, subprocess, sys
+subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+listener = socket.create_server(("127.0.0.1", 0))
+clients = [socket.create_connection(listener.getsockname()) for _ in range(3)]
+taken = [listener.accept()[0] for _ in clients]
+print("3", flush=True)
+sys.stdin.readline()
+taken.pop().close()
+clients.pop().close()
+print("2", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_clients_are_counted_once_and_without_their_own_ends() -> None:
+    command = ["unshare", "--net", "python3", "-c", WITH_CLIENTS]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None and server.stdin is not None
+        try:
+            server.stdout.readline()
+            with TaskSockets.within(server.pid) as sockets:
+                assert sockets.client_count() == 3
+                server.stdin.write("\n")
+                server.stdin.flush()
+                server.stdout.readline()
+                assert sockets.client_count() == 2
+        finally:
+            server.kill()
+
+
 def test_a_process_that_is_gone_is_an_error() -> None:
     ended = subprocess.Popen(["true"])
     ended.wait()
