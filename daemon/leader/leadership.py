@@ -14,6 +14,7 @@ import trio
 from daemon.config import TimingConfig
 from daemon.errors import Refused
 from daemon.ids import new_id
+from daemon.leader.autoscaler import Autoscaler
 from daemon.leader.encryption import EncryptionSteps
 from daemon.leader.feature_level import raise_feature_level
 from daemon.leader.knocking import Knocking
@@ -133,6 +134,7 @@ class Leadership:
             nursery.start_soon(EncryptionSteps(writer, sessions, now_unix_ms).run)
             nursery.start_soon(raise_feature_level, self._member, writer)
             nursery.start_soon(keep_load_weights, writer, sessions.loads)
+            nursery.start_soon(Autoscaler(writer, sessions.loads, waking.now).run)
 
     async def _judge_hosts(self, writer: Writer, sessions: Sessions, waking: WakingTime) -> None:
         knocking = Knocking(waking.now)
