@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cli.command import DETACH, OUTPUT, TIMEOUT, Command, option
+from cli.command import DETACH, OUTPUT, TIMEOUT, WIDE, Command, flag, option
 
 HANDS: tuple[Command, ...] = (
     Command(
@@ -36,6 +36,24 @@ HANDS: tuple[Command, ...] = (
             OUTPUT,
         ),
         "run",
+    ),
+    Command(
+        "stats",
+        "cli.commands.stats:stats",
+        "Show what tasks use, every second: CPU, memory, network, disk.",
+        ("fairway stats", "fairway stats shop/web db.1", "fairway stats shop --no-stream -o json"),
+        (
+            option("targets", metavar="APP|SERVICE|TASK", nargs="*"),
+            flag("--no-stream", help="only once"),
+            OUTPUT,
+        ),
+    ),
+    Command(
+        "top",
+        "cli.commands.stats:top",
+        "List the processes of a task. A service stands for the first of its running tasks.",
+        ("fairway top shop/web.2", "fairway top web -o wide"),
+        (option("target", metavar="TASK|SERVICE"), WIDE),
     ),
     Command(
         "inspect",

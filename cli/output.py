@@ -80,6 +80,11 @@ def terminal_columns(stream: TextIO) -> int:
     return shutil.get_terminal_size().columns if stream.isatty() else 0
 
 
+def terminal_lines(stream: TextIO) -> int:
+    """0 where `stream` is no terminal."""
+    return shutil.get_terminal_size().lines if stream.isatty() else 0
+
+
 def colours(stream: TextIO, environment: Mapping[str, str] = os.environ) -> bool:
     """Terminals get colours, unless NO_COLOR (https://no-color.org) or a dumb terminal says otherwise."""
     return stream.isatty() and not environment.get("NO_COLOR") and environment.get("TERM") != "dumb"

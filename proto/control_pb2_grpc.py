@@ -467,6 +467,16 @@ class ControlStub:
                 request_serializer=proto_dot_hands__pb2.InspectRequest.SerializeToString,
                 response_deserializer=proto_dot_hands__pb2.InspectReply.FromString,
                 _registered_method=True)
+        self.ReadUsage = channel.unary_unary(
+                '/fairway.v1.Control/ReadUsage',
+                request_serializer=proto_dot_hands__pb2.ReadUsageRequest.SerializeToString,
+                response_deserializer=proto_dot_hands__pb2.ReadUsageReply.FromString,
+                _registered_method=True)
+        self.ListProcesses = channel.unary_unary(
+                '/fairway.v1.Control/ListProcesses',
+                request_serializer=proto_dot_hands__pb2.ListProcessesRequest.SerializeToString,
+                response_deserializer=proto_dot_hands__pb2.ListProcessesReply.FromString,
+                _registered_method=True)
         self.LoadImage = channel.stream_unary(
                 '/fairway.v1.Control/LoadImage',
                 request_serializer=proto_dot_control__pb2.LoadImageRequest.SerializeToString,
@@ -771,6 +781,18 @@ class ControlServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Inspect(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReadUsage(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListProcesses(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -1085,6 +1107,16 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.Inspect,
                     request_deserializer=proto_dot_hands__pb2.InspectRequest.FromString,
                     response_serializer=proto_dot_hands__pb2.InspectReply.SerializeToString,
+            ),
+            'ReadUsage': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReadUsage,
+                    request_deserializer=proto_dot_hands__pb2.ReadUsageRequest.FromString,
+                    response_serializer=proto_dot_hands__pb2.ReadUsageReply.SerializeToString,
+            ),
+            'ListProcesses': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListProcesses,
+                    request_deserializer=proto_dot_hands__pb2.ListProcessesRequest.FromString,
+                    response_serializer=proto_dot_hands__pb2.ListProcessesReply.SerializeToString,
             ),
             'LoadImage': grpc.stream_unary_rpc_method_handler(
                     servicer.LoadImage,
@@ -1929,6 +1961,60 @@ class Control:
             '/fairway.v1.Control/Inspect',
             proto_dot_hands__pb2.InspectRequest.SerializeToString,
             proto_dot_hands__pb2.InspectReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadUsage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fairway.v1.Control/ReadUsage',
+            proto_dot_hands__pb2.ReadUsageRequest.SerializeToString,
+            proto_dot_hands__pb2.ReadUsageReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListProcesses(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fairway.v1.Control/ListProcesses',
+            proto_dot_hands__pb2.ListProcessesRequest.SerializeToString,
+            proto_dot_hands__pb2.ListProcessesReply.FromString,
             options,
             channel_credentials,
             insecure,

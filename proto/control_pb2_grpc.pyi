@@ -58,12 +58,18 @@ from proto.files_pb2 import RemoveFileRequest as RemoveFileRequest
 from proto.files_pb2 import TaskFile as TaskFile
 from proto.hands_pb2 import InspectReply as InspectReply
 from proto.hands_pb2 import InspectRequest as InspectRequest
+from proto.hands_pb2 import ListProcessesReply as ListProcessesReply
+from proto.hands_pb2 import ListProcessesRequest as ListProcessesRequest
+from proto.hands_pb2 import ReadUsageReply as ReadUsageReply
+from proto.hands_pb2 import ReadUsageRequest as ReadUsageRequest
 from proto.hands_pb2 import RestartReply as RestartReply
 from proto.hands_pb2 import RestartRequest as RestartRequest
 from proto.hands_pb2 import SignalTasksReply as SignalTasksReply
 from proto.hands_pb2 import SignalTasksRequest as SignalTasksRequest
 from proto.hands_pb2 import StopTaskReply as StopTaskReply
 from proto.hands_pb2 import StopTaskRequest as StopTaskRequest
+from proto.hands_pb2 import TaskProcess as TaskProcess
+from proto.hands_pb2 import TaskUsage as TaskUsage
 from proto.policy_api_pb2 import ApplyPoliciesReply as ApplyPoliciesReply
 from proto.policy_api_pb2 import ApplyPoliciesRequest as ApplyPoliciesRequest
 from proto.policy_api_pb2 import ListPoliciesReply as ListPoliciesReply
@@ -236,6 +242,8 @@ class ControlStub:
     """answers when it has ended"""
     SignalTasks: _grpc.UnaryUnaryMultiCallable[_hands_pb2.SignalTasksRequest, _hands_pb2.SignalTasksReply]
     Inspect: _grpc.UnaryUnaryMultiCallable[_hands_pb2.InspectRequest, _hands_pb2.InspectReply]
+    ReadUsage: _grpc.UnaryUnaryMultiCallable[_hands_pb2.ReadUsageRequest, _hands_pb2.ReadUsageReply]
+    ListProcesses: _grpc.UnaryUnaryMultiCallable[_hands_pb2.ListProcessesRequest, _hands_pb2.ListProcessesReply]
     LoadImage: _grpc.StreamUnaryMultiCallable[_control_pb2.LoadImageRequest, _control_pb2.LoadImageReply]
     ListImages: _grpc.UnaryUnaryMultiCallable[_control_pb2.ListImagesRequest, _control_pb2.ListImagesReply]
     RemoveImage: _grpc.UnaryUnaryMultiCallable[_control_pb2.RemoveImageRequest, _control_pb2.RemoveImageReply]
@@ -311,6 +319,8 @@ class ControlAsyncStub(ControlStub):
     """answers when it has ended"""
     SignalTasks: _aio.UnaryUnaryMultiCallable[_hands_pb2.SignalTasksRequest, _hands_pb2.SignalTasksReply]  # type: ignore[assignment]
     Inspect: _aio.UnaryUnaryMultiCallable[_hands_pb2.InspectRequest, _hands_pb2.InspectReply]  # type: ignore[assignment]
+    ReadUsage: _aio.UnaryUnaryMultiCallable[_hands_pb2.ReadUsageRequest, _hands_pb2.ReadUsageReply]  # type: ignore[assignment]
+    ListProcesses: _aio.UnaryUnaryMultiCallable[_hands_pb2.ListProcessesRequest, _hands_pb2.ListProcessesReply]  # type: ignore[assignment]
     LoadImage: _aio.StreamUnaryMultiCallable[_control_pb2.LoadImageRequest, _control_pb2.LoadImageReply]  # type: ignore[assignment]
     ListImages: _aio.UnaryUnaryMultiCallable[_control_pb2.ListImagesRequest, _control_pb2.ListImagesReply]  # type: ignore[assignment]
     RemoveImage: _aio.UnaryUnaryMultiCallable[_control_pb2.RemoveImageRequest, _control_pb2.RemoveImageReply]  # type: ignore[assignment]
@@ -539,6 +549,20 @@ class ControlServicer(metaclass=_abc_1.ABCMeta):
         request: _hands_pb2.InspectRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_hands_pb2.InspectReply, _abc.Awaitable[_hands_pb2.InspectReply]]: ...
+
+    @_abc_1.abstractmethod
+    def ReadUsage(
+        self,
+        request: _hands_pb2.ReadUsageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_hands_pb2.ReadUsageReply, _abc.Awaitable[_hands_pb2.ReadUsageReply]]: ...
+
+    @_abc_1.abstractmethod
+    def ListProcesses(
+        self,
+        request: _hands_pb2.ListProcessesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_hands_pb2.ListProcessesReply, _abc.Awaitable[_hands_pb2.ListProcessesReply]]: ...
 
     @_abc_1.abstractmethod
     def LoadImage(

@@ -14,12 +14,18 @@ from proto import objects_pb2 as _objects_pb2
 from proto import policies_pb2 as _policies_pb2
 from proto.hands_pb2 import InspectReply as InspectReply
 from proto.hands_pb2 import InspectRequest as InspectRequest
+from proto.hands_pb2 import ListProcessesReply as ListProcessesReply
+from proto.hands_pb2 import ListProcessesRequest as ListProcessesRequest
+from proto.hands_pb2 import ReadUsageReply as ReadUsageReply
+from proto.hands_pb2 import ReadUsageRequest as ReadUsageRequest
 from proto.hands_pb2 import RestartReply as RestartReply
 from proto.hands_pb2 import RestartRequest as RestartRequest
 from proto.hands_pb2 import SignalTasksReply as SignalTasksReply
 from proto.hands_pb2 import SignalTasksRequest as SignalTasksRequest
 from proto.hands_pb2 import StopTaskReply as StopTaskReply
 from proto.hands_pb2 import StopTaskRequest as StopTaskRequest
+from proto.hands_pb2 import TaskProcess as TaskProcess
+from proto.hands_pb2 import TaskUsage as TaskUsage
 import builtins as _builtins
 import sys
 import typing as _typing

@@ -81,6 +81,16 @@ class HostStub:
                 request_serializer=proto_dot_hands__pb2.SignalTasksRequest.SerializeToString,
                 response_deserializer=proto_dot_hands__pb2.SignalTasksReply.FromString,
                 _registered_method=True)
+        self.ReadUsage = channel.unary_unary(
+                '/fairway.v1.Host/ReadUsage',
+                request_serializer=proto_dot_hands__pb2.ReadUsageRequest.SerializeToString,
+                response_deserializer=proto_dot_hands__pb2.ReadUsageReply.FromString,
+                _registered_method=True)
+        self.ListProcesses = channel.unary_unary(
+                '/fairway.v1.Host/ListProcesses',
+                request_serializer=proto_dot_hands__pb2.ListProcessesRequest.SerializeToString,
+                response_deserializer=proto_dot_hands__pb2.ListProcessesReply.FromString,
+                _registered_method=True)
         self.ReadRaft = channel.unary_unary(
                 '/fairway.v1.Host/ReadRaft',
                 request_serializer=proto_dot_host__pb2.ReadRaftRequest.SerializeToString,
@@ -179,6 +189,18 @@ class HostServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReadUsage(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListProcesses(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ReadRaft(self, request, context):
         """The callee's own part in consensus.
         """
@@ -268,6 +290,16 @@ def add_HostServicer_to_server(servicer, server):
                     servicer.SignalTask,
                     request_deserializer=proto_dot_hands__pb2.SignalTasksRequest.FromString,
                     response_serializer=proto_dot_hands__pb2.SignalTasksReply.SerializeToString,
+            ),
+            'ReadUsage': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReadUsage,
+                    request_deserializer=proto_dot_hands__pb2.ReadUsageRequest.FromString,
+                    response_serializer=proto_dot_hands__pb2.ReadUsageReply.SerializeToString,
+            ),
+            'ListProcesses': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListProcesses,
+                    request_deserializer=proto_dot_hands__pb2.ListProcessesRequest.FromString,
+                    response_serializer=proto_dot_hands__pb2.ListProcessesReply.SerializeToString,
             ),
             'ReadRaft': grpc.unary_unary_rpc_method_handler(
                     servicer.ReadRaft,
@@ -543,6 +575,60 @@ class Host:
             '/fairway.v1.Host/SignalTask',
             proto_dot_hands__pb2.SignalTasksRequest.SerializeToString,
             proto_dot_hands__pb2.SignalTasksReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadUsage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fairway.v1.Host/ReadUsage',
+            proto_dot_hands__pb2.ReadUsageRequest.SerializeToString,
+            proto_dot_hands__pb2.ReadUsageReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListProcesses(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fairway.v1.Host/ListProcesses',
+            proto_dot_hands__pb2.ListProcessesRequest.SerializeToString,
+            proto_dot_hands__pb2.ListProcessesReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -12,12 +12,18 @@ from proto import hands_pb2 as _hands_pb2
 from proto import host_pb2 as _host_pb2
 from proto.hands_pb2 import InspectReply as InspectReply
 from proto.hands_pb2 import InspectRequest as InspectRequest
+from proto.hands_pb2 import ListProcessesReply as ListProcessesReply
+from proto.hands_pb2 import ListProcessesRequest as ListProcessesRequest
+from proto.hands_pb2 import ReadUsageReply as ReadUsageReply
+from proto.hands_pb2 import ReadUsageRequest as ReadUsageRequest
 from proto.hands_pb2 import RestartReply as RestartReply
 from proto.hands_pb2 import RestartRequest as RestartRequest
 from proto.hands_pb2 import SignalTasksReply as SignalTasksReply
 from proto.hands_pb2 import SignalTasksRequest as SignalTasksRequest
 from proto.hands_pb2 import StopTaskReply as StopTaskReply
 from proto.hands_pb2 import StopTaskRequest as StopTaskRequest
+from proto.hands_pb2 import TaskProcess as TaskProcess
+from proto.hands_pb2 import TaskUsage as TaskUsage
 import abc as _abc_1
 import grpc as _grpc
 import sys
@@ -62,6 +68,8 @@ class HostStub:
     StopTask: _grpc.UnaryUnaryMultiCallable[_hands_pb2.StopTaskRequest, _hands_pb2.StopTaskReply]
     """Of a task on the callee, by its id."""
     SignalTask: _grpc.UnaryUnaryMultiCallable[_hands_pb2.SignalTasksRequest, _hands_pb2.SignalTasksReply]
+    ReadUsage: _grpc.UnaryUnaryMultiCallable[_hands_pb2.ReadUsageRequest, _hands_pb2.ReadUsageReply]
+    ListProcesses: _grpc.UnaryUnaryMultiCallable[_hands_pb2.ListProcessesRequest, _hands_pb2.ListProcessesReply]
     ReadRaft: _grpc.UnaryUnaryMultiCallable[_host_pb2.ReadRaftRequest, _host_pb2.RaftMember]
     """The callee's own part in consensus."""
     Examine: _grpc.UnaryUnaryMultiCallable[_doctor_pb2.ExamineRequest, _doctor_pb2.ExamineReply]
@@ -97,6 +105,8 @@ class HostAsyncStub(HostStub):
     StopTask: _aio.UnaryUnaryMultiCallable[_hands_pb2.StopTaskRequest, _hands_pb2.StopTaskReply]  # type: ignore[assignment]
     """Of a task on the callee, by its id."""
     SignalTask: _aio.UnaryUnaryMultiCallable[_hands_pb2.SignalTasksRequest, _hands_pb2.SignalTasksReply]  # type: ignore[assignment]
+    ReadUsage: _aio.UnaryUnaryMultiCallable[_hands_pb2.ReadUsageRequest, _hands_pb2.ReadUsageReply]  # type: ignore[assignment]
+    ListProcesses: _aio.UnaryUnaryMultiCallable[_hands_pb2.ListProcessesRequest, _hands_pb2.ListProcessesReply]  # type: ignore[assignment]
     ReadRaft: _aio.UnaryUnaryMultiCallable[_host_pb2.ReadRaftRequest, _host_pb2.RaftMember]  # type: ignore[assignment]
     """The callee's own part in consensus."""
     Examine: _aio.UnaryUnaryMultiCallable[_doctor_pb2.ExamineRequest, _doctor_pb2.ExamineReply]  # type: ignore[assignment]
@@ -183,6 +193,20 @@ class HostServicer(metaclass=_abc_1.ABCMeta):
         request: _hands_pb2.SignalTasksRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_hands_pb2.SignalTasksReply, _abc.Awaitable[_hands_pb2.SignalTasksReply]]: ...
+
+    @_abc_1.abstractmethod
+    def ReadUsage(
+        self,
+        request: _hands_pb2.ReadUsageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_hands_pb2.ReadUsageReply, _abc.Awaitable[_hands_pb2.ReadUsageReply]]: ...
+
+    @_abc_1.abstractmethod
+    def ListProcesses(
+        self,
+        request: _hands_pb2.ListProcessesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_hands_pb2.ListProcessesReply, _abc.Awaitable[_hands_pb2.ListProcessesReply]]: ...
 
     @_abc_1.abstractmethod
     def ReadRaft(

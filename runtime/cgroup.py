@@ -21,6 +21,18 @@ class CgroupHost:
     swap_accounting: bool  # memory.memsw.* or memory.swap.* exist
 
 
+@dataclass(frozen=True)
+class Groups:
+    """Of all containers of a runtime."""
+
+    host: CgroupHost
+    parent: str
+
+    def of(self, container_id: str) -> list[Path]:
+        """Folders of one of them; they need not exist."""
+        return container_folders(self.host, self.parent, container_id)
+
+
 def detect(folder: Path = CGROUP_FOLDER) -> CgroupHost:
     """Looks at the mounts; `folder` is where they are."""
     unified = folder / "cgroup.controllers"

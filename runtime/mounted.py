@@ -6,19 +6,12 @@ mount, so the result is compared before the user's program starts.
 
 from __future__ import annotations
 
-import ctypes
 import os
 from collections.abc import Iterable
 
 from runtime.errors import CannotStart
 from runtime.model import BindMount, TmpfsMount
-
-SYS_OPENAT2 = 437  # the same on every architecture
-RESOLVE_IN_ROOT = 0x10  # linux/openat2.h: links are followed as if the folder were /
-
-
-class _OpenHow(ctypes.Structure):
-    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
+from runtime.openat2 import open_in_root
 
 
 def verify(process_id: int, mounts: Iterable[BindMount | TmpfsMount]) -> None:
@@ -39,12 +32,10 @@ def verify(process_id: int, mounts: Iterable[BindMount | TmpfsMount]) -> None:
 
 
 def _identity_in(root: int, path: str) -> tuple[int, int]:
-    how = _OpenHow(os.O_PATH | os.O_CLOEXEC, 0, RESOLVE_IN_ROOT)
-    library = ctypes.CDLL(None, use_errno=True)
-    file = library.syscall(SYS_OPENAT2, root, os.fsencode(path), ctypes.byref(how), ctypes.sizeof(how))
-    if file < 0:
-        number = ctypes.get_errno()
-        raise CannotStart(f"the mount {path} cannot be looked at in the container: {os.strerror(number)}")
+    try:
+        file = open_in_root(root, path, os.O_PATH)
+    except OSError as error:
+        raise CannotStart(f"the mount {path} cannot be looked at in the container: {error.strerror}") from error
     try:
         info = os.fstat(file)
     finally:

@@ -178,6 +178,18 @@ class Runtime:
         """To the container's first process. Raises NotFound where nothing runs."""
         await self._containers.kill(container_id, signals.number_of(name_or_number))
 
+    async def first_process(self, container_id: str) -> int:
+        """Id on the host of a running container's first process. Raises NotFound where it does not run."""
+        process = await self._containers.get_process(container_id)
+        if process is None or process.status not in (api.Process.Status.RUNNING, api.Process.Status.PAUSED):
+            raise NotFound(f"container {container_id} does not run")
+        return process.pid
+
+    @property
+    def groups(self) -> cgroup.Groups:
+        """Where the control groups of its containers are."""
+        return cgroup.Groups(self._cgroup, self._settings.cgroup_parent)
+
     async def stop(self, container_id: str, signal: str | int, grace_ms: int) -> ContainerExit:
         """Asks by `signal` ("": SIGTERM), waits at most `grace_ms`, then kills and waits for the end."""
         number = signals.number_of(signal or "SIGTERM")

@@ -1,6 +1,8 @@
-"""The control API's methods for operators' hands: restart, stop, signal and inspect."""
+"""The control API's methods for operators' hands: restart, stop, signal, inspect, stats and top."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from daemon import lookup
 from daemon.api.asking import ask_each
@@ -18,8 +20,10 @@ from daemon.orchestration.task_states import succeeded
 from proto import control_pb2 as control
 from proto import objects_pb2 as objects
 from proto.grpc_trio import call
+from raft.store import Store
 
 TASKS_SIGNALLED_MAX = 1_000
+USAGE_S_MAX = 10.0
 
 
 class ControlHands:
@@ -88,6 +92,46 @@ class ControlHands:
     async def inspect(self, request: control.InspectRequest, _caller: Caller) -> control.InspectReply:
         return inspect(await self._context.current_store(), request)
 
+    async def read_usage(self, request: control.ReadUsageRequest, _caller: Caller) -> control.ReadUsageReply:
+        store = await self._context.current_store()
+        found = [task for task in _tasks_of(store, request.targets) if _running(task)]
+        by_node: dict[str, dict[str, objects.Task]] = {}
+        for task in found:
+            by_node.setdefault(task.node_id, {})[task.meta.id] = task
+        reply = control.ReadUsageReply()
+
+        async def ask(node_id: str) -> None:
+            tasks = by_node[node_id]
+            node = store.get(objects.Node, node_id)
+            name = node.meta.name if node is not None else node_id
+            try:
+                stub = self._context.host(self._context.node(node_id))
+                question = control.ReadUsageRequest(task_ids=list(tasks))
+                answer: control.ReadUsageReply = await call(stub.ReadUsage(question, timeout=USAGE_S_MAX))  # type: ignore[arg-type]
+            except Exception as error:
+                reply.silent.append(f"{name}: {_words(error)}")
+                return
+            for usage in answer.tasks:
+                task = tasks[usage.task_id]
+                usage.name, usage.node = f"{task.app}/{task.meta.name}", name
+                reply.tasks.append(usage)
+
+        await ask_each(list(by_node), ask)
+        order = {task.meta.id: (task.app, task.service, task.slot, task.meta.id) for task in found}
+        reply.tasks.sort(key=lambda usage: order[usage.task_id])
+        return reply
+
+    async def list_processes(
+        self, request: control.ListProcessesRequest, _caller: Caller
+    ) -> control.ListProcessesReply:
+        store = await self._context.current_store()
+        task = lookup.running_task(store, request.target)
+        stub = self._context.host(self._context.node(task.node_id))
+        question = control.ListProcessesRequest(task_id=task.meta.id)
+        reply: control.ListProcessesReply = await call(stub.ListProcesses(question, timeout=USAGE_S_MAX))  # type: ignore[arg-type]
+        reply.name = f"{task.app}/{task.meta.name}"
+        return reply
+
 
 def what_follows(task: objects.Task, service: objects.Service | None, now_unix_ms: int) -> str:
     """What the cluster does about a task that has ended, by its restart policy, in words. Pure."""
@@ -105,6 +149,21 @@ def what_follows(task: objects.Task, service: objects.Service | None, now_unix_m
         return f"{how}; {none}"
     wait_ms = max(restart.not_before_unix_ms - now_unix_ms, 0)
     return f"{how}; by its restart policy another one follows" + (f" in {duration_text(wait_ms)}" if wait_ms else "")
+
+
+def _tasks_of(store: Store, targets: Sequence[str]) -> list[objects.Task]:
+    """Of apps, services and tasks, each once; all where none is named. Raises Refused."""
+    if not targets:
+        return list(store.table(objects.Task))
+    found: dict[str, objects.Task] = {}
+    apps = {app.meta.name for app in store.table(objects.App)}
+    for target in targets:
+        if target in apps:
+            tasks = [task for task in store.table(objects.Task) if task.app == target]
+        else:
+            tasks = lookup.find_tasks(store, target)
+        found.update((task.meta.id, task) for task in tasks)
+    return list(found.values())
 
 
 def _running(task: objects.Task) -> bool:

@@ -1,4 +1,4 @@
-"""What hosts ask of each other for operators' hands: tasks of the callee that are to stop, or to get a signal."""
+"""What hosts ask of each other for operators' hands: to stop and signal tasks of the callee, and what they use."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from daemon.errors import Kind, Refused
 from proto import hands_pb2 as hands
 from proto import objects_pb2 as objects
 from runtime.errors import InvalidRequest, NotFound, RuntimeFailure
+from runtime.processes import processes_of
 from runtime.runtime import Runtime
+from runtime.usage import usage_of
 
 StopTask = Callable[[str, int], Awaitable[objects.TaskStatus]]
 
@@ -34,6 +36,20 @@ class HostHands:
         except RuntimeFailure as error:
             raise refused(error) from error
         return hands.SignalTasksReply(tasks=[request.task_id])
+
+    async def read_usage(self, request: hands.ReadUsageRequest, caller: Caller) -> hands.ReadUsageReply:
+        require_node(caller)
+        try:
+            return hands.ReadUsageReply(tasks=await usage_of(self._runtime, frozenset(request.task_ids)))
+        except RuntimeFailure as error:
+            raise refused(error) from error
+
+    async def list_processes(self, request: hands.ListProcessesRequest, caller: Caller) -> hands.ListProcessesReply:
+        require_node(caller)
+        try:
+            return await processes_of(self._runtime, request.task_id)
+        except RuntimeFailure as error:
+            raise refused(error) from error
 
 
 def refused(error: RuntimeFailure) -> Refused:

@@ -1,4 +1,4 @@
-"""`restart`, `stop`, `signal` and `inspect` beside a scripted server."""
+"""Commands that lay hands on what runs, beside a scripted server."""
 
 from __future__ import annotations
 
@@ -61,3 +61,51 @@ def test_inspect_prints_what_is_set_and_json_prints_all(server: ControlServer, f
     assert not any(line.endswith((":", ": None", ": False")) and not line.strip() for line in lines)
     found = json.loads(fairway("inspect", "service", "web", "-o", "json").out)
     assert found[0]["spec"]["replicas"] == 3 and found[0]["vip"] == ""
+
+
+def usage(cpu_ns: int, sampled_ns: int) -> control_pb2.ReadUsageReply:
+    reply = control_pb2.ReadUsageReply()
+    reply.tasks.add(
+        task_id="id1",
+        name="shop/web.1",
+        node="host-1",
+        sampled_ns=sampled_ns,
+        cpu_ns=cpu_ns,
+        memory_bytes=32 << 20,
+        memory_limit_bytes=64 << 20,
+        processes=3,
+        received_bytes=1500,
+        sent_bytes=20,
+    )
+    return reply
+
+
+def test_stats_compare_two_looks(server: ControlServer, fairway: Fairway) -> None:
+    second = usage(cpu_ns=1_250_000_000, sampled_ns=11_000_000_000)
+    second.tasks.add(task_id="id2", name="shop/web.2", node="host-2", sampled_ns=1)  # was not there the first time
+    second.silent.append("host-3: it is down")
+    looks = [usage(cpu_ns=1_000_000_000, sampled_ns=10_000_000_000), second] * 2
+    server.on("ReadUsage", lambda request, context: looks.pop(0))
+    ended = fairway("stats", "shop", "--no-stream")
+    assert ended.code == 0 and "host-3: it is down" in ended.err
+    heading, first, other = ended.out.splitlines()
+    assert heading.split()[:2] == ["TASK", "NODE"]
+    assert first.split() == ["shop/web.1", "host-1", "25.0", "32M", "64M", "50.0", "1.5K", "20B", "0B", "0B", "3"]
+    assert other.split()[2] == "-"
+    assert list(server.asked("ReadUsage")[0].targets) == ["shop"]
+    found = json.loads(fairway("stats", "--no-stream", "-o", "json").out)
+    assert (found[0]["cpu_percent"], found[1]["cpu_percent"]) == (25.0, None)
+
+
+def test_top_lists_processes(server: ControlServer, fairway: Fairway) -> None:
+    reply = control_pb2.ListProcessesReply(name="shop/web.1", more=True)
+    reply.processes.add(
+        id=7, parent=1, host_id=4711, user="www", state="S", cpu_millis=125, memory_bytes=2 << 20, age_ms=65_000
+    )
+    reply.processes[0].command = "nginx: worker"
+    server.on("ListProcesses", reply)
+    ended = fairway("top", "web")
+    assert ended.out.splitlines()[1].split() == ["7", "www", "S", "12.5", "2M", "1m", "nginx:", "worker"]
+    assert "more processes" in ended.err
+    assert fairway("top", "web", "-o", "wide").out.splitlines()[1].split()[:3] == ["7", "4711", "1"]
+    assert json.loads(fairway("top", "web", "-o", "json").out)[0]["command"] == "nginx: worker"

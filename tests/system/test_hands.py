@@ -38,3 +38,15 @@ def test_tasks_are_signalled_stopped_and_restarted_through_any_host(cluster: Clu
     assert not set(second.values()) & set(third.values())
     kept = cluster.json("inspect", "service", f"{app}/box", host="host-2")[0]
     assert kept["generation"] == 2 and kept["rollout"]["reason"] == "restarted by an operator"
+
+
+def test_what_tasks_use_and_their_processes_are_seen_through_any_host(cluster: Cluster, deployed: Deploy) -> None:
+    app = deployed(TRAPPER)
+    found = cluster.json("stats", app, "--no-stream", host="host-2")
+    assert [each["name"] for each in found] == [f"{app}/box.1", f"{app}/box.2"]
+    assert {each["node"] for each in found} <= {"host-1", "host-2", "host-3"}
+    assert all(each["memory_bytes"] > 0 and each["processes"] >= 1 for each in found)
+    assert all(each["cpu_percent"] > 0 and each["cpu_ns"] > 0 for each in found)
+    first = cluster.json("top", f"{app}/box.2", host="host-3")[0]
+    assert first["id"] == 1 and first["user"] == "root" and "trap" in first["command"]
+    assert "there is no task or service" in cluster.fairway("stats", "nope", "--no-stream", ok=False).stderr
