@@ -18,6 +18,7 @@ from daemon.orchestration.placement_plan import resolve_image
 from daemon.orchestration.removal_plan import remove_empty_apps, remove_orphans, remove_service, remove_unused_networks
 from daemon.orchestration.rollout_plan import plan_service
 from daemon.orchestration.task_files import remove_unused_files
+from daemon.orchestration.volume_removal_plan import remove_volumes
 from proto import objects_pb2 as objects
 from raft.store import Store
 from raft.transaction import TransactionBuilder
@@ -48,6 +49,7 @@ def plan(store: Store, now_unix_ms: int, new_id: Callable[[], str]) -> Plan:
             plan_service(draft, resolve_image(draft, service), nodes)
     stop_tied_tasks(draft, nodes)
     remove_orphans(draft, nodes)
+    remove_volumes(draft)
     remove_empty_apps(draft)
     remove_unused_networks(draft)
     remove_unused_files(draft)

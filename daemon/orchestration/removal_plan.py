@@ -53,10 +53,7 @@ def remove_orphans(draft: Draft, nodes: Mapping[str, objects.Node]) -> None:
 
 
 def remove_empty_apps(draft: Draft) -> None:
-    """Apps without a service, with their networks; their volumes only where that was asked for.
-
-    Each host that holds one of those deletes its data first and says so: a host that is down does it when it is back,
-    and until then the app is there."""
+    """Apps without a service, with their networks, when no volume of them is being removed any more."""
     used: dict[str, str] | None = None
     for app in draft.store.table(objects.App):
         key = (app.meta.tenant, app.meta.name)
@@ -71,16 +68,13 @@ def remove_empty_apps(draft: Draft) -> None:
             for lease in leases_held_by(draft.store, network.meta.id):
                 draft.delete(lease)
             draft.delete(network)
-        volumes = [volume for volume in draft.store.table(objects.Volume).by("app", key) if volume.removing]
-        held = [volume for volume in volumes if volume.node_id]
-        busy = {task.node_id for task in draft.store.table(objects.Task).by("app", key) if not gone(task)}
-        for volume in held:
-            if not volume.discard and volume.node_id not in busy:
-                draft.edit(volume).discard = True
-        if not held:
-            for volume in volumes:
-                draft.delete(volume)
+        if not any(_stays(draft, volume) for volume in draft.store.table(objects.Volume).by("app", key)):
             draft.delete(app)
+
+
+def _stays(draft: Draft, volume: objects.Volume) -> bool:
+    """Whether a volume is being removed still (volume_removal_plan.py)."""
+    return volume.removing and draft.get(objects.Volume, volume.meta.id) is not None
 
 
 def _parts_used(draft: Draft, app: tuple[str, str], used: Collection[str]) -> bool:

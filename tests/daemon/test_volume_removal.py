@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import trio
 
 from daemon.agent.host_view import HostView
 from daemon.agent.reports import Reports
 from daemon.agent.volume_agent import VolumeAgent
 from daemon.deploying.deploy_plan import plan_remove_app
+from daemon.errors import Refused
 from daemon.leader.report_plan import plan_reports
 from proto import control_pb2 as control
 from proto import objects_pb2 as objects
@@ -106,3 +108,32 @@ def test_a_host_deletes_what_the_cluster_says_and_leaves_what_only_vanishes(tmp_
 def _item(name: str, discard: bool = False) -> HostItem:
     volume = objects.Volume(meta=objects.Meta(id=name, name=name), app="shop", removing=discard, discard=discard)
     return HostItem(key=f"volume/{name}", volume=volume)
+
+
+def test_what_an_app_had_goes_though_the_app_is_back_without_it() -> None:
+    model, _ = with_app()
+    remove(model)
+    model.deploy(app_spec(web=service_spec(1)))
+    model.settle()
+    assert not model.store.table(objects.Volume)
+    assert [service.meta.name for service in model.store.table(objects.Service)] == ["web"]
+
+
+def test_the_name_is_free_when_what_slots_had_of_it_is_gone() -> None:
+    model = ClusterModel(3)
+    spec = with_volume(service_spec(2, stateful=objects.Stateful()), "data")
+    model.deploy(app_spec(volumes=["data"], db=spec))
+    model.settle()
+    slots = {volume.meta.name: volume.node_id for volume in model.store.table(objects.Volume)}
+    assert set(slots) == {"data", "data.1", "data.2"}
+    down = model.store.get(objects.Node, slots["data.2"])
+    assert down is not None
+    model.change_node(down.meta.name, state=objects.NODE_STATE_DOWN)
+    remove(model)
+    model.settle()
+    assert {volume.meta.name for volume in model.store.table(objects.Volume)} >= {"data", "data.2"}
+    with pytest.raises(Refused, match="deploy it again when volume data is gone"):
+        model.deploy(app_spec(volumes=["data"], db=spec))
+    model.change_node(down.meta.name, state=objects.NODE_STATE_READY)
+    model.settle()
+    model.deploy(app_spec(volumes=["data"], db=spec))

@@ -9,9 +9,10 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
+from google.protobuf.message import Message
 
 from cli.compose import project
 from proto import control_pb2 as control
@@ -58,6 +59,16 @@ _AVAILABILITIES = {
 }
 
 
+class Asked(Protocol):
+    """What changes go to: an Operator, or planners without a cluster."""
+
+    def call(self, method: str, request: Message) -> Any: ...
+
+    def scale(self, service: str, replicas: int) -> None: ...
+
+    def remove(self, app: str) -> None: ...
+
+
 class Clients:
     """Threads that work until `changes` changes were made, or `stop`."""
 
@@ -99,12 +110,12 @@ class Clients:
             while self.count < self._changes and not self._stopping.wait(choose.uniform(*PAUSE_SECONDS)):
                 if choose.random() < HOST_SHARE:
                     host = choose.choice(self._model.hosts)
-                    self._try(host, *_host_change(choose, operator, host))
+                    self._try(host, *host_change(choose, operator, host))
                 else:
                     app = choose.choice(self._model.apps)
                     with held(app) as free:
                         if free:
-                            self._try(app, *_app_change(choose, operator, self._model, app))
+                            self._try(app, *app_change(choose, operator, self._model, app))
         except Exception as error:  # a thread would take it with it
             self.errors.append(f"a client ended: {error!r}")
             self._stopping.set()
@@ -125,7 +136,7 @@ class Clients:
             self.done[what] += 1
 
 
-def deploy(operator: Operator, app: AppModel, services: apps.App) -> None:
+def deploy(operator: Asked, app: AppModel, services: apps.App) -> None:
     """Returns when the cluster said yes, and notes it."""
     text = apps.compose(app.name, services)
     spec = project.parse(text, "compose.yaml", Path.cwd(), {apps.SECRET: f"{app.name} secret"}).spec
@@ -133,7 +144,7 @@ def deploy(operator: Operator, app: AppModel, services: apps.App) -> None:
     app.deployed(services)
 
 
-def change_host(operator: Operator, host: HostModel, availability: Any = None, bay: str | None = None) -> None:
+def change_host(operator: Asked, host: HostModel, availability: Any = None, bay: str | None = None) -> None:
     """As `deploy`. `bay`: empty takes the label away."""
     request = control.UpdateNodeRequest(node=host.name)
     request.availability = availability or objects.AVAILABILITY_UNSPECIFIED
@@ -151,7 +162,7 @@ def change_host(operator: Operator, host: HostModel, availability: Any = None, b
     host.bay = host.bay if bay is None else bay
 
 
-def _host_change(choose: random.Random, operator: Operator, host: HostModel) -> tuple[str, Callable[[], None]]:
+def host_change(choose: random.Random, operator: Asked, host: HostModel) -> tuple[str, Callable[[], None]]:
     what = choose.choice(["label", "label", "cordon", "drain", "activate", "activate", "activate"])
 
     def change() -> None:
@@ -164,9 +175,7 @@ def _host_change(choose: random.Random, operator: Operator, host: HostModel) -> 
     return what, change
 
 
-def _app_change(
-    choose: random.Random, operator: Operator, model: Model, app: AppModel
-) -> tuple[str, Callable[[], None]]:
+def app_change(choose: random.Random, operator: Asked, model: Model, app: AppModel) -> tuple[str, Callable[[], None]]:
     version = model.new_version()
     if not app.services:
         return "new app", lambda: deploy(operator, app, apps.random_app(choose, version, app.port))
@@ -202,7 +211,7 @@ def _app_change(
     return what, change
 
 
-def _run_once(operator: Operator, service: str) -> None:
+def _run_once(operator: Asked, service: str) -> None:
     """A task that runs once; its service is removed when it has ended, as `fairway run` does it."""
     request = control.RunOnceRequest(service=service, request_id=secrets.token_hex(13))
     request.command.values.extend(["sh", "-c", "sleep 0.2"])
@@ -217,7 +226,7 @@ def _run_once(operator: Operator, service: str) -> None:
     _remove_service(operator, name)
 
 
-def _remove_service(operator: Operator, name: str) -> None:
+def _remove_service(operator: Asked, name: str) -> None:
     """It was there: where it is not, an answer was lost."""
     try:
         operator.call("RemoveService", control.RemoveServiceRequest(service=name))

@@ -160,8 +160,10 @@ def _runs(service: objects.Service, wanted: Wanted, tasks: list[objects.Task]) -
             yield "never ran"
         return
     last = service.runs[-1]
+    if last.generation != service.generation and not wanted.scheduled:
+        yield "did not run since it was changed"
     outcome = objects.JobRun.OUTCOME_FAILED if wanted.breaks else objects.JobRun.OUTCOME_SUCCEEDED
-    if not going and last.outcome != outcome:
+    if not going and last.generation == service.generation and last.outcome != outcome:
         yield f"its last run {_outcome(last.outcome)}, and was to be {_outcome(outcome)}: {last.message}"
     if wanted.kind == apps.JOB and not wanted.breaks and last.succeeded != last.wanted:
         yield f"{last.succeeded} of {last.wanted} tasks of its last run succeeded"
@@ -175,14 +177,14 @@ def _leases(stored: Stored, nodes: Mapping[str, objects.Node]) -> Iterator[str]:
     """Each has a holder that has it, and who has something has a lease for it."""
     held: dict[int, set[tuple[str, str]]] = defaultdict(set)
     for lease in stored.all(Lease):
-        held[lease.kind].add((lease.meta.name.partition("/")[2], lease.holder_id))
+        held[lease.kind].add((lease.meta.name.partition("/")[2].removeprefix("node/"), lease.holder_id))
     services, networks = stored.all(objects.Service), stored.all(objects.Network)
     needed = {
         Lease.KIND_TASK_ADDRESS: {(task.address, task.meta.id) for task in stored.all(objects.Task) if task.address},
         Lease.KIND_VIP: {(service.vip, service.meta.id) for service in services if service.vip},
         Lease.KIND_HOST_BLOCK: {(node.network.block, node.meta.id) for node in nodes.values()},
         Lease.KIND_NODE_ORDINAL: {(str(node.network.ordinal), node.meta.id) for node in nodes.values()},
-        Lease.KIND_NETWORK_ORDINAL: {(str(network.ordinal), network.meta.id) for network in networks},
+        Lease.KIND_NETWORK_ORDINAL: {(f"network/{each.ordinal}", each.meta.id) for each in networks},
     }
     for kind, those in needed.items():
         word = Lease.Kind.Name(kind)[5:].replace("_", " ").lower()

@@ -11,16 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import grpc
-
 from lab.cluster import Lab
-from proto import control_pb2 as control
 from proto import objects_pb2 as objects
 from tests.churn.counting import TaskCounter
-from tests.churn.operator import Operator, Stuck, code_of
-from tests.disorder import apps, judging, sights, stored
-from tests.disorder.apps import mark_of
-from tests.disorder.clients import REFUSED, RETRY_SECONDS_MAX, Clients, Steer, change_host, deploy
+from tests.churn.operator import Operator, Stuck
+from tests.disorder import judging, sights, stored
+from tests.disorder.clients import RETRY_SECONDS_MAX, Clients, change_host
+from tests.disorder.finishing import activate, finish_step
 from tests.disorder.holders import Watch
 from tests.disorder.model import Model
 from tests.torture.faults import Faults
@@ -36,7 +33,6 @@ BACK_SECONDS_MAX = 20.0  # for a version that fails to be gone back from
 POLL_SECONDS = 1.0
 SHORT_SECONDS = 0.2
 BEFORE = ("", "tasks.")  # a service's name: its address, and those of its tasks
-Rollout = objects.Rollout
 Say = Callable[[str], None]
 
 
@@ -143,48 +139,12 @@ def _whole(lab: Lab, operator: Operator) -> None:
 
 
 def _finish(operator: Operator, model: Model) -> None:
-    """What an operator does who wants all of it to come to its end: hosts are active, rollouts go on, and a version
-    that fails and is not gone back from is replaced."""
-    for host in model.hosts:
-        change_host(operator, host, objects.AVAILABILITY_ACTIVE)
+    activate(operator, model)
     time.sleep(SHORT_SECONDS)
     back_until = time.monotonic() + BACK_SECONDS_MAX
     deadline = time.monotonic() + QUIET_SECONDS_MAX
-    while time.monotonic() < deadline:
-        failing: dict[str, set[str]] = {}
-        open_rollouts = 0
-        for view in operator.call("ListServices", control.ListServicesRequest()).services:
-            service = view.service
-            wanted = model.at(service.app, service.meta.name, mark_of(service.spec.container.environment)[1])
-            if wanted is None or wanted.is_job or service.removing:
-                continue
-            if wanted.breaks:
-                failing.setdefault(service.app, set()).add(service.meta.name)
-            elif service.rollout.generation == service.generation and service.rollout.state != Rollout.STATE_DONE:
-                open_rollouts += 1
-                _go_on(operator, service)
-        if failing and time.monotonic() > back_until:
-            for app in model.apps:
-                if services := failing.get(app.name):
-                    deploy(operator, app, apps.mended(app.services, services, model.new_version()))
-        elif not failing and not open_rollouts:
-            return
+    while time.monotonic() < deadline and not finish_step(operator, model, mend=time.monotonic() > back_until):
         time.sleep(POLL_SECONDS)
-
-
-def _go_on(operator: Operator, service: objects.Service) -> None:
-    request = Steer(service=f"{service.app}/{service.meta.name}", all_steps=True)
-    if service.rollout.state == Rollout.STATE_WAITING:
-        request.action = Steer.PROMOTE
-    elif service.rollout.state in (Rollout.STATE_PAUSED, Rollout.STATE_FAILED):
-        request.action = Steer.RESUME
-    else:
-        return
-    try:
-        operator.call("SteerRollout", request)
-    except grpc.RpcError as error:
-        if code_of(error) not in REFUSED:  # it has gone on meanwhile
-            raise
 
 
 def _remove(operator: Operator, model: Model) -> None:

@@ -41,12 +41,12 @@ class World:
         self.leases = {
             "vip/10.120.0.1": (Lease.KIND_VIP, "s"),
             "port/tcp/18080": (Lease.KIND_PUBLISHED_PORT, "s"),
-            "network/1": (Lease.KIND_NETWORK_ORDINAL, "n"),
+            "ordinal/network/1": (Lease.KIND_NETWORK_ORDINAL, "n"),
         }
         for number in (1, 2):
             self.leases[f"address/10.112.{number}.2"] = (Lease.KIND_TASK_ADDRESS, f"t{number}")
             self.leases[f"block/10.112.{number}.0/24"] = (Lease.KIND_HOST_BLOCK, f"h{number}")
-            self.leases[f"ordinal/{number}"] = (Lease.KIND_NODE_ORDINAL, f"h{number}")
+            self.leases[f"ordinal/node/{number}"] = (Lease.KIND_NODE_ORDINAL, f"h{number}")
         self.sights = {f"host-{number}": self._sight(number) for number in (1, 2)}
 
     @staticmethod
