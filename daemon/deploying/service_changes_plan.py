@@ -28,9 +28,9 @@ def plan_scale(store: Store, service: objects.Service, replicas: int) -> tuple[o
     if service.spec.HasField("autoscale"):
         low, high = service.spec.autoscale.replicas_min, service.spec.autoscale.replicas_max
         raise Refused(
-            f"service {service.app}/{service.meta.name} cannot be scaled by hand: the number of its tasks follows their "
-            f"load, from {low} to {high}; change the bounds of x-fairway.autoscale in its file, or take it out, and "
-            "deploy that",
+            f"service {service.app}/{service.meta.name} cannot be scaled by hand: the number of its tasks follows "
+            f"their load, from {low} to {high}; change the bounds of x-fairway.autoscale in its file, or take it out, "
+            "and deploy that",
             Kind.NOT_POSSIBLE,
         )
     if replicas > REPLICAS_MAX:
