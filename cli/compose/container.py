@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 
 from cli.compose import dotenv
+from cli.compose.devices import is_cdi_name
 from cli.compose.logging import read_logging
 from cli.compose.named_files import path_of, read_named, read_values
 from cli.compose.reader import Field, Reader
@@ -99,12 +100,12 @@ def _domainname(reader: Reader, field: Field, container: Container) -> None:
 
 def _devices(reader: Reader, field: Field, container: Container) -> None:
     for each in reader.elements(field):
+        if each.is_text and is_cdi_name(reader.text(each)):
+            continue  # of the service's resources
         device = _device(reader, each)
         if not device.source:
             continue
-        if not device.source.startswith("/") and "=" in device.source:
-            reader.refuse(each, f"{device.source!r} is a device of CDI, which Fairway does not support")
-        elif problem := device_problem(device.source, device.target, device.permissions):
+        if problem := device_problem(device.source, device.target, device.permissions):
             reader.refuse(each, problem)
         elif any(known.target == device.target for known in container.devices):
             reader.refuse(each, f"{device.target} is a second device at one path")

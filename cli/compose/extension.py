@@ -10,6 +10,7 @@ import ipaddress
 
 from cli.compose.autoscale import read_autoscale
 from cli.compose.budget import read_budget
+from cli.compose.devices import read_asked
 from cli.compose.kinds import read_job, read_schedule, read_stateful
 from cli.compose.placement import CONSTRAINT
 from cli.compose.placing import read_placement
@@ -25,6 +26,7 @@ _KEYS = frozenset(
     {
         "autoscale",
         "balance",
+        "devices",
         "disruption_budget",
         "floating_addresses",
         "init_tasks",  # read by lifecycle.py
@@ -55,6 +57,8 @@ def read_extension(reader: Reader, field: Field, spec: objects_pb2.ServiceSpec) 
     entries = reader.known_entries(field, _KEYS | PRECEDENCE_KEYS)
     if "autoscale" in entries:
         read_autoscale(reader, entries["autoscale"], spec.autoscale)
+    if "devices" in entries:
+        read_asked(reader, entries["devices"], spec.resources)
     if "balance" in entries:
         _balance(reader, entries["balance"], spec.balance)
     if "floating_addresses" in entries:

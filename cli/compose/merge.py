@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
+from cli.compose.devices import is_cdi_name
 from cli.compose.document import OVERRIDE, RESET, Item, Scalar
 from cli.compose.problems import Problems
 
@@ -182,10 +183,13 @@ def _key(item: Item, *names: str) -> str | None:
 
 
 def _mounted_at(item: Item | None) -> object:
-    """Of an entry of `volumes` or `devices`: the path in the container."""
+    """Of an entry of `volumes` or `devices`: the path in the container, or the device of CDI."""
     if item is not None and isinstance(item.value, dict):
         return _key(item, "target", "source")
-    parts = (_text(item) or "").split(":")
+    text = _text(item) or ""
+    if is_cdi_name(text):
+        return text
+    parts = text.split(":")
     return parts[1] if len(parts) > 1 else parts[0]
 
 
@@ -193,6 +197,15 @@ def _file_at(item: Item | None) -> object:
     """Of an entry of `configs` or `secrets`: where its file is, or whose it is."""
     if item is not None and isinstance(item.value, dict):
         return _key(item, "target", "source")
+    return _text(item)
+
+
+def _content(item: Item | None) -> object:
+    """All that an entry says: what is asked for twice in the same words is asked for once."""
+    if item is not None and isinstance(item.value, dict):
+        return tuple(sorted((key, _content(each)) for key, each in item.value.items()))
+    if item is not None and isinstance(item.value, list):
+        return tuple(_content(each) for each in item.value)
     return _text(item)
 
 
@@ -211,6 +224,9 @@ _IDENTITY: dict[Path, Callable[[Item | None], object]] = {
     (_SERVICE, "ports"): _port,
     (_SERVICE, "volumes"): _mounted_at,
     (_SERVICE, "devices"): _mounted_at,
+    (_SERVICE, "gpus"): _content,
+    (_SERVICE, "deploy", "resources", "reservations", "devices"): _content,
+    (_SERVICE, "x-fairway", "devices"): _content,
     (_SERVICE, "configs"): _file_at,
     (_SERVICE, "secrets"): _file_at,
     # What is in such a file may use what the one before said: their order and number count.

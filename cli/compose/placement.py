@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from cli.compose import values
+from cli.compose.devices import check_devices, read_reserved
 from cli.compose.kinds import read_mode
 from cli.compose.placing import read_per_node_max, read_preferences
 from cli.compose.reader import Field, Reader
@@ -104,6 +105,7 @@ def check_resources(reader: Reader, field: Field, resources: objects_pb2.Resourc
         reader.refuse(field, "reserves more memory than its limit")
     if 0 < resources.cpu_limit_millis < resources.cpu_reserved_millis:
         reader.refuse(field, "reserves more CPU than its limit")
+    check_devices(reader, field, resources)
 
 
 def _pids(reader: Reader, field: Field) -> int:
@@ -124,12 +126,14 @@ def _resources(reader: Reader, field: Field, resources: objects_pb2.Resources) -
         if "pids" in limits:
             resources.pids_limit = _pids(reader, limits["pids"])
     if "reservations" in entries:
-        hints = {"devices": "there are no devices yet", "generic_resources": "there are none yet"}
-        reserved = reader.known_entries(entries["reservations"], frozenset({"cpus", "memory"}), hints)
+        hints = {"generic_resources": "devices that hosts have go under devices"}
+        reserved = reader.known_entries(entries["reservations"], frozenset({"cpus", "memory", "devices"}), hints)
         if "cpus" in reserved:
             resources.cpu_reserved_millis = reader.parsed(reserved["cpus"], values.cpu_millis, 0)
         if "memory" in reserved:
             resources.memory_reserved_bytes = reader.size_bytes(reserved["memory"])
+        if "devices" in reserved:
+            read_reserved(reader, reserved["devices"], resources)
 
 
 def _placement(reader: Reader, field: Field, spec: objects_pb2.ServiceSpec) -> None:

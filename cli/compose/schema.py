@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from cli.compose.schema_devices import GPUS, RESERVED
 from cli.compose.schema_extension import NETWORK, SERVICE
 from cli.compose.schema_types import (
     COUNT,
@@ -63,7 +64,9 @@ _DEPLOY = mapping(
             "CPU, memory and processes",
             {
                 "limits": mapping("at most", {"cpus": NUMBER, "memory": SIZE, "pids": NUMBER}),
-                "reservations": mapping("what the scheduler counts", {"cpus": NUMBER, "memory": SIZE}),
+                "reservations": mapping(
+                    "what the scheduler counts", {"cpus": NUMBER, "memory": SIZE, "devices": RESERVED}
+                ),
             },
         ),
         "placement": mapping(
@@ -161,7 +164,7 @@ SERVICE_KEYS: dict[str, Schema] = {
     "cpus": NUMBER,
     "depends_on": either(items(TEXT), named(_DEPENDENCY)),
     "deploy": _DEPLOY,
-    "devices": items(_DEVICE, "devices that the host allows its tasks"),
+    "devices": items(_DEVICE, "devices that the host allows its tasks, or of CDI: vendor.com/class=name"),
     "dns": text_or_texts("servers for names from outside"),
     "dns_opt": items(TEXT, "options of resolv.conf"),
     "dns_search": text_or_texts("search domains; . for none"),
@@ -172,6 +175,7 @@ SERVICE_KEYS: dict[str, Schema] = {
     "expose": items(NUMBER, "ports for other services"),
     "extends": either(TEXT, mapping("", {"service": TEXT, "file": TEXT}, required=["service"])),
     "extra_hosts": either(items(TEXT), named(text_or_texts(""))),
+    "gpus": GPUS,
     "group_add": items(TEXT, "further groups of the user"),
     "healthcheck": _HEALTHCHECK,
     "hostname": TEXT,

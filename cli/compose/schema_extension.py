@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cli.compose.schema_devices import ASKED
 from cli.compose.schema_load import AUTOSCALE, PROBES
 from cli.compose.schema_types import (
     COUNT,
@@ -67,6 +68,7 @@ SERVICE = mapping(
     "what Compose has no keys for",
     {
         "autoscale": AUTOSCALE,
+        "devices": ASKED,
         "balance": mapping(
             "how connections are spread over the tasks",
             {

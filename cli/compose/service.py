@@ -19,6 +19,7 @@ from cli.compose import (
     task_files,
     values,
 )
+from cli.compose.devices import is_cdi_name, read_gpus, read_named
 from cli.compose.environment import Surroundings, read_environment
 from cli.compose.lifecycle import command_words, read_lifecycle
 from cli.compose.reader import Field, Reader
@@ -31,7 +32,6 @@ _HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 
 UNSUPPORTED: dict[str, str] = {
     **REFUSED,
-    "gpus": "there are no GPUs yet",
 }
 
 
@@ -152,6 +152,13 @@ def _of_container(
     return lambda reader, field_, service: read(reader, field_, service.spec.container)
 
 
+def _devices(reader: Reader, field_: Field, service: ServiceRead) -> None:
+    container.KEYS["devices"](reader, field_, service.spec.container)
+    for each in reader.elements(field_):
+        if each.is_text and is_cdi_name(reader.text(each)):
+            read_named(reader, each, service.spec.resources)
+
+
 def _stop_signal(reader: Reader, field_: Field, service: ServiceRead) -> None:
     service.spec.container.stop_signal = reader.parsed(field_, values.signal_name, "")
 
@@ -268,6 +275,8 @@ _KEYS: dict[str, Callable[[Reader, Field, ServiceRead], None]] = {
     "cap_add": _capabilities("cap_add"),
     "cap_drop": _capabilities("cap_drop"),
     **{key: _of_container(read) for key, read in container.KEYS.items()},
+    "devices": _devices,
+    "gpus": lambda reader, field_, service: read_gpus(reader, field_, service.spec.resources),
     "stop_signal": _stop_signal,
     "stop_grace_period": _grace,
     "labels": _labels,
