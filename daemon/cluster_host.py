@@ -134,6 +134,7 @@ class ClusterHost:
                 config.host.run_folder,
                 parts.agent.withdrawn,
                 parts.agent.withdrawals_changed,
+                parts.host_services.attachments,
             )
             nursery.start_soon(parts.agent.run, host)
             devices = DeviceAgent(runtime.cdi, config.resources.shared_devices, reports)

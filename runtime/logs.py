@@ -32,6 +32,10 @@ BATCH_WAIT_MS = 20  # collects what comes meanwhile: bounds a chatty task to 50 
 WRITER_THREADS_MAX = 2
 DRAIN_WAIT_MS_MAX = 2_000
 STREAMS = ("out", "err")
+OUTPUT_NAMES = {"out": "stdout", "err": "stderr"}
+TAP_CHUNKS_MAX = 16
+TAP_STALL_S_MAX = 30.0
+Output = trio.MemoryReceiveChannel[tuple[str, bytes]]
 
 
 class _LiveLog:
@@ -49,6 +53,7 @@ class _LiveLog:
         self.files = files  # None: nothing is kept
         self.compress = compress
         self.archiving = False
+        self.taps: dict[Output, trio.MemorySendChannel[tuple[str, bytes]]] = {}
         self.readers = readers
         self.unfinished = {stream: UnfinishedLine(folder, stream) for stream in STREAMS}
         self.writers = writers  # False: nobody opens the FIFOs any more
@@ -106,11 +111,32 @@ class TaskLogs:
         base = self._settings.run_folder / "io" / task_id
         return base / "out", None if tty else base / "err"
 
+    def stdin_path(self, task_id: str) -> Path:
+        """Of standard input, where the task has one."""
+        return self._settings.run_folder / "io" / task_id / "in"
+
     def make_stdin(self, task_id: str) -> str:
         """A FIFO for standard input that stays open and silent: the shim holds its writing end."""
-        path = self._settings.run_folder / "io" / task_id / "in"
+        path = self.stdin_path(task_id)
         fifo.make(path)
         return str(path)
+
+    def tap(self, task_id: str) -> Output:
+        """What the task writes from now on, as it comes; it waits while nobody reads here, within bounds. Raises
+        NotFound where nothing writes. To be given to `untap`."""
+        live = self._live.get(task_id)
+        if live is None:
+            raise NotFound(f"task {task_id} writes nothing")
+        send, receive = trio.open_memory_channel[tuple[str, bytes]](TAP_CHUNKS_MAX)
+        live.taps[receive] = send
+        return receive
+
+    def untap(self, task_id: str, output: Output) -> None:
+        """Safe to repeat."""
+        output.close()
+        live = self._live.get(task_id)
+        if live is not None and (send := live.taps.pop(output, None)) is not None:
+            send.close()
 
     def attach(self, task_id: str, *, running: bool, tty: bool = False, policy: LogPolicy | None = None) -> None:
         """Makes the FIFOs where they are lacking and reads them until every writer has closed.
@@ -226,6 +252,8 @@ class TaskLogs:
             self._live.pop(task_id, None)
             self._complete.add(task_id)
             live.close()
+            for send in live.taps.values():
+                send.close()
             live.ended.set()
             live.wake()
 
@@ -258,8 +286,10 @@ class TaskLogs:
     ) -> None:
         data = await reader.read_after_open() if live.writers else reader.read_now()
         while data:
+            await _tell(live, stream, data)
             await self._keep(task_id, live, stream, splitter.feed(data, time.time_ns()), splitter.unfinished)
-            await trio.sleep(BATCH_WAIT_MS / 1000)
+            if not live.taps:
+                await trio.sleep(BATCH_WAIT_MS / 1000)
             data = await reader.read()
 
     async def _keep(self, task_id: str, live: _LiveLog, stream: str, records: bytes, unfinished: bytes) -> None:
@@ -296,6 +326,19 @@ class TaskLogs:
             log.warning("log of task %s is not compressed: %s", task_id, error)
         finally:
             live.archiving = False
+
+
+async def _tell(live: _LiveLog, stream: str, data: bytes) -> None:
+    """Who does not take it within a while is left behind: the task must not wait for ever for a dead client."""
+    for output, send in list(live.taps.items()):
+        with trio.move_on_after(TAP_STALL_S_MAX) as waiting:
+            try:
+                await send.send((OUTPUT_NAMES[stream], data))
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                live.taps.pop(output, None)
+        if waiting.cancelled_caught:
+            live.taps.pop(output, None)
+            send.close()
 
 
 def _folders(folder: Path) -> list[str]:

@@ -30,6 +30,7 @@ from runtime import (
     signals,
     users,
 )
+from runtime.attaching import AttachSession
 from runtime.cdi_folders import CdiFolders
 from runtime.cdi_model import CdiEdits
 from runtime.connection import Connection
@@ -266,6 +267,13 @@ class Runtime:
             resolved = await self._resolve_user(labels.get(IMAGE_LABEL, ""), user)
         process = process_spec.for_exec(spec["process"], command, environment or {}, resolved, working_dir, tty)
         return await self._exec(ProcessRequest(container_id, process, tty, stdin))
+
+    def attach(self, container_id: str) -> AttachSession:
+        """The container's own process, made and perhaps not started. To be closed; raises NotFound."""
+        session = AttachSession(self._connection, self._containers, self._task_logs(), container_id)
+        assert self._nursery is not None  # or there were no logs
+        session.start(self._nursery, self.wait)
+        return session
 
     async def run_check(self, container_id: str, command: Sequence[str], timeout_ms: int) -> tuple[int, bytes]:
         """(exit code, first 4 KiB of its output) of a short process; raises TimedOut, having killed it."""

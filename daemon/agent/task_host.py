@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import trio
 
 from daemon.agent import task_files
+from daemon.agent.attachments import GONE, Attachments
 from daemon.agent.file_agent import FileAgent
 from daemon.agent.host_view import HostView
 from daemon.agent.image_agent import ImageAgent
@@ -66,6 +68,7 @@ class ContainerHost:
         run_folder: Path,
         withdrawn: Callable[[str], bool],
         changed: Callable[[], trio.Event],
+        attachments: Attachments,
     ) -> None:
         self._runtime = runtime
         self._network = network
@@ -74,6 +77,7 @@ class ContainerHost:
         self._secrets = secrets
         self._view = view
         self._files_folder = run_folder / "tasks"
+        self._attachments = attachments
         self._hooks = TaskHooks(runtime, self._files_folder)
         self._init_tasks = InitTasks(runtime, images, view)
         self._probe_seats = trio.CapacityLimiter(PROBES_AT_ONCE_MAX)
@@ -90,7 +94,8 @@ class ContainerHost:
                 self._images.doubt(task.image_digest)
                 await self._runtime.delete(task.meta.id)
                 return await self._try_start(task, progress)
-        except (RuntimeFailure, NetworkError, StorageFailure, OSError) as error:
+        except (RuntimeFailure, NetworkError, StorageFailure, OSError, TaskFailure) as error:
+            self._attachments.failed(task.meta.id, str(error))
             raise TaskFailure(str(error)) from error
 
     async def _try_start(self, task: objects.Task, progress: Callable[[str], None]) -> int:
@@ -104,6 +109,8 @@ class ContainerHost:
                 await self._runtime.create(request)
         else:
             await self._runtime.create(request)
+        if task.spec.container.attached:
+            await self._attachments.wait_attached(task.meta.id)
         return await self._runtime.start(task.meta.id)
 
     async def _request(self, task: objects.Task) -> ContainerRequest:
@@ -166,6 +173,13 @@ class ContainerHost:
         self, task: objects.Task, pid: int, known: Readiness, report: Callable[[Readiness], None]
     ) -> None:
         """See TaskHost."""
+        if task.spec.container.attached:
+            await self._attachments.wait_gone(task.meta.id)
+            if task.spec.container.tty:  # as of a terminal that is closed
+                with contextlib.suppress(RuntimeFailure):
+                    await self._runtime.signal(task.meta.id, "HUP")
+            report(Readiness(False, message=GONE))
+            return
         if not known.ready and (problem := await self._hooks.post_start(task)):
             report(Readiness(False, message=problem))
             return
@@ -286,6 +300,7 @@ class ContainerHost:
         await self._volumes.remove_anonymous(task.meta.id)
         task_files.remove(self._files_folder / task.meta.id)
         self._secrets.remove(task.meta.id)
+        self._attachments.forget(task.meta.id)
 
 
 def _populate(mounts: Sequence[PreparedMount], root: Path) -> None:

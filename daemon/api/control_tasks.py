@@ -16,11 +16,13 @@ from daemon.api.cluster_context import VoterContext
 from daemon.api.exec_relay import relay_exec
 from daemon.api.grpc_service import Receive, Send
 from daemon.errors import Kind, Refused
+from daemon.orchestration.task_states import ended
 from proto import control_pb2 as control
 from proto import host_pb2 as host
 from proto import objects_pb2 as objects
 from proto import why_pb2
 from proto.grpc_trio import call
+from raft.store import Store
 
 logger = logging.getLogger(__name__)
 
@@ -113,7 +115,8 @@ class ControlTasks:
         if first is None or not first.HasField("start"):
             raise Refused("the first message of an exec says what to start")
         store = await self._context.current_store()
-        task = lookup.running_task(store, first.start.task_id)
+        find = _attachable if first.start.attach else lookup.running_task
+        task = find(store, first.start.task_id)
         start = host.ExecStart()
         start.CopyFrom(first.start)
         start.task_id = task.meta.id
@@ -121,6 +124,16 @@ class ControlTasks:
             await relay_exec(self._context.host(self._context.node(task.node_id)), start, receive, send)
         except ConnectionAbortedError as error:
             raise Refused("the host of the task does not answer any more", Kind.UNAVAILABLE) from error
+
+
+def _attachable(store: Store, task_id: str) -> objects.Task:
+    """A task that waits for who ran it, whether or not its container is there."""
+    task = store.get(objects.Task, task_id)
+    if task is None or not task.node_id or not task.spec.container.attached:
+        raise Refused(f"task {task_id} is none that `fairway run -i` has made", Kind.NOT_POSSIBLE)
+    if ended(task):
+        raise Refused(task.status.message or "the task has ended", Kind.NOT_POSSIBLE)
+    return task
 
 
 def _note(task: objects.Task, words: str) -> host.LogChunk:

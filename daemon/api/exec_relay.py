@@ -13,17 +13,14 @@ from daemon.errors import Kind, Refused
 from proto.grpc_trio import call
 from proto.host_pb2 import ExecInput, ExecOutput, ExecStart
 from proto.host_pb2_grpc import HostStub
+from runtime.attaching import AttachSession
 from runtime.errors import CannotStart, NotFound, RuntimeFailure
 from runtime.execution import ExecSession
 from runtime.runtime import Runtime
 
 
-async def serve_exec(runtime: Runtime, receive: Receive, send: Send) -> None:
-    """Runs what the first message asks for until it ends; a caller that disappears ends it."""
-    first: ExecInput | None = await receive()
-    if first is None or not first.HasField("start"):
-        raise Refused("the first message of an exec says what to start")
-    start = first.start
+async def serve_exec(runtime: Runtime, start: ExecStart, receive: Receive, send: Send) -> None:
+    """Runs what `start` asks for until it ends; a caller that disappears ends it."""
     try:
         session = await runtime.exec(
             start.task_id,
@@ -53,7 +50,8 @@ async def serve_exec(runtime: Runtime, receive: Receive, send: Send) -> None:
             nursery.cancel_scope.cancel()
 
 
-async def _feed(session: ExecSession, receive: Receive) -> None:
+async def feed(session: ExecSession | AttachSession, receive: Receive) -> None:
+    """Passes on what the caller says to the process, until cancelled or there is no more."""
     while (message := await receive()) is not None:
         match message.WhichOneof("input"):
             case "stdin":
@@ -71,7 +69,7 @@ async def relay_exec(stub: HostStub, start: ExecStart, receive: Receive, send: S
     """Passes an operator's exec on to the host of the task. Raises AioRpcError with the host's refusal."""
     stream: Any = stub.Exec()  # type: ignore[call-arg]
 
-    async def feed() -> None:
+    async def pass_on() -> None:
         try:
             await call(stream.write(ExecInput(start=start)))
             while (message := await receive()) is not None:
@@ -82,7 +80,7 @@ async def relay_exec(stub: HostStub, start: ExecStart, receive: Receive, send: S
 
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(feed)
+            nursery.start_soon(pass_on)
             while (output := await call(stream.read())) is not grpc.aio.EOF:
                 await send(output)
             nursery.cancel_scope.cancel()

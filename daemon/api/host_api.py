@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import trio
 
+from daemon.agent.attachments import Attachments
 from daemon.agent.host_view import HostView
 from daemon.agent.leader_connection import Leader
+from daemon.api.attaching import serve_attach
 from daemon.api.caller import Caller, require_node
 from daemon.api.cluster_context import VoterContext
 from daemon.api.control_raft import own_part
@@ -44,6 +46,7 @@ class HostServices:
     voter: VoterContext | None  # None on a host without a part in consensus
     doctor: HostDoctor
     stop_task: StopTask
+    attachments: Attachments = field(default_factory=Attachments)
 
 
 class HostApi(HostHands):
@@ -139,7 +142,17 @@ class HostApi(HostHands):
 
     async def exec(self, receive: Receive, caller: Caller, send: Send) -> None:
         require_node(caller)
-        await serve_exec(self._services.runtime, receive, send)
+        first: host.ExecInput | None = await receive()
+        if first is None or not first.HasField("start"):
+            raise Refused("the first message of an exec says what to start")
+        services = self._services
+        if first.start.attach:
+            await serve_attach(services.runtime, services.attachments, self._knows, first.start, receive, send)
+        else:
+            await serve_exec(services.runtime, first.start, receive, send)
+
+    def _knows(self, task_id: str) -> bool:
+        return any(task.meta.id == task_id for task in self._services.view.tasks)
 
     async def read_raft(self, _request: host.ReadRaftRequest, caller: Caller) -> host.RaftMember:
         require_node(caller)

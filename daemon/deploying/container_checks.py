@@ -34,6 +34,7 @@ SETTINGS = (
     "post_start",
     "pre_stop",
     "init_tasks",
+    "attached",
 )
 # The same, of those that are messages of their own.
 PARTS: tuple[Literal["logging", "probes"], ...] = ("logging", "probes")

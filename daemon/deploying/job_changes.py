@@ -121,6 +121,8 @@ def plan_run_once(
     container.environment.update(request.environment)
     container.user = request.user or container.user
     container.working_dir = request.working_dir or container.working_dir
+    if request.attached:
+        container.attached, container.tty, container.stdin_open = True, request.tty, request.stdin
     return once, TransactionBuilder().create(once).needs(WORKLOADS_LEVEL)
 
 

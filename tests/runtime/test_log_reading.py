@@ -81,6 +81,29 @@ def test_kill_of_the_daemon_loses_no_unfinished_line(tmp_path: Path) -> None:
         daemon.stdout.close()
 
 
+def test_who_is_attached_gets_every_byte_as_it_comes_and_holds_nobody_up_when_gone(tmp_path: Path) -> None:
+    async def body(logs: TaskLogs) -> None:
+        logs.attach("task", running=False)
+        first, second = logs.tap("task"), logs.tap("task")
+        logs.untap("task", second)
+        out, err = (os.open(tmp_path / "run" / "io" / "task" / name, os.O_WRONLY) for name in ("out", "err"))
+        os.write(out, b"pass")
+        assert await first.receive() == ("stdout", b"pass")
+        os.write(err, b"word? ")
+        assert await first.receive() == ("stderr", b"word? ")
+        os.write(out, b"!\n")
+        os.close(out)
+        os.close(err)
+        assert [chunk async for chunk in first] == [("stdout", b"!\n")]
+        await logs.ended("task")
+        logs.untap("task", first)
+        assert [line.text async for line in logs.read("task", False, -1, 0)] == [b"pass!", b"word? "]
+        with pytest.raises(NotFound):
+            logs.tap("task")
+
+    with_logs(tmp_path, body)
+
+
 def test_a_follower_goes_on_over_the_containers_of_one_task(tmp_path: Path) -> None:
     async def body(logs: TaskLogs) -> None:
         logs.hold("task")

@@ -1,0 +1,93 @@
+"""The first process of a task's container, between its gRPC stream and the runtime, for who ran the task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import trio
+
+from daemon.agent.attachments import Attachment, Attachments
+from daemon.api.exec_relay import feed
+from daemon.api.grpc_service import Receive, Send
+from daemon.errors import Kind, Refused
+from proto.host_pb2 import ExecOutput, ExecStart
+from runtime.attaching import AttachSession
+from runtime.errors import NotFound
+from runtime.runtime import Runtime
+
+TASK_NEWS_S_MAX = 5.0  # who asks may have heard of the task before its host
+LOOK_S = 0.05
+END_S_MAX = 10.0  # from the end of what it writes to that of the process
+
+
+async def serve_attach(
+    runtime: Runtime,
+    attachments: Attachments,
+    known: Callable[[str], bool],
+    start: ExecStart,
+    receive: Receive,
+    send: Send,
+) -> None:
+    """Until the process ends, or the caller disappears, which ends the task. `known`: whether the host has a task."""
+    with trio.move_on_after(TASK_NEWS_S_MAX):
+        while not known(start.task_id):  # noqa: ASYNC110 the view tells nobody of single tasks
+            await trio.sleep(LOOK_S)
+    if not known(start.task_id):
+        raise Refused("the task is not on its host any more", Kind.NOT_FOUND)
+    attachment = attachments.of(start.task_id)
+    if attachment.attached.is_set():
+        raise Refused("somebody else is attached to it", Kind.NOT_POSSIBLE)
+    ended = False
+    try:
+        await _wait_made(attachment)
+        try:
+            session = runtime.attach(start.task_id)
+        except NotFound as error:
+            raise Refused(str(error), Kind.NOT_FOUND) from error
+        try:
+            ended = await _serve(session, attachment, start, receive, send)
+        finally:
+            await session.close()
+    finally:
+        if not ended:
+            attachment.gone.set()
+
+
+async def _wait_made(attachment: Attachment) -> None:
+    async with trio.open_nursery() as nursery:
+
+        async def over() -> None:
+            await attachment.over.wait()
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(over)
+        await attachment.made.wait()
+        nursery.cancel_scope.cancel()
+    if attachment.over.is_set():
+        raise Refused(attachment.problem or "the task ended before it had started", Kind.NOT_POSSIBLE)
+
+
+async def _serve(
+    session: AttachSession, attachment: Attachment, start: ExecStart, receive: Receive, send: Send
+) -> bool:
+    """Whether the process has ended."""
+    if start.tty and start.size.columns:
+        await session.resize(start.size.columns, start.size.rows)
+    attachment.attached.set()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(feed, session, receive)
+        async for stream, data in session.outputs():
+            await send(ExecOutput(stderr=data) if stream == "stderr" else ExecOutput(stdout=data))
+        code = None
+        if not attachment.problem:
+            with trio.move_on_after(END_S_MAX):
+                code = await session.wait()
+        nursery.cancel_scope.cancel()
+    if attachment.problem:
+        missing = "not found" in attachment.problem or "no such file" in attachment.problem
+        await send(ExecOutput(stderr=f"{attachment.problem}\n".encode()))
+        code = 127 if missing else 126
+    if code is None:
+        raise Refused("it writes nothing any more and has not ended", Kind.NOT_POSSIBLE)
+    await send(ExecOutput(exit_code=code))
+    return True
