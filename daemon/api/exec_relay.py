@@ -43,7 +43,7 @@ async def serve_exec(runtime: Runtime, start: ExecStart, receive: Receive, send:
         if start.tty and start.size.columns:
             await session.resize(start.size.columns, start.size.rows)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_feed, session, receive)
+            nursery.start_soon(feed, session, receive)
             async for stream, data in session.outputs():
                 await send(ExecOutput(stderr=data) if stream == "stderr" else ExecOutput(stdout=data))
             await send(ExecOutput(exit_code=await session.wait()))

@@ -10,8 +10,10 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import pytest
 import trio
 
+from runtime.errors import NotFound
 from runtime.log_policy import LogPolicy
 from runtime.logs import TaskLogs
 from runtime.model import LoadedImage, RuntimeSettings
