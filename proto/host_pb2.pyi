@@ -937,11 +937,14 @@ class ExecStart(_message.Message):
     USER_FIELD_NUMBER: _builtins.int
     WORKING_DIR_FIELD_NUMBER: _builtins.int
     SIZE_FIELD_NUMBER: _builtins.int
+    ATTACH_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     tty: _builtins.bool
     stdin: _builtins.bool
     user: _builtins.str
     working_dir: _builtins.str
+    attach: _builtins.bool
+    """to the first process of the task, which was made to wait for that; no command"""
     @_builtins.property
     def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -959,10 +962,11 @@ class ExecStart(_message.Message):
         user: _builtins.str = ...,
         working_dir: _builtins.str = ...,
         size: Global___TerminalSize | None = ...,
+        attach: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["size", b"size"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "environment", b"environment", "size", b"size", "stdin", b"stdin", "task_id", b"task_id", "tty", b"tty", "user", b"user", "working_dir", b"working_dir"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attach", b"attach", "command", b"command", "environment", b"environment", "size", b"size", "stdin", b"stdin", "task_id", b"task_id", "tty", b"tty", "user", b"user", "working_dir", b"working_dir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

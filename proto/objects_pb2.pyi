@@ -463,6 +463,7 @@ class ContainerSpec(_message.Message):
     PRE_STOP_FIELD_NUMBER: _builtins.int
     INIT_TASKS_FIELD_NUMBER: _builtins.int
     SHARES_FIELD_NUMBER: _builtins.int
+    ATTACHED_FIELD_NUMBER: _builtins.int
     PROBES_FIELD_NUMBER: _builtins.int
     PULL_POLICY_FIELD_NUMBER: _builtins.int
     image: _builtins.str
@@ -489,6 +490,8 @@ class ContainerSpec(_message.Message):
     """empty: Fairway's; "unconfined"; else JSON in Docker's form"""
     apparmor_profile: _builtins.str
     """the name of a profile that the host has loaded; empty: none"""
+    attached: _builtins.bool
+    """starts when somebody attaches, and ends when they go: `fairway run -i`"""
     pull_policy: _registries_pb2.PullPolicy.ValueType
     @_builtins.property
     def entrypoint(self) -> _containers_pb2.StringList:
@@ -614,12 +617,13 @@ class ContainerSpec(_message.Message):
         pre_stop: _abc.Iterable[_containers_pb2.Hook] | None = ...,
         init_tasks: _abc.Iterable[_containers_pb2.InitTask] | None = ...,
         shares: _containers_pb2.KernelShares | None = ...,
+        attached: _builtins.bool = ...,
         probes: _health_pb2.Probes | None = ...,
         pull_policy: _registries_pb2.PullPolicy.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "entrypoint", b"entrypoint", "healthcheck", b"healthcheck", "logging", b"logging", "probes", b"probes", "shares", b"shares"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotations", b"annotations", "apparmor_profile", b"apparmor_profile", "cap_add", b"cap_add", "cap_drop", b"cap_drop", "command", b"command", "devices", b"devices", "dns_options", b"dns_options", "dns_search", b"dns_search", "dns_servers", b"dns_servers", "domainname", b"domainname", "entrypoint", b"entrypoint", "environment", b"environment", "extra_hosts", b"extra_hosts", "files", b"files", "group_add", b"group_add", "healthcheck", b"healthcheck", "hostname", b"hostname", "image", b"image", "init", b"init", "init_tasks", b"init_tasks", "labels", b"labels", "logging", b"logging", "mounts", b"mounts", "no_new_privileges", b"no_new_privileges", "oom_score_adj", b"oom_score_adj", "post_start", b"post_start", "pre_stop", b"pre_stop", "probes", b"probes", "pull_policy", b"pull_policy", "read_only", b"read_only", "seccomp_profile", b"seccomp_profile", "shares", b"shares", "shm_size_bytes", b"shm_size_bytes", "stdin_open", b"stdin_open", "stop_grace_ms", b"stop_grace_ms", "stop_signal", b"stop_signal", "sysctls", b"sysctls", "tty", b"tty", "ulimits", b"ulimits", "user", b"user", "working_dir", b"working_dir"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotations", b"annotations", "apparmor_profile", b"apparmor_profile", "attached", b"attached", "cap_add", b"cap_add", "cap_drop", b"cap_drop", "command", b"command", "devices", b"devices", "dns_options", b"dns_options", "dns_search", b"dns_search", "dns_servers", b"dns_servers", "domainname", b"domainname", "entrypoint", b"entrypoint", "environment", b"environment", "extra_hosts", b"extra_hosts", "files", b"files", "group_add", b"group_add", "healthcheck", b"healthcheck", "hostname", b"hostname", "image", b"image", "init", b"init", "init_tasks", b"init_tasks", "labels", b"labels", "logging", b"logging", "mounts", b"mounts", "no_new_privileges", b"no_new_privileges", "oom_score_adj", b"oom_score_adj", "post_start", b"post_start", "pre_stop", b"pre_stop", "probes", b"probes", "pull_policy", b"pull_policy", "read_only", b"read_only", "seccomp_profile", b"seccomp_profile", "shares", b"shares", "shm_size_bytes", b"shm_size_bytes", "stdin_open", b"stdin_open", "stop_grace_ms", b"stop_grace_ms", "stop_signal", b"stop_signal", "sysctls", b"sysctls", "tty", b"tty", "ulimits", b"ulimits", "user", b"user", "working_dir", b"working_dir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
