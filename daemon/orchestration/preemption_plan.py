@@ -164,7 +164,9 @@ class Preemption:
         )
         there = self._there_now().on(row)
         ending = [each for each in there if self._ends(each)]
-        others = self._open_to(level, [each for each in there if not self._ends(each)])
+        near = {each.service for each in task.spec.placement.affinities if each.required and not each.anti}
+        others = [each for each in there if not (self._ends(each) or (each.app == task.app and each.service in near))]
+        others = self._open_to(level, others)
         freed = sum(map(released, ending), Amount(0, 0, 0))
         needed = self._holders(task, row, ending, others)
         if needed is None:

@@ -85,7 +85,7 @@ def test_what_could_never_start_together_is_refused() -> None:
     ]
     for services, words in cases:
         with pytest.raises(Refused, match=words):
-            model.deploy(app_spec("shop", **services))
+            model.deploy(app_spec("shop", (), **services))
 
 
 @settings(max_examples=60, deadline=None)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from daemon.orchestration.why_plan import why
 from proto import objects_pb2 as objects
 from proto import why_pb2
 from tests.daemon.cluster_model import GIB, ClusterModel, app_spec, service_spec
 
 
-def _service(priority: int, replicas: int = 1, memory: int = GIB, **fields: object) -> objects.ServiceSpec:
+def _service(priority: int, replicas: int = 1, memory: int = GIB, **fields: Any) -> objects.ServiceSpec:
     spec = service_spec(replicas, resources=objects.Resources(memory_reserved_bytes=memory), **fields)
     if priority:
         spec.precedence.priority = priority

@@ -67,10 +67,10 @@ def specs(draw: st.DrawFn) -> objects.ServiceSpec:
 
 
 @st.composite
-def task_lists(draw: st.DrawFn) -> list[objects.Task]:
+def task_lists(draw: st.DrawFn, count_min: int = 0) -> list[objects.Task]:
     """Some of a slot twice, as while one replaces the other."""
     by_service = {name: draw(specs()) for name in SERVICES}
-    chosen = draw(st.lists(st.tuples(st.sampled_from(SERVICES), st.integers(1, 8)), max_size=30))
+    chosen = draw(st.lists(st.tuples(st.sampled_from(SERVICES), st.integers(1, 8)), min_size=count_min, max_size=30))
     return [_task(number, service, slot, by_service[service]) for number, (service, slot) in enumerate(chosen)]
 
 
@@ -94,7 +94,7 @@ def images(draw: st.DrawFn) -> objects.Image:
     )
 
 
-def _assigned(task: objects.Task, node: objects.Node) -> objects.Task:
+def assigned_to(task: objects.Task, node: objects.Node) -> objects.Task:
     placed = objects.Task()
     placed.CopyFrom(task)
     placed.node_id, placed.address = node.meta.id, "10.112.1.9"
@@ -157,7 +157,23 @@ def test_a_long_plan_decides_as_one_that_begins_anew_for_each_task(
         anew = Scheduler(nodes, placed).place(Candidate(task, image))
         assert (once.node, once.reason) == (anew.node, anew.reason)
         if once.node is not None:
-            placed.append(_assigned(task, once.node))
+            placed.append(assigned_to(task, once.node))
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(node_lists(), task_lists(), images(), st.data())
+def test_what_was_taken_back_leaves_nothing_behind(
+    nodes: list[objects.Node], tasks: list[objects.Task], image: objects.Image, data: st.DataObject
+) -> None:
+    tried, straight = Scheduler(nodes, []), Scheduler(nodes, [])
+    for task in tasks:
+        before = tried.placed_count
+        for other in data.draw(st.lists(st.sampled_from(tasks), max_size=3)):
+            if tried.place(Candidate(other, image)).node is None and data.draw(st.booleans()):
+                tried.promise(0, other)
+        tried.undo(before)
+        one, two = tried.place(Candidate(task, image)), straight.place(Candidate(task, image))
+        assert (one.node, one.reason) == (two.node, two.reason)
 
 
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -182,7 +198,7 @@ def test_without_its_reasons_a_host_takes_the_task(
                 left = [refusal.kind for refusal in world.refusals(image)]
                 assert left == ([] if left_out is None else [left_out.kind])
         if placement.node is not None:
-            placed.append(_assigned(task, placement.node))
+            placed.append(assigned_to(task, placement.node))
 
 
 class World:
