@@ -64,7 +64,7 @@ CLUSTER: tuple[Command, ...] = (
     Command(
         "node show",
         "cli.commands.nodes:show",
-        "Show one node.",
+        "Show one node: what it is and has, its devices and who holds them.",
         ("fairway node show host-2",),
         (NODE, OUTPUT),
         "hosts",

@@ -6,7 +6,7 @@ import argparse
 import sys
 import time
 
-from cli import output, words
+from cli import device_lines, output, words
 from cli.connection import CALL_SECONDS_MAX, Cluster, connect
 from cli.failure import EXIT_INTERRUPTED, EXIT_OK, EXIT_TIMED_OUT, EXIT_USAGE, CommandFailed
 from cli.live import Live
@@ -78,7 +78,8 @@ def role_words(view: control_pb2.NodeView) -> str:
 
 
 def show(options: argparse.Namespace) -> int:
-    view = _one(connect(options), f"show node {options.node}", options.node)
+    cluster = connect(options)
+    view = _one(cluster, f"show node {options.node}", options.node)
     if options.output == "json":
         output.print_json(output.plain(view))
         return EXIT_OK
@@ -109,6 +110,15 @@ def show(options: argparse.Namespace) -> int:
         ),
     ]
     print("\n".join(f"{label + ':':<13}{text}" for label, text in rows if text))
+    if description.devices:
+        request = control_pb2.ListTasksRequest(node=node.meta.id, all=True)
+        tasks = cluster.call(
+            f"show node {options.node}",
+            lambda control: control.ListTasks(request, timeout=CALL_SECONDS_MAX),
+            repeatable=True,
+        ).tasks
+        print()
+        output.print_table(device_lines.HEADINGS, device_lines.rows(node, tasks))
     return EXIT_OK
 
 

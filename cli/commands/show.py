@@ -10,6 +10,7 @@ from cli import job_lines, output, words
 from cli.commands.apps import print_tasks
 from cli.commands.service import rollout_words
 from cli.connection import CALL_SECONDS_MAX, connect
+from cli.device_lines import asked_words
 from cli.failure import EXIT_OK, CommandFailed
 from cli.scaling_words import scaling_row
 from proto import control_pb2, objects_pb2
@@ -80,6 +81,7 @@ def describe(view: control_pb2.ServiceView) -> list[tuple[str, str]]:
         ("Mounts", ", ".join(mount_words(mount, view.volume_hosts) for mount in container.mounts)),
         ("Limits", ", ".join(filter(None, limits))),
         ("Reserved", ", ".join(filter(None, reserved))),
+        ("Devices", asked_words(resources)),
         ("Constraints", ", ".join(spec.constraints)),
         ("Labels", ", ".join(f"{key}={value}" for key, value in sorted(service.meta.labels.items()))),
         ("Changed", f"{words.age(service.meta.updated_unix_ms, now)} ago"),
