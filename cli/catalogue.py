@@ -8,6 +8,7 @@ from cli.catalogue_cluster import CLUSTER
 from cli.catalogue_doctor import DOCTOR
 from cli.catalogue_files import FILES
 from cli.catalogue_hands import HANDS
+from cli.catalogue_images import IMAGES
 from cli.catalogue_policy import POLICY
 from cli.catalogue_rollouts import ROLLOUTS
 from cli.catalogue_state import STATE
@@ -27,7 +28,8 @@ FAMILIES = {
     "net encryption": "look at and change the encryption of what hosts send to each other",
     "net policy": "who may reach whom",
     "node": "look at and change hosts of the cluster",
-    "image": "load, list and remove images",
+    "image": "pull, load, look at and remove images",
+    "registry": "where images come from, and as whom",
     "secret": "what only the containers that need it may read",
     "config": "files that containers read",
     "quota": "how much a tenant may have",
@@ -38,4 +40,15 @@ FAMILIES = {
     "schema": "what editors check files by",
 }
 
-COMMANDS: tuple[Command, ...] = (*APPS, *HANDS, *ROLLOUTS, *FILES, *DOCTOR, *POLICY, *BUDGETS, *CLUSTER, *STATE)
+COMMANDS: tuple[Command, ...] = (
+    *APPS,
+    *IMAGES,
+    *HANDS,
+    *ROLLOUTS,
+    *FILES,
+    *DOCTOR,
+    *POLICY,
+    *BUDGETS,
+    *CLUSTER,
+    *STATE,
+)

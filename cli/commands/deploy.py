@@ -12,6 +12,7 @@ from cli.connection import CALL_SECONDS_MAX, Cluster, connect
 from cli.failure import EXIT_OK, CommandFailed
 from cli.live import Live
 from cli.moments import option_duration_ms
+from cli.pulling import pull_for
 from cli.rollout_following import Following
 from proto import control_pb2
 
@@ -30,13 +31,15 @@ def deploy(options: argparse.Namespace) -> int:
     name = request.app.name
     cluster = connect(options)
     _require_files_known(cluster, f"deploy {name}", request.app)
+    as_json = options.output == "json"
+    stream = sys.stderr if as_json else sys.stdout
+    pull_for(cluster, request.app.services.values(), stream, policy=options.pull, leave_missing=options.detach)
     # The request id makes the retry on another address harmless.
     reply = cluster.call(
         f"deploy {name}",
         lambda control: control.DeployApp(request, timeout=CALL_SECONDS_MAX),
         repeatable=True,
     )
-    as_json = options.output == "json"
     if as_json:
         output.print_json(output.plain(reply))
     else:
@@ -47,7 +50,7 @@ def deploy(options: argparse.Namespace) -> int:
         return EXIT_OK
     changed = {change.service for change in reply.plan.changes if change.action != control_pb2.ServiceChange.UNCHANGED}
     following = Following(f"deploy {name}", control_pb2.ListTasksRequest(app=name, all=True), reply.revision, changed)
-    return following.follow(cluster, timeout_ms, Live(sys.stderr if as_json else sys.stdout), f"Deployed {name}")
+    return following.follow(cluster, timeout_ms, Live(stream), f"Deployed {name}")
 
 
 def plan(options: argparse.Namespace) -> int:

@@ -26,6 +26,7 @@ from cli.following import follow
 from cli.live import Live
 from cli.moments import option_duration_ms
 from cli.progress_plan import Progress, ended, job_line, reason
+from cli.pulling import pull_for
 from cli.watching import WaitedTooLong, watch_tasks
 from proto import control_pb2, control_pb2_grpc, host_pb2, objects_pb2
 
@@ -137,6 +138,7 @@ def _run_image(cluster: Cluster, asked: str, app: str, request: control_pb2.RunO
     container.user, container.working_dir = request.user, request.working_dir
     if request.HasField("command"):
         container.command.CopyFrom(request.command)
+    pull_for(cluster, [spec], sys.stderr)
     deploy = control_pb2.DeployAppRequest(request_id=request.request_id)
     deploy.app.name = app
     deploy.app.services[IMAGE_SERVICE].CopyFrom(spec)

@@ -56,7 +56,7 @@ class ControlImages:
                 name = await self._receive_archive(receive, file)
                 images = await self._images.load_archive(Path(file.name), name or None)
         except RuntimeFailure as error:
-            raise refused("the archive was not loaded", error) from error
+            raise refused(error) from error
         except OSError as error:
             raise Refused(f"the archive could not be stored: {error}", Kind.EXHAUSTED) from error
         arrived = [Arrived(image) for image in images]

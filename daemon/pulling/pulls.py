@@ -80,7 +80,7 @@ class ImagePulls:
                 with trio.fail_after(PULL_S_MAX):
                     return await self._pull(name, parts, known, actor, progress)
             except RuntimeFailure as error:
-                raise refused(f"image {text} cannot be pulled", error) from error
+                raise refused(error) from error
             except trio.TooSlowError:
                 raise Refused(f"image {text} took longer than {PULL_S_MAX / 3600:g} hours", Kind.UNAVAILABLE) from None
 
@@ -92,7 +92,7 @@ class ImagePulls:
             async with RegistryClient.opened(endpoint) as client:
                 await client.check()
         except RuntimeFailure as error:
-            raise refused(f"{endpoint.user} was not logged in", error) from error
+            raise refused(error) from error
 
     async def _pull(
         self, name: str, parts: ImageName, known: objects.Image | None, actor: str, progress: Progress
@@ -143,13 +143,11 @@ class ImagePulls:
                 self._locks.pop(name, None)
 
 
-def refused(asked: str, error: RuntimeFailure) -> Refused:
+def refused(error: RuntimeFailure) -> Refused:
     """A failure of the runtime as an answer to operators."""
     if isinstance(error, NoSpace):
-        return Refused(f"{asked}: {error}", Kind.EXHAUSTED)
+        return Refused(str(error), Kind.EXHAUSTED)
     if isinstance(error, NotFound):
-        return Refused(f"{asked}: {error}", Kind.NOT_FOUND)
-    if isinstance(error, AccessDenied):
-        return Refused(f"{asked}: {error}", Kind.NOT_POSSIBLE)
+        return Refused(str(error), Kind.NOT_FOUND)
     # Not UNAVAILABLE, which means that the cluster does not answer.
-    return Refused(f"{asked}: {error}", Kind.NOT_POSSIBLE if isinstance(error, Unavailable) else Kind.INVALID)
+    return Refused(str(error), Kind.NOT_POSSIBLE if isinstance(error, AccessDenied | Unavailable) else Kind.INVALID)

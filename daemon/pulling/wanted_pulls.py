@@ -57,7 +57,7 @@ class WantedPulls:
             except Refused as refused:
                 before = self._tries.get(name)
                 if before is None or before.failure != refused.message:
-                    logger.warning("%s", refused.message)
+                    logger.warning("image %s cannot be pulled: %s", name, refused.message)
                 self._tries[name] = Try.after(before, trio.current_time(), refused.message)
         except Exception:
             logger.exception("looking for images to pull failed")
