@@ -291,6 +291,9 @@ def _encryption(facts: ClusterFacts) -> list[Finding]:
     return found
 
 
+_PAGES = {"device specification": "docs/workloads.md"}  # kinds of conditions
+
+
 def _conditions(facts: ClusterFacts, names: Mapping[str, str]) -> list[Finding]:
     """What hosts reported to the cluster, of those that did not just say it themselves."""
     down = {node.meta.id for node in facts.nodes if node.state == objects.NODE_STATE_DOWN}
@@ -310,7 +313,7 @@ def _conditions(facts: ClusterFacts, names: Mapping[str, str]) -> list[Finding]:
                 f"{condition.kind}: {condition.message} (since {seconds} s)",
                 f"`fairway net trace {node.meta.name} {names.get(condition.node_id, 'HOST')}`"
                 if condition.node_id
-                else "see docs/networking.md",
+                else f"see {_PAGES.get(condition.kind, 'docs/networking.md')}",
             )
             finding.where = node.meta.name
             found.append(finding)
