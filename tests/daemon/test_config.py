@@ -69,6 +69,7 @@ def test_every_value_can_be_set(tmp_path: Path) -> None:
         ("[host]\nadvertise_address = '0.0.0.0'", 2, "no address of one host"),
         ("[host]\nname = 'Host_1'", 2, "lower-case"),
         ("[host]\nstate_folder = 'state'", 2, "not an absolute path"),
+        ("[resources]\nshared_devices = ['gpu']", 2, "'gpu' is neither a kind of device (vendor.com/class) nor one"),
         ("[host]\nstate_folder = 7", 2, "a path in quotes"),
         ("[containerd]\ncgroup_parent = 'fairway'", 2, "begins with '/'"),
         ("[containerd]\nsocket = '/" + "a" * 120 + "'", 2, "too long"),
