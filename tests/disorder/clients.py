@@ -180,6 +180,8 @@ def app_change(choose: random.Random, operator: Asked, model: Model, app: AppMod
     if not app.services:
         return "new app", lambda: deploy(operator, app, apps.random_app(choose, version, app.port))
     what = choose.choices(list(_WEIGHTS), list(_WEIGHTS.values()))[0]
+    if what == "remove service" and len(app.services) == 1:
+        what = "deploy"  # with its last service an app goes and leaves its volumes
     service = choose.choice(sorted(app.services))
     replicas = choose.randint(0, apps.REPLICAS_MAX)
     name = f"{app.name}/{service}"

@@ -25,7 +25,7 @@ def differences(
 ) -> list[str]:
     """`wanted`: APP/NAME -> what was asked for; `versions`: all that was ever asked for of it; `bays`: host -> its
     label; `prefix`: of the apps' names, others are let alone; `sights`: of all hosts, by name."""
-    found = list(_parts(wanted, prefix, stored))
+    found = list(_parts(wanted, versions, prefix, stored))
     nodes = {node.meta.id: node for node in stored.all(objects.Node)}
     for service in _ours(stored.all(objects.Service), prefix):
         name = f"{service.app}/{service.meta.name}"
@@ -56,7 +56,9 @@ def _version(service: objects.Service) -> str:
     return mark_of(service.spec.container.environment)[1]
 
 
-def _parts(wanted: Mapping[str, Wanted], prefix: str, stored: Stored) -> Iterator[str]:
+def _parts(
+    wanted: Mapping[str, Wanted], versions: Mapping[str, Mapping[str, Wanted]], prefix: str, stored: Stored
+) -> Iterator[str]:
     """Apps, services, networks and volumes that are there and should not be, or the other way round."""
     names = {name.partition("/")[0] for name in wanted}
     app_names = {app.meta.name for app in stored.all(objects.App) if app.meta.name.startswith(prefix)}
@@ -64,7 +66,13 @@ def _parts(wanted: Mapping[str, Wanted], prefix: str, stored: Stored) -> Iterato
     services = {f"{service.app}/{service.meta.name}" for service in _ours(stored.all(objects.Service), prefix)}
     yield from _both("service", set(wanted), services)
     networks = {(each.app, each.meta.name) for each in stored.all(objects.Network) if each.app.startswith(prefix)}
-    needed = {(name.partition("/")[0], each.network) for name, each in wanted.items()}
+    actual = {
+        f"{service.app}/{service.meta.name}": versions.get(f"{service.app}/{service.meta.name}", {}).get(
+            _version(service)
+        )
+        for service in stored.all(objects.Service)
+    }  # a service that went back has the networks that it had
+    needed = {(name.partition("/")[0], (actual.get(name) or each).network) for name, each in wanted.items()}
     yield from _both("network", {"/".join(each) for each in needed}, {"/".join(each) for each in networks})
     for volume in stored.all(objects.Volume):
         if volume.app.startswith(prefix) and (volume.removing or volume.app not in names):
@@ -163,7 +171,9 @@ def _runs(service: objects.Service, wanted: Wanted, tasks: list[objects.Task]) -
     if last.generation != service.generation and not wanted.scheduled:
         yield "did not run since it was changed"
     outcome = objects.JobRun.OUTCOME_FAILED if wanted.breaks else objects.JobRun.OUTCOME_SUCCEEDED
-    if not going and last.generation == service.generation and last.outcome != outcome:
+    if last.generation != service.generation or going:
+        return
+    if last.outcome != outcome:
         yield f"its last run {_outcome(last.outcome)}, and was to be {_outcome(outcome)}: {last.message}"
     if wanted.kind == apps.JOB and not wanted.breaks and last.succeeded != last.wanted:
         yield f"{last.succeeded} of {last.wanted} tasks of its last run succeeded"
