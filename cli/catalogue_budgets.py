@@ -1,12 +1,37 @@
-"""The commands about what tenants may have."""
+"""The commands about what tenants may have, and about how tasks lie over hosts."""
 
 from __future__ import annotations
 
-from cli.command import OUTPUT, QUIET, Command, option
+from cli.command import DETACH, OUTPUT, QUIET, TIMEOUT, Command, flag, option
 
 _TENANT = option("tenant", metavar="TENANT", help="its name; what nobody gave a tenant is of `default`")
 
 BUDGETS: tuple[Command, ...] = (
+    Command(
+        "rebalance",
+        "cli.commands.rebalance:rebalance",
+        "Move tasks from fuller hosts to emptier ones, each started anew before it stops, or say which.",
+        (
+            "fairway rebalance --dry-run",
+            "fairway rebalance shop/web",
+            "fairway rebalance --automatic on --after 5m --moves-per-minute 4",
+        ),
+        (
+            option("service", metavar="SERVICE", nargs="?", default="", help="NAME or APP/NAME; none: all"),
+            flag("--dry-run", help="only say what would be moved, and why"),
+            flag("--stop", help="begin no further move of those that were asked for"),
+            flag("--status", help="say what is set and what goes on"),
+            option("--automatic", choices=["on", "off"], default="", help="whether it happens by itself (default off)"),
+            option(
+                "--after", metavar="DURATION", default="", help="by itself: when nothing has changed for so long (1m)"
+            ),
+            option("--moves-per-minute", metavar="N", default="", help="of the whole cluster, at most (10)"),
+            DETACH,
+            TIMEOUT,
+            OUTPUT,
+        ),
+        "hosts",
+    ),
     Command(
         "quota set",
         "cli.commands.quotas:change",

@@ -188,15 +188,18 @@ class RebalanceRequest(_message.Message):
     PLAN_ONLY_FIELD_NUMBER: _builtins.int
     STOP_FIELD_NUMBER: _builtins.int
     SETTINGS_FIELD_NUMBER: _builtins.int
+    STATUS_ONLY_FIELD_NUMBER: _builtins.int
     target: _builtins.str
     """NAME, APP/NAME or id of a service; empty: everything"""
     plan_only: _builtins.bool
     """changes nothing"""
     stop: _builtins.bool
     """ends what was asked for before"""
+    status_only: _builtins.bool
+    """settings and state as they are; changes nothing"""
     @_builtins.property
     def settings(self) -> _budgets_pb2.RebalanceSettings:
-        """absent: as they are; then nothing is moved by this request"""
+        """absent: as they are; else nothing is moved by this request"""
 
     def __init__(
         self,
@@ -205,10 +208,11 @@ class RebalanceRequest(_message.Message):
         plan_only: _builtins.bool = ...,
         stop: _builtins.bool = ...,
         settings: _budgets_pb2.RebalanceSettings | None = ...,
+        status_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["settings", b"settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["plan_only", b"plan_only", "settings", b"settings", "stop", b"stop", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["plan_only", b"plan_only", "settings", b"settings", "status_only", b"status_only", "stop", b"stop", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13proto/budgets.proto\x12\nfairway.v1\"\x99\x01\n\x10\x44isruptionBudget\x12\x19\n\x0funavailable_max\x18\x01 \x01(\rH\x00\x12$\n\x1aunavailable_max_millionths\x18\x02 \x01(\rH\x00\x12\x17\n\ravailable_min\x18\x03 \x01(\rH\x00\x12\"\n\x18\x61vailable_min_millionths\x18\x04 \x01(\rH\x00\x42\x07\n\x05\x62ound\"\xf1\x01\n\x05Quota\x12\x12\n\x05tasks\x18\x01 \x01(\rH\x00\x88\x01\x01\x12 \n\x13\x63pu_reserved_millis\x18\x02 \x01(\x03H\x01\x88\x01\x01\x12\"\n\x15memory_reserved_bytes\x18\x03 \x01(\x03H\x02\x88\x01\x01\x12\x1c\n\x0fpublished_ports\x18\x04 \x01(\rH\x03\x88\x01\x01\x12\x14\n\x07volumes\x18\x05 \x01(\rH\x04\x88\x01\x01\x42\x08\n\x06_tasksB\x16\n\x14_cpu_reserved_millisB\x18\n\x16_memory_reserved_bytesB\x12\n\x10_published_portsB\n\n\x08_volumes\"B\n\x11RebalanceSettings\x12\x11\n\tautomatic\x18\x01 \x01(\x08\x12\x1a\n\x12moves_a_minute_max\x18\x02 \x01(\r\"\x91\x01\n\x0bRebalancing\x12\r\n\x05\x61sked\x18\x01 \x01(\x08\x12\x0e\n\x06target\x18\x02 \x01(\t\x12\x12\n\nservice_id\x18\x03 \x01(\t\x12\x15\n\rmoved_unix_ms\x18\x04 \x01(\x03\x12\r\n\x05moves\x18\x05 \x01(\r\x12)\n\x08given_up\x18\x06 \x03(\x0b\x32\x17.fairway.v1.GivenUpMove\"2\n\x0bGivenUpMove\x12\x12\n\nservice_id\x18\x01 \x01(\t\x12\x0f\n\x07unix_ms\x18\x02 \x01(\x03\"(\n\x08TaskMove\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0b\n\x03why\x18\x02 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13proto/budgets.proto\x12\nfairway.v1\"\x99\x01\n\x10\x44isruptionBudget\x12\x19\n\x0funavailable_max\x18\x01 \x01(\rH\x00\x12$\n\x1aunavailable_max_millionths\x18\x02 \x01(\rH\x00\x12\x17\n\ravailable_min\x18\x03 \x01(\rH\x00\x12\"\n\x18\x61vailable_min_millionths\x18\x04 \x01(\rH\x00\x42\x07\n\x05\x62ound\"\xf1\x01\n\x05Quota\x12\x12\n\x05tasks\x18\x01 \x01(\rH\x00\x88\x01\x01\x12 \n\x13\x63pu_reserved_millis\x18\x02 \x01(\x03H\x01\x88\x01\x01\x12\"\n\x15memory_reserved_bytes\x18\x03 \x01(\x03H\x02\x88\x01\x01\x12\x1c\n\x0fpublished_ports\x18\x04 \x01(\rH\x03\x88\x01\x01\x12\x14\n\x07volumes\x18\x05 \x01(\rH\x04\x88\x01\x01\x42\x08\n\x06_tasksB\x16\n\x14_cpu_reserved_millisB\x18\n\x16_memory_reserved_bytesB\x12\n\x10_published_portsB\n\n\x08_volumes\"T\n\x11RebalanceSettings\x12\x11\n\tautomatic\x18\x01 \x01(\x08\x12\x1a\n\x12moves_a_minute_max\x18\x02 \x01(\r\x12\x10\n\x08\x61\x66ter_ms\x18\x03 \x01(\x03\"\x91\x01\n\x0bRebalancing\x12\r\n\x05\x61sked\x18\x01 \x01(\x08\x12\x0e\n\x06target\x18\x02 \x01(\t\x12\x12\n\nservice_id\x18\x03 \x01(\t\x12\x15\n\rmoved_unix_ms\x18\x04 \x01(\x03\x12\r\n\x05moves\x18\x05 \x01(\r\x12)\n\x08given_up\x18\x06 \x03(\x0b\x32\x17.fairway.v1.GivenUpMove\"2\n\x0bGivenUpMove\x12\x12\n\nservice_id\x18\x01 \x01(\t\x12\x0f\n\x07unix_ms\x18\x02 \x01(\x03\"(\n\x08TaskMove\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0b\n\x03why\x18\x02 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,11 +36,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_QUOTA']._serialized_start=192
   _globals['_QUOTA']._serialized_end=433
   _globals['_REBALANCESETTINGS']._serialized_start=435
-  _globals['_REBALANCESETTINGS']._serialized_end=501
-  _globals['_REBALANCING']._serialized_start=504
-  _globals['_REBALANCING']._serialized_end=649
-  _globals['_GIVENUPMOVE']._serialized_start=651
-  _globals['_GIVENUPMOVE']._serialized_end=701
-  _globals['_TASKMOVE']._serialized_start=703
-  _globals['_TASKMOVE']._serialized_end=743
+  _globals['_REBALANCESETTINGS']._serialized_end=519
+  _globals['_REBALANCING']._serialized_start=522
+  _globals['_REBALANCING']._serialized_end=667
+  _globals['_GIVENUPMOVE']._serialized_start=669
+  _globals['_GIVENUPMOVE']._serialized_end=719
+  _globals['_TASKMOVE']._serialized_start=721
+  _globals['_TASKMOVE']._serialized_end=761
 # @@protoc_insertion_point(module_scope)

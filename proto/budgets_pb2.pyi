@@ -118,19 +118,23 @@ class RebalanceSettings(_message.Message):
 
     AUTOMATIC_FIELD_NUMBER: _builtins.int
     MOVES_A_MINUTE_MAX_FIELD_NUMBER: _builtins.int
+    AFTER_MS_FIELD_NUMBER: _builtins.int
     automatic: _builtins.bool
     """also by itself, when nothing has changed for a while"""
     moves_a_minute_max: _builtins.int
     """of the whole cluster; 0: 10"""
+    after_ms: _builtins.int
+    """by itself: nothing has changed for so long; 0: a minute"""
     def __init__(
         self,
         *,
         automatic: _builtins.bool = ...,
         moves_a_minute_max: _builtins.int = ...,
+        after_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["automatic", b"automatic", "moves_a_minute_max", b"moves_a_minute_max"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_ms", b"after_ms", "automatic", b"automatic", "moves_a_minute_max", b"moves_a_minute_max"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1538,12 +1538,19 @@ class RunOnceRequest(_message.Message):
     USER_FIELD_NUMBER: _builtins.int
     WORKING_DIR_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ATTACHED_FIELD_NUMBER: _builtins.int
+    TTY_FIELD_NUMBER: _builtins.int
+    STDIN_FIELD_NUMBER: _builtins.int
     service: _builtins.str
     user: _builtins.str
     """empty: the service's"""
     working_dir: _builtins.str
     """empty: the service's"""
     request_id: _builtins.str
+    attached: _builtins.bool
+    """see ContainerSpec; with the next two"""
+    tty: _builtins.bool
+    stdin: _builtins.bool
     @_builtins.property
     def command(self) -> _containers_pb2.StringList:
         """absent: the service's"""
@@ -1561,10 +1568,13 @@ class RunOnceRequest(_message.Message):
         user: _builtins.str = ...,
         working_dir: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        attached: _builtins.bool = ...,
+        tty: _builtins.bool = ...,
+        stdin: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["command", b"command"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "environment", b"environment", "request_id", b"request_id", "service", b"service", "user", b"user", "working_dir", b"working_dir"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attached", b"attached", "command", b"command", "environment", b"environment", "request_id", b"request_id", "service", b"service", "stdin", b"stdin", "tty", b"tty", "user", b"user", "working_dir", b"working_dir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -617,6 +617,11 @@ class ControlStub:
                 request_serializer=proto_dot_budgets__api__pb2.RemoveQuotaRequest.SerializeToString,
                 response_deserializer=proto_dot_budgets__api__pb2.RemoveQuotaReply.FromString,
                 _registered_method=True)
+        self.Rebalance = channel.unary_unary(
+                '/fairway.v1.Control/Rebalance',
+                request_serializer=proto_dot_budgets__api__pb2.RebalanceRequest.SerializeToString,
+                response_deserializer=proto_dot_budgets__api__pb2.RebalanceReply.FromString,
+                _registered_method=True)
 
 
 class ControlServicer:
@@ -975,6 +980,13 @@ class ControlServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Rebalance(self, request, context):
+        """Moves tasks from fuller hosts to emptier ones, or says which it would move.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ControlServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -1257,6 +1269,11 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.RemoveQuota,
                     request_deserializer=proto_dot_budgets__api__pb2.RemoveQuotaRequest.FromString,
                     response_serializer=proto_dot_budgets__api__pb2.RemoveQuotaReply.SerializeToString,
+            ),
+            'Rebalance': grpc.unary_unary_rpc_method_handler(
+                    servicer.Rebalance,
+                    request_deserializer=proto_dot_budgets__api__pb2.RebalanceRequest.FromString,
+                    response_serializer=proto_dot_budgets__api__pb2.RebalanceReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -2771,6 +2788,33 @@ class Control:
             '/fairway.v1.Control/RemoveQuota',
             proto_dot_budgets__api__pb2.RemoveQuotaRequest.SerializeToString,
             proto_dot_budgets__api__pb2.RemoveQuotaReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Rebalance(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fairway.v1.Control/Rebalance',
+            proto_dot_budgets__api__pb2.RebalanceRequest.SerializeToString,
+            proto_dot_budgets__api__pb2.RebalanceReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -281,6 +281,8 @@ class ControlStub:
     """How much a tenant may have."""
     ListQuotas: _grpc.UnaryUnaryMultiCallable[_budgets_api_pb2.ListQuotasRequest, _budgets_api_pb2.ListQuotasReply]
     RemoveQuota: _grpc.UnaryUnaryMultiCallable[_budgets_api_pb2.RemoveQuotaRequest, _budgets_api_pb2.RemoveQuotaReply]
+    Rebalance: _grpc.UnaryUnaryMultiCallable[_budgets_api_pb2.RebalanceRequest, _budgets_api_pb2.RebalanceReply]
+    """Moves tasks from fuller hosts to emptier ones, or says which it would move."""
 
 @_typing.type_check_only
 class ControlAsyncStub(ControlStub):
@@ -358,6 +360,8 @@ class ControlAsyncStub(ControlStub):
     """How much a tenant may have."""
     ListQuotas: _aio.UnaryUnaryMultiCallable[_budgets_api_pb2.ListQuotasRequest, _budgets_api_pb2.ListQuotasReply]  # type: ignore[assignment]
     RemoveQuota: _aio.UnaryUnaryMultiCallable[_budgets_api_pb2.RemoveQuotaRequest, _budgets_api_pb2.RemoveQuotaReply]  # type: ignore[assignment]
+    Rebalance: _aio.UnaryUnaryMultiCallable[_budgets_api_pb2.RebalanceRequest, _budgets_api_pb2.RebalanceReply]  # type: ignore[assignment]
+    """Moves tasks from fuller hosts to emptier ones, or says which it would move."""
 
 class ControlServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -768,5 +772,13 @@ class ControlServicer(metaclass=_abc_1.ABCMeta):
         request: _budgets_api_pb2.RemoveQuotaRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_budgets_api_pb2.RemoveQuotaReply, _abc.Awaitable[_budgets_api_pb2.RemoveQuotaReply]]: ...
+
+    @_abc_1.abstractmethod
+    def Rebalance(
+        self,
+        request: _budgets_api_pb2.RebalanceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_budgets_api_pb2.RebalanceReply, _abc.Awaitable[_budgets_api_pb2.RebalanceReply]]:
+        """Moves tasks from fuller hosts to emptier ones, or says which it would move."""
 
 def add_ControlServicer_to_server(servicer: ControlServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,10 +1,12 @@
-"""The control API's methods about what tenants may have."""
+"""The control API's methods about what tenants may have, and about how tasks lie over hosts."""
 
 from __future__ import annotations
 
 from daemon.api.caller import Caller
 from daemon.api.cluster_context import VoterContext
 from daemon.deploying.quota_changes_plan import plan_remove_quota, plan_set_quota, quota_views
+from daemon.ids import new_id
+from daemon.leader.leadership import now_unix_ms
 from daemon.leader.writer import swapped
 from proto import control_pb2 as control
 
@@ -29,3 +31,15 @@ class ControlBudgets:
             lambda store, _now, _id: swapped(plan_remove_quota(store, request.tenant)), caller.actor
         )
         return control.RemoveQuotaReply(quota=view)
+
+    async def rebalance(self, request: control.RebalanceRequest, caller: Caller) -> control.RebalanceReply:
+        from daemon.deploying.rebalance_changes_plan import (
+            plan_rebalance,
+        )  # loads the scheduler, as being the leader does
+
+        if request.plan_only or request.status_only:
+            return plan_rebalance(await self._context.current_store(), request, now_unix_ms(), new_id)[0]
+        reply, _ = await self._context.leading().writer.commit(
+            lambda store, now, make_id: swapped(plan_rebalance(store, request, now, make_id)), caller.actor
+        )
+        return reply

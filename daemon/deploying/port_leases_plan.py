@@ -76,8 +76,8 @@ class PortLeases:
                     released.add(lease.meta.name)
         if self._services:
             tenant = self._services[0].meta.tenant
-            before = ports_of_tenant(self._store, tenant)
-            check_ports(self._store, tenant, len(before), len((before | self._wanted.keys()) - released))
+            published = ports_of_tenant(self._store, tenant)
+            check_ports(self._store, tenant, len(published), len((published | self._wanted.keys()) - released))
 
     def _held_by_others(
         self, deployed: Set[str], leaving: Set[str]

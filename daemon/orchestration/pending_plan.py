@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from daemon.errors import Refused
 from daemon.orchestration.budget_plan import bounded, standing_of
 from daemon.orchestration.draft import Draft
+from daemon.orchestration.move_plan import moves
 from daemon.orchestration.placement_plan import assign, candidate_of, held_back
 from daemon.orchestration.precedence import GROUP_TASKS_MAX, Precedences, Unit
 from daemon.orchestration.preemption_plan import Preemption, Room, Spare
@@ -151,7 +152,7 @@ class Turns:
             found.placed.append((candidate, placement.node, objects.Lease(), ""))
             return ""
         key = _shape(candidate)
-        if may_preempt and key not in self._nowhere:
+        if may_preempt and not moves(task) and key not in self._nowhere:
             room = self._preemption.make_room(candidate)
             if room is not None:
                 self._quotas.take(task)

@@ -66,6 +66,10 @@ def candidate_of(
         node_id = host_of_slot(task.slot, nodes)
         if not node_id:
             return "the host that it is for is not in the cluster any more"
+    if task.move.node_id:
+        node_id = task.move.node_id
+        if node_id not in nodes:
+            return "the host that it was to move to is not in the cluster any more"
     return Candidate(task, image, volumes, node_id)
 
 

@@ -23,6 +23,7 @@ from daemon.orchestration.budget_plan import may_disrupt, stops_first
 from daemon.orchestration.draft import Draft
 from daemon.orchestration.host_ports import clash, host_ports
 from daemon.orchestration.kinds import has_own_volumes, is_ordered, left_out, slots_of
+from daemon.orchestration.move_plan import gave_up, moves
 from daemon.orchestration.rollout_begin_plan import begin_rollout
 from daemon.orchestration.rollout_course_plan import Counts, Course, advance, course_of, end_split, judge, tracked
 from daemon.orchestration.scheduler_words import DEVICES_HELD, PORT_TAKEN
@@ -144,6 +145,9 @@ def _plan_slot(draft: Draft, slots: Slots, slot: int, nodes: Mapping[str, object
         return
     newest, older = wanted_here[-1], wanted_here[:-1]
     older = _older_that_live(draft, slots, slot, older)
+    if gave_up(draft, newest, older):
+        slots.wanted[slot] = older
+        return
     if ended(newest):
         newest = _follow(draft, slots, slot, newest)
     elif older:
@@ -206,7 +210,7 @@ def _finish_surge(
     if at is not None:
         draft.wake_at(at)
     for task in older:
-        if task.generation == newest.generation and serving(task) and not _draining(task, nodes):
+        if task.generation == newest.generation and serving(task) and not _draining(task, nodes) and not moves(newest):
             stop_task(draft, newest, "not needed: the task that it was to replace may stay")
             return list(older)
     stay = []
@@ -359,7 +363,7 @@ def _why_replaced(task: objects.Task, newest: objects.Task, nodes: Mapping[str, 
         return "replaced by a newer version"
     if _draining(task, nodes):
         return f"drain of {nodes[task.node_id].meta.name}"
-    return "replaced"
+    return newest.move.why or "replaced"
 
 
 def _draining(task: objects.Task, nodes: Mapping[str, objects.Node]) -> bool:

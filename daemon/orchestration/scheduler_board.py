@@ -64,7 +64,7 @@ class Board:
         self._absent = image_absent if image_absent is not None else hosts.zeros()
         self._filters = filters
         self._log = log
-        self._keys = _spread_keys(task.spec)
+        self._keys = spread_keys(task.spec)
         self._build()
 
     def best(self) -> int | None:
@@ -177,7 +177,7 @@ class Board:
         )
 
 
-def _spread_keys(spec: objects.ServiceSpec) -> list[tuple[tuple[str, ...] | None, int]]:
+def spread_keys(spec: objects.ServiceSpec) -> list[tuple[tuple[str, ...] | None, int]]:
     """What the service's tasks are counted by, the most important first, and the bits of each count; None: the host."""
     preferred = list(spec.placement.spread_over)
     groups: list[tuple[tuple[str, ...] | None, int]] = [

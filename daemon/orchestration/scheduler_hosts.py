@@ -175,6 +175,20 @@ class ServiceTasks:
         for keys, counts in self._by_group.items():
             counts[self._hosts.groups(keys)[0][host]] += 1
 
+    def move(self, slot: int, source: int, target: int) -> None:
+        """A task of that slot is on another host from now on."""
+        rows = self._hosts_of_slot[slot]
+        rows.remove(source)
+        self.slots_by_host[source] -= source not in rows
+        self.slots_by_host[target] += target not in rows
+        rows.append(target)
+        self.log[self.log.index(source)] = target
+        self.by_host[source] -= 1
+        self.by_host[target] += 1
+        for keys, counts in self._by_group.items():
+            counts[self._hosts.groups(keys)[0][source]] -= 1
+            counts[self._hosts.groups(keys)[0][target]] += 1
+
     def remove_last(self, slot: int) -> None:
         """Takes back the last `add`, which was of that slot."""
         host = self.log.pop()

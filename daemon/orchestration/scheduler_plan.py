@@ -128,6 +128,31 @@ class Scheduler:
 
     def fits_but_for_room(self, candidate: Candidate) -> Flags:
         """By host: whether nothing keeps the task from it but what ends with the tasks there."""
+        return self._fits(candidate, with_room=False)
+
+    def fits(self, candidate: Candidate) -> Flags:
+        """By host: whether nothing keeps the task from it."""
+        return self._fits(candidate, with_room=True)
+
+    def liking(self, task: objects.Task) -> Numbers:
+        """By host: how much of what the task prefers to be near it has."""
+        return self._rules(task).liking()
+
+    def tasks_of(self, service_id: str) -> ServiceTasks:
+        """Where the tasks of a service are, with those that were placed."""
+        return self._service(service_id)
+
+    def move(self, task: objects.Task, source: int, target: int) -> None:
+        """Counts a task that is on one row as being on another one."""
+        resources, ports = task.spec.resources, self.ports_of(task)
+        amounts = (resources.cpu_reserved_millis, resources.memory_reserved_bytes, ports)
+        self.hosts.remove(source, *amounts)
+        self.hosts.add(target, *amounts)
+        self._service(task.service_id).move(task.slot, source, target)
+        self._boards.clear()
+        self._said.clear()
+
+    def _fits(self, candidate: Candidate, with_room: bool) -> Flags:
         tied = self._tied_to(candidate)
         fits = np.zeros(self.hosts.count, dtype=np.bool_)
         if isinstance(tied, Placement):
@@ -138,7 +163,7 @@ class Scheduler:
             return fits
         fits[slice(None) if tied is None else tied] = True
         for one in filters:
-            if not one.room:
+            if with_room or not one.room:
                 fits &= ~one.refuses
         return fits
 

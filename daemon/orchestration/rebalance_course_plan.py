@@ -1,0 +1,91 @@
+"""When a move is begun: what was asked for and what is set, one move after the other, never too many at once. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from daemon.orchestration.draft import Draft
+from daemon.orchestration.move_plan import READY_MS_MAX, begin_move, moves
+from daemon.orchestration.rebalance_plan import Balance
+from daemon.orchestration.task_states import assigned, settled, wanted
+from proto import objects_pb2 as objects
+from raft.features import WORKLOADS_LEVEL
+from raft.store import Store
+from raft.transaction import TransactionBuilder
+
+MOVES_A_MINUTE_MAX = 10  # where the cluster says nothing else
+AFTER_MS = 60_000  # by itself: nothing has changed for so long
+MOVES_AT_ONCE_MAX = 4
+
+
+@dataclass(frozen=True)
+class Look:
+    """`again_unix_ms`: a look before that is of no use."""
+
+    builder: TransactionBuilder
+    again_unix_ms: int
+
+
+def wanted_at_all(cluster: objects.Cluster) -> bool:
+    """A move was asked for, or may be begun by itself."""
+    return cluster.rebalancing.asked or cluster.rebalance.automatic
+
+
+def plan_rebalancing(store: Store, now_unix_ms: int, new_id: Callable[[], str]) -> Look:
+    """Begins the next move if it is time; ends what was asked for when there is nothing left to move."""
+    draft = Draft(store, now_unix_ms, new_id)
+    for cluster in store.table(objects.Cluster):
+        if wanted_at_all(cluster):
+            again = _look(draft, cluster)
+            builder = draft.builder()
+            return Look(builder.needs(WORKLOADS_LEVEL) if len(builder) else builder, again)
+    return Look(TransactionBuilder(), now_unix_ms)
+
+
+def _look(draft: Draft, cluster: objects.Cluster) -> int:
+    now, state = draft.now_unix_ms, cluster.rebalancing
+    pause_ms = 60_000 // (cluster.rebalance.moves_a_minute_max or MOVES_A_MINUTE_MAX)
+    if state.moved_unix_ms + pause_ms > now:
+        return state.moved_unix_ms + pause_ms
+    tasks = list(draft.tasks())
+    under_way = [task for task in tasks if _under_way(task, now)]
+    if len(under_way) >= MOVES_AT_ONCE_MAX:
+        return now
+    nodes = {node.meta.id: node for node in draft.store.table(objects.Node)}
+    after_ms = 0 if state.asked else cluster.rebalance.after_ms or AFTER_MS
+    if not state.asked and not _quiet(draft, tasks, nodes.values(), after_ms):
+        return now
+    services = in_scope(draft.store, state.service_id if state.asked else "")
+    move = Balance(draft, nodes).next_move(services, now - after_ms)
+    if move is not None:
+        service = draft.get(objects.Service, move.task.service_id)
+        assert service is not None  # whose task it is
+        begin_move(draft, service, move.task.slot, move.target, f"better balance: {move.why}")
+        edited = draft.edit(cluster).rebalancing
+        edited.moved_unix_ms, edited.moves = now, edited.moves + 1
+        return now + pause_ms
+    if state.asked and not under_way:
+        edited = draft.edit(cluster).rebalancing
+        edited.asked, edited.target, edited.service_id = False, "", ""
+    return now + pause_ms
+
+
+def in_scope(store: Store, service_id: str) -> Sequence[objects.Service]:
+    """One service, or all in the order of their names."""
+    if service_id:
+        service = store.get(objects.Service, service_id)
+        return [service] if service is not None else []
+    return sorted(store.table(objects.Service), key=lambda one: (one.app, one.meta.name, one.meta.id))
+
+
+def _under_way(task: objects.Task, now_unix_ms: int) -> bool:
+    recent = task.meta.created_unix_ms + READY_MS_MAX > now_unix_ms
+    return moves(task) and wanted(task) and recent and not settled(task, now_unix_ms)
+
+
+def _quiet(draft: Draft, tasks: Sequence[objects.Task], nodes: Iterable[objects.Node], after_ms: int) -> bool:
+    """No host has come or gone lately, and no task waits for one."""
+    if any(node.state_since_unix_ms > draft.now_unix_ms - after_ms for node in nodes):
+        return False
+    return not any(wanted(task) and not assigned(task) for task in tasks)

@@ -1,0 +1,242 @@
+"""Which task had better be on another host: from fuller hosts to emptier ones, one move after the other. Pure.
+
+A move must make the placement strictly better, level by level, as the scheduler ranks hosts: first how the tasks of the
+service lie over what it is to be spread over, over hosts, and over zones; then, where that stays as it is, how much of
+the hosts is reserved; then, of tasks that reserve nothing, how many tasks hosts have. On each level what gets smaller
+is the sum of squares, over hosts or groups of them, and nothing on the levels before changes, of this service or of
+another: so no row of moves comes back to where it began, and each row ends. A level counts only from a difference on
+that is worth the move. What the task must have (constraints, room, affinities that are required) it finds on the new
+host too, and it is liked there no less.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from daemon.orchestration.budget_plan import bounded, standing_of, stops_first
+from daemon.orchestration.draft import Draft
+from daemon.orchestration.kinds import follows_hosts, is_job
+from daemon.orchestration.placement_plan import candidate_of
+from daemon.orchestration.rollout_course_plan import tracked
+from daemon.orchestration.scheduler_board import spread_keys
+from daemon.orchestration.scheduler_hosts import LOAD_PARTS, Flags, Numbers
+from daemon.orchestration.scheduler_plan import Candidate, Scheduler
+from daemon.orchestration.task_states import age_key, assigned, settled, wanted
+from proto import objects_pb2 as objects
+
+LOAD_STEP = LOAD_PARTS // 10  # so much fuller is the old host than the new one will be
+GIVEN_UP_MS = 1_800_000  # a service of which a task did not get ready elsewhere is left alone for so long
+MOVES_PLANNED_MAX = 500
+_SPREAD_STEP = 2  # a move between counts that differ by one only swaps them
+
+
+@dataclass(frozen=True)
+class Move:
+    """`task` is on `source` and would be better on `target`."""
+
+    task: objects.Task
+    source: objects.Node
+    target: objects.Node
+    why: str
+
+    @property
+    def key(self) -> tuple[str, int]:
+        return self.task.service_id, self.task.slot
+
+
+def left_alone(draft: Draft, service: objects.Service, nodes: Mapping[str, objects.Node]) -> str:
+    """Why no task of the service is moved, for now or at all, in words; empty where they may be."""
+    spec, tasks = service.spec, draft.tasks_of(service.meta.id)
+    if service.removing:
+        return "it is being removed"
+    if is_job(spec) or follows_hosts(spec):
+        return "its tasks run to their end" if is_job(spec) else "it has one task on each host"
+    if stops_first(spec):
+        return "its tasks keep data in volumes, or are the only ones of their slots"
+    if spec.resources.devices:
+        return "its tasks hold devices of their hosts"
+    if spec.update.order == objects.UPDATE_ORDER_STOP_FIRST:
+        return "its tasks stop before others start (update_config.order)"
+    if service.HasField("traffic") or tracked(service):
+        return "its rollout goes on"
+    there = [task for task in tasks if wanted(task)]
+    if len(there) != spec.replicas or not all(_at_rest(draft, service, task, nodes) for task in there):
+        return "not all of its tasks have been ready for a moment"
+    if any(not wanted(task) and assigned(task) and not task.status.finished_unix_ms for task in tasks):
+        return "tasks of it are being stopped"
+    if bounded(spec) and standing_of(service, tasks, nodes).room < 0:
+        return "its disruption budget"
+    for cluster in draft.store.table(objects.Cluster):
+        for each in cluster.rebalancing.given_up:
+            if each.service_id == service.meta.id and each.unix_ms + GIVEN_UP_MS > draft.now_unix_ms:
+                return "a task of it did not get ready on another host lately"
+    return ""
+
+
+class Balance:
+    """The cluster as it would be after the moves that were made so far."""
+
+    def __init__(self, draft: Draft, nodes: Mapping[str, objects.Node]) -> None:
+        self._draft = draft
+        self._nodes = nodes
+        self._scheduler = Scheduler(nodes.values(), draft.tasks(), draft.now_unix_ms)
+        self._tasks: dict[str, list[objects.Task]] = {}
+        self._moved: set[tuple[str, int]] = set()
+
+    def next_move(self, services: Iterable[objects.Service], created_unix_ms_max: int) -> Move | None:
+        """The best move of the first of the services that has one. Tasks that are younger stay."""
+        for service in services:
+            found = self._best(service, created_unix_ms_max)
+            if found is not None:
+                return found
+        return None
+
+    def candidate(self, move: Move) -> Candidate | None:
+        """What is to be placed for a move, on its target only."""
+        service = self._draft.get(objects.Service, move.task.service_id)
+        found = candidate_of(self._draft, service, move.task, self._nodes) if service is not None else ""
+        if isinstance(found, str):
+            return None
+        return Candidate(move.task, found.image, found.volumes, move.target.meta.id)
+
+    def make(self, move: Move) -> None:
+        """From now on the task counts where it is moved to."""
+        hosts, tasks = self._scheduler.hosts, self._tasks[move.task.service_id]
+        self._scheduler.move(move.task, hosts.index[move.source.meta.id], hosts.index[move.target.meta.id])
+        there = objects.Task()
+        there.CopyFrom(move.task)
+        there.node_id = move.target.meta.id
+        tasks[tasks.index(move.task)] = there
+        self._moved.add(move.key)
+
+    def _best(self, service: objects.Service, created_unix_ms_max: int) -> Move | None:
+        if service.meta.id not in self._tasks:
+            tasks = [task for task in self._draft.tasks_of(service.meta.id) if wanted(task)]
+            self._tasks[service.meta.id] = [] if left_alone(self._draft, service, self._nodes) else tasks
+        by_host: dict[int, objects.Task] = {}
+        for task in sorted(self._tasks[service.meta.id], key=age_key):  # the youngest of each host
+            if task.meta.created_unix_ms <= created_unix_ms_max:
+                by_host[self._scheduler.hosts.index[task.node_id]] = task
+        best: tuple[tuple[int, int, int, int], objects.Task] | None = None
+        fits: Flags | None = None
+        for source, task in sorted(by_host.items()):
+            if fits is None or task.spec.HasField("placement"):
+                found = candidate_of(self._draft, service, task, self._nodes)
+                if isinstance(found, str):
+                    return None
+                fits = self._scheduler.fits(found)
+            ranked = self._target(task, source, fits)
+            if ranked is not None and (best is None or ranked < best[0]):
+                best = (ranked, task)
+        return self._move(best[1], best[0]) if best is not None else None
+
+    def _target(self, task: objects.Task, source: int, fits: Flags) -> tuple[int, int, int, int] | None:
+        """(level, gain below zero, old host, new host) of the best move of the task; None: it is best where it is."""
+        allowed = fits.copy()
+        allowed[source] = False
+        own = self._scheduler.tasks_of(task.service_id)
+        if own.failures is not None:
+            allowed &= own.failures == 0
+        if task.spec.placement.affinities:
+            liking = self._scheduler.liking(task)
+            allowed &= liking >= liking[source]
+        rows = np.flatnonzero(allowed)
+        level = 0
+        for level, difference in enumerate(self._spread(task, source)):
+            if not len(rows):
+                return None
+            gain = difference[rows]
+            if (gain >= _SPREAD_STEP).any():
+                best = int(gain.argmax())
+                return level, -int(gain[best]), source, int(rows[best])
+            rows = rows[gain == 1]
+        if not len(rows) or task.spec.placement.pack:
+            return None
+        return self._by_load(task, source, rows, level + 1) or self._by_count(task, source, rows, level + 2)
+
+    def _spread(self, task: objects.Task, source: int) -> Iterator[Numbers]:
+        """Level by level, of every host: how many tasks of the service are more at the source than there; 1 where it
+        makes no difference."""
+        own, hosts = self._scheduler.tasks_of(task.service_id), self._scheduler.hosts
+        for keys, _ in spread_keys(task.spec):
+            if keys is not None:
+                group = hosts.groups(keys)[0]
+                counts = own.by_group(keys)
+                difference = counts[group[source]] - counts[group]
+                difference[group == group[source]] = 1
+                yield difference
+            elif not task.spec.placement.pack:
+                yield own.by_host[source] - own.by_host
+
+    def _by_load(self, task: objects.Task, source: int, rows: Numbers, level: int) -> tuple[int, int, int, int] | None:
+        hosts, asked = self._scheduler.hosts, task.spec.resources
+        cpu, memory = asked.cpu_reserved_millis, asked.memory_reserved_bytes
+        if not cpu and not memory:
+            return None
+        full, emptied = hosts.load_at(source, 0, 0), hosts.load_at(source, -cpu, -memory)
+        before, after = hosts.load(rows, 0, 0), hosts.load(rows, cpu, memory)
+        gain = full**2 + before**2 - emptied**2 - after**2
+        gain[(full - after < LOAD_STEP) | (gain <= 0)] = 0
+        best = int(gain.argmax())
+        return (level, -int(gain[best]), source, int(rows[best])) if gain[best] else None
+
+    def _by_count(self, task: objects.Task, source: int, rows: Numbers, level: int) -> tuple[int, int, int, int] | None:
+        hosts, asked = self._scheduler.hosts, task.spec.resources
+        if asked.cpu_reserved_millis or asked.memory_reserved_bytes:
+            return None
+        count = int(hosts.task_count[source])
+        gain = count - hosts.task_count[rows]
+        best = int(gain.argmax())
+        if gain[best] < max(_SPREAD_STEP, count // 4 + 1):
+            return None
+        return level, -int(gain[best]), source, int(rows[best])
+
+    def _move(self, task: objects.Task, ranked: tuple[int, int, int, int]) -> Move:
+        level, _, source, target = ranked
+        hosts = self._scheduler.hosts
+        return Move(task, hosts.nodes[source], hosts.nodes[target], self._words(task, level, source, target))
+
+    def _words(self, task: objects.Task, level: int, source: int, target: int) -> str:
+        own, hosts = self._scheduler.tasks_of(task.service_id), self._scheduler.hosts
+        old, new = hosts.nodes[source].meta.name, hosts.nodes[target].meta.name
+        levels = [keys for keys, _ in spread_keys(task.spec) if keys is not None or not task.spec.placement.pack]
+        if level < len(levels):
+            keys = levels[level]
+            if keys is None:
+                return f"{old} has {own.by_host[source]} tasks of the service, {new} has {own.by_host[target]}"
+            group, counts = hosts.groups(keys)[0], own.by_group(keys)
+            word = keys[-1].rpartition(".")[2]
+            more, less = counts[group[source]], counts[group[target]]
+            return f"the {word} of {old} has {more} tasks of the service, that of {new} {less}"
+        if level == len(levels):
+            full, empty = (hosts.load_at(host, 0, 0) * 100 // LOAD_PARTS for host in (source, target))
+            return f"{full}% of {old} is reserved, {empty}% of {new}"
+        return f"{old} has {hosts.task_count[source]} tasks, {new} has {hosts.task_count[target]}"
+
+
+def planned_moves(
+    draft: Draft, services: Sequence[objects.Service], nodes: Mapping[str, objects.Node], count_max: int
+) -> list[Move]:
+    """All moves in their order, with the cluster as it is."""
+    balance, moves = Balance(draft, nodes), list[Move]()
+    while len(moves) < count_max:
+        move = balance.next_move(services, draft.now_unix_ms)
+        if move is None:
+            break
+        balance.make(move)
+        moves.append(move)
+    return moves
+
+
+def _at_rest(draft: Draft, service: objects.Service, task: objects.Task, nodes: Mapping[str, objects.Node]) -> bool:
+    node = nodes.get(task.node_id)
+    return (
+        node is not None
+        and node.state == objects.NODE_STATE_READY
+        and node.availability != objects.AVAILABILITY_DRAINING
+        and task.generation == service.generation
+        and settled(task, draft.now_unix_ms)
+    )
