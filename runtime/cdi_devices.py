@@ -18,6 +18,7 @@ from runtime.cdi_model import CdiDevice
 UNIT_CHARACTERS_MAX = 128
 PROPERTIES_MAX = 16  # of a device, that the cluster is told
 PROPERTY_CHARACTERS_MAX = 256
+UNITS_MAX = 2_048  # of all devices together
 TASKS_MAX = 10_000
 
 
@@ -26,13 +27,19 @@ def host_devices(
 ) -> tuple[list[devices_pb2.HostDevice], list[str]]:
     """The devices by kind and name, and what is wrong with what they say, in words. `shared`: kinds and full names that
     this host's configuration lets tasks share."""
-    found, problems = [], []
+    found: list[devices_pb2.HostDevice] = []
+    problems: list[str] = []
+    unit_count = 0
     by_kind: dict[str, list[CdiDevice]] = {}
     for device in devices:
         by_kind.setdefault(device.kind, []).append(device)
     for kind, of_kind in sorted(by_kind.items()):
         units = _units(of_kind)
         for device in of_kind:
+            unit_count += len(units[device.name])
+            if unit_count > UNITS_MAX:
+                problems.append(f"{device.full_name} and what comes after it is left out: too many devices in devices")
+                return found, problems
             told = devices_pb2.HostDevice(kind=kind, name=device.name, units=units[device.name])
             said = device.annotations.get(SHARED_ANNOTATION)
             if said is not None and not _share(told, said):

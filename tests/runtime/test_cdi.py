@@ -237,6 +237,15 @@ def test_who_shares_a_device_is_said_by_its_annotation_or_the_configuration() ->
     assert all(each.shared for each in host_devices(found, ["example.com/thing"])[0] if each.name == "silent")
 
 
+def test_devices_that_hold_many_others_many_times_are_cut_short() -> None:
+    files = [f"/dev/{number}" for number in range(100)]
+    said = [device(f"d{number}", path) for number, path in enumerate(files)]
+    said += [device(f"all{number}", *files, f"/dev/x{number}") for number in range(40)]
+    told, problems = host_devices(parsed(spec(devices=said)).devices)
+    assert len(told) == 119 and sum(len(each.units) for each in told) <= 2048
+    assert problems == ["example.com/thing=all19 and what comes after it is left out: too many devices in devices"]
+
+
 def _oci() -> dict[str, Any]:
     return {
         "process": {"env": ["PATH=/bin", "A=1"], "user": {"uid": 7, "gid": 8, "additionalGids": [5]}},
