@@ -75,6 +75,9 @@ class LogsConfig:
 class ResourcesConfig:
     cpu_millis: int = field(default=0, metadata=check.between(0, 10_000_000))  # 0: the host's
     memory_bytes: int = field(default=0, metadata=check.between(0, 1 << 50))  # 0: the host's
+    # Of these, what tasks may reserve: above 100 more than there is, below it something stays for others.
+    cpu_percent: int = field(default=100, metadata=check.between(1, 1000))
+    memory_percent: int = field(default=100, metadata=check.between(1, 1000))
     # Devices of the host that tasks may have; a folder stands for all in it.
     allowed_devices: tuple[str, ...] = field(default=(), metadata=check.absolute_paths)
     # Where specifications of CDI devices are; a device of a later folder replaces that of an earlier one.

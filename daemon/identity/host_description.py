@@ -37,14 +37,22 @@ def describe_host(
         architecture=architecture(platform.machine()),
         containerd_version=containerd_version,
         fairway_version=fairway_version(),
-        cpu_millis=config.resources.cpu_millis or len(os.sched_getaffinity(0)) * 1000,
-        memory_bytes=config.resources.memory_bytes or reservable_memory_bytes(root),
+        cpu_millis=_part(
+            config.resources.cpu_millis or len(os.sched_getaffinity(0)) * 1000, config.resources.cpu_percent
+        ),
+        memory_bytes=_part(
+            config.resources.memory_bytes or reservable_memory_bytes(root), config.resources.memory_percent
+        ),
         missing_features=missing_features,
         lacks=network_features.lacking(),
         cgroup_version=cgroup_version(root),
         feature_level=FEATURE_LEVEL,
         addresses=host_addresses(config.network.interface_prefix),
     )
+
+
+def _part(amount: int, percent: int) -> int:
+    return amount * percent // 100
 
 
 def architecture(machine: str) -> str:

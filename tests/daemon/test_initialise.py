@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.config import Config
+from daemon.config import Config, ResourcesConfig
 from daemon.errors import Refused
 from daemon.identity import tokens
 from daemon.identity.authority import open_authority
@@ -215,6 +215,14 @@ def test_this_host_describes_itself() -> None:
     assert description.cgroup_version in ("v1", "v2")
     assert (description.containerd_version, list(description.missing_features)) == ("1.6.20", ["nothing"])
     assert [architecture(word) for word in ("x86_64", "aarch64", "riscv64")] == ["amd64", "arm64", "riscv64"]
+
+
+def test_a_host_offers_the_part_of_what_it_has_that_its_configuration_says() -> None:
+    own = describe_host(Config())
+    more = describe_host(Config(resources=ResourcesConfig(cpu_percent=250, memory_percent=50)))
+    assert (more.cpu_millis, more.memory_bytes) == (own.cpu_millis * 5 // 2, own.memory_bytes // 2)
+    said = describe_host(Config(resources=ResourcesConfig(cpu_millis=3000, cpu_percent=200, memory_bytes=1 << 30)))
+    assert (said.cpu_millis, said.memory_bytes) == (6000, 1 << 30)
 
 
 def test_a_host_is_read_from_its_files(tmp_path: Path) -> None:
