@@ -8,6 +8,7 @@ from typing import Any, TextIO
 import grpc
 
 from cli import output, words
+from cli.compose.pull_policy import POLICIES
 from cli.connection import Cluster
 from cli.failure import CommandFailed
 from cli.live import Live
@@ -16,11 +17,6 @@ from proto import control_pb2, objects_pb2
 
 PULL_SECONDS_MAX = 4 * 3600.0
 DIGEST_LENGTH = 12
-POLICIES = {
-    "always": objects_pb2.PULL_POLICY_ALWAYS,
-    "missing": objects_pb2.PULL_POLICY_MISSING,
-    "never": objects_pb2.PULL_POLICY_NEVER,
-}
 
 
 def pull(cluster: Cluster, image: str, refresh: bool, stream: TextIO) -> control_pb2.PullImageReply:

@@ -5,7 +5,7 @@ from __future__ import annotations
 REFUSED: dict[str, str] = {
     "attach": "a deploy shows no output; see fairway logs",
     "blkio_config": "disks are not shared out by weight",
-    "build": "build the image elsewhere, load it with 'fairway image load', and name it in image",
+    "build": "build the image elsewhere, push it to a registry or 'fairway image load' it, and name it in image",
     "cgroup": "every task has a control group of its own; leave it out",
     "cgroup_parent": "control groups are laid out by Fairway",
     "container_name": "tasks are named SERVICE.1, SERVICE.2, ...",
@@ -32,7 +32,6 @@ REFUSED: dict[str, str] = {
     "pid": "tasks see no processes of the host or of each other",
     "privileged": "it would be root on the host; name what the service needs in cap_add and devices",
     "provider": "only containers are services here",
-    "pull_policy": "images are loaded with 'fairway image load'",
     "runtime": "every host has one runtime, runc",
     "storage_opt": "the size of a container's own files cannot be limited; use a tmpfs with a size",
     "use_api_socket": "there is no Docker API to use",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from cli.compose.pull_policy import POLICIES
 from cli.compose.schema_devices import GPUS, RESERVED
 from cli.compose.schema_extension import NETWORK, SERVICE
 from cli.compose.schema_types import (
@@ -195,6 +196,7 @@ SERVICE_KEYS: dict[str, Schema] = {
     "pre_stop": items(_HOOK, "before the stop signal, within the grace period"),
     "ports": items(_PORT, "ports published on the hosts"),
     "profiles": items(TEXT, "the service is there when one of these is asked for"),
+    "pull_policy": choice(sorted(POLICIES)),
     "read_only": FLAG,
     "restart": TEXT,
     "scale": COUNT,

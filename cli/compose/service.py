@@ -22,6 +22,7 @@ from cli.compose import (
 from cli.compose.devices import is_cdi_name, read_gpus, read_named
 from cli.compose.environment import Surroundings, read_environment
 from cli.compose.lifecycle import command_words, read_lifecycle
+from cli.compose.pull_policy import read_pull_policy
 from cli.compose.reader import Field, Reader
 from cli.compose.refused import REFUSED
 from proto import objects_pb2
@@ -266,6 +267,7 @@ _KEYS: dict[str, Callable[[Reader, Field, ServiceRead], None]] = {
     "entrypoint": _entrypoint,
     "user": _user,
     "platform": _platform,
+    "pull_policy": _of_container(read_pull_policy),
     "working_dir": _working_dir,
     "hostname": _hostname,
     "read_only": _flag("read_only"),

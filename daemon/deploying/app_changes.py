@@ -125,6 +125,7 @@ def as_tasks_see(spec: objects.ServiceSpec) -> objects.ServiceSpec:
         copy.ClearField(name)
     for field in ROLLOUT_FIELDS:
         copy.ClearField(field)
+    copy.container.ClearField("pull_policy")
     return copy
 
 
