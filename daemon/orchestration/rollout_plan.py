@@ -341,7 +341,8 @@ def _replace(draft: Draft, slots: Slots, slot: int, old: objects.Task, like: obj
 def _stops_first(slots: Slots, old: objects.Task) -> bool:
     """The old task keeps data, or is to be the only one of its slot, and must end before the new one starts. Not while
     the new image is unknown: then the new one could not start anyway."""
-    return stops_first(old.spec) and bool(slots.service.image_digest)
+    alone = stops_first(old.spec) or slots.service.spec.HasField("stateful")
+    return alone and bool(slots.service.image_digest)
 
 
 def _holds_port(old: objects.Task, newest: objects.Task, nodes: Mapping[str, objects.Node]) -> bool:

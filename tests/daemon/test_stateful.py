@@ -174,3 +174,12 @@ def test_whatever_happens_no_slot_has_two_holders(data: st.DataObject) -> None:
     model.change_node("host-3", availability=objects.AVAILABILITY_ACTIVE)
     rest(model)
     assert len(model.serving()) == model.service("db").spec.replicas
+
+
+def test_a_service_that_becomes_stateful_gives_each_slot_its_one_task() -> None:
+    model = deployed(service_spec(2))
+    rest(model)
+    model.deploy(app_spec(db=with_volume(stateful(2, version=2), "data"), volumes=["data"]))
+    rest(model)
+    assert {task.spec.HasField("stateful") for task in model.serving("db")} == {True}
+    assert sorted(task.slot for task in model.serving("db")) == [1, 2]
