@@ -35,6 +35,9 @@ LOG_SIZE_BYTES_MAX = 256 << 20
 LOG_FILES_MAX = 100
 HOOKS_MAX = 16  # of one kind
 INIT_TASKS_MAX = 16
+CPU_SHARES_MIN, CPU_SHARES_MAX = 2, 262_144
+CPU_PERIOD_US_MIN, CPU_PERIOD_US_MAX = 1_000, 1_000_000
+CORES_MAX = 8192
 OOM_SCORE_ADJ_MAX = 1000
 SECCOMP_BYTES_MAX = 64 << 10  # it is part of every task that has it
 UNCONFINED = "unconfined"
@@ -43,6 +46,7 @@ UNCONFINED = "unconfined"
 _IPC_SYSCTLS = frozenset(
     f"kernel.{name}" for name in ["msgmax", "msgmnb", "msgmni", "sem", "shmall", "shmmax", "shmmni", "shm_rmid_forced"]
 )
+_CORES = re.compile(r"[0-9]{1,5}(-[0-9]{1,5})?")
 _SYSCTL = re.compile(r"[A-Za-z0-9_.*/:-]+")
 _NAMES_OF_HOST = {"kernel.hostname": "hostname", "kernel.domainname": "domainname"}
 # What whoever runs the container reads in its annotations.
@@ -124,3 +128,23 @@ def device_problem(source: str, target: str, permissions: str) -> str:
     if not permissions or set(permissions) - set("rwm") or len(set(permissions)) != len(permissions):
         return f"{permissions!r} is not made of r, w and m"
     return ""
+
+
+def cores_problem(text: str) -> str:
+    """Why a list of cores is none; empty where it is one: "0-3,6"."""
+    for part in text.split(","):
+        if _CORES.fullmatch(part) is None:
+            return f'{text!r} is not a list of cores; write it like "0-3,6"'
+        first, _, last = part.partition("-")
+        if int(last or first) < int(first) or int(last or first) >= CORES_MAX:
+            return f"{text!r} has the cores {part}, which cannot be"
+    return ""
+
+
+def cores_of(text: str) -> frozenset[int]:
+    """The cores of a list that is one."""
+    found: set[int] = set()
+    for part in filter(None, text.split(",")):
+        first, _, last = part.partition("-")
+        found.update(range(int(first), int(last or first) + 1))
+    return frozenset(found)

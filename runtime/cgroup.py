@@ -11,6 +11,7 @@ from pathlib import Path
 log = logging.getLogger(__name__)
 
 CGROUP_FOLDER = Path("/sys/fs/cgroup")
+ONLINE_CORES = Path("/sys/devices/system/cpu/online")
 NEEDED_CONTROLLERS = ("cpu", "memory", "pids")
 
 
@@ -19,6 +20,7 @@ class CgroupHost:
     version: str  # "v1" (also hybrid) or "v2"
     controllers: tuple[str, ...]
     swap_accounting: bool  # memory.memsw.* or memory.swap.* exist
+    cores: str = ""  # that are online, "0-3,6"; empty: not known
 
 
 @dataclass(frozen=True)
@@ -40,10 +42,17 @@ def detect(folder: Path = CGROUP_FOLDER) -> CgroupHost:
         controllers = tuple(unified.read_text().split())
         # The root has no memory.swap.*: swap accounting shows in any group below it.
         swap = any(folder.glob("*/memory.swap.max"))
-        return CgroupHost("v2", (*controllers, "devices", "freezer"), swap)
+        return CgroupHost("v2", (*controllers, "devices", "freezer"), swap, _cores())
     present = tuple(sorted(path.name for path in folder.iterdir() if (path / "cgroup.procs").exists()))
     swap = (folder / "memory" / "memory.memsw.limit_in_bytes").exists()
-    return CgroupHost("v1", tuple(name for name in present if name not in ("systemd", "unified")), swap)
+    return CgroupHost("v1", tuple(name for name in present if name not in ("systemd", "unified")), swap, _cores())
+
+
+def _cores() -> str:
+    try:
+        return ONLINE_CORES.read_text().strip()
+    except OSError:
+        return ""
 
 
 def container_folders(host: CgroupHost, parent: str, container_id: str) -> list[Path]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from proto import objects_pb2
 from proto.container_rules import UNCONFINED
-from runtime import capabilities, container_settings, oci_mounts, seccomp, seccomp_profile, signals
+from runtime import capabilities, container_settings, kernel_shares, oci_mounts, seccomp, seccomp_profile, signals
 from runtime.cgroup import CgroupHost
 from runtime.errors import InvalidRequest
 from runtime.model import ContainerRequest, ImageConfig
@@ -20,11 +20,6 @@ from runtime.users import ProcessUser
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PIDS_DEFAULT = 4096
-CPU_PERIOD_US = 100_000
-CPU_QUOTA_US_MIN = 1_000
-SHARES_PER_CORE = 1024
-SHARES_MIN = 2
-MEMORY_BYTES_MIN = 6 * 1024 * 1024  # runc itself does not start in less
 SHIM_GROUP_ANNOTATION = "io.containerd.runc.v2.group"
 
 
@@ -55,7 +50,7 @@ def build(request: ContainerRequest, image: ImageConfig, user: ProcessUser, host
     linux: dict[str, Any] = {
         "namespaces": _namespaces(request, host),
         "cgroupsPath": f"/{host.cgroup_parent.strip('/')}/{request.id}",
-        "resources": resources(request.resources, host.cgroup),
+        "resources": resources(request.resources, host.cgroup, spec.shares),
         "maskedPaths": oci_mounts.MASKED_PATHS,
         "readonlyPaths": oci_mounts.READ_ONLY_PATHS,
         "sysctl": container_settings.sysctls(spec),
@@ -128,39 +123,19 @@ def stop_signal(spec: objects_pb2.ContainerSpec, image: ImageConfig) -> int:
     return signals.number_of(spec.stop_signal or image.stop_signal or "SIGTERM")
 
 
-def resources(wanted: objects_pb2.Resources, host: CgroupHost) -> dict[str, Any]:
+def resources(
+    wanted: objects_pb2.Resources, host: CgroupHost, shares: objects_pb2.KernelShares | None = None
+) -> dict[str, Any]:
     """`linux.resources`; raises InvalidRequest on limits that contradict each other or are too small."""
+    shares = shares or objects_pb2.KernelShares()
     result: dict[str, Any] = {"devices": oci_mounts.device_rules()}
-    memory = _memory(wanted, host)
-    if memory:
+    if memory := kernel_shares.memory(wanted, shares, host):
         result["memory"] = memory
-    cpu: dict[str, int] = {}
-    if wanted.cpu_limit_millis > 0:
-        quota_us = wanted.cpu_limit_millis * CPU_PERIOD_US // 1000
-        cpu |= {"period": CPU_PERIOD_US, "quota": max(CPU_QUOTA_US_MIN, quota_us)}
-    if wanted.cpu_reserved_millis > 0:
-        cpu["shares"] = max(SHARES_MIN, wanted.cpu_reserved_millis * SHARES_PER_CORE // 1000)
-    if cpu:
+    if cpu := kernel_shares.cpu(wanted, shares, host):
         result["cpu"] = cpu
     if wanted.pids_limit >= 0:
         result["pids"] = {"limit": wanted.pids_limit or PIDS_DEFAULT}
     return result
-
-
-def _memory(wanted: objects_pb2.Resources, host: CgroupHost) -> dict[str, int]:
-    limit, reserved = wanted.memory_limit_bytes, wanted.memory_reserved_bytes
-    if 0 < limit < MEMORY_BYTES_MIN:
-        raise InvalidRequest(f"memory limit of {limit} bytes: at least {MEMORY_BYTES_MIN} are needed to start")
-    if 0 < limit < reserved:
-        raise InvalidRequest(f"memory: {reserved} bytes are reserved, above the limit of {limit}")
-    memory: dict[str, int] = {}
-    if limit > 0:
-        memory["limit"] = limit
-        if host.swap_accounting:
-            memory["swap"] = limit  # memory and swap together: a limit is a limit, nothing swaps
-    if reserved > 0:
-        memory["reservation"] = reserved
-    return memory
 
 
 def _namespaces(request: ContainerRequest, host: HostFacts) -> list[dict[str, str]]:

@@ -177,6 +177,11 @@ def _ipc(reader: Reader, field: Field, container: Container) -> None:
         reader.unsupported(field, "tasks share no memory with the host or with each other")
 
 
+def _cgroup(reader: Reader, field: Field, container: Container) -> None:
+    if reader.text(field) != "private":
+        reader.unsupported(field, "every task has a control group of its own")
+
+
 def _label_file(reader: Reader, field: Field, container: Container) -> None:
     for each, name in reader.texts(field, single=True):
         values = read_values(reader, each, name, _LABEL_FILE_BYTES_MAX, lambda text: dotenv.parse(text, {}))
@@ -195,6 +200,7 @@ KEYS: dict[str, Callable[[Reader, Field, Container], None]] = {
     "devices": _devices,
     "security_opt": _security_opt,
     "ipc": _ipc,
+    "cgroup": _cgroup,
     "logging": read_logging,
     "label_file": _label_file,
 }

@@ -16,6 +16,7 @@ from cli.compose import (
     names,
     placement,
     ports,
+    shares,
     task_files,
     values,
 )
@@ -92,6 +93,7 @@ def _scale_and_deploy(reader: Reader, entries: dict[str, Field], service: Servic
         spec.replicas = scale
     kinds.finish_kind(reader, entries, spec)
     placement.read_limits(reader, entries, spec.resources)
+    shares.read_shares(reader, entries, spec)
     placement.check_resources(reader, service.field, spec.resources)
     autoscale.finish_autoscale(reader, entries, spec, replicas_said or "scale" in entries)
 
@@ -312,5 +314,6 @@ _TOGETHER = frozenset(
         "mem_reservation",
         "cpus",
         "pids_limit",
+        *shares.KEYS,
     ]
 )

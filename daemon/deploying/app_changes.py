@@ -21,6 +21,12 @@ ROLLOUT_FIELDS: dict[Literal["update", "rollback", "rollout"], str] = {
     "rollback": "how it is rolled back",
     "rollout": "rollout strategy",
 }
+SHARES = {
+    "cpus": "cores",
+    "cpu_shares": "CPU shares",
+    "cpu_period_us": "CPU period in us",
+    "swap_bytes": "bytes of swap",
+}
 _SECRET = re.compile(r"PASS|TOKEN|SECRET|KEY|CREDENTIAL|AUTH|PRIVATE", re.IGNORECASE)
 _URL_WITH_PASSWORD = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s]*:[^/\s]*@", re.IGNORECASE)
 
@@ -177,6 +183,10 @@ def _scalar_changes(old: objects.ContainerSpec, new: objects.ContainerSpec) -> l
     reasons += _set_changes("mount", old.mounts, new.mounts, _mount)
     reasons += file_changes(old, new)
     reasons += lifecycle_changes(old, new)
+    for name in SHARES:
+        share, other = getattr(old.shares, name), getattr(new.shares, name)
+        if share != other:
+            reasons.append(f"{SHARES[name]} {share or 'none'} -> {other or 'none'}")
     if old.logging != new.logging or old.HasField("logging") != new.HasField("logging"):
         reasons.append("logging changed")
     if old.healthcheck != new.healthcheck or old.HasField("healthcheck") != new.HasField("healthcheck"):

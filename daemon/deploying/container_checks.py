@@ -8,11 +8,16 @@ from typing import Literal
 
 from proto import objects_pb2 as objects
 from proto.container_rules import (
+    CPU_PERIOD_US_MAX,
+    CPU_PERIOD_US_MIN,
+    CPU_SHARES_MAX,
+    CPU_SHARES_MIN,
     LOG_FILES_MAX,
     LOG_SIZE_BYTES_MAX,
     LOG_SIZE_BYTES_MIN,
     OOM_SCORE_ADJ_MAX,
     annotation_problem,
+    cores_problem,
     device_problem,
     seccomp_problem,
     sysctl_problem,
@@ -37,7 +42,7 @@ SETTINGS = (
     "attached",
 )
 # The same, of those that are messages of their own.
-PARTS: tuple[Literal["logging", "probes"], ...] = ("logging", "probes")
+PARTS: tuple[Literal["logging", "probes", "shares"], ...] = ("logging", "probes", "shares")
 ENTRIES_MAX = 256  # of each setting
 _DOMAIN = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,61}[A-Za-z0-9])?")
 _PROFILE = re.compile(r"[!-~]{1,255}")
@@ -74,6 +79,7 @@ def container_problems(container: objects.ContainerSpec) -> Iterator[str]:
     if container.domainname and not _DOMAIN.fullmatch(container.domainname):
         yield f"{container.domainname!r} is not a domain name"
     yield from _logging_problems(container.logging)
+    yield from _share_problems(container.shares)
     if container.apparmor_profile and not _PROFILE.fullmatch(container.apparmor_profile):
         yield f"{container.apparmor_profile!r} is not the name of a profile of AppArmor"
 
@@ -84,3 +90,14 @@ def _logging_problems(logging: objects.Logging) -> Iterator[str]:
         yield f"a file of its log is to have {size_bytes} bytes, not {LOG_SIZE_BYTES_MIN} to {LOG_SIZE_BYTES_MAX}"
     if logging.files_max > LOG_FILES_MAX:
         yield f"its log is to have {logging.files_max} files; at most {LOG_FILES_MAX} are possible"
+
+
+def _share_problems(shares: objects.KernelShares) -> Iterator[str]:
+    if shares.cpus and (problem := cores_problem(shares.cpus)):
+        yield f"cpuset: {problem}"
+    if shares.cpu_shares and not CPU_SHARES_MIN <= shares.cpu_shares <= CPU_SHARES_MAX:
+        yield f"its cpu_shares {shares.cpu_shares} are not between {CPU_SHARES_MIN} and {CPU_SHARES_MAX}"
+    if shares.cpu_period_us and not CPU_PERIOD_US_MIN <= shares.cpu_period_us <= CPU_PERIOD_US_MAX:
+        yield f"its cpu_period {shares.cpu_period_us} is not between {CPU_PERIOD_US_MIN} and {CPU_PERIOD_US_MAX}"
+    if shares.swap_bytes < -1:
+        yield "its memswap_limit is negative"

@@ -22,6 +22,10 @@ EVERYTHING = objects.ContainerSpec(
     seccomp_profile="unconfined",
     apparmor_profile="mine",
     devices=[objects.DeviceMapping(source="/dev/fuse", target="/dev/fuse", permissions="rw")],
+    post_start=[objects.Hook(command=["warm"])],
+    pre_stop=[objects.Hook(command=["drain"])],
+    init_tasks=[objects.InitTask(command=objects.StringList(values=["check"]))],
+    attached=True,
 )
 
 
@@ -43,6 +47,12 @@ def with_container(container: objects.ContainerSpec) -> objects.ServiceSpec:
         (objects.ContainerSpec(oom_score_adj=-500), "its oom_score_adj -500 is not between 0 and 1000"),
         (objects.ContainerSpec(domainname="a b"), "'a b' is not a domain name"),
         (objects.ContainerSpec(apparmor_profile="a b"), "'a b' is not the name of a profile"),
+        (objects.ContainerSpec(logging=objects.Logging(files_max=101)), "its log is to have 101 files"),
+        (objects.ContainerSpec(logging=objects.Logging(size_bytes_max=100)), "is to have 100 bytes"),
+        (objects.ContainerSpec(shares=objects.KernelShares(cpus="3-1")), "cpuset: '3-1' has the cores 3-1"),
+        (objects.ContainerSpec(shares=objects.KernelShares(cpu_shares=1)), "its cpu_shares 1 are not between 2"),
+        (objects.ContainerSpec(shares=objects.KernelShares(cpu_period_us=1)), "its cpu_period 1 is not between"),
+        (objects.ContainerSpec(shares=objects.KernelShares(swap_bytes=-2)), "its memswap_limit is negative"),
         (objects.ContainerSpec(group_add=[str(number) for number in range(300)]), "it has more than 256 group add"),
     ],
 )
@@ -81,5 +91,18 @@ def test_a_change_is_told_by_its_name() -> None:
         "device /dev/fuse at /dev/fuse added",
         "shared memory usual -> 1 MiB",
         "filter of system calls changed",
+        "post_start hooks changed",
+        "pre_stop hooks changed",
+        "init tasks changed",
     ]
     assert change.tasks_replaced == 1
+
+
+def test_parts_that_are_messages_need_hosts_that_know_them() -> None:
+    model = ClusterModel()
+    for container in (
+        objects.ContainerSpec(logging=objects.Logging()),
+        objects.ContainerSpec(shares=objects.KernelShares(cpus="0")),
+    ):
+        _, builder, _ = plan_deploy(model.store, app_spec(web=with_container(container)), 1, model.new_id)
+        assert builder.build("r" * 26, "test", 1).feature_level == WORKLOADS_LEVEL

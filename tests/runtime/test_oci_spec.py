@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 
-from proto.objects_pb2 import ContainerSpec, Resources
+from proto.objects_pb2 import ContainerSpec, KernelShares, Resources
 from runtime import cgroup, errors, features, oci_mounts, oci_spec
 from runtime.cgroup import CgroupHost
 from runtime.model import BindMount, ContainerRequest, ImageConfig, TmpfsMount
@@ -16,7 +17,7 @@ from runtime.oci_spec import HostFacts
 from runtime.users import ProcessUser
 
 V1 = CgroupHost("v1", ("cpu", "memory", "pids"), swap_accounting=False)
-V2 = CgroupHost("v2", ("cpu", "memory", "pids"), swap_accounting=True)
+V2 = CgroupHost("v2", ("cpu", "cpuset", "memory", "pids"), swap_accounting=True)
 IMAGE = ImageConfig(
     "amd64", "linux", (), ("/entry",), ("serve",), ("PATH=/p", "A=image", "B=image"), stop_signal="SIGQUIT"
 )
@@ -81,6 +82,29 @@ def test_limits_are_said_in_the_kernels_numbers(
     made = oci_spec.resources(resources, host)
     assert made.pop("devices")[0] == {"allow": False, "access": "rwm"}
     assert made == expected
+
+
+@pytest.mark.parametrize(
+    ("shares", "expected"),
+    [
+        (KernelShares(cpus="0-1,3"), {"cpu": {"cpus": "0-1,3", "period": 100_000, "quota": 50_000, "shares": 256}}),
+        (KernelShares(cpu_shares=73), {"cpu": {"period": 100_000, "quota": 50_000, "shares": 73}}),
+        (KernelShares(cpu_period_us=20_000), {"cpu": {"period": 20_000, "quota": 10_000, "shares": 256}}),
+        (KernelShares(swap_bytes=1 << 20), {"memory": {"limit": 1 << 26, "swap": (1 << 26) + (1 << 20)}}),
+        (KernelShares(swap_bytes=-1), {"memory": {"limit": 1 << 26, "swap": -1}}),
+    ],
+)
+def test_shares_stand_beside_limits_or_in_place_of_what_is_usual(
+    shares: KernelShares, expected: dict[str, Any]
+) -> None:
+    wanted = Resources(pids_limit=-1, cpu_limit_millis=500, cpu_reserved_millis=250, memory_limit_bytes=1 << 26)
+    made = oci_spec.resources(wanted, dataclasses.replace(V2, cores="0-7"), shares)
+    assert {name: made[name] for name in expected} == expected
+
+
+def test_a_core_that_the_host_has_not_is_named() -> None:
+    with pytest.raises(errors.InvalidRequest, match=r"cpuset 2-5: this host has no core 4; it has 0-3"):
+        oci_spec.resources(Resources(), dataclasses.replace(V2, cores="0-3"), KernelShares(cpus="2-5"))
 
 
 @pytest.mark.parametrize(
