@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
     )
     if options.tty:
         start.size.columns, start.size.rows = terminal.window_size(sys.stdin.fileno())
-    session = _Session(cluster, f"exec in {task.app}/{task.meta.name}", start)
+    session = Session(cluster, f"exec in {task.app}/{task.meta.name}", start)
     if not options.tty:
         return session.run()
     with terminal.raw_mode(sys.stdin.fileno()):
@@ -89,7 +89,7 @@ def choose_task(asked: str, name: str, tasks: list[objects_pb2.Task]) -> objects
     return min(running, key=lambda task: (not task.status.ready, task.slot))
 
 
-class _Session:
+class Session:
     """One call of Exec. gRPC pulls `_inputs` in a thread of its own, which waits for standard input and for
     signals in one select; this thread writes the output."""
 

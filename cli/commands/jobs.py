@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import secrets
 import sys
 import threading
@@ -11,6 +12,8 @@ import time
 from collections.abc import Iterator
 
 from cli import output, words
+from cli.commands import attached_run
+from cli.commands.attached_run import EXIT_NOT_STARTED
 from cli.compose.service import STOP_GRACE_MS
 from cli.connection import CALL_SECONDS_MAX, Cluster, connect
 from cli.failure import (
@@ -32,7 +35,7 @@ from proto import control_pb2, control_pb2_grpc, host_pb2, objects_pb2
 
 APP_PREFIX = "run-"
 IMAGE_SERVICE = "task"
-EXIT_NOT_STARTED = 125  # as docker run: the task could not be started
+ATTACHING_LEVEL = 2  # raft/features.py
 
 
 def trigger(options: argparse.Namespace) -> int:
@@ -71,9 +74,10 @@ def trigger(options: argparse.Namespace) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """Ends with the task's own exit status."""
+    attached_run.check(options)
     command = options.command[1:] if options.command[:1] == ["--"] else options.command
     cluster, asked = connect(options), f"run {options.target}"
-    environment = {}
+    environment = {"TERM": os.environ.get("TERM", "xterm")} if options.tty else {}
     for text in options.env:
         name, equals, value = text.partition("=")
         if not name or not equals:
@@ -85,7 +89,12 @@ def run(options: argparse.Namespace) -> int:
         user=options.user,
         working_dir=options.workdir,
         request_id=secrets.token_hex(13),
+        attached=options.interactive or options.tty,
+        tty=options.tty,
+        stdin=options.interactive,
     )
+    if request.attached:
+        _require_attaching(cluster, asked)
     if command:
         request.command.values.extend(command)
     if _is_service(cluster, options.target):
@@ -98,12 +107,31 @@ def run(options: argparse.Namespace) -> int:
         print(f"{app}/{service}")
         return EXIT_OK
     try:
+        if request.attached:
+            return attached_run.attach(
+                options,
+                connect(options),
+                asked,
+                lambda: attached_run.placed_task(cluster, asked, app, service, revision),
+            )
         return _follow(options, cluster, asked, app, service, revision)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     finally:
         with contextlib.suppress(CommandFailed):  # it is removed by itself some time later
             _remove(cluster, asked, app, service)
+
+
+def _require_attaching(cluster: Cluster, asked: str) -> None:
+    """An older host would start the task without waiting for anybody."""
+    reply = cluster.call(
+        asked,
+        lambda control: control.GetCluster(control_pb2.GetClusterRequest(), timeout=CALL_SECONDS_MAX),
+        repeatable=True,
+    )
+    if reply.cluster.feature_level < ATTACHING_LEVEL:
+        message = "not every host knows -i and -t as yet: upgrade fairway on those that run an older build"
+        raise CommandFailed(asked, message)
 
 
 def _is_service(cluster: Cluster, target: str) -> bool:
@@ -136,6 +164,7 @@ def _run_image(cluster: Cluster, asked: str, app: str, request: control_pb2.RunO
     container.healthcheck.test.append("NONE")
     container.environment.update(request.environment)
     container.user, container.working_dir = request.user, request.working_dir
+    container.attached, container.tty, container.stdin_open = request.attached, request.tty, request.stdin
     if request.HasField("command"):
         container.command.CopyFrom(request.command)
     pull_for(cluster, [spec], sys.stderr)
