@@ -83,6 +83,7 @@ def describe(view: control_pb2.ServiceView) -> list[tuple[str, str]]:
         ("Reserved", ", ".join(filter(None, reserved))),
         ("Devices", asked_words(resources)),
         ("Constraints", ", ".join(spec.constraints)),
+        ("Budget", budget_words(spec.disruption_budget)),
         ("Labels", ", ".join(f"{key}={value}" for key, value in sorted(service.meta.labels.items()))),
         ("Changed", f"{words.age(service.meta.updated_unix_ms, now)} ago"),
     ]
@@ -96,6 +97,16 @@ def wanted_words(spec: objects_pb2.ServiceSpec) -> str:
     if spec.kind == objects_pb2.SERVICE_KIND_GLOBAL_JOB:
         return "to complete once on each host"
     return "one on each host" if spec.kind == objects_pb2.SERVICE_KIND_GLOBAL else f"{spec.replicas} wanted"
+
+
+def budget_words(budget: objects_pb2.DisruptionBudget) -> str:
+    """ "max_unavailable 25%", as the file has it; empty where there is none."""
+    bound = budget.WhichOneof("bound")
+    if bound is None:
+        return ""
+    amount = getattr(budget, bound)
+    word = "max_unavailable" if bound.startswith("unavailable") else "min_available"
+    return f"{word} {amount / 10_000:g}%" if bound.endswith("_millionths") else f"{word} {amount}"
 
 
 def revision_words(service: objects_pb2.Service) -> str:

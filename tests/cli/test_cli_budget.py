@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from cli.commands.show import budget_words
 from cli.compose.problems import ComposeRefused
 from proto import objects_pb2
 from tests.cli.test_cli_placing import parse
@@ -41,3 +42,9 @@ def test_one_bound_is_a_number_or_a_share(text: str, budget: objects_pb2.Disrupt
 def test_anything_else_is_refused(text: str, said: str) -> None:
     with pytest.raises(ComposeRefused, match=re.escape(said)):
         parse(f"x-fairway: {{disruption_budget: {text}}}")
+
+
+def test_show_says_it_as_the_file_does() -> None:
+    assert budget_words(Budget(unavailable_max=0)) == "max_unavailable 0"
+    assert budget_words(Budget(available_min_millionths=125_000)) == "min_available 12.5%"
+    assert budget_words(Budget()) == ""

@@ -22,7 +22,7 @@ from tests.daemon.cluster_model import GIB, ClusterModel, app_spec, service_spec
 MIB = 1 << 20
 
 
-def set_quota(model: ClusterModel, tenant: str = "default", unbound: tuple[str, ...] = (), **bounds: int) -> None:
+def set_quota(model: ClusterModel, tenant: str = "default", unbound: tuple[str, ...] = (), **bounds: Any) -> None:
     request = control.SetQuotaRequest(tenant=tenant, quota=objects.Quota(**bounds), unbound=unbound)
     model.apply(plan_set_quota(model.store, request, model.new_id)[1])
 
@@ -35,7 +35,7 @@ def waiting(model: ClusterModel) -> str:
     return "; ".join(sorted({task.status.message for task in model.alive() if not task.node_id}))
 
 
-def web(replicas: int, **resources: int) -> objects.ServiceSpec:
+def web(replicas: int, **resources: Any) -> objects.ServiceSpec:
     return service_spec(replicas, resources=objects.Resources(**resources))
 
 
@@ -67,7 +67,7 @@ def test_tasks_beyond_the_quota_wait_and_say_what_would_be_enough() -> None:
     ],
 )
 def test_reservations_are_counted_exactly_and_the_remedy_is_enough(
-    bounds: dict[str, int], resources: dict[str, int], placed: int, option: str
+    bounds: dict[str, Any], resources: dict[str, Any], placed: int, option: str
 ) -> None:
     model = ClusterModel()
     set_quota(model, **bounds)
@@ -75,7 +75,8 @@ def test_reservations_are_counted_exactly_and_the_remedy_is_enough(
     model.settle()
     assert len(model.serving()) == placed
     assert f"`fairway quota set default {option}` would be enough" in waiting(model)
-    set_quota(model, **{name: resources[name] * (placed + 1) for name in bounds})
+    enough: dict[str, Any] = {name: resources[name] * (placed + 1) for name in bounds}
+    set_quota(model, **enough)
     model.settle()
     assert len(model.serving()) == placed + 1
 

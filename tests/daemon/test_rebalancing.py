@@ -279,6 +279,10 @@ def _service(drawn: dict[str, Any]) -> objects.ServiceSpec:
     return spec
 
 
+def _app(app: str, **services: Any) -> control.AppSpec:
+    return app_spec(app, **services)
+
+
 def _measure(model: ClusterModel, places: dict[str, str]) -> tuple[int, ...]:
     """What each move must make smaller, counted by another road: sums of squares, the most important first. Of the
     levels of services only those that are the same for all kinds that the test draws are added up level by level."""
@@ -322,7 +326,7 @@ def test_each_move_makes_it_strictly_better_so_that_every_row_of_moves_ends(
     for name, one in zip(names, drawn, strict=False):
         spec = _service(one)
         if name != "a" or one["kind"] not in ("near", "away"):
-            model.deploy(app_spec(f"app-{name}", **{"a": service_spec(0), name: spec}))
+            model.deploy(_app(f"app-{name}", **{"a": service_spec(0), name: spec}))
             model.settle()
     for number in away:
         model.change_node(f"host-{number}", state=READY)
@@ -358,7 +362,7 @@ def test_in_a_cluster_it_ends_with_every_service_whole(drawn: list[dict[str, Any
         model.change_node(f"host-{number}", state=DOWN)
     for name, one in zip("abc", drawn, strict=False):
         if one["kind"] not in ("near", "away"):
-            model.deploy(app_spec(f"app-{name}", **{name: _service(one)}))
+            model.deploy(_app(f"app-{name}", **{name: _service(one)}))
     model.settle()
     for number in away:
         model.change_node(f"host-{number}", state=READY)
