@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -169,6 +172,52 @@ def test_a_task_that_could_not_start_says_why(server: ControlServer, fairway: Fa
     ended = fairway("run", "web")
     assert ended.code == 125
     assert "no such program" in ended.err
+
+
+def test_a_run_with_input_attaches_to_its_task_and_ends_as_it_does(server: ControlServer) -> None:
+    script_run(server, task("web-run-x", 1, RUNNING))
+    cluster = objects_pb2.Cluster(feature_level=2)
+    server.on("GetCluster", control_pb2.GetClusterReply(cluster=cluster))
+    starts: list[host_pb2.ExecStart] = []
+
+    def echo(requests: Iterator[host_pb2.ExecInput], context: Any) -> Iterator[host_pb2.ExecOutput]:
+        for request in requests:
+            if request.HasField("start"):
+                starts.append(request.start)
+            elif request.stdin:
+                yield host_pb2.ExecOutput(stdout=request.stdin.upper())
+            elif request.close_stdin:
+                break
+        yield host_pb2.ExecOutput(exit_code=9)
+
+    server.on("Exec", echo)
+    command = [sys.executable, "-m", "cli.main", "run", "-i", "shop/web", "--", "tr"]
+    ended = subprocess.run(command, input=b"abc", capture_output=True, timeout=30)
+    assert (ended.returncode, ended.stdout) == (9, b"ABC")
+    (asked,) = server.asked("RunOnce")
+    assert (asked.attached, asked.stdin, asked.tty) == (True, True, False)
+    (start,) = starts
+    assert (start.attach, start.task_id, start.stdin) == (True, task("web-run-x", 1, RUNNING).meta.id, True)
+    assert server.asked("RemoveService")[0].service == "shop/web-run-x"
+    server.on("GetCluster", control_pb2.GetClusterReply(cluster=objects_pb2.Cluster(feature_level=1)))
+    early = subprocess.run(command, input=b"", capture_output=True, timeout=30)
+    assert early.returncode == 1
+    assert b"not every host knows -i and -t" in early.stderr
+    assert len(server.asked("RunOnce")) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("-i", "--detach"), "--detach does not go with -i and -t"),
+        (("-t", "--timeout", "3s"), "--timeout does not go with -i and -t"),
+        (("-it",), "standard input is no terminal"),
+    ],
+)
+def test_what_does_not_go_with_a_terminal_is_refused(fairway: Fairway, options: tuple[str, ...], words: str) -> None:
+    ended = fairway("run", *options, "shop/web")
+    assert ended.code == 2
+    assert words in ended.err
 
 
 def test_run_of_an_image_is_an_app_of_its_own(server: ControlServer, fairway: Fairway) -> None:
