@@ -24,7 +24,7 @@ from daemon.orchestration.rollout_course_plan import tracked
 from daemon.orchestration.scheduler_board import spread_keys
 from daemon.orchestration.scheduler_hosts import LOAD_PARTS, Flags, Numbers
 from daemon.orchestration.scheduler_plan import Candidate, Scheduler
-from daemon.orchestration.task_states import age_key, assigned, settled, wanted
+from daemon.orchestration.task_states import age_key, assigned, ended, settled, wanted
 from proto import objects_pb2 as objects
 
 LOAD_STEP = LOAD_PARTS // 10  # so much fuller is the old host than the new one will be
@@ -65,7 +65,7 @@ def left_alone(draft: Draft, service: objects.Service, nodes: Mapping[str, objec
     there = [task for task in tasks if wanted(task)]
     if len(there) != spec.replicas or not all(_at_rest(draft, service, task, nodes) for task in there):
         return "not all of its tasks have been ready for a moment"
-    if any(not wanted(task) and assigned(task) and not task.status.finished_unix_ms for task in tasks):
+    if any(not wanted(task) and assigned(task) and not ended(task) for task in tasks):
         return "tasks of it are being stopped"
     if bounded(spec) and standing_of(service, tasks, nodes).room < 0:
         return "its disruption budget"

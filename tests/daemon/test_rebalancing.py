@@ -89,6 +89,20 @@ def test_a_host_that_is_back_gets_its_share_and_a_dry_run_says_so_first() -> Non
     assert all("better balance: host-" in task.desired_message for task in stopped)
 
 
+def test_a_host_that_was_lost_with_its_tasks_gets_its_share_when_it_is_back() -> None:
+    model = ClusterModel()
+    model.deploy(app_spec(web=service_spec(6)))
+    model.settle()
+    model.change_node("host-3", state=DOWN)
+    model.settle()
+    assert Counter(model.hosts()) == {"host-1": 3, "host-2": 3}
+    model.change_node("host-3", state=READY)
+    model.settle()
+    ask(model)
+    run(model)
+    assert Counter(model.hosts()) == {"host-1": 2, "host-2": 2, "host-3": 2}
+
+
 def test_moves_are_throttled_and_one_at_a_time_for_a_service() -> None:
     model = piled_up(service_spec(9))
     settings_ = objects.RebalanceSettings(moves_a_minute_max=6)
