@@ -26,6 +26,7 @@ from daemon.orchestration.kinds import has_own_volumes, is_ordered, left_out, sl
 from daemon.orchestration.move_plan import gave_up, moves
 from daemon.orchestration.rollout_begin_plan import begin_rollout
 from daemon.orchestration.rollout_course_plan import Counts, Course, advance, course_of, end_split, judge, tracked
+from daemon.orchestration.scheduler_devices import has_devices
 from daemon.orchestration.scheduler_words import DEVICES_HELD, PORT_TAKEN
 from daemon.orchestration.task_plan import create_task, forget_tasks, lose_tasks_of_lost_hosts, stop_task
 from daemon.orchestration.task_states import (
@@ -216,7 +217,8 @@ def _finish_surge(
     stay = []
     for task in older:
         # What serves nobody may hold what the new task needs; a volume or a port must be let go of first.
-        holds = _stops_first(slots, task) or _holds_port(task, newest, nodes) or _holds_devices(task, newest, nodes)
+        holds = _stops_first(slots, task) or _holds_port(task, newest, nodes)
+        holds = holds or _holds_devices(draft, task, newest, nodes)
         in_the_way = not assigned(newest) and (not serving(task) or holds)
         if in_the_way or not assigned(task):
             stop_task(draft, task, _why_replaced(task, newest, nodes))
@@ -352,11 +354,13 @@ def _holds_port(old: objects.Task, newest: objects.Task, nodes: Mapping[str, obj
     return any(clash(one, other) for one in host_ports(old.spec) for other in host_ports(newest.spec))
 
 
-def _holds_devices(old: objects.Task, newest: objects.Task, nodes: Mapping[str, objects.Node]) -> bool:
-    """No host has the devices left that the new task asks for, and the old one has some of their kind."""
-    if not old.devices or DEVICES_HELD not in newest.status.message or _draining(old, nodes):
+def _holds_devices(draft: Draft, old: objects.Task, newest: objects.Task, nodes: Mapping[str, objects.Node]) -> bool:
+    """No host has the devices left that the new task asks for, and the old one's would have them without it."""
+    node = nodes.get(old.node_id)
+    if not old.devices or node is None or DEVICES_HELD not in newest.status.message or _draining(old, nodes):
         return False
-    return not {each.kind for each in old.devices}.isdisjoint(each.kind for each in newest.spec.resources.devices)
+    others = (task for task in draft.store.table(objects.Task).by("node", old.node_id) if task.meta.id != old.meta.id)
+    return has_devices(node, others, newest.spec.resources.devices)
 
 
 def _why_replaced(task: objects.Task, newest: objects.Task, nodes: Mapping[str, objects.Node]) -> str:

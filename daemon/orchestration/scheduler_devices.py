@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from daemon.orchestration.task_states import gone
 from proto import objects_pb2 as objects
 from proto.device_rules import parse_property
 
@@ -110,6 +111,15 @@ class DeviceStock:
             holders = {each.task_id: each for unit in device.units for each in here.holders.get(unit, ())}
             if holders and not allotment.free(device):
                 yield f"{device.kind}={device.name}", list(holders.values())
+
+
+def has_devices(node: objects.Node, tasks: Iterable[objects.Task], requests: Requests) -> bool:
+    """Whether the host has it all left beside these tasks."""
+    stock = DeviceStock([node])
+    for task in tasks:
+        if task.devices and not gone(task):
+            stock.hold(0, task, task.devices)
+    return stock.allot(0, requests) is not None
 
 
 def key_of(requests: Requests) -> RequestsKey:

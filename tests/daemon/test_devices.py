@@ -204,6 +204,27 @@ def test_an_update_stops_the_old_task_first_where_it_has_the_only_device() -> No
     check_held(model.store)
 
 
+def test_an_update_that_asks_for_more_stops_the_old_task_only_where_that_is_enough() -> None:
+    for others in (0, 1):
+        model = ClusterModel()
+        with_devices(model, "host-1", *GPUS)
+        one = Request(kind=GPU, count=1)
+        services = {"train": asking(one), "other": asking(one, replicas=others)}
+        model.deploy(app_spec(**services))
+        model.settle()
+        before = model.serving("train")[0].meta.id
+        services["train"] = asking(Request(kind=GPU, count=2))
+        model.deploy(app_spec(**services))
+        for _ in range(30):
+            model.plan()
+            model.host_step()
+            model.now_unix_ms += 1_100
+        (serves,) = model.serving("train")
+        assert (serves.meta.id == before) == bool(others)
+        assert len(serves.devices) == 2 - others
+        check_held(model.store)
+
+
 def test_a_drain_ends_though_other_hosts_have_their_devices_held() -> None:
     model = ClusterModel()
     for host in ("host-1", "host-2"):
