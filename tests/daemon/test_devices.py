@@ -348,7 +348,9 @@ def brute_force(row: list[objects.HostDevice], asked: list[Request], held: dict[
     choices = []
     for request in asked:
         if request.names:
-            choices += [[each for each in row if each.kind == request.kind and each.name == name] for name in request.names]
+            choices += [
+                [each for each in row if each.kind == request.kind and each.name == name] for name in request.names
+            ]
         else:
             equal = "==" in "".join(request.properties)
             suiting = [
@@ -381,7 +383,9 @@ def test_nobody_gets_what_another_has_and_every_reason_is_true(
     for number, wanted in enumerate(asked):
         spec = objects.ServiceSpec(resources=objects.Resources(devices=wanted))
         identifier = f"task-{number}"
-        task = objects.Task(meta=objects.Meta(id=identifier, name=f"t.{number}"), service_id=identifier, slot=1, spec=spec)
+        task = objects.Task(
+            meta=objects.Meta(id=identifier, name=f"t.{number}"), service_id=identifier, slot=1, spec=spec
+        )
         task.desired = objects.DESIRED_STATE_RUNNING
         examined = scheduler.examine(Candidate(task, image))
         if not any(not each.names and not each.count for each in wanted):
@@ -418,5 +422,9 @@ def test_nobody_gets_what_another_has_and_every_reason_is_true(
 
 def _as_assigned(identifier: str, node: objects.Node, given: list[objects.AllottedDevice]) -> objects.Task:
     return objects.Task(
-        meta=objects.Meta(id=identifier), node_id=node.meta.id, address="10.112.1.9", devices=given, service_id=identifier
+        meta=objects.Meta(id=identifier),
+        node_id=node.meta.id,
+        address="10.112.1.9",
+        devices=given,
+        service_id=identifier,
     )
