@@ -39,7 +39,7 @@ def device_filters(hosts: Hosts, requests: Requests) -> Iterator[Filter]:
         held[row] = not lacking[row] and hosts.devices.allot(row, requests) is None
     words = f"have {_asked(requests)} {DEVICES_HELD}"
     refusal = Refusal("devices held", f"does not {words}", f"do not {words}", _REMEDY)
-    yield Filter(refusal, held, told=lambda row: _told(hosts, row, requests, refusal))
+    yield Filter(refusal, held, room=True, told=lambda row: _told(hosts, row, requests, refusal))
 
 
 _REMEDY = "have a task that holds one end, ask for fewer, or give {host} another"

@@ -1,6 +1,6 @@
 """Room for a task that fits nowhere: the host where least is lost, and what is stopped there. Pure.
 
-Only CPU, memory, addresses and ports of hosts can be made free, and only by tasks of a lower priority; whatever else is
+Only CPU, memory, addresses, ports and devices can be made free, and only by tasks of a lower priority; whatever else is
 against a host stays so. Tasks that end anyway are waited for first. Otherwise the least harm is, in this order: the
 lowest priority, then tasks that leave their service others that are ready, that can move and are of no group, then the
 fewest, then those that serve nobody. No task is stopped without which it would fit too, and none against its service's
@@ -135,7 +135,8 @@ class Preemption:
         return best[1:] if best is not None else None
 
     def _rows(self, task: objects.Task, fits: Flags, level: int) -> Numbers:
-        """Where it fits when all tasks up to that priority are gone, ports aside; where least is missing first."""
+        """Where it fits when all tasks up to that priority are gone, ports and devices aside; where least is missing
+        first."""
         hosts, asked = self._scheduler.hosts, task.spec.resources
         cpu, memory, addresses = self._there_now().freed(level)
         cpu_short = asked.cpu_reserved_millis - hosts.cpu_free_millis
@@ -174,13 +175,16 @@ class Preemption:
         freed = sum(map(released, others), freed)
         if not freed.covers(short):
             return None
-        victims = []
-        for each in sorted(others, key=self._kept_key):
-            without = freed - released(each)
-            if each.meta.id in needed or not without.covers(short):
-                victims.append(each)
-            else:
-                freed = without
+        with _Devices(self._scheduler, row, task, [*ending, *others]) as devices:
+            if not devices.enough():
+                return None
+            victims = []
+            for each in sorted(others, key=self._kept_key):
+                without = freed - released(each)
+                if each.meta.id in needed or not without.covers(short) or not devices.enough_with(each):
+                    victims.append(each)
+                else:
+                    freed = without
         return victims
 
     def _ends(self, task: objects.Task) -> bool:
@@ -257,7 +261,8 @@ class Preemption:
             self._victim_ids.add(victim.meta.id)
             self._there_now().set_priority(victim, ENDING)
             self._take_spare(victim, 1)
-        self._scheduler.promise(row, task)
+        with _Devices(self._scheduler, row, task, [each for each in self._there_now().on(row) if self._ends(each)]):
+            self._scheduler.promise(row, task)
         return Room(task, self._scheduler.hosts.nodes[row], victims, ending)
 
     def _spare(self, service_id: str) -> Spare:
@@ -270,6 +275,44 @@ class Preemption:
         if serving(task):
             known = self._spare(task.service_id)
             self._spares[task.service_id] = Spare(known.count - count, known.bound)
+
+
+class _Devices:
+    """While it is entered, those tasks on a row hold no devices, but for those that `enough_with` gave them back to."""
+
+    def __init__(self, scheduler: Scheduler, row: int, task: objects.Task, tasks: Sequence[objects.Task]) -> None:
+        self._stock = scheduler.hosts.devices
+        self._row = row
+        self._asked = task.spec.resources.devices
+        self._tasks = tasks if self._asked else ()
+        self._held: dict[str, Sequence[objects.AllottedDevice]] = {}
+
+    def __enter__(self) -> _Devices:
+        for task in self._tasks:
+            if devices := self._stock.held_by(task.meta.id):
+                self._held[task.meta.id] = devices
+                self._stock.release(task.meta.id)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for task in self._tasks:
+            if task.meta.id in self._held:
+                self._stock.hold(self._row, task, self._held.pop(task.meta.id))
+
+    def enough(self) -> bool:
+        """Whether the task would get all that it asks for."""
+        return not self._asked or self._stock.allot(self._row, self._asked) is not None
+
+    def enough_with(self, task: objects.Task) -> bool:
+        """Whether it would still if that one keeps what it holds; then that has it again."""
+        if task.meta.id not in self._held:
+            return True
+        self._stock.hold(self._row, task, self._held[task.meta.id])
+        if self.enough():
+            del self._held[task.meta.id]
+            return True
+        self._stock.release(task.meta.id)
+        return False
 
 
 class _There:

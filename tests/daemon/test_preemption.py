@@ -152,6 +152,22 @@ def test_a_port_is_made_free_too() -> None:
     assert len(model.serving("pay")) == 1 and len(model.serving("other")) == 1
 
 
+def test_a_device_is_made_free_by_the_task_that_holds_it() -> None:
+    def with_card(spec: objects.ServiceSpec) -> objects.ServiceSpec:
+        spec.resources.devices.add(kind="acme.example/card", count=1)
+        return spec
+
+    model = ClusterModel(1)
+    cards = [objects.HostDevice(kind="acme.example/card", name="0", units=["/dev/card0"])]
+    model.change_node("host-1", description=objects.NodeDescription(devices=cards))
+    model.deploy(app_spec("shop", train=with_card(_service(0)), other=_service(-1)))
+    model.settle()
+    model.deploy(app_spec("pay", pay=with_card(_service(5)), more=with_card(_service(5))))
+    model.settle()
+    assert _stopped(model) in (["train.1 for pay/pay.1"], ["train.1 for pay/more.1"])
+    assert len(model.serving("pay") + model.serving("more")) == 1 and len(model.serving("other")) == 1
+
+
 def test_another_priority_needs_no_new_tasks() -> None:
     model = ClusterModel(1)
     model.deploy(app_spec("shop", web=_service(0, 4)))

@@ -16,7 +16,8 @@ from proto import objects_pb2 as objects
 from tests.daemon.cluster_model import GIB, ClusterModel, app_spec, service_spec
 from tests.daemon.test_scheduler_properties import SERVICES, assigned_to, images, node_lists, task_lists
 
-ROOM_KINDS = ("memory", "cpu", "address")
+CARD = "acme.example/card"
+ROOM_KINDS = ("memory", "cpu", "address", "devices held")
 
 
 @st.composite
@@ -24,6 +25,8 @@ def full_hosts(draw: st.DrawFn) -> list[objects.Node]:
     nodes = draw(node_lists())[:3]
     for node in nodes:
         node.description.cpu_millis, node.description.memory_bytes = 1_000 * draw(st.integers(1, 2)), GIB
+        for number in range(draw(st.integers(0, 3))):
+            node.description.devices.add(kind=CARD, name=f"{number}", units=[f"/dev/card{number}"])
     return nodes
 
 
@@ -31,7 +34,13 @@ def full_hosts(draw: st.DrawFn) -> list[objects.Node]:
 def many_tasks(draw: st.DrawFn) -> list[objects.Task]:
     """The last of them is larger than most."""
     tasks = draw(task_lists(8))
+    cards = {name: draw(st.sampled_from([0, 0, 1])) for name in SERVICES}
+    for task in tasks:
+        if cards[task.service]:
+            task.spec.resources.devices.add(kind=CARD, count=1)
     large = tasks[-1].spec.resources
+    if draw(st.booleans()):
+        large.devices.add(kind=CARD, count=1)
     large.cpu_reserved_millis = draw(st.sampled_from([0, 500, 1000]))
     large.memory_reserved_bytes = draw(st.sampled_from([GIB // 4, GIB // 2, GIB]))
     return tasks
@@ -50,6 +59,7 @@ class Scene:
             node = scheduler.place(Candidate(task, image)).node
             if node is not None:
                 placed = assigned_to(task, node)
+                placed.devices.extend(scheduler.hosts.devices.held_by(task.meta.id))
                 placed.status.state = objects.TASK_STATE_RUNNING
                 placed.status.ready = data.draw(st.booleans())
                 if data.draw(st.integers(0, 5)) == 0:
