@@ -17,16 +17,10 @@ Rollout = objects.Rollout
 
 
 def activate(operator: Asked, model: Model) -> None:
-    """All hosts, so that every service has some; and none has more tasks than there is room for."""
+    """All hosts, so that every service has some."""
     for number, host in enumerate(model.hosts):
         bay = apps.BAYS[number] if number < len(apps.BAYS) else None
         change_host(operator, host, objects.AVAILABILITY_ACTIVE, bay)
-    for app in model.apps:
-        for name, wanted in app.services.items():
-            fit = sum(wanted.bay in ("", host.bay) for host in model.hosts)
-            if wanted.per_node_max and wanted.replicas > fit * wanted.per_node_max:
-                operator.scale(f"{app.name}/{name}", fit * wanted.per_node_max)
-                app.scaled(name, fit * wanted.per_node_max)
 
 
 def finish_step(operator: Asked, model: Model, *, mend: bool) -> bool:
@@ -39,6 +33,10 @@ def finish_step(operator: Asked, model: Model, *, mend: bool) -> bool:
         wanted = model.at(service.app, service.meta.name, mark_of(service.spec.container.environment)[1])
         if wanted is None or wanted.is_job or service.removing:
             continue
+        room = wanted.per_node_max * sum(wanted.bay in ("", host.bay) for host in model.hosts)
+        if wanted.per_node_max and service.spec.replicas > room:
+            operator.scale(f"{service.app}/{service.meta.name}", room)
+            model.app(service.app).scaled(service.meta.name, room)
         if wanted.breaks:
             failing.setdefault(service.app, set()).add(service.meta.name)
         elif service.rollout.generation == service.generation and service.rollout.state != Rollout.STATE_DONE:

@@ -75,6 +75,9 @@ class Model:
         """APP/NAME -> what is wanted; while no client works."""
         return {f"{app.name}/{name}": wanted for app in self.apps for name, wanted in app.services.items()}
 
+    def app(self, name: str) -> AppModel:
+        return next(app for app in self.apps if app.name == name)
+
     def versions(self) -> dict[str, dict[str, Wanted]]:
         """APP/NAME -> version -> as it was asked for."""
         return {f"{app.name}/{name}": known for app in self.apps for name, known in app.versions.items()}
