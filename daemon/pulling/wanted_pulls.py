@@ -67,5 +67,8 @@ class WantedPulls:
     async def _watch(self) -> None:
         async with self._context.store.watch() as batches:
             async for batch in batches:
-                if batch.resync or any(change.table in RELEVANT_TABLES for change in batch.changes):
+                tables = {change.table for change in batch.changes}
+                if "registries" in tables:
+                    self._tries.clear()  # what was refused may be let in now
+                if batch.resync or tables & RELEVANT_TABLES:
                     self._changed.set()
