@@ -83,6 +83,7 @@ def describe(view: control_pb2.ServiceView) -> list[tuple[str, str]]:
         ("Reserved", ", ".join(filter(None, reserved))),
         ("Devices", asked_words(resources)),
         ("Constraints", ", ".join(spec.constraints)),
+        ("Priority", precedence_words(spec.precedence)),
         ("Budget", budget_words(spec.disruption_budget)),
         ("Labels", ", ".join(f"{key}={value}" for key, value in sorted(service.meta.labels.items()))),
         ("Changed", f"{words.age(service.meta.updated_unix_ms, now)} ago"),
@@ -97,6 +98,16 @@ def wanted_words(spec: objects_pb2.ServiceSpec) -> str:
     if spec.kind == objects_pb2.SERVICE_KIND_GLOBAL_JOB:
         return "to complete once on each host"
     return "one on each host" if spec.kind == objects_pb2.SERVICE_KIND_GLOBAL else f"{spec.replicas} wanted"
+
+
+def precedence_words(precedence: objects_pb2.Precedence) -> str:
+    """ "100, stops no others, group ring"; empty where nothing is said."""
+    parts = [
+        str(precedence.priority) if precedence.priority else "",
+        "stops no others" if precedence.never_preempts else "",
+        f"group {precedence.group}" if precedence.group else "",
+    ]
+    return ", ".join(filter(None, parts))
 
 
 def budget_words(budget: objects_pb2.DisruptionBudget) -> str:
