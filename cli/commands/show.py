@@ -6,7 +6,7 @@ import argparse
 import time
 from collections.abc import Mapping
 
-from cli import job_lines, output, words
+from cli import container_words, job_lines, output, words
 from cli.commands.apps import print_tasks
 from cli.commands.service import rollout_words
 from cli.connection import CALL_SECONDS_MAX, connect
@@ -77,8 +77,12 @@ def describe(view: control_pb2.ServiceView) -> list[tuple[str, str]]:
         ("Floating", ", ".join(spec.floating_addresses)),
         ("Ports", ", ".join(port_words(port) for port in spec.ports)),
         ("Endpoints", ", ".join(_endpoint_words(endpoint, view) for endpoint in view.endpoints)),
-        ("Networks", ", ".join(spec.networks)),
+        ("Networks", container_words.network_words(spec)),
         ("Mounts", ", ".join(mount_words(mount, view.volume_hosts) for mount in container.mounts)),
+        ("Init tasks", "; ".join(map(container_words.init_words, container.init_tasks))),
+        ("Hooks", container_words.hook_words(container)),
+        ("Logging", container_words.logging_words(container)),
+        ("Shares", container_words.share_words(container.shares)),
         ("Limits", ", ".join(filter(None, limits))),
         ("Reserved", ", ".join(filter(None, reserved))),
         ("Devices", asked_words(resources)),
