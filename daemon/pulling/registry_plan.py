@@ -66,12 +66,15 @@ def plan_update(
     known = find_registry(store, checked_name(request.registry))
     after = updated(known, request, sealed)
     builder = TransactionBuilder()
+    says_nothing = not (after.insecure or after.ca_pem or after.mirrors or after.user)
+    if known is None and says_nothing:
+        return builder, after
     if known is None:
         if len(store.table(objects.Registry)) >= REGISTRIES_MAX:
             raise Refused(f"there are {REGISTRIES_MAX} registries already", Kind.EXHAUSTED)
         after.meta.id = new_id()
         builder.create(after)
-    elif not (after.insecure or after.ca_pem or after.mirrors or after.user):
+    elif says_nothing:
         builder.delete(known)
     elif after != known:
         builder.update(after)
