@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from daemon.deploying.deploy_plan import plan_deploy
 from daemon.orchestration.why_plan import why
 from proto import objects_pb2 as objects
 from proto import why_pb2
+from raft.features import WORKLOADS_LEVEL
 from tests.daemon.cluster_model import GIB, ClusterModel, app_spec, service_spec
 
 
@@ -173,7 +175,10 @@ def test_another_priority_needs_no_new_tasks() -> None:
     model.deploy(app_spec("shop", web=_service(0, 4)))
     model.settle()
     before = {task.meta.id for task in model.serving()}
-    (change,) = model.deploy(app_spec("shop", web=_service(3, 4))).changes
+    app = app_spec("shop", web=_service(3, 4))
+    _, builder, _ = plan_deploy(model.store, app, model.now_unix_ms, model.new_id)
+    assert builder.build("id", "test", 1).feature_level == WORKLOADS_LEVEL
+    (change,) = model.deploy(app).changes
     assert (change.tasks_replaced, list(change.reasons)) == (0, ["priority 0 -> 3"])
     model.deploy(app_spec("pay", pay=_service(2)))
     model.settle()
