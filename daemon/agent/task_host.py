@@ -180,9 +180,11 @@ class ContainerHost:
                     await self._runtime.signal(task.meta.id, "HUP")
             report(Readiness(False, message=GONE))
             return
-        if not known.ready and (problem := await self._hooks.post_start(task)):
-            report(Readiness(False, message=problem))
-            return
+        if task.spec.container.post_start and not known.ready:
+            report(Readiness(False, message="running; its post_start hooks have not ended yet"))
+            if problem := await self._hooks.post_start(task):
+                report(Readiness(False, message=problem))
+                return
         config = await self._runtime.images.config(task.image_digest)
         own = task.spec.container.healthcheck if task.spec.container.HasField("healthcheck") else None
         check = effective(own, config.healthcheck)
