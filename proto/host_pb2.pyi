@@ -131,10 +131,8 @@ class TaskLoad(_message.Message):
     CLIENTS_FIELD_NUMBER: _builtins.int
     CLIENTS_KNOWN_FIELD_NUMBER: _builtins.int
     MEMORY_BYTES_FIELD_NUMBER: _builtins.int
-    METRIC_FIELD_NUMBER: _builtins.int
-    METRIC_KNOWN_FIELD_NUMBER: _builtins.int
-    METRIC_PROBLEM_FIELD_NUMBER: _builtins.int
     CPU_KNOWN_FIELD_NUMBER: _builtins.int
+    SCRAPED_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     connections: _builtins.int
     """TCP, that clients have to it"""
@@ -145,13 +143,10 @@ class TaskLoad(_message.Message):
     clients_known: _builtins.bool
     memory_bytes: _builtins.int
     """without what the kernel could drop at once; 0: not known"""
-    metric: _builtins.float
-    """what was scraped: its value, or how much it grows a second"""
-    metric_known: _builtins.bool
-    metric_problem: _builtins.str
-    """why it is not, in words"""
     cpu_known: _builtins.bool
     """0 is its use, and not only that none was measured yet"""
+    @_builtins.property
+    def scraped(self) -> _containers.RepeatedCompositeFieldContainer[Global___ScrapedValue]: ...
     def __init__(
         self,
         *,
@@ -161,18 +156,47 @@ class TaskLoad(_message.Message):
         clients: _builtins.int = ...,
         clients_known: _builtins.bool = ...,
         memory_bytes: _builtins.int = ...,
-        metric: _builtins.float = ...,
-        metric_known: _builtins.bool = ...,
-        metric_problem: _builtins.str = ...,
         cpu_known: _builtins.bool = ...,
+        scraped: _abc.Iterable[Global___ScrapedValue] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["clients", b"clients", "clients_known", b"clients_known", "connections", b"connections", "cpu_known", b"cpu_known", "cpu_millis", b"cpu_millis", "memory_bytes", b"memory_bytes", "metric", b"metric", "metric_known", b"metric_known", "metric_problem", b"metric_problem", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clients", b"clients", "clients_known", b"clients_known", "connections", b"connections", "cpu_known", b"cpu_known", "cpu_millis", b"cpu_millis", "memory_bytes", b"memory_bytes", "scraped", b"scraped", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TaskLoad: _TypeAlias = TaskLoad  # noqa: Y015
+
+@_typing.final
+class ScrapedValue(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METRIC_FIELD_NUMBER: _builtins.int
+    KNOWN_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
+    metric: _builtins.bytes
+    """which: a ScrapedMetric without its target, serialized deterministically"""
+    known: _builtins.bool
+    value: _builtins.float
+    """or how much it grows a second"""
+    problem: _builtins.str
+    """why it is not known, in words"""
+    def __init__(
+        self,
+        *,
+        metric: _builtins.bytes = ...,
+        known: _builtins.bool = ...,
+        value: _builtins.float = ...,
+        problem: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["known", b"known", "metric", b"metric", "problem", b"problem", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScrapedValue: _TypeAlias = ScrapedValue  # noqa: Y015
 
 @_typing.final
 class EncryptionReport(_message.Message):

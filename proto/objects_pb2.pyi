@@ -132,12 +132,17 @@ from proto.registries_pb2 import RemoveRegistryRequest as RemoveRegistryRequest
 from proto.registries_pb2 import TagImageRequest as TagImageRequest
 from proto.registries_pb2 import UpdateRegistryReply as UpdateRegistryReply
 from proto.registries_pb2 import UpdateRegistryRequest as UpdateRegistryRequest
+from proto.rollouts_pb2 import CHECK_STATE_BAD as CHECK_STATE_BAD
+from proto.rollouts_pb2 import CHECK_STATE_GOOD as CHECK_STATE_GOOD
+from proto.rollouts_pb2 import CHECK_STATE_UNSPECIFIED as CHECK_STATE_UNSPECIFIED
+from proto.rollouts_pb2 import CheckState as CheckState
 from proto.rollouts_pb2 import FAILURE_ACTION_CONTINUE as FAILURE_ACTION_CONTINUE
 from proto.rollouts_pb2 import FAILURE_ACTION_PAUSE as FAILURE_ACTION_PAUSE
 from proto.rollouts_pb2 import FAILURE_ACTION_ROLLBACK as FAILURE_ACTION_ROLLBACK
 from proto.rollouts_pb2 import FAILURE_ACTION_UNSPECIFIED as FAILURE_ACTION_UNSPECIFIED
 from proto.rollouts_pb2 import FailureAction as FailureAction
 from proto.rollouts_pb2 import Rollout as Rollout
+from proto.rollouts_pb2 import RolloutCheck as RolloutCheck
 from proto.rollouts_pb2 import RolloutSpec as RolloutSpec
 from proto.rollouts_pb2 import RolloutStep as RolloutStep
 from proto.rollouts_pb2 import TrafficSplit as TrafficSplit
@@ -1895,6 +1900,7 @@ class Frontend(_message.Message):
     POLICY_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     AUTOSCALE_FIELD_NUMBER: _builtins.int
+    SCRAPED_FIELD_NUMBER: _builtins.int
     service_id: _builtins.str
     service: _builtins.str
     app: _builtins.str
@@ -1920,6 +1926,10 @@ class Frontend(_message.Message):
 
     @_builtins.property
     def autoscale(self) -> _autoscale_pb2.Autoscale: ...
+    @_builtins.property
+    def scraped(self) -> _containers.RepeatedCompositeFieldContainer[_autoscale_pb2.ScrapedMetric]:
+        """what hosts are to ask its tasks for"""
+
     def __init__(
         self,
         *,
@@ -1935,10 +1945,11 @@ class Frontend(_message.Message):
         policy: _policies_pb2.ServicePolicy | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         autoscale: _autoscale_pb2.Autoscale | None = ...,
+        scraped: _abc.Iterable[_autoscale_pb2.ScrapedMetric] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["autoscale", b"autoscale", "balance", b"balance", "policy", b"policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "autoscale", b"autoscale", "balance", b"balance", "labels", b"labels", "network_aliases", b"network_aliases", "networks", b"networks", "policy", b"policy", "ports", b"ports", "service", b"service", "service_id", b"service_id", "tenant", b"tenant", "vip", b"vip"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "autoscale", b"autoscale", "balance", b"balance", "labels", b"labels", "network_aliases", b"network_aliases", "networks", b"networks", "policy", b"policy", "ports", b"ports", "scraped", b"scraped", "service", b"service", "service_id", b"service_id", "tenant", b"tenant", "vip", b"vip"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -22,31 +22,36 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from proto import autoscale_pb2 as proto_dot_autoscale__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14proto/rollouts.proto\x12\nfairway.v1\"\xc4\x01\n\x0cUpdateConfig\x12\x13\n\x0bparallelism\x18\x01 \x01(\r\x12\x10\n\x08\x64\x65lay_ms\x18\x02 \x01(\x03\x12\x31\n\x0e\x66\x61ilure_action\x18\x03 \x01(\x0e\x32\x19.fairway.v1.FailureAction\x12\x12\n\nmonitor_ms\x18\x04 \x01(\x03\x12\x1e\n\x16max_failure_millionths\x18\x05 \x01(\r\x12&\n\x05order\x18\x06 \x01(\x0e\x32\x17.fairway.v1.UpdateOrder\"G\n\x0bRolloutStep\x12\r\n\x05tasks\x18\x01 \x01(\r\x12\x18\n\x10share_millionths\x18\x02 \x01(\r\x12\x0f\n\x07wait_ms\x18\x03 \x01(\x03\"\xca\x01\n\x0bRolloutSpec\x12\x32\n\x08strategy\x18\x01 \x01(\x0e\x32 .fairway.v1.RolloutSpec.Strategy\x12&\n\x05steps\x18\x02 \x03(\x0b\x32\x17.fairway.v1.RolloutStep\x12\x0f\n\x07keep_ms\x18\x03 \x01(\x03\"N\n\x08Strategy\x12\x14\n\x10STRATEGY_ROLLING\x10\x00\x12\x13\n\x0fSTRATEGY_CANARY\x10\x01\x12\x17\n\x13STRATEGY_BLUE_GREEN\x10\x02\"\x97\x03\n\x07Rollout\x12(\n\x05state\x18\x01 \x01(\x0e\x32\x19.fairway.v1.Rollout.State\x12\x12\n\ngeneration\x18\x02 \x01(\x04\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x17\n\x0fstarted_unix_ms\x18\x05 \x01(\x03\x12\x15\n\rended_unix_ms\x18\x06 \x01(\x03\x12\x17\n\x0fsettled_unix_ms\x18\x07 \x01(\x03\x12\x0c\n\x04step\x18\x08 \x01(\r\x12\x14\n\x0c\x66\x61iled_slots\x18\t \x03(\r\x12\x0f\n\x07\x62\x61\x63k_to\x18\n \x01(\x04\x12(\n\x06\x63onfig\x18\x0b \x01(\x0b\x32\x18.fairway.v1.UpdateConfig\x12\r\n\x05\x62\x65gun\x18\x0c \x01(\x08\"v\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bSTATE_GOING\x10\x01\x12\x10\n\x0cSTATE_PAUSED\x10\x02\x12\x10\n\x0cSTATE_FAILED\x10\x03\x12\x11\n\rSTATE_WAITING\x10\x04\x12\x0e\n\nSTATE_DONE\x10\x05\"N\n\x0cTrafficSplit\x12\x12\n\ngeneration\x18\x01 \x01(\x04\x12\x10\n\x08switched\x18\x02 \x01(\x08\x12\x18\n\x10switched_unix_ms\x18\x03 \x01(\x03*f\n\x0bUpdateOrder\x12\x1c\n\x18UPDATE_ORDER_UNSPECIFIED\x10\x00\x12\x1c\n\x18UPDATE_ORDER_START_FIRST\x10\x01\x12\x1b\n\x17UPDATE_ORDER_STOP_FIRST\x10\x02*\x83\x01\n\rFailureAction\x12\x1e\n\x1a\x46\x41ILURE_ACTION_UNSPECIFIED\x10\x00\x12\x18\n\x14\x46\x41ILURE_ACTION_PAUSE\x10\x01\x12\x1b\n\x17\x46\x41ILURE_ACTION_CONTINUE\x10\x02\x12\x1b\n\x17\x46\x41ILURE_ACTION_ROLLBACK\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14proto/rollouts.proto\x12\nfairway.v1\x1a\x15proto/autoscale.proto\"\xc4\x01\n\x0cUpdateConfig\x12\x13\n\x0bparallelism\x18\x01 \x01(\r\x12\x10\n\x08\x64\x65lay_ms\x18\x02 \x01(\x03\x12\x31\n\x0e\x66\x61ilure_action\x18\x03 \x01(\x0e\x32\x19.fairway.v1.FailureAction\x12\x12\n\nmonitor_ms\x18\x04 \x01(\x03\x12\x1e\n\x16max_failure_millionths\x18\x05 \x01(\r\x12&\n\x05order\x18\x06 \x01(\x0e\x32\x17.fairway.v1.UpdateOrder\"G\n\x0bRolloutStep\x12\r\n\x05tasks\x18\x01 \x01(\r\x12\x18\n\x10share_millionths\x18\x02 \x01(\r\x12\x0f\n\x07wait_ms\x18\x03 \x01(\x03\"\xf3\x01\n\x0bRolloutSpec\x12\x32\n\x08strategy\x18\x01 \x01(\x0e\x32 .fairway.v1.RolloutSpec.Strategy\x12&\n\x05steps\x18\x02 \x03(\x0b\x32\x17.fairway.v1.RolloutStep\x12\x0f\n\x07keep_ms\x18\x03 \x01(\x03\x12\'\n\x05\x63heck\x18( \x01(\x0b\x32\x18.fairway.v1.RolloutCheck\"N\n\x08Strategy\x12\x14\n\x10STRATEGY_ROLLING\x10\x00\x12\x13\n\x0fSTRATEGY_CANARY\x10\x01\x12\x17\n\x13STRATEGY_BLUE_GREEN\x10\x02\"x\n\x0cRolloutCheck\x12)\n\x06metric\x18\x01 \x01(\x0b\x32\x19.fairway.v1.ScrapedMetric\x12%\n\x02of\x18\x02 \x01(\x0b\x32\x19.fairway.v1.ScrapedMetric\x12\x16\n\x0emax_millionths\x18\x03 \x01(\x04\"\xdb\x03\n\x07Rollout\x12(\n\x05state\x18\x01 \x01(\x0e\x32\x19.fairway.v1.Rollout.State\x12\x12\n\ngeneration\x18\x02 \x01(\x04\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x17\n\x0fstarted_unix_ms\x18\x05 \x01(\x03\x12\x15\n\rended_unix_ms\x18\x06 \x01(\x03\x12\x17\n\x0fsettled_unix_ms\x18\x07 \x01(\x03\x12\x0c\n\x04step\x18\x08 \x01(\r\x12\x14\n\x0c\x66\x61iled_slots\x18\t \x03(\r\x12\x0f\n\x07\x62\x61\x63k_to\x18\n \x01(\x04\x12(\n\x06\x63onfig\x18\x0b \x01(\x0b\x32\x18.fairway.v1.UpdateConfig\x12\r\n\x05\x62\x65gun\x18\x0c \x01(\x08\x12+\n\x0b\x63heck_state\x18( \x01(\x0e\x32\x16.fairway.v1.CheckState\x12\x15\n\rcheck_message\x18) \x01(\t\"v\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bSTATE_GOING\x10\x01\x12\x10\n\x0cSTATE_PAUSED\x10\x02\x12\x10\n\x0cSTATE_FAILED\x10\x03\x12\x11\n\rSTATE_WAITING\x10\x04\x12\x0e\n\nSTATE_DONE\x10\x05\"N\n\x0cTrafficSplit\x12\x12\n\ngeneration\x18\x01 \x01(\x04\x12\x10\n\x08switched\x18\x02 \x01(\x08\x12\x18\n\x10switched_unix_ms\x18\x03 \x01(\x03*f\n\x0bUpdateOrder\x12\x1c\n\x18UPDATE_ORDER_UNSPECIFIED\x10\x00\x12\x1c\n\x18UPDATE_ORDER_START_FIRST\x10\x01\x12\x1b\n\x17UPDATE_ORDER_STOP_FIRST\x10\x02*\x83\x01\n\rFailureAction\x12\x1e\n\x1a\x46\x41ILURE_ACTION_UNSPECIFIED\x10\x00\x12\x18\n\x14\x46\x41ILURE_ACTION_PAUSE\x10\x01\x12\x1b\n\x17\x46\x41ILURE_ACTION_CONTINUE\x10\x02\x12\x1b\n\x17\x46\x41ILURE_ACTION_ROLLBACK\x10\x03*T\n\nCheckState\x12\x1b\n\x17\x43HECK_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10\x43HECK_STATE_GOOD\x10\x01\x12\x13\n\x0f\x43HECK_STATE_BAD\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'proto.rollouts_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_UPDATEORDER']._serialized_start=1003
-  _globals['_UPDATEORDER']._serialized_end=1105
-  _globals['_FAILUREACTION']._serialized_start=1108
-  _globals['_FAILUREACTION']._serialized_end=1239
-  _globals['_UPDATECONFIG']._serialized_start=37
-  _globals['_UPDATECONFIG']._serialized_end=233
-  _globals['_ROLLOUTSTEP']._serialized_start=235
-  _globals['_ROLLOUTSTEP']._serialized_end=306
-  _globals['_ROLLOUTSPEC']._serialized_start=309
-  _globals['_ROLLOUTSPEC']._serialized_end=511
-  _globals['_ROLLOUTSPEC_STRATEGY']._serialized_start=433
-  _globals['_ROLLOUTSPEC_STRATEGY']._serialized_end=511
-  _globals['_ROLLOUT']._serialized_start=514
-  _globals['_ROLLOUT']._serialized_end=921
-  _globals['_ROLLOUT_STATE']._serialized_start=803
-  _globals['_ROLLOUT_STATE']._serialized_end=921
-  _globals['_TRAFFICSPLIT']._serialized_start=923
-  _globals['_TRAFFICSPLIT']._serialized_end=1001
+  _globals['_UPDATEORDER']._serialized_start=1257
+  _globals['_UPDATEORDER']._serialized_end=1359
+  _globals['_FAILUREACTION']._serialized_start=1362
+  _globals['_FAILUREACTION']._serialized_end=1493
+  _globals['_CHECKSTATE']._serialized_start=1495
+  _globals['_CHECKSTATE']._serialized_end=1579
+  _globals['_UPDATECONFIG']._serialized_start=60
+  _globals['_UPDATECONFIG']._serialized_end=256
+  _globals['_ROLLOUTSTEP']._serialized_start=258
+  _globals['_ROLLOUTSTEP']._serialized_end=329
+  _globals['_ROLLOUTSPEC']._serialized_start=332
+  _globals['_ROLLOUTSPEC']._serialized_end=575
+  _globals['_ROLLOUTSPEC_STRATEGY']._serialized_start=497
+  _globals['_ROLLOUTSPEC_STRATEGY']._serialized_end=575
+  _globals['_ROLLOUTCHECK']._serialized_start=577
+  _globals['_ROLLOUTCHECK']._serialized_end=697
+  _globals['_ROLLOUT']._serialized_start=700
+  _globals['_ROLLOUT']._serialized_end=1175
+  _globals['_ROLLOUT_STATE']._serialized_start=1057
+  _globals['_ROLLOUT_STATE']._serialized_end=1175
+  _globals['_TRAFFICSPLIT']._serialized_start=1177
+  _globals['_TRAFFICSPLIT']._serialized_end=1255
 # @@protoc_insertion_point(module_scope)

@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from proto import autoscale_pb2 as _autoscale_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -62,6 +63,27 @@ FAILURE_ACTION_PAUSE: FailureAction.ValueType  # 1
 FAILURE_ACTION_CONTINUE: FailureAction.ValueType  # 2
 FAILURE_ACTION_ROLLBACK: FailureAction.ValueType  # 3
 Global___FailureAction: _TypeAlias = FailureAction  # noqa: Y015
+
+class _CheckState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CheckStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CheckState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CHECK_STATE_UNSPECIFIED: _CheckState.ValueType  # 0
+    """not known yet: steps are not left by themselves"""
+    CHECK_STATE_GOOD: _CheckState.ValueType  # 1
+    CHECK_STATE_BAD: _CheckState.ValueType  # 2
+    """for a moment; soon it goes back"""
+
+class CheckState(_CheckState, metaclass=_CheckStateEnumTypeWrapper): ...
+
+CHECK_STATE_UNSPECIFIED: CheckState.ValueType  # 0
+"""not known yet: steps are not left by themselves"""
+CHECK_STATE_GOOD: CheckState.ValueType  # 1
+CHECK_STATE_BAD: CheckState.ValueType  # 2
+"""for a moment; soon it goes back"""
+Global___CheckState: _TypeAlias = CheckState  # noqa: Y015
 
 @_typing.final
 class UpdateConfig(_message.Message):
@@ -155,6 +177,7 @@ class RolloutSpec(_message.Message):
     STRATEGY_FIELD_NUMBER: _builtins.int
     STEPS_FIELD_NUMBER: _builtins.int
     KEEP_MS_FIELD_NUMBER: _builtins.int
+    CHECK_FIELD_NUMBER: _builtins.int
     strategy: Global___RolloutSpec.Strategy.ValueType
     keep_ms: _builtins.int
     """blue/green: how long the older tasks are kept after the switch"""
@@ -162,20 +185,57 @@ class RolloutSpec(_message.Message):
     def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___RolloutStep]:
         """canary"""
 
+    @_builtins.property
+    def check(self) -> Global___RolloutCheck:
+        """canary: what its new tasks say of themselves"""
+
     def __init__(
         self,
         *,
         strategy: Global___RolloutSpec.Strategy.ValueType = ...,
         steps: _abc.Iterable[Global___RolloutStep] | None = ...,
         keep_ms: _builtins.int = ...,
+        check: Global___RolloutCheck | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["check", b"check"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["keep_ms", b"keep_ms", "steps", b"steps", "strategy", b"strategy"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["check", b"check", "keep_ms", b"keep_ms", "steps", b"steps", "strategy", b"strategy"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RolloutSpec: _TypeAlias = RolloutSpec  # noqa: Y015
+
+@_typing.final
+class RolloutCheck(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METRIC_FIELD_NUMBER: _builtins.int
+    OF_FIELD_NUMBER: _builtins.int
+    MAX_MILLIONTHS_FIELD_NUMBER: _builtins.int
+    max_millionths: _builtins.int
+    """more: the rollout goes back"""
+    @_builtins.property
+    def metric(self) -> _autoscale_pb2.ScrapedMetric:
+        """the target says nothing here"""
+
+    @_builtins.property
+    def of(self) -> _autoscale_pb2.ScrapedMetric:
+        """absent: `metric` of a task, on average; else its share of this, of all new tasks"""
+
+    def __init__(
+        self,
+        *,
+        metric: _autoscale_pb2.ScrapedMetric | None = ...,
+        of: _autoscale_pb2.ScrapedMetric | None = ...,
+        max_millionths: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["metric", b"metric", "of", b"of"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_millionths", b"max_millionths", "metric", b"metric", "of", b"of"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RolloutCheck: _TypeAlias = RolloutCheck  # noqa: Y015
 
 @_typing.final
 class Rollout(_message.Message):
@@ -220,6 +280,8 @@ class Rollout(_message.Message):
     BACK_TO_FIELD_NUMBER: _builtins.int
     CONFIG_FIELD_NUMBER: _builtins.int
     BEGUN_FIELD_NUMBER: _builtins.int
+    CHECK_STATE_FIELD_NUMBER: _builtins.int
+    CHECK_MESSAGE_FIELD_NUMBER: _builtins.int
     state: Global___Rollout.State.ValueType
     generation: _builtins.int
     """what it brings"""
@@ -237,6 +299,10 @@ class Rollout(_message.Message):
     """revision that it goes back to; 0: it goes forward"""
     begun: _builtins.bool
     """tasks that were right already have been taken over"""
+    check_state: Global___CheckState.ValueType
+    """of a canary with a check"""
+    check_message: _builtins.str
+    """in words"""
     @_builtins.property
     def failed_slots(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     @_builtins.property
@@ -258,10 +324,12 @@ class Rollout(_message.Message):
         back_to: _builtins.int = ...,
         config: Global___UpdateConfig | None = ...,
         begun: _builtins.bool = ...,
+        check_state: Global___CheckState.ValueType = ...,
+        check_message: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["back_to", b"back_to", "begun", b"begun", "config", b"config", "ended_unix_ms", b"ended_unix_ms", "failed_slots", b"failed_slots", "generation", b"generation", "message", b"message", "reason", b"reason", "settled_unix_ms", b"settled_unix_ms", "started_unix_ms", b"started_unix_ms", "state", b"state", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["back_to", b"back_to", "begun", b"begun", "check_message", b"check_message", "check_state", b"check_state", "config", b"config", "ended_unix_ms", b"ended_unix_ms", "failed_slots", b"failed_slots", "generation", b"generation", "message", b"message", "reason", b"reason", "settled_unix_ms", b"settled_unix_ms", "started_unix_ms", b"started_unix_ms", "state", b"state", "step", b"step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,7 +26,7 @@ TASKS_MAX = 1_000  # measured on one host; the others keep an average weight, an
 class _Measured:
     task_id: str
     process_id: int
-    scale: objects.Autoscale | None  # of its service
+    scale: objects.Autoscale  # of its service; empty where it has none
 
 
 class LoadAgent:
@@ -44,7 +44,9 @@ class LoadAgent:
             nursery.start_soon(self._scrape)
             while True:
                 started_s = trio.current_time()
-                tasks = [_Measured(task.meta.id, task.status.pid, scale) for task, scale in self._tasks()]
+                tasks = [
+                    _Measured(task.meta.id, task.status.pid, frontend.autoscale) for task, frontend in self._tasks()
+                ]
                 loads = await trio.to_thread.run_sync(self._measure, tasks) if tasks else []
                 for load in loads:
                     self._scraping.tell(load)
@@ -55,21 +57,21 @@ class LoadAgent:
     async def _scrape(self) -> None:
         while True:
             await self._scraping.run_once(
-                Source(task.meta.id, task.status.pid, task.address, scale.metric)
-                for task, scale in self._tasks()
-                if scale is not None and scale.HasField("metric")
+                Source(task.meta.id, task.status.pid, task.address, frontend.scraped)
+                for task, frontend in self._tasks()
+                if frontend.scraped
             )
             await trio.sleep(INTERVAL_S_MIN)
 
-    def _tasks(self) -> list[tuple[objects.Task, objects.Autoscale | None]]:
-        """The tasks to measure, with how their service is scaled."""
-        services: dict[str, objects.Autoscale | None] = {}
-        for _, item in self._view.items_of("frontend"):
-            frontend = item.frontend
-            if frontend.HasField("autoscale"):
-                services[frontend.service_id] = frontend.autoscale
-            elif frontend.balance.policy == objects.BALANCE_POLICY_LEAST_LOADED:
-                services[frontend.service_id] = None
+    def _tasks(self) -> list[tuple[objects.Task, objects.Frontend]]:
+        """The tasks to measure, with their service as this host knows it."""
+        services = {
+            item.frontend.service_id: item.frontend
+            for _, item in self._view.items_of("frontend")
+            if item.frontend.HasField("autoscale")
+            or item.frontend.scraped
+            or item.frontend.balance.policy == objects.BALANCE_POLICY_LEAST_LOADED
+        }
         if not services:
             return []
         running = [
@@ -94,8 +96,7 @@ class LoadAgent:
                 if now_s > since_s:
                     load.cpu_millis = max(round(1000 * (cpu_s - used_s) / (now_s - since_s)), 0)
                     load.cpu_known = True
-            if task.scale is not None:
-                _measure_more(task.process_id, task.scale, load)
+            _measure_more(task.process_id, task.scale, load)
             loads.append(load)
         return loads
 

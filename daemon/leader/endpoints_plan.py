@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from daemon.orchestration import constraints
 from daemon.orchestration.external_parts import network_of
 from daemon.orchestration.scheduler_words import ZONE_LABEL
+from daemon.orchestration.scraped_metrics import wanted_of
 from daemon.orchestration.traffic import gets_traffic
 from proto import objects_pb2 as objects
 from raft.store import Store
@@ -81,6 +82,7 @@ def frontend_of(store: Store, service: objects.Service) -> objects.Frontend | No
         policy=service.spec.policy if service.spec.HasField("policy") else None,
         labels=service.meta.labels,
         autoscale=service.spec.autoscale if service.spec.HasField("autoscale") else None,
+        scraped=wanted_of(service),
     )
 
 

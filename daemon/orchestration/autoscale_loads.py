@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from daemon.orchestration.quantities import bytes_text, cpu_text
+from daemon.orchestration.scraped_metrics import problem_in, value_in
 from daemon.orchestration.task_states import alive, serving
 from daemon.orchestration.traffic import gets_traffic
 from proto import objects_pb2 as objects
@@ -27,6 +28,7 @@ class Measure:
     target: float
     read: Read
     words: Callable[[float], str]
+    metric: objects.ScrapedMetric | None = None  # where it is one
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,10 @@ def _mixed(before: TaskLoad | None, now: TaskLoad, weight: float) -> TaskLoad:
     mixed.CopyFrom(now)
     if before.cpu_known and now.cpu_known:
         mixed.cpu_millis = round(before.cpu_millis + weight * (now.cpu_millis - before.cpu_millis))
-    if before.metric_known and now.metric_known:
-        mixed.metric = before.metric + weight * (now.metric - before.metric)
+    known = {value.metric: value.value for value in before.scraped if value.known}
+    for value in mixed.scraped:
+        if value.known and value.metric in known:
+            value.value = known[value.metric] + weight * (value.value - known[value.metric])
     return mixed
 
 
@@ -83,10 +87,12 @@ def measures_of(spec: objects.ServiceSpec) -> list[Measure]:
         target = memory_bytes * scale.memory_percent / 100
         found.append(Measure("memory", target, _memory, lambda value: bytes_text(round(value))))
     if scale.connections:
-        found.append(Measure("connections", float(scale.connections), _connections, _number))
+        found.append(Measure("connections", float(scale.connections), _connections, number_text))
     if scale.HasField("metric"):
-        name = scale.metric.name + (" a second" if scale.metric.per_second else "")
-        found.append(Measure(name, scale.metric.target_thousandths / 1000, _metric, _number))
+        metric = scale.metric
+        name = metric.name + (" a second" if metric.per_second else "")
+        target = metric.target_thousandths / 1000
+        found.append(Measure(name, target, lambda load: value_in(load, metric), number_text, metric))
     return found
 
 
@@ -104,8 +110,8 @@ def loads_of(service: objects.Service, tasks: Sequence[objects.Task], loads: Map
         for task in counted:
             load = loads.get(task.meta.id)
             value = None if load is None else measure.read(load)
-            if value is None and load is not None and measure.read is _metric:
-                problem = problem or load.metric_problem
+            if value is None and load is not None and measure.metric is not None:
+                problem = problem or problem_in(load, measure.metric)
             if value is not None:
                 slots[task.slot] = (slots.get(task.slot) or 0.0) + value
         values = [slots.get(slot) for slot in range(1, service.spec.replicas + 1)]
@@ -130,9 +136,5 @@ def _connections(load: TaskLoad) -> float | None:
     return float(load.clients) if load.clients_known else None
 
 
-def _metric(load: TaskLoad) -> float | None:
-    return load.metric if load.metric_known and math.isfinite(load.metric) else None
-
-
-def _number(value: float) -> str:
+def number_text(value: float) -> str:
     return f"{value:.3g}" if value < 1000 else f"{value:.0f}"

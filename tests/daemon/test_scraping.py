@@ -15,8 +15,9 @@ from daemon.agent import scraping
 from daemon.agent.prometheus_text import value_of
 from daemon.agent.scraping import Scraping, Source
 from daemon.agent.task_load import memory_bytes_of
+from daemon.orchestration.scraped_metrics import key_of
 from proto import objects_pb2 as objects
-from proto.host_pb2 import TaskLoad
+from proto.host_pb2 import ScrapedValue, TaskLoad
 
 TEXT = """
 # HELP queue_length Messages that wait.
@@ -52,15 +53,17 @@ def test_samples_with_these_labels_are_added_up(name: str, labels: dict[str, str
 def answering(*answers: bytes) -> Iterator[int]:
     """Answers each connection with the next of these, from a thread; its port."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(5)
 
         def serve() -> None:
             for answer in answers:
                 connection, _ = listener.accept()
+                connection.settimeout(5)
                 with connection:
                     connection.recv(65_536)
                     connection.sendall(answer)
 
-        thread = threading.Thread(target=serve)
+        thread = threading.Thread(target=serve, daemon=True)
         thread.start()
         yield int(listener.getsockname()[1])
         thread.join(5)
@@ -70,9 +73,10 @@ def http(body: str, status: str = "200 OK") -> bytes:
     return f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
 
 
-def scrape(port: int, times: int, **metric: object) -> list[TaskLoad]:
-    source = Source("a", os.getpid(), "127.0.0.1", objects.ScrapedMetric(port=port, name="x", **metric))  # type: ignore[arg-type]
-    loads = []
+def scrape(port: int, times: int, per_second: bool = False) -> list[ScrapedValue]:
+    wanted = objects.ScrapedMetric(port=port, name="x", per_second=per_second)
+    source = Source("a", os.getpid(), "127.0.0.1", [wanted, objects.ScrapedMetric(port=port, name="other")])
+    loads: list[ScrapedValue] = []
 
     async def main() -> None:
         asked = Scraping()
@@ -80,7 +84,7 @@ def scrape(port: int, times: int, **metric: object) -> list[TaskLoad]:
             await asked.run_once([source])
             load = TaskLoad(task_id="a")
             asked.tell(load)
-            loads.append(load)
+            loads.extend(value for value in load.scraped if value.metric == key_of(wanted))
 
     trio.run(main)
     return loads
@@ -89,11 +93,11 @@ def scrape(port: int, times: int, **metric: object) -> list[TaskLoad]:
 def test_a_gauge_is_taken_as_it_is_and_a_counter_by_its_growth(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scraping, "INTERVAL_S", 0.0)
     with answering(http("x 5\n"), http("x 6\n")) as port:
-        assert [load.metric for load in scrape(port, 2)] == [5, 6]
+        assert [load.value for load in scrape(port, 2)] == [5, 6]
     with answering(http("x 5\n"), http("x 1000\n"), http("x 2\n"), http("x 3\n")) as port:
         first, second, restarted, after = scrape(port, 4, per_second=True)
-    assert not first.metric_known and not restarted.metric_known
-    assert second.metric_known and second.metric > 100 and after.metric_known
+    assert not first.known and not restarted.known
+    assert second.known and second.value > 100 and after.known
 
 
 @pytest.mark.parametrize(
@@ -108,7 +112,7 @@ def test_a_gauge_is_taken_as_it_is_and_a_counter_by_its_growth(monkeypatch: pyte
 def test_what_is_wrong_is_said(answer: bytes, words: str) -> None:
     with answering(answer) as port:
         (load,) = scrape(port, 1)
-        assert not load.metric_known and words.replace("PORT", str(port)) in load.metric_problem
+        assert not load.known and words.replace("PORT", str(port)) in load.problem
 
 
 def test_the_memory_of_this_process_is_found() -> None:

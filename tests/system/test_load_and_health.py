@@ -1,0 +1,105 @@
+"""Probes of running tasks, and a number of tasks that follows their load."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tests.system.cluster import Cluster, run_in_task
+
+Deploy = Callable[[str], str]
+PROBED = """
+services:
+  web:
+    image: static-web:1
+    init: true
+    stop_grace_period: 1s
+    expose: ["8000"]
+    command:
+      - sh
+      - -c
+      - mkdir /tmp/w; cd /tmp/w; touch live ready; (sleep 1; touch start) & exec httpd -f -p 8000 -h /tmp/w
+    healthcheck: {test: [CMD, "true"], interval: 300ms, start_interval: 300ms}
+    deploy: {replicas: 2}
+    x-fairway:
+      probes:
+        start: {http: {port: 8000, path: /start, expect: 200}, interval: 200ms}
+        live: {exec: [test, -e, /tmp/w/live], interval: 300ms, failures: 2}
+        ready: {http: {port: 8000, path: /ready}, interval: 300ms, failures: 2}
+  plain:
+    image: static-web:1
+    init: true
+    stop_grace_period: 1s
+    x-fairway: {probes: {ready: {tcp: {port: 8000}, interval: 300ms}}}
+"""
+
+
+def ids(cluster: Cluster, service: str) -> dict[int, str]:
+    """Slot -> task."""
+    return {int(task["slot"]): str(task["meta"]["id"]) for task in cluster.tasks(service)}
+
+
+def test_probes_decide_who_gets_traffic_and_who_is_replaced(cluster: Cluster, deployed: Deploy) -> None:
+    app = deployed(PROBED)
+    web, names = f"{app}/web", cluster.node_names()
+    before = ids(cluster, web)
+    first, second = sorted(cluster.tasks(web), key=lambda task: int(task["slot"]))
+    assert cluster.serving(web) == {first["address"], second["address"]}
+    assert cluster.serving(f"{app}/plain")
+    for task in (first, second):  # the start probe held them back
+        assert int(task["status"]["reported_unix_ms"]) - int(task["status"]["started_unix_ms"]) > 500
+
+    run_in_task(cluster, f"{web}.1", "rm", "/tmp/w/ready")
+    cluster.wait(lambda: cluster.serving(web) == {second["address"]}, "a task that is not ready gets no traffic")
+    assert "running (not ready)" in cluster.fairway("ps", web).stdout
+    assert "HTTP 404" in cluster.fairway("why", f"{web}.1").stdout
+    host = names[first["node_id"]]
+    cluster.lab.restart_daemon(host)
+    cluster.wait(lambda: cluster.has_quorum(host), f"{host} is back")
+    assert cluster.serving(web) == {second["address"]}
+    run_in_task(cluster, f"{web}.1", "touch", "/tmp/w/ready")
+    cluster.wait(lambda: len(cluster.serving(web)) == 2, "it is ready again")
+    assert ids(cluster, web) == before
+
+    run_in_task(cluster, f"{web}.2", "rm", "/tmp/w/live")
+    cluster.wait(lambda: ids(cluster, web).get(2) not in (None, before[2]), "a task that is not alive is replaced")
+    cluster.wait(lambda: len(cluster.serving(web)) == 2, "its successor is ready")
+    assert ids(cluster, web)[1] == before[1]
+    assert "its live probe failed 2 times in a row" in cluster.ended_task(web)["status"]["message"]
+
+
+SCALED = """
+services:
+  web:
+    image: static-web:1
+    init: true
+    stop_grace_period: 1s
+    expose: ["8000"]
+    command: ["sh", "-c", "mkdir /tmp/w; echo jobs 0 > /tmp/w/metrics; exec httpd -f -p 8000 -h /tmp/w"]
+    x-fairway:
+      autoscale:
+        max: 4
+        connections: 2
+        metric: {port: 8000, name: jobs, target: 5}
+        stabilisation: 1s
+  caller:
+    image: static-web:1
+    init: true
+    stop_grace_period: 1s
+    command: ["sh", "-c", "for i in 1 2 3 4 5 6; do (sleep 100000 | nc web 8000) & done; wait"]
+    depends_on: [web]
+    deploy: {replicas: %d}
+"""
+
+
+def test_the_number_of_tasks_follows_their_connections_and_a_metric(cluster: Cluster, deployed: Deploy) -> None:
+    app = deployed(SCALED % 1)
+    web = f"{app}/web"
+    cluster.wait(lambda: len(cluster.serving(web)) == 3, "six connections take three tasks")
+    assert "connections of a task is" in cluster.fairway("why", web).stdout
+    assert "cannot be scaled by hand" in cluster.refused("scale", f"{web}=1")
+    run_in_task(cluster, f"{web}.1", "sh", "-c", "echo jobs 10 > /tmp/w/metrics")
+    cluster.deploy(f"name: {app}\n{SCALED % 0}")  # which says nothing of the number, and ends the connections
+    cluster.wait(lambda: len(cluster.serving(web)) == 2, "ten jobs take two tasks")
+    shown = cluster.fairway("show", web).stdout
+    assert "2 tasks of 1 to 4 by load" in shown and "from 3 to 2" in shown
+    assert "3 replicas -> 2 replicas (" in cluster.fairway("events", "--app", app).stdout
