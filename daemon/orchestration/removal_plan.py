@@ -8,6 +8,7 @@ from daemon.orchestration.draft import Draft
 from daemon.orchestration.external_parts import external_ids
 from daemon.orchestration.kinds import is_ordered
 from daemon.orchestration.leases import leases_held_by
+from daemon.orchestration.rollout_course_plan import tracked
 from daemon.orchestration.task_plan import lose_tasks_of_lost_hosts, stop_task
 from daemon.orchestration.task_states import assigned, ended, gone
 from proto import objects_pb2 as objects
@@ -87,20 +88,31 @@ def _parts_used(draft: Draft, app: tuple[str, str], used: Collection[str]) -> bo
 
 
 def remove_unused_networks(draft: Draft) -> None:
-    """Networks that no service names and no task is on any more."""
+    """Networks that no service names, nor goes back to should its rollout fail, and that no task is on any more."""
     used: set[str] | None = None
+
+    def latest(service: objects.Service) -> objects.Service | None:
+        return draft.get(objects.Service, service.meta.id)  # it may have gone back in this very pass
+
     for network in draft.store.table(objects.Network):
         key = (network.meta.tenant, network.app)
-        services = draft.store.table(objects.Service).by("app", key)
-        if not services or any(_names_own(service.spec, network.meta.name) for service in services):
+        services = [
+            now for one in draft.store.table(objects.Service).by("app", key) if (now := latest(one)) is not None
+        ]
+        if not services or any(_names_own(spec, network.meta.name) for one in services for spec in _versions(one)):
             continue
         if used is None:
             used = {one for task in draft.tasks() if not gone(task) for one in task.networks}
-            used.update(external_ids(draft.store))
+            used.update(external_ids(draft.store, latest))
         if network.meta.id not in used:
             for lease in leases_held_by(draft.store, network.meta.id):
                 draft.delete(lease)
             draft.delete(network)
+
+
+def _versions(service: objects.Service) -> list[objects.ServiceSpec]:
+    """What the service is, and may be soon without anybody's word."""
+    return [service.spec, *(revision.spec for revision in service.revisions if tracked(service))]
 
 
 def _names_own(spec: objects.ServiceSpec, network: str) -> bool:

@@ -16,7 +16,7 @@ from daemon.orchestration.orchestrator_plan import plan
 from daemon.orchestration.task_states import ended
 from proto import objects_pb2 as objects
 from raft.transaction import TransactionBuilder
-from tests.daemon.cluster_model import app_spec
+from tests.daemon.cluster_model import ClusterModel, app_spec
 from tests.daemon.rollouts import (
     CONTINUE,
     PAUSE,
@@ -305,3 +305,22 @@ def test_whatever_is_deployed_and_steered_the_next_plain_version_is_reached(
     check_invariants(model)
     assert running(model) == traffic(model) == ["99"] * 3
     assert rollout(model).state == Rollout.STATE_DONE
+
+
+def test_the_network_of_what_may_be_gone_back_to_is_there_until_the_rollout_is_done() -> None:
+    model = ClusterModel()
+    model.deploy(app_spec(web=updated(1)))
+    model.settle()
+    failing = {2}
+    model.fails = lambda task: int(task.spec.container.environment["VERSION"]) in failing
+    for fails, number in ((True, 2), (False, 3)):
+        spec = updated(number, parallelism=0, order=objects.UPDATE_ORDER_STOP_FIRST, failure_action=ROLLBACK)
+        spec.networks[:] = ["other"]
+        app = app_spec(web=spec)
+        app.networks["other"].SetInParent()
+        model.deploy(app)
+        model.settle()
+        names = {network.meta.id: network.meta.name for network in model.store.table(objects.Network)}
+        expected = "default" if fails else "other"
+        assert list(names.values()) == [expected]
+        assert [[names[each] for each in task.networks] for task in model.serving()] == [[expected]] * 4
