@@ -23,7 +23,7 @@ _COMMANDS = {
     "processes of containerd": "ctr -n fairway tasks ls -q",
     "leases of containerd": "ctr -n fairway leases ls -q",
     "links": "ip -j -d link",
-    "backends": "nft -j list map inet fairway backends",
+    "backends": "nft -j list map inet fairway_fw backends",
 }
 _MARK = "@@@"
 # Below the host's root folder; each task that is there has an entry of its name.
@@ -56,7 +56,7 @@ def look(lab: Lab, host: str, names: Iterable[str]) -> Sight:
     for kind in (_CONTAINERS, "processes of containerd"):
         found.tasks[kind] = set(outputs[kind].split())
     found.strangers += [f"lease {each} of containerd" for each in outputs["leases of containerd"].split()]
-    found.veths = sum(link.get("linkinfo", {}).get("info_kind") == "veth" for link in json.loads(outputs["links"]))
+    found.veths = sum(link.get("linkinfo", {}).get("info_kind") == "veth" for link in json.loads(outputs["links"] or "[]"))
     found.veths -= 1  # the host's own, on the underlay
     found.backends = _backends(outputs["backends"])
     for folder in _FOLDERS:
@@ -94,7 +94,7 @@ def _mounted(process: Path) -> set[str]:
 def _backends(printed: str) -> dict[str, set[str]]:
     """From `nft -j list map`, whose elements are [{"concat": [VIP, number]}, address]."""
     found: dict[str, set[str]] = defaultdict(set)
-    for entry in json.loads(printed)["nftables"]:
+    for entry in json.loads(printed or "{}").get("nftables", ()):
         for key, address in entry.get("map", {}).get("elem", ()):
             found[key["concat"][0]].add(address)
     return dict(found)
