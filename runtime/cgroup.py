@@ -81,11 +81,9 @@ def remove(host: CgroupHost, parent: str, container_id: str) -> bool:
     """Kills what is left in a container's groups and removes them; True where nothing is left."""
     clean = True
     for folder in container_folders(host, parent, container_id):
-        if not folder.is_dir():
-            continue
-        for group in sorted((path for path in folder.rglob("*") if path.is_dir()), reverse=True):
-            clean &= _remove_one(group)
-        clean &= _remove_one(folder)
+        # From the bottom up. runc removes them too: what is gone meanwhile is passed over.
+        for group, _, _ in os.walk(folder, topdown=False):
+            clean &= _remove_one(Path(group))
     return clean
 
 

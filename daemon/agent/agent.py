@@ -7,6 +7,7 @@ are stopped and removed, once a leader's complete state was seen.
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable, Collection
 from pathlib import Path
 
@@ -37,6 +38,7 @@ SAVE_INTERVAL_S = 1.0
 LOOK_INTERVAL_S = 30.0  # containers are listed at least this often, whatever events said
 RETRY_S = 1.0
 EXIT_LOOK_S_MAX = 5.0
+GONE_REMEMBERED_MAX = 1_000  # tasks; a list of containers is on its way for less time than so many take to end
 ALL_KINDS = frozenset({"image", "volume", "floating", "log"})
 
 
@@ -74,6 +76,7 @@ class Agent:
         self._logs = LogAgent(runtime, view, self._runners.__contains__)
         self._containers: dict[str, ObservedContainer] = {}
         self._containers_known = False
+        self._gone: deque[str] = deque(maxlen=GONE_REMEMBERED_MAX)  # ids, which are never used again
         self._saved_counts = False
         self._cluster_network_revision = 0
         self._withdrawals_changed = trio.Event()
@@ -232,6 +235,7 @@ class Agent:
 
     async def _run_task(self, runner: TaskRunner) -> None:
         await runner.run()
+        self._gone.append(runner.task.meta.id)
         self._containers.pop(runner.task.meta.id, None)
         if runner.task.meta.id not in {task.meta.id for task in self.view.tasks}:
             self._runners.pop(runner.task.meta.id, None)
@@ -256,10 +260,12 @@ class Agent:
 
     async def _list(self) -> None:
         try:
-            found = {container.id: container for container in await self._runtime.list()}
+            listed = await self._runtime.list()
         except RuntimeFailure as error:
             logger.warning("containers cannot be listed: %s", error)
             return
+        # What was removed while the list was on its way is no container that nobody claims.
+        found = {container.id: container for container in listed if log_ids.task_of(container.id) not in self._gone}
         self._containers = found
         self._containers_known = True
         for task_id, runner in self._runners.items():

@@ -1,4 +1,4 @@
-"""A host that was removed from its cluster stops its tasks, whatever its view of before still says."""
+"""What an agent makes of looks at its host: of containers that are gone meanwhile, and once it was removed."""
 
 from __future__ import annotations
 
@@ -12,18 +12,26 @@ from daemon.agent.agent import Agent
 from daemon.agent.host_view import HostView
 from proto import host_pb2 as host
 from proto import objects_pb2 as objects
+from runtime.model import ObservedContainer
 
 
 class Runner:
     """Takes what the agent says of its task, and is gone when the test says so."""
 
     def __init__(self) -> None:
+        self.task = objects.Task(meta=objects.Meta(id="a", name="web.1"))
         self.told: list[objects.Task | None] = []
         self.gone = False
         self.finished = trio.Event()
 
     def update(self, task: objects.Task | None) -> None:
         self.told.append(task)
+
+    async def run(self) -> None:
+        self.gone = True
+
+    def observe_listed(self, container: ObservedContainer | None) -> None:
+        pass
 
 
 def agent_with(task: objects.Task, runner: Runner, nursery: trio.Nursery) -> Agent:
@@ -51,5 +59,35 @@ def test_a_look_at_the_host_does_not_start_again_what_a_removed_host_stops() -> 
             assert runner.told == [task, None]
             assert agent.withdrawn("a"), "nobody tells a removed host that it is withdrawn"
             runner.finished.set()
+
+    trio.run(main)
+
+
+def test_what_is_removed_while_containers_are_listed_is_not_removed_again() -> None:
+    """The runner was through with it, and the leader forgot its task, before the list arrived that still has it."""
+
+    async def main() -> None:
+        listed = [ObservedContainer(name, {}, "stopped") for name in ("a", "b")]
+        on_its_way = trio.Event()
+
+        async def containers() -> list[ObservedContainer]:
+            await on_its_way.wait()
+            return listed
+
+        async with trio.open_nursery() as nursery:
+            runner = Runner()
+            agent = agent_with(runner.task, runner, nursery)
+            agent._runtime = SimpleNamespace(list=containers)  # type: ignore[assignment]
+            started: list[str] = []
+            agent._start_runner = lambda task: started.append(task.meta.id)  # type: ignore[method-assign]
+            nursery.start_soon(agent._list)
+            await trio.testing.wait_all_tasks_blocked()
+            agent.view.apply(host.HostState(complete=True, revision=2))
+            agent._reports = SimpleNamespace(forget_task=lambda _: None)  # type: ignore[assignment]
+            agent._logs = SimpleNamespace(changed=lambda: None)  # type: ignore[assignment]
+            await agent._run_task(runner)  # type: ignore[arg-type]
+            on_its_way.set()
+            await trio.testing.wait_all_tasks_blocked()
+            assert started == ["b"], "only b is a container that nobody claims"
 
     trio.run(main)
