@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from daemon.orchestration.task_plan import HISTORY_PER_SLOT_MAX
 from net.ruleset_plan import GONE_MAX
@@ -86,13 +86,21 @@ def _allowed(name: str, before: int, empty: bool) -> int:
     return passing + (int(before * BY_SPREAD_SHARE_MAX) if spread else 0)
 
 
-def grown_memory(first: Inventory, last: Inventory) -> list[str]:
-    """Hosts whose fairwayd has grown by more than MEMORY_GROWTH_MAX, in words."""
+def grown_memory(inventories: Sequence[Inventory]) -> list[str]:
+    """Hosts whose fairwayd has grown by more than MEMORY_GROWTH_MAX, in words: from when the log that members keep
+    was as long as it gets, for until then it fills what it may have, else from the first; to the last."""
+    first = next((each for each in inventories[:-1] if _log_is_full(each)), inventories[0])
+    last = inventories[-1]
     return [
         f"{MEMORY} of {host}: {counts[MEMORY] >> 10} MiB, at first {first.hosts[host][MEMORY] >> 10} MiB"
         for host, counts in last.hosts.items()
         if counts[MEMORY] > first.hosts[host][MEMORY] * (1 + MEMORY_GROWTH_MAX)
     ]
+
+
+def _log_is_full(inventory: Inventory) -> bool:
+    lengths = [counts[LOG_ENTRIES] for counts in inventory.hosts.values() if LOG_ENTRIES in counts]
+    return bool(lengths) and min(lengths) >= RaftSettings.log_entries_kept_max
 
 
 def table(columns: Iterable[tuple[str, Inventory]]) -> str:

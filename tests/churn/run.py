@@ -84,8 +84,8 @@ def churn(
                 result.leaks += [f"after {counter.stopped} tasks: {each}" for each in words]
                 say(f"{counter.stopped} tasks started and stopped; {'; '.join(words) or 'nothing has grown'}")
                 first = first or found
-            if judge_memory and first is not None:
-                result.leaks += judging.grown_memory(first, found)
+            if judge_memory:
+                result.leaks += judging.grown_memory([each for _, each in result.inventories[1:]])
         found, words = _settled(lab, operator, empty, 0)
         result.inventories.append(("empty again", found))
         result.leaks += [f"after all apps were removed: {each}" for each in words]

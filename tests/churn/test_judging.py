@@ -47,5 +47,18 @@ def test_what_comes_and_goes_or_is_bounded_is_none(changes: dict[str, int]) -> N
 
 
 def test_memory_may_grow_by_a_tenth() -> None:
-    assert judging.grown_memory(inventory(), inventory(fairwayd_resident_memory=109_000)) == []
-    assert len(judging.grown_memory(inventory(), inventory(fairwayd_resident_memory=111_000))) == 1
+    assert judging.grown_memory([inventory(), inventory(fairwayd_resident_memory=109_000)]) == []
+    assert len(judging.grown_memory([inventory(), inventory(fairwayd_resident_memory=111_000)])) == 1
+
+
+def test_memory_is_compared_with_when_the_kept_log_was_full() -> None:
+    filling, full = (
+        inventory(raft_log_entries=4_000),
+        inventory(raft_log_entries=4_100, fairwayd_resident_memory=120_000),
+    )
+    later = inventory(raft_log_entries=4_100, fairwayd_resident_memory=131_000)
+    leaking = inventory(raft_log_entries=4_100, fairwayd_resident_memory=133_000)
+    assert judging.grown_memory([filling, full, later]) == []
+    assert len(judging.grown_memory([filling, full, leaking])) == 1
+    assert len(judging.grown_memory([filling, filling, later])) == 1  # not with itself
+    assert len(judging.grown_memory([filling, inventory(fairwayd_resident_memory=120_000)])) == 1
