@@ -11,14 +11,20 @@ HEADINGS = ("DEVICE", "SHARED", "PROPERTIES", "HELD BY")
 
 
 def rows(node: objects_pb2.Node, tasks: Iterable[objects_pb2.Task]) -> list[tuple[str, str, str, str]]:
-    """One a device of the host; those that are one thing under several names are held together."""
+    """One a device of the host; those that are one thing under several names are held together. Then what tasks hold
+    and the host does not have any more."""
     holders: dict[str, list[str]] = {}
+    gone: dict[str, list[str]] = {}
+    there = {(device.kind, device.name) for device in node.description.devices}
     for task in tasks:
         if task.node_id == node.meta.id and task.address:  # else nothing of it is left
-            for device in task.devices:
-                for unit in device.units:
-                    holders.setdefault(unit, []).append(f"{task.app}/{task.meta.name}")
-    return [
+            name = f"{task.app}/{task.meta.name}"
+            for held in task.devices:
+                for unit in held.units:
+                    holders.setdefault(unit, []).append(name)
+                if (held.kind, held.name) not in there:
+                    gone.setdefault(f"{held.kind}={held.name}", []).append(name)
+    listed = [
         (
             f"{device.kind}={device.name}",
             _shared(device),
@@ -27,6 +33,7 @@ def rows(node: objects_pb2.Node, tasks: Iterable[objects_pb2.Task]) -> list[tupl
         )
         for device in node.description.devices
     ]
+    return listed + [(name, "gone", "", ", ".join(by)) for name, by in sorted(gone.items())]
 
 
 def asked_words(resources: objects_pb2.Resources) -> str:

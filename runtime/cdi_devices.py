@@ -18,7 +18,7 @@ from runtime.cdi_model import CdiDevice
 UNIT_CHARACTERS_MAX = 128
 PROPERTIES_MAX = 16  # of a device, that the cluster is told
 PROPERTY_CHARACTERS_MAX = 256
-UNITS_MAX = 2_048  # of all devices together
+TOLD_BYTES_MAX = 256 << 10  # of all devices together: they are part of a node, and it of many messages
 TASKS_MAX = 10_000
 
 
@@ -29,17 +29,13 @@ def host_devices(
     this host's configuration lets tasks share."""
     found: list[devices_pb2.HostDevice] = []
     problems: list[str] = []
-    unit_count = 0
+    told_bytes = 0
     by_kind: dict[str, list[CdiDevice]] = {}
     for device in devices:
         by_kind.setdefault(device.kind, []).append(device)
     for kind, of_kind in sorted(by_kind.items()):
         units = _units(of_kind)
         for device in of_kind:
-            unit_count += len(units[device.name])
-            if unit_count > UNITS_MAX:
-                problems.append(f"{device.full_name} and what comes after it is left out: too many devices in devices")
-                return found, problems
             told = devices_pb2.HostDevice(kind=kind, name=device.name, units=units[device.name])
             said = device.annotations.get(SHARED_ANNOTATION)
             if said is not None and not _share(told, said):
@@ -50,6 +46,10 @@ def host_devices(
             if said is None and (kind in shared or device.full_name in shared):
                 told.shared = True
             told.properties.update(_properties(device.annotations))
+            told_bytes += told.ByteSize()
+            if told_bytes > TOLD_BYTES_MAX:
+                problems.append(f"{device.full_name} and what comes after it is left out: too much is said of devices")
+                return found, problems
             found.append(told)
     return found, problems
 

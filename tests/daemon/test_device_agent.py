@@ -60,8 +60,11 @@ def test_who_holds_a_device_is_said_of_all_its_names() -> None:
         node.description.devices.add(kind="a.b/c", name=name, units=units, shared=most != 1, tasks_max=most)
     node.description.devices[0].properties["model"] = "A"
     held = objects.AllottedDevice(kind="a.b/c", name="0", units=["a"])
+    lost = objects.AllottedDevice(kind="a.b/c", name="9", units=["c"])
     tasks = [
-        objects.Task(meta=objects.Meta(name="web.1"), app="shop", node_id="n", address="10.0.0.1", devices=[held]),
+        objects.Task(
+            meta=objects.Meta(name="web.1"), app="shop", node_id="n", address="10.0.0.1", devices=[held, lost]
+        ),
         objects.Task(meta=objects.Meta(name="web.2"), app="shop", node_id="n", devices=[held]),  # it is gone
         objects.Task(meta=objects.Meta(name="web.3"), app="shop", node_id="m", address="10.0.0.1", devices=[held]),
     ]
@@ -70,4 +73,5 @@ def test_who_holds_a_device_is_said_of_all_its_names() -> None:
         ("a.b/c=GPU-1", "no", "", "shop/web.1"),
         ("a.b/c=1", "by 4", "", ""),
         ("a.b/c=all", "yes", "", "shop/web.1"),
+        ("a.b/c=9", "gone", "", "shop/web.1"),
     ]
