@@ -11,7 +11,17 @@ SECOND = (
     "tests/torture/",
     *(
         f"tests/system/test_{name}.py"
-        for name in ("churn", "compose_language", "disaster", "growth", "kinds", "placement", "rollouts", "secrets")
+        for name in (
+            "churn",
+            "compose_language",
+            "disaster",
+            "growth",
+            "kinds",
+            "placement",
+            "precedence",
+            "rollouts",
+            "secrets",
+        )
     ),
 )
 
