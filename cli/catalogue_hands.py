@@ -38,6 +38,25 @@ HANDS: tuple[Command, ...] = (
         "run",
     ),
     Command(
+        "cp",
+        "cli.commands.cp:cp",
+        "Copy files or folders between a task and here, by the rules of 'docker cp'.",
+        (
+            "fairway cp shop/web.2:/etc/nginx/nginx.conf .",
+            "fairway cp site/. shop/web.2:/srv/www",
+            "fairway cp db.1:/var/lib/data - | gzip > data.tar.gz",
+            "tar c site | fairway cp - shop/web.2:/srv",
+        ),
+        (
+            flag("-a", "--archive", help="keep numbers of users and groups (default: root there, yourself here)"),
+            flag("-L", "--follow-link", help="copy what SOURCE leads to, where it is a link"),
+            flag("-q", "--quiet", help="do not say what was copied"),
+            option("source", metavar="SOURCE", help="TASK:PATH, a path here, or - for a tar archive"),
+            option("destination", metavar="DESTINATION", help="the same"),
+        ),
+        "run",
+    ),
+    Command(
         "stats",
         "cli.commands.stats:stats",
         "Show what tasks use, every second: CPU, memory, network, disk.",

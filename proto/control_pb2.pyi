@@ -53,6 +53,12 @@ from proto.files_pb2 import ListFilesRequest as ListFilesRequest
 from proto.files_pb2 import RemoveFileReply as RemoveFileReply
 from proto.files_pb2 import RemoveFileRequest as RemoveFileRequest
 from proto.files_pb2 import TaskFile as TaskFile
+from proto.hands_pb2 import CopyFromReply as CopyFromReply
+from proto.hands_pb2 import CopyFromRequest as CopyFromRequest
+from proto.hands_pb2 import CopySource as CopySource
+from proto.hands_pb2 import CopyTarget as CopyTarget
+from proto.hands_pb2 import CopyToReply as CopyToReply
+from proto.hands_pb2 import CopyToRequest as CopyToRequest
 from proto.hands_pb2 import InspectReply as InspectReply
 from proto.hands_pb2 import InspectRequest as InspectRequest
 from proto.hands_pb2 import ListProcessesReply as ListProcessesReply

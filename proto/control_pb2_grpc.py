@@ -477,6 +477,16 @@ class ControlStub:
                 request_serializer=proto_dot_hands__pb2.ListProcessesRequest.SerializeToString,
                 response_deserializer=proto_dot_hands__pb2.ListProcessesReply.FromString,
                 _registered_method=True)
+        self.CopyFrom = channel.unary_stream(
+                '/fairway.v1.Control/CopyFrom',
+                request_serializer=proto_dot_hands__pb2.CopyFromRequest.SerializeToString,
+                response_deserializer=proto_dot_hands__pb2.CopyFromReply.FromString,
+                _registered_method=True)
+        self.CopyTo = channel.stream_unary(
+                '/fairway.v1.Control/CopyTo',
+                request_serializer=proto_dot_hands__pb2.CopyToRequest.SerializeToString,
+                response_deserializer=proto_dot_hands__pb2.CopyToReply.FromString,
+                _registered_method=True)
         self.LoadImage = channel.stream_unary(
                 '/fairway.v1.Control/LoadImage',
                 request_serializer=proto_dot_control__pb2.LoadImageRequest.SerializeToString,
@@ -798,6 +808,18 @@ class ControlServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListProcesses(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CopyFrom(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CopyTo(self, request_iterator, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -1129,6 +1151,16 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.ListProcesses,
                     request_deserializer=proto_dot_hands__pb2.ListProcessesRequest.FromString,
                     response_serializer=proto_dot_hands__pb2.ListProcessesReply.SerializeToString,
+            ),
+            'CopyFrom': grpc.unary_stream_rpc_method_handler(
+                    servicer.CopyFrom,
+                    request_deserializer=proto_dot_hands__pb2.CopyFromRequest.FromString,
+                    response_serializer=proto_dot_hands__pb2.CopyFromReply.SerializeToString,
+            ),
+            'CopyTo': grpc.stream_unary_rpc_method_handler(
+                    servicer.CopyTo,
+                    request_deserializer=proto_dot_hands__pb2.CopyToRequest.FromString,
+                    response_serializer=proto_dot_hands__pb2.CopyToReply.SerializeToString,
             ),
             'LoadImage': grpc.stream_unary_rpc_method_handler(
                     servicer.LoadImage,
@@ -2032,6 +2064,60 @@ class Control:
             '/fairway.v1.Control/ListProcesses',
             proto_dot_hands__pb2.ListProcessesRequest.SerializeToString,
             proto_dot_hands__pb2.ListProcessesReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CopyFrom(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/fairway.v1.Control/CopyFrom',
+            proto_dot_hands__pb2.CopyFromRequest.SerializeToString,
+            proto_dot_hands__pb2.CopyFromReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CopyTo(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/fairway.v1.Control/CopyTo',
+            proto_dot_hands__pb2.CopyToRequest.SerializeToString,
+            proto_dot_hands__pb2.CopyToReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -56,6 +56,12 @@ from proto.files_pb2 import ListFilesRequest as ListFilesRequest
 from proto.files_pb2 import RemoveFileReply as RemoveFileReply
 from proto.files_pb2 import RemoveFileRequest as RemoveFileRequest
 from proto.files_pb2 import TaskFile as TaskFile
+from proto.hands_pb2 import CopyFromReply as CopyFromReply
+from proto.hands_pb2 import CopyFromRequest as CopyFromRequest
+from proto.hands_pb2 import CopySource as CopySource
+from proto.hands_pb2 import CopyTarget as CopyTarget
+from proto.hands_pb2 import CopyToReply as CopyToReply
+from proto.hands_pb2 import CopyToRequest as CopyToRequest
 from proto.hands_pb2 import InspectReply as InspectReply
 from proto.hands_pb2 import InspectRequest as InspectRequest
 from proto.hands_pb2 import ListProcessesReply as ListProcessesReply
@@ -244,6 +250,8 @@ class ControlStub:
     Inspect: _grpc.UnaryUnaryMultiCallable[_hands_pb2.InspectRequest, _hands_pb2.InspectReply]
     ReadUsage: _grpc.UnaryUnaryMultiCallable[_hands_pb2.ReadUsageRequest, _hands_pb2.ReadUsageReply]
     ListProcesses: _grpc.UnaryUnaryMultiCallable[_hands_pb2.ListProcessesRequest, _hands_pb2.ListProcessesReply]
+    CopyFrom: _grpc.UnaryStreamMultiCallable[_hands_pb2.CopyFromRequest, _hands_pb2.CopyFromReply]
+    CopyTo: _grpc.StreamUnaryMultiCallable[_hands_pb2.CopyToRequest, _hands_pb2.CopyToReply]
     LoadImage: _grpc.StreamUnaryMultiCallable[_control_pb2.LoadImageRequest, _control_pb2.LoadImageReply]
     ListImages: _grpc.UnaryUnaryMultiCallable[_control_pb2.ListImagesRequest, _control_pb2.ListImagesReply]
     RemoveImage: _grpc.UnaryUnaryMultiCallable[_control_pb2.RemoveImageRequest, _control_pb2.RemoveImageReply]
@@ -323,6 +331,8 @@ class ControlAsyncStub(ControlStub):
     Inspect: _aio.UnaryUnaryMultiCallable[_hands_pb2.InspectRequest, _hands_pb2.InspectReply]  # type: ignore[assignment]
     ReadUsage: _aio.UnaryUnaryMultiCallable[_hands_pb2.ReadUsageRequest, _hands_pb2.ReadUsageReply]  # type: ignore[assignment]
     ListProcesses: _aio.UnaryUnaryMultiCallable[_hands_pb2.ListProcessesRequest, _hands_pb2.ListProcessesReply]  # type: ignore[assignment]
+    CopyFrom: _aio.UnaryStreamMultiCallable[_hands_pb2.CopyFromRequest, _hands_pb2.CopyFromReply]  # type: ignore[assignment]
+    CopyTo: _aio.StreamUnaryMultiCallable[_hands_pb2.CopyToRequest, _hands_pb2.CopyToReply]  # type: ignore[assignment]
     LoadImage: _aio.StreamUnaryMultiCallable[_control_pb2.LoadImageRequest, _control_pb2.LoadImageReply]  # type: ignore[assignment]
     ListImages: _aio.UnaryUnaryMultiCallable[_control_pb2.ListImagesRequest, _control_pb2.ListImagesReply]  # type: ignore[assignment]
     RemoveImage: _aio.UnaryUnaryMultiCallable[_control_pb2.RemoveImageRequest, _control_pb2.RemoveImageReply]  # type: ignore[assignment]
@@ -567,6 +577,20 @@ class ControlServicer(metaclass=_abc_1.ABCMeta):
         request: _hands_pb2.ListProcessesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_hands_pb2.ListProcessesReply, _abc.Awaitable[_hands_pb2.ListProcessesReply]]: ...
+
+    @_abc_1.abstractmethod
+    def CopyFrom(
+        self,
+        request: _hands_pb2.CopyFromRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_hands_pb2.CopyFromReply], _abc.AsyncIterator[_hands_pb2.CopyFromReply]]: ...
+
+    @_abc_1.abstractmethod
+    def CopyTo(
+        self,
+        request_iterator: _MaybeAsyncIterator[_hands_pb2.CopyToRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_hands_pb2.CopyToReply, _abc.Awaitable[_hands_pb2.CopyToReply]]: ...
 
     @_abc_1.abstractmethod
     def LoadImage(

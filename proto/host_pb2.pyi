@@ -12,6 +12,12 @@ from google.protobuf.internal import containers as _containers
 from proto import nodes_pb2 as _nodes_pb2
 from proto import objects_pb2 as _objects_pb2
 from proto import policies_pb2 as _policies_pb2
+from proto.hands_pb2 import CopyFromReply as CopyFromReply
+from proto.hands_pb2 import CopyFromRequest as CopyFromRequest
+from proto.hands_pb2 import CopySource as CopySource
+from proto.hands_pb2 import CopyTarget as CopyTarget
+from proto.hands_pb2 import CopyToReply as CopyToReply
+from proto.hands_pb2 import CopyToRequest as CopyToRequest
 from proto.hands_pb2 import InspectReply as InspectReply
 from proto.hands_pb2 import InspectRequest as InspectRequest
 from proto.hands_pb2 import ListProcessesReply as ListProcessesReply

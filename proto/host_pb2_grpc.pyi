@@ -10,6 +10,12 @@ from grpc import aio as _aio
 from proto import doctor_pb2 as _doctor_pb2
 from proto import hands_pb2 as _hands_pb2
 from proto import host_pb2 as _host_pb2
+from proto.hands_pb2 import CopyFromReply as CopyFromReply
+from proto.hands_pb2 import CopyFromRequest as CopyFromRequest
+from proto.hands_pb2 import CopySource as CopySource
+from proto.hands_pb2 import CopyTarget as CopyTarget
+from proto.hands_pb2 import CopyToReply as CopyToReply
+from proto.hands_pb2 import CopyToRequest as CopyToRequest
 from proto.hands_pb2 import InspectReply as InspectReply
 from proto.hands_pb2 import InspectRequest as InspectRequest
 from proto.hands_pb2 import ListProcessesReply as ListProcessesReply
@@ -70,6 +76,8 @@ class HostStub:
     SignalTask: _grpc.UnaryUnaryMultiCallable[_hands_pb2.SignalTasksRequest, _hands_pb2.SignalTasksReply]
     ReadUsage: _grpc.UnaryUnaryMultiCallable[_hands_pb2.ReadUsageRequest, _hands_pb2.ReadUsageReply]
     ListProcesses: _grpc.UnaryUnaryMultiCallable[_hands_pb2.ListProcessesRequest, _hands_pb2.ListProcessesReply]
+    CopyFrom: _grpc.UnaryStreamMultiCallable[_hands_pb2.CopyFromRequest, _hands_pb2.CopyFromReply]
+    CopyTo: _grpc.StreamUnaryMultiCallable[_hands_pb2.CopyToRequest, _hands_pb2.CopyToReply]
     ReadRaft: _grpc.UnaryUnaryMultiCallable[_host_pb2.ReadRaftRequest, _host_pb2.RaftMember]
     """The callee's own part in consensus."""
     Examine: _grpc.UnaryUnaryMultiCallable[_doctor_pb2.ExamineRequest, _doctor_pb2.ExamineReply]
@@ -107,6 +115,8 @@ class HostAsyncStub(HostStub):
     SignalTask: _aio.UnaryUnaryMultiCallable[_hands_pb2.SignalTasksRequest, _hands_pb2.SignalTasksReply]  # type: ignore[assignment]
     ReadUsage: _aio.UnaryUnaryMultiCallable[_hands_pb2.ReadUsageRequest, _hands_pb2.ReadUsageReply]  # type: ignore[assignment]
     ListProcesses: _aio.UnaryUnaryMultiCallable[_hands_pb2.ListProcessesRequest, _hands_pb2.ListProcessesReply]  # type: ignore[assignment]
+    CopyFrom: _aio.UnaryStreamMultiCallable[_hands_pb2.CopyFromRequest, _hands_pb2.CopyFromReply]  # type: ignore[assignment]
+    CopyTo: _aio.StreamUnaryMultiCallable[_hands_pb2.CopyToRequest, _hands_pb2.CopyToReply]  # type: ignore[assignment]
     ReadRaft: _aio.UnaryUnaryMultiCallable[_host_pb2.ReadRaftRequest, _host_pb2.RaftMember]  # type: ignore[assignment]
     """The callee's own part in consensus."""
     Examine: _aio.UnaryUnaryMultiCallable[_doctor_pb2.ExamineRequest, _doctor_pb2.ExamineReply]  # type: ignore[assignment]
@@ -207,6 +217,20 @@ class HostServicer(metaclass=_abc_1.ABCMeta):
         request: _hands_pb2.ListProcessesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_hands_pb2.ListProcessesReply, _abc.Awaitable[_hands_pb2.ListProcessesReply]]: ...
+
+    @_abc_1.abstractmethod
+    def CopyFrom(
+        self,
+        request: _hands_pb2.CopyFromRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_hands_pb2.CopyFromReply], _abc.AsyncIterator[_hands_pb2.CopyFromReply]]: ...
+
+    @_abc_1.abstractmethod
+    def CopyTo(
+        self,
+        request_iterator: _MaybeAsyncIterator[_hands_pb2.CopyToRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_hands_pb2.CopyToReply, _abc.Awaitable[_hands_pb2.CopyToReply]]: ...
 
     @_abc_1.abstractmethod
     def ReadRaft(

@@ -12,6 +12,8 @@ import trio
 
 from proto.hands_pb2 import ListProcessesReply, TaskProcess
 from runtime.cgroup import Groups
+from runtime.errors import NotFound
+from runtime.id_map import IdMap
 from runtime.openat2 import open_in_root
 from runtime.runtime import Runtime
 
@@ -47,7 +49,11 @@ async def processes_of(runtime: Runtime, container_id: str) -> ListProcessesRepl
         told = ids[:PROCESSES_MAX]
         return describe(told, before, sample(told), first)
 
-    return ListProcessesReply(processes=await trio.to_thread.run_sync(end), more=len(ids) > PROCESSES_MAX)
+    try:
+        found = await trio.to_thread.run_sync(end)
+    except OSError as error:
+        raise NotFound(f"container {container_id} does not run any more") from error
+    return ListProcessesReply(processes=found, more=len(ids) > PROCESSES_MAX)
 
 
 def process_ids(groups: Groups, container_id: str) -> list[int]:
@@ -78,6 +84,7 @@ def describe(ids: Iterable[int], before: Sampled, after: Sampled, first: int) ->
     """All of `ids` that still run, by their id in the container. `first` is the container's first process: names of
     users are those of its own /etc/passwd."""
     names = _user_names(first)
+    users = IdMap.of_process(first, "uid")
     inside: dict[int, int] = {}
     found = []
     span_ns = max(after.when_ns - before.when_ns, 1)
@@ -88,7 +95,7 @@ def describe(ids: Iterable[int], before: Sampled, after: Sampled, first: int) ->
             continue
         inside[number] = int(status.get("NSpid", str(number)).split()[-1])
         used_ns = after.cpu_ns.get(number, 0) - before.cpu_ns.get(number, after.cpu_ns.get(number, 0))
-        user = _inside_id(number, int(status["Uid"].split()[1]))
+        user = users.inside(int(status["Uid"].split()[1]))
         found.append(
             TaskProcess(
                 id=inside[number],
@@ -129,16 +136,6 @@ def _command(number: int) -> str:
             return file.read(COMMAND_BYTES_MAX).replace(b"\0", b" ").decode(errors="replace").strip()
     except OSError:
         return ""
-
-
-def _inside_id(number: int, user: int) -> int:
-    """A user's number as the process's own user namespace has it (user_namespaces(7))."""
-    try:
-        lines = (PROC / str(number) / "uid_map").read_text().splitlines()
-    except OSError:
-        return user
-    rows = [[int(word) for word in line.split()] for line in lines]
-    return next((inside + user - outside for inside, outside, count in rows if 0 <= user - outside < count), user)
 
 
 def _user_names(first: int) -> dict[int, str]:

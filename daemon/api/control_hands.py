@@ -1,13 +1,16 @@
-"""The control API's methods for operators' hands: restart, stop, signal, inspect, stats and top."""
+"""The control API's methods for operators' hands: restart, stop, signal, inspect, stats, top and cp."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from daemon import lookup
 from daemon.api.asking import ask_each
 from daemon.api.caller import Caller
 from daemon.api.cluster_context import VoterContext
+from daemon.api.grpc_service import Receive, Send
+from daemon.api.hands_relay import relay_in, relay_out
 from daemon.api.inspecting import inspect
 from daemon.deploying.restart_changes_plan import plan_restart
 from daemon.errors import Kind, Refused
@@ -20,6 +23,7 @@ from daemon.orchestration.task_states import succeeded
 from proto import control_pb2 as control
 from proto import objects_pb2 as objects
 from proto.grpc_trio import call
+from proto.host_pb2_grpc import HostStub
 from raft.store import Store
 
 TASKS_SIGNALLED_MAX = 1_000
@@ -124,13 +128,31 @@ class ControlHands:
     async def list_processes(
         self, request: control.ListProcessesRequest, _caller: Caller
     ) -> control.ListProcessesReply:
-        store = await self._context.current_store()
-        task = lookup.running_task(store, request.target)
-        stub = self._context.host(self._context.node(task.node_id))
+        task, stub = await self._running_task(request.target)
         question = control.ListProcessesRequest(task_id=task.meta.id)
         reply: control.ListProcessesReply = await call(stub.ListProcesses(question, timeout=USAGE_S_MAX))  # type: ignore[arg-type]
         reply.name = f"{task.app}/{task.meta.name}"
         return reply
+
+    async def copy_from(self, request: control.CopyFromRequest, _caller: Caller, send: Send) -> None:
+        task, stub = await self._running_task(request.target)
+        ask = control.CopyFromRequest(task_id=task.meta.id, path=request.path, follow_link=request.follow_link)
+        await relay_out(stub.CopyFrom(ask), send)
+
+    async def copy_to(self, receive: Receive, _caller: Caller) -> control.CopyToReply:
+        first: control.CopyToRequest | None = await receive()
+        if first is None or not first.HasField("start"):
+            raise Refused("the first message of a copy says where it goes")
+        task, stub = await self._running_task(first.start.target)
+        passed = control.CopyToRequest(start=first.start)
+        passed.start.task_id = task.meta.id
+        stream: Any = stub.CopyTo()  # type: ignore[call-arg]
+        reply: control.CopyToReply = await relay_in(stream, passed, receive)
+        return reply
+
+    async def _running_task(self, target: str) -> tuple[objects.Task, HostStub]:
+        task = lookup.running_task(await self._context.current_store(), target)
+        return task, self._context.host(self._context.node(task.node_id))
 
 
 def what_follows(task: objects.Task, service: objects.Service | None, now_unix_ms: int) -> str:

@@ -77,8 +77,10 @@ class Forwarder:
                 await _copy_out(channel.unary_stream(method.path, **codec)(request, **options), send)
             case (True, False):
                 stream: Any = channel.stream_unary(method.path, **codec)(**options)
-                await _copy_in(stream, receive)
-                await send(await call(stream))
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(_copy_in, stream, receive)
+                    await send(await call(stream))  # a refusal may come before the end of what is sent
+                    nursery.cancel_scope.cancel()
             case _:
                 stream = channel.stream_stream(method.path, **codec)(**options)
                 async with trio.open_nursery() as nursery:

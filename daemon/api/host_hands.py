@@ -1,13 +1,15 @@
-"""What hosts ask of each other for operators' hands: to stop and signal tasks of the callee, and what they use."""
+"""What hosts ask of each other for operators' hands: to stop and signal tasks, what they use, and their files."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
 from daemon.api.caller import Caller, require_node
+from daemon.api.grpc_service import Receive, Send
 from daemon.errors import Kind, Refused
 from proto import hands_pb2 as hands
 from proto import objects_pb2 as objects
+from runtime.copying import Copying
 from runtime.errors import InvalidRequest, NotFound, RuntimeFailure
 from runtime.processes import processes_of
 from runtime.runtime import Runtime
@@ -23,6 +25,7 @@ class HostHands:
         """`stop_task` ends a task of this host for an operator (daemon/agent/agent.py)."""
         self._runtime = runtime
         self._stop_task = stop_task
+        self._copying = Copying(runtime)
 
     async def stop_task(self, request: hands.StopTaskRequest, caller: Caller) -> hands.StopTaskReply:
         require_node(caller)
@@ -48,6 +51,30 @@ class HostHands:
         require_node(caller)
         try:
             return await processes_of(self._runtime, request.task_id)
+        except RuntimeFailure as error:
+            raise refused(error) from error
+
+    async def copy_from(self, request: hands.CopyFromRequest, caller: Caller, send: Send) -> None:
+        require_node(caller)
+        try:
+            await self._copying.copy_from(request, send)
+        except RuntimeFailure as error:
+            raise refused(error) from error
+
+    async def copy_to(self, receive: Receive, caller: Caller) -> hands.CopyToReply:
+        require_node(caller)
+        first: hands.CopyToRequest | None = await receive()
+        if first is None or not first.HasField("start"):
+            raise Refused("the first message of a copy says where it goes")
+
+        async def archive() -> bytes | None:
+            while True:
+                message: hands.CopyToRequest | None = await receive()
+                if message is None or message.end or message.data:
+                    return None if message is None else message.data
+
+        try:
+            return await self._copying.copy_to(first.start, archive)
         except RuntimeFailure as error:
             raise refused(error) from error
 

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import subprocess
+import sys
+import tarfile
 from collections.abc import Callable
+from pathlib import Path
 
-from tests.system.cluster import Cluster
+from tests.system.cluster import ROOT, Cluster, run_in_task
 
 Deploy = Callable[[str], str]
 TRAPPER = """
@@ -50,3 +56,52 @@ def test_what_tasks_use_and_their_processes_are_seen_through_any_host(cluster: C
     first = cluster.json("top", f"{app}/box.2", host="host-3")[0]
     assert first["id"] == 1 and first["user"] == "root" and "trap" in first["command"]
     assert "there is no task or service" in cluster.fairway("stats", "nope", "--no-stream", ok=False).stderr
+
+
+def test_files_are_copied_through_any_host_and_a_killed_client_leaves_nothing(
+    cluster: Cluster, deployed: Deploy, tmp_path: Path
+) -> None:
+    app = deployed(TRAPPER)
+    task = f"{app}/box.2"
+    (tmp_path / "site" / "deep").mkdir(parents=True)
+    (tmp_path / "site" / "deep" / "big").write_bytes(os.urandom(5_000_000))
+    for host in ("host-2", "host-3"):
+        cluster.fairway("cp", str(tmp_path / "site"), f"{task}:/tmp", host=host)
+        cluster.fairway("cp", f"{task}:/tmp/site/.", str(tmp_path / host), host=host)
+        content = (tmp_path / host / "deep" / "big").read_bytes()
+        assert content == (tmp_path / "site" / "deep" / "big").read_bytes()
+
+    node = cluster.node_names()[cluster.json("inspect", "task", task)[0]["node_id"]]
+    before = open_files(cluster, node)
+    command = [sys.executable, "-m", "cli.main", "cp", "-q"]
+    environment = dict(os.environ, FAIRWAY_SOCKET=str(cluster.lab.socket("host-2")))
+    for arguments in (["-", f"{task}:/tmp"], [f"{task}:/", "-"]):
+        client = subprocess.Popen(
+            [*command, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, cwd=ROOT
+        )
+        assert client.stdin is not None and client.stdout is not None
+        if arguments[0] == "-":
+            entry = tarfile.TarInfo("half")
+            entry.size = 10_000_000
+            client.stdin.write(entry.tobuf() + bytes(1_000_000))
+            client.stdin.flush()
+            cluster.wait(lambda: ".fairway-" in run_in_task(cluster, task, "ls", "-A", "/tmp"), "the copy has begun")
+        else:
+            client.stdout.read(100_000)  # and no more: the rest waits at the host
+        client.kill()
+        client.wait()
+        client.stdin.close()
+        client.stdout.close()
+    cluster.wait(lambda: run_in_task(cluster, task, "ls", "-A", "/tmp") == "site\n", "nothing of it is left")
+    cluster.wait(lambda: open_files(cluster, node) <= before, f"{node} has let go of all but {before}")
+    failed = cluster.fairway("cp", f"{task}:/nope", "-", ok=False)
+    assert (failed.returncode, "no such file or folder" in failed.stderr) == (1, True)
+
+
+def open_files(cluster: Cluster, host: str) -> int:
+    """How many files and folders the host's fairwayd holds open."""
+    count = 0
+    for descriptor in Path(f"/proc/{cluster.lab.process_ids(host)['fairwayd']}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            count += str(descriptor.readlink()).startswith("/")
+    return count
