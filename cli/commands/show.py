@@ -128,7 +128,8 @@ def revision_words(service: objects_pb2.Service) -> str:
     """ "3", "3, paused: paused by an operator" """
     state = rollout_words(service)
     said = "" if state == "present" else f", {state}"
-    return f"{service.generation}{said}" + (f": {service.rollout.message}" if said and service.rollout.message else "")
+    messages = [service.rollout.message, service.rollout.check_message] if said else []
+    return f"{service.generation}{said}" + "".join(f": {message}" for message in filter(None, messages))
 
 
 def port_words(port: objects_pb2.PortSpec) -> str:

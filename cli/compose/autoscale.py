@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from decimal import Decimal, InvalidOperation
 
+from cli.compose.metric import PORT_MAX, read_metric_name, read_metric_path
 from cli.compose.placement import REPLICAS_MAX
 from cli.compose.reader import Field, Reader
 from proto import objects_pb2
 
 COUNT_MAX = 1_000_000
 PERCENT_MAX = 1_000
-PORT_MAX = 65_535
 _KEYS = frozenset({"min", "max", "cpu", "memory", "connections", "metric", "stabilisation", "up_stabilisation"})
 _HINTS = {
     "requests": "nothing counts requests for tasks; say metric with a counter of theirs and per_second: true",
@@ -19,7 +18,6 @@ _HINTS = {
     "target": "say cpu, memory, connections or metric",
 }
 _METRIC_KEYS = frozenset({"port", "path", "name", "labels", "target", "per_second"})
-_METRIC_NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:.]*")
 
 
 def read_autoscale(reader: Reader, field: Field, scale: objects_pb2.Autoscale) -> None:
@@ -60,13 +58,9 @@ def _metric(reader: Reader, field: Field, metric: objects_pb2.ScrapedMetric) -> 
     if "port" in entries:
         metric.port = reader.integer(entries["port"], 1, PORT_MAX)
     if "path" in entries:
-        metric.path = reader.text(entries["path"])
-        if metric.path and (not metric.path.startswith("/") or not metric.path.isascii() or " " in metric.path):
-            reader.refuse(entries["path"], f"{metric.path!r} must begin with / and have no spaces, like /metrics")
+        metric.path = read_metric_path(reader, entries["path"])
     if "name" in entries:
-        metric.name = reader.text(entries["name"])
-        if metric.name and not _METRIC_NAME.fullmatch(metric.name):
-            reader.refuse(entries["name"], f"{metric.name!r} is not the name of a metric; labels go under labels")
+        metric.name = read_metric_name(reader, entries["name"])
     if "labels" in entries:
         metric.labels.update(reader.labels(entries["labels"]))
     if "target" in entries:

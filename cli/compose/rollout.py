@@ -5,6 +5,7 @@ from __future__ import annotations
 from decimal import Decimal, InvalidOperation
 
 from cli.compose.reader import Field, Reader
+from cli.compose.rollout_check import read_check
 from proto import objects_pb2
 
 PARALLELISM_MAX = 10_000
@@ -26,7 +27,7 @@ _STRATEGIES = {
     "blue-green": objects_pb2.RolloutSpec.STRATEGY_BLUE_GREEN,
 }
 UPDATE_KEYS = frozenset({"parallelism", "delay", "failure_action", "monitor", "max_failure_ratio", "order"})
-ROLLOUT_KEYS = frozenset({"strategy", "steps", "keep"})
+ROLLOUT_KEYS = frozenset({"strategy", "steps", "keep", "check"})
 STEP_KEYS = frozenset({"share", "tasks", "wait"})
 
 
@@ -64,6 +65,10 @@ def read_rollout(reader: Reader, field: Field, rollout: objects_pb2.RolloutSpec)
         _steps(reader, entries["steps"], rollout)
     elif canary:
         reader.refuse(field, "has strategy canary and no steps")
+    if "check" in entries:
+        if not canary:
+            reader.refuse(entries["check"], "has an effect with strategy: canary only")
+        read_check(reader, entries["check"], rollout.check)
     if rollout.strategy == objects_pb2.RolloutSpec.STRATEGY_BLUE_GREEN:
         rollout.keep_ms = KEEP_MS
     if "keep" in entries:

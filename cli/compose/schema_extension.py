@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cli.compose.schema_devices import ASKED
-from cli.compose.schema_load import AUTOSCALE, PROBES
+from cli.compose.schema_load import AUTOSCALE, CHECK, PROBES
 from cli.compose.schema_types import (
     COUNT,
     DURATION,
@@ -124,6 +124,7 @@ SERVICE = mapping(
                     ),
                     "of a canary",
                 ),
+                "check": CHECK,
                 "keep": described(DURATION, "how long the old tasks of a blue/green change stay"),
             },
         ),

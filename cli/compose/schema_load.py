@@ -1,4 +1,4 @@
-"""The JSON schema of `x-fairway.probes` and `x-fairway.autoscale`."""
+"""The JSON schema of `x-fairway.probes`, `x-fairway.autoscale` and `x-fairway.rollout.check`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from cli.compose.schema_types import (
     Schema,
     choice,
     described,
+    either,
     mapping,
     pairs,
     text_or_texts,
@@ -83,4 +84,17 @@ AUTOSCALE = mapping(
         "up_stabilisation": described(DURATION, "before tasks are added; none where it is left out"),
     },
     required=["max"],
+)
+CHECK = mapping(
+    "of a canary: a metric of its new tasks, in Prometheus' text; more than max for a while, and it goes back",
+    {
+        "port": _PORT,
+        "path": described(TEXT, "/metrics where it is left out"),
+        "name": described(TEXT, "its samples are added up"),
+        "labels": pairs("of samples that count"),
+        "per_second": described(FLAG, "how fast counters grow counts, rather than their value"),
+        "of": either(TEXT, mapping("what it is a share of", {"name": TEXT, "labels": pairs("")}, required=["name"])),
+        "max": described(NUMBER, 'of a task, on average; with of: a share like "1%"'),
+    },
+    required=["port", "name", "max"],
 )

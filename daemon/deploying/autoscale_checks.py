@@ -42,21 +42,23 @@ def autoscale_problems(spec: objects.ServiceSpec) -> Iterator[str]:
         if not 0 <= window_ms <= WINDOW_MS_MAX:
             yield "a stabilisation of its scaling is negative or longer than a day"
     if scale.HasField("metric"):
-        yield from _metric_problems(scale.metric)
+        yield from metric_problems(scale.metric, "the metric that it is scaled by")
+        if not scale.metric.target_thousandths:
+            yield "the metric that it is scaled by has no target"
 
 
-def _metric_problems(metric: objects.ScrapedMetric) -> Iterator[str]:
+def metric_problems(metric: objects.ScrapedMetric, which: str) -> Iterator[str]:
     if not 0 < metric.port < 1 << 16:
-        yield "the metric that it is scaled by has no port"
-    if not metric.name or not metric.target_thousandths:
-        yield "the metric that it is scaled by has no name or no target"
+        yield f"{which} has no port"
+    if not metric.name:
+        yield f"{which} has no name"
     if metric.path and (
         not metric.path.startswith("/") or any(not "!" <= character <= "~" for character in metric.path)
     ):
-        yield f"the path {metric.path!r} of the metric that it is scaled by does not begin with / or is not ASCII"
+        yield f"{which} has the path {metric.path!r}, which does not begin with / or is not ASCII"
     texts = [metric.name, metric.path, *metric.labels, *metric.labels.values()]
     if len(metric.labels) > LABELS_MAX or any(len(text) > TEXT_CHARACTERS_MAX for text in texts):
-        yield f"the metric that it is scaled by has more than {LABELS_MAX} labels, or one that is too long"
+        yield f"{which} has more than {LABELS_MAX} labels, or one that is too long"
 
 
 def settle_replicas(before: objects.Service | None, spec: objects.ServiceSpec) -> None:

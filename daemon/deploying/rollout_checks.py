@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from daemon.deploying.autoscale_checks import metric_problems
 from daemon.orchestration.host_ports import host_ports
 from daemon.orchestration.kinds import follows_hosts, is_job
 from daemon.orchestration.task_states import named_volumes
@@ -35,6 +36,14 @@ def rollout_problems(spec: objects.ServiceSpec) -> Iterator[str]:
             yield "a step of its canary has neither tasks nor a share"
     elif rollout.steps:
         yield "only a canary has steps"
+    if rollout.HasField("check"):
+        if strategy != objects.RolloutSpec.STRATEGY_CANARY:
+            yield "only a canary has a check"
+        if not spec.networks:
+            yield "its new tasks cannot be checked, since it is on no network"
+        yield from metric_problems(rollout.check.metric, "the metric that its new tasks are checked by")
+        if rollout.check.HasField("of"):
+            yield from metric_problems(rollout.check.of, "the metric that its check is a share of")
     if strategy == objects.RolloutSpec.STRATEGY_BLUE_GREEN:
         yield from _blue_green_problems(spec)
 

@@ -165,6 +165,8 @@ def _next_step(draft: Draft, service: objects.Service, counts: Counts) -> bool:
             return False
         if not _after(draft, service, step.wait_ms):
             return False
+        if service.spec.rollout.HasField("check") and rollout.check_state != objects.CHECK_STATE_GOOD:
+            return False  # until its new tasks say that they are well; rollout_check_plan.py
         service = draft.edit(service)
         rollout = service.rollout
         rollout.step += 1

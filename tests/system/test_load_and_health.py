@@ -85,8 +85,8 @@ services:
     image: static-web:1
     init: true
     stop_grace_period: 1s
-    command: ["sh", "-c", "for i in 1 2 3 4 5 6; do (sleep 100000 | nc web 8000) & done; wait"]
-    depends_on: [web]
+    command: ["sh", "-c", "for i in 1 2 3 4 5 6; do (while :; do sleep 50 | nc web 8000; sleep 0.2; done) & done; wait"]
+    depends_on: {web: {condition: service_healthy}}
     deploy: {replicas: %d}
 """
 
