@@ -21,6 +21,7 @@ from daemon.leader.knocking import Knocking
 from daemon.leader.liveness_plan import Limits, Signs, falling_silent, plan_liveness
 from daemon.leader.load_weights import keep_load_weights
 from daemon.leader.rebalancer import rebalance
+from daemon.leader.rollout_checks import RolloutChecks
 from daemon.leader.sessions import Sessions
 from daemon.leader.voters import Voters
 from daemon.leader.waking_time import WakingTime
@@ -137,6 +138,7 @@ class Leadership:
             nursery.start_soon(keep_load_weights, writer, sessions.loads)
             nursery.start_soon(rebalance, writer, now_unix_ms)
             nursery.start_soon(Autoscaler(writer, sessions.loads, waking.now).run)
+            nursery.start_soon(RolloutChecks(writer, sessions.loads, waking.now).run)
 
     async def _judge_hosts(self, writer: Writer, sessions: Sessions, waking: WakingTime) -> None:
         knocking = Knocking(waking.now)
