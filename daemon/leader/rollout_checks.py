@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 INTERVAL_S = 3.0
 FRESH_S_MAX = 15.0  # older values count as not known
-BAD_MS_MAX = 10_000  # then it goes back
+BAD_MS_MAX = 6_000  # then it goes back
 
 
 @dataclass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from cli.failure import EXIT_ROLLED_BACK
 from tests.system.cluster import Cluster, run_in_task
 
 Deploy = Callable[[str], str]
@@ -103,3 +104,34 @@ def test_the_number_of_tasks_follows_their_connections_and_a_metric(cluster: Clu
     shown = cluster.fairway("show", web).stdout
     assert "2 tasks of 1 to 4 by load" in shown and "from 3 to 2" in shown
     assert "3 replicas -> 2 replicas (" in cluster.fairway("events", "--app", app).stdout
+
+
+CANARY = """
+services:
+  web:
+    image: static-web:1
+    init: true
+    stop_grace_period: 1s
+    expose: ["8000"]
+    command:
+      - sh
+      - -c
+      - mkdir /tmp/w; (echo errors ERRORS; echo requests 100) > /tmp/w/metrics; exec httpd -f -p 8000 -h /tmp/w
+    deploy: {replicas: 2}
+    x-fairway:
+      rollout:
+        strategy: canary
+        steps: [{share: 50%, wait: 500ms}]
+        check: {port: 8000, name: errors, of: requests, max: 1%}
+"""
+
+
+def test_a_canary_goes_on_or_back_by_what_its_new_tasks_say(cluster: Cluster, deployed: Deploy) -> None:
+    app = deployed(CANARY.replace("ERRORS", "0"))
+    before = ids(cluster, f"{app}/web")
+    done = cluster.deploy(f"name: {app}\n{CANARY.replace('ERRORS', '5')}", ok=False)
+    assert done.returncode == EXIT_ROLLED_BACK, done.stdout + done.stderr
+    assert "5% of requests, and may be 1%" in cluster.fairway("events", "--app", app).stdout
+    assert len(before.items() & ids(cluster, f"{app}/web").items()) == 1  # the other was replaced, and again
+    cluster.deploy(f"name: {app}\n{CANARY.replace('ERRORS', '1')}")
+    assert not before.items() & ids(cluster, f"{app}/web").items()
