@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
+import functools
+import ssl
 from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent import futures
+from pathlib import Path
 
 import grpc
 import pytest
 import trio
 import trio.testing
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from proto.objects_pb2 import GrpcProbe, HttpHeader, HttpProbe, Probe, TcpProbe
@@ -131,6 +139,54 @@ def test_a_grpc_server_says_how_it_is() -> None:
         assert "NOT_FOUND" in ask_grpc(port, "shop.Nothing")
     with grpc_server(healthy=False) as (port, _):
         assert "UNIMPLEMENTED" in ask_grpc(port)
+
+
+def own_certificate() -> tuple[bytes, bytes]:
+    """(key, certificate) in PEM, signed by nobody else."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "somebody else")])
+    now = datetime.datetime.now(datetime.UTC)
+    later = now + datetime.timedelta(hours=1)
+    built = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, later)
+    certificate = built.sign(key, hashes.SHA256())
+    pem = serialization.Encoding.PEM
+    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    return private, certificate.public_bytes(pem)
+
+
+def test_tls_is_spoken_and_certificates_are_not_checked(tmp_path: Path) -> None:
+    key, certificate = own_certificate()
+    (tmp_path / "key").write_bytes(key)
+    (tmp_path / "certificate").write_bytes(certificate)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "certificate", tmp_path / "key")
+
+    async def serve(stream: trio.SSLStream[trio.SocketStream]) -> None:
+        with contextlib.suppress(trio.BrokenResourceError):
+            await stream.receive_some(65_536)
+            await stream.send_all(b"HTTP/1.1 200 OK\r\n\r\n")
+
+    async def main() -> tuple[str, str]:
+        async with trio.open_nursery() as nursery:
+            listeners = await nursery.start(functools.partial(trio.serve_ssl_over_tcp, serve, 0, context))
+            port = listeners[0].transport_listener.socket.getsockname()[1]
+            secured = await probe_once(Probe(http=HttpProbe(port=port, tls=True)), way(), TIMEOUT_MS)
+            plain = await probe_once(Probe(http=HttpProbe(port=port)), way(), TIMEOUT_MS)
+            nursery.cancel_scope.cancel()
+            return secured, plain
+
+    secured, plain = trio.run(main)
+    assert not secured and plain
+
+    server = grpc.server(futures.ThreadPoolExecutor(2))
+    health_pb2_grpc.add_HealthServicer_to_server(health.HealthServicer(), server)
+    grpc_port = server.add_secure_port(f"{ADDRESS}:0", grpc.ssl_server_credentials([(key, certificate)]))
+    server.start()
+    try:
+        probe = Probe(grpc=GrpcProbe(port=grpc_port, tls=True))
+        assert trio.run(lambda: probe_once(probe, way(), TIMEOUT_MS)) == ""
+    finally:
+        server.stop(None).wait()
 
 
 def test_what_does_not_speak_grpc_fails() -> None:
