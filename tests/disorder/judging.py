@@ -245,7 +245,10 @@ def _traffic(sight: Sight, stored: Stored) -> Iterator[str]:
         nearest = service.spec.balance.local_first
         if (there - due) if nearest else (there != due) or (due and not there):
             yield f"the balancer sends {service.app}/{service.meta.name} to {sorted(there)}, ready are {sorted(due)}"
-    services = {f"{service.meta.name}.{service.app}": service for service in stored.all(objects.Service)}
+    domains = [cluster.network.dns_domain for cluster in stored.all(objects.Cluster)]
+    services = {
+        ".".join((service.meta.name, service.app, *domains)): service for service in stored.all(objects.Service)
+    }
     for name, there in sorted(sight.names.items()):
         plain = name.removeprefix("tasks.")
         known = services.get(plain)

@@ -28,10 +28,11 @@ CALM_SECONDS = (1.0, 8.0)
 APPS = 8
 CLIENTS = 4
 RECOVERY_SECONDS_MAX = 90.0
-QUIET_SECONDS_MAX = 240.0
+QUIET_SECONDS_MAX = 120.0
 BACK_SECONDS_MAX = 20.0  # for a version that fails to be gone back from
 POLL_SECONDS = 1.0
 SHORT_SECONDS = 0.2
+TOLD_SECONDS, TOLD_MAX = 20.0, 5
 BEFORE = ("", "tasks.")  # a service's name: its address, and those of its tasks
 Say = Callable[[str], None]
 
@@ -96,13 +97,13 @@ def disorder(
         result.wrong += clients.errors
         _whole(lab, operator)
         _finish(operator, model)
-        looks, wrong = _settled(lab, model, name)
+        looks, wrong = _settled(lab, model, name, say)
         result.went_back_by_themselves = judging.rolled_back(model.services(), looks)
         result.wrong += wrong
         result.quiet_seconds = time.monotonic() - quiet
         say(f"as asked for after {result.quiet_seconds:.0f} s" if not wrong else f"{len(wrong)} things are wrong")
         _remove(operator, model)
-        result.wrong += [f"after all apps were removed: {each}" for each in _settled(lab, model, name)[1]]
+        result.wrong += [f"after all apps were removed: {each}" for each in _settled(lab, model, name, say)[1]]
     finally:
         clients.stop()
         watch.stop()
@@ -156,13 +157,16 @@ def _remove(operator: Operator, model: Model) -> None:
     operator.wait_removed({app.name for app in model.apps}, QUIET_SECONDS_MAX)
 
 
-def _settled(lab: Lab, model: Model, prefix: str) -> tuple[stored.Stored, list[str]]:
+def _settled(lab: Lab, model: Model, prefix: str, say: Say) -> tuple[stored.Stored, list[str]]:
     """The store, and what is wrong; looked at until nothing is, twice in a row, or the time is over."""
     deadline = time.monotonic() + QUIET_SECONDS_MAX
-    clean = 0
+    clean, told = 0, time.monotonic() + TOLD_SECONDS
     while True:
         store, wrong = _look(lab, model, prefix)
         clean = 0 if wrong else clean + 1
+        if wrong and time.monotonic() > told:
+            told = time.monotonic() + TOLD_SECONDS
+            say(f"not yet as it was asked for, {len(wrong)} things: {'; '.join(wrong[:TOLD_MAX])}")
         if clean == 2 or (wrong and time.monotonic() > deadline):
             return store, wrong
         time.sleep(POLL_SECONDS)
@@ -171,7 +175,10 @@ def _settled(lab: Lab, model: Model, prefix: str) -> tuple[stored.Stored, list[s
 def _look(lab: Lab, model: Model, prefix: str) -> tuple[stored.Stored, list[str]]:
     hosts = lab.hosts()
     wanted = model.services()
-    names = [f"{before}{service}.{app.name}" for app in model.apps for service in app.versions for before in BEFORE]
+    # Below the cluster's domain hosts answer by themselves that there is no such name.
+    domain = stored.read(lab, hosts[0]).all(objects.Cluster)[0].network.dns_domain
+    places = [f"{service}.{app.name}.{domain}" for app in model.apps for service in app.versions]
+    names = [before + place for place in places for before in BEFORE]
     with ThreadPoolExecutor(len(hosts)) as pool:
         seen = dict(zip(hosts, pool.map(lambda host: sights.look(lab, host, names), hosts), strict=True))
     stores = {host: stored.read(lab, host) for host in hosts}

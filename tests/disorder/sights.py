@@ -56,7 +56,9 @@ def look(lab: Lab, host: str, names: Iterable[str]) -> Sight:
     for kind in (_CONTAINERS, "processes of containerd"):
         found.tasks[kind] = set(outputs[kind].split())
     found.strangers += [f"lease {each} of containerd" for each in outputs["leases of containerd"].split()]
-    found.veths = sum(link.get("linkinfo", {}).get("info_kind") == "veth" for link in json.loads(outputs["links"] or "[]"))
+    found.veths = sum(
+        link.get("linkinfo", {}).get("info_kind") == "veth" for link in json.loads(outputs["links"] or "[]")
+    )
     found.veths -= 1  # the host's own, on the underlay
     found.backends = _backends(outputs["backends"])
     for folder in _FOLDERS:
