@@ -77,7 +77,7 @@ except AttributeError:
   proto_dot_devices__pb2 = proto_dot_objects__pb2.proto.devices_pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17proto/budgets_api.proto\x12\nfairway.v1\x1a\x13proto/objects.proto\"T\n\x0fSetQuotaRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12 \n\x05quota\x18\x02 \x01(\x0b\x32\x11.fairway.v1.Quota\x12\x0f\n\x07unbound\x18\x03 \x03(\t\"5\n\rSetQuotaReply\x12$\n\x05quota\x18\x01 \x01(\x0b\x32\x15.fairway.v1.QuotaView\"#\n\x11ListQuotasRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\"8\n\x0fListQuotasReply\x12%\n\x06quotas\x18\x01 \x03(\x0b\x32\x15.fairway.v1.QuotaView\"$\n\x12RemoveQuotaRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\"8\n\x10RemoveQuotaReply\x12$\n\x05quota\x18\x01 \x01(\x0b\x32\x15.fairway.v1.QuotaView\"^\n\tQuotaView\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12 \n\x05quota\x18\x02 \x01(\x0b\x32\x11.fairway.v1.Quota\x12\x1f\n\x04used\x18\x03 \x01(\x0b\x32\x11.fairway.v1.Quota\"\x89\x01\n\x10RebalanceRequest\x12\x0e\n\x06target\x18\x01 \x01(\t\x12\x11\n\tplan_only\x18\x02 \x01(\x08\x12\x0c\n\x04stop\x18\x03 \x01(\x08\x12/\n\x08settings\x18\x04 \x01(\x0b\x32\x1d.fairway.v1.RebalanceSettings\x12\x13\n\x0bstatus_only\x18\x05 \x01(\x08\"\xa5\x01\n\x0eRebalanceReply\x12&\n\x05moves\x18\x01 \x03(\x0b\x32\x17.fairway.v1.PlannedMove\x12\x12\n\nleft_alone\x18\x02 \x03(\t\x12/\n\x08settings\x18\x03 \x01(\x0b\x32\x1d.fairway.v1.RebalanceSettings\x12&\n\x05state\x18\x04 \x01(\x0b\x32\x17.fairway.v1.Rebalancing\"L\n\x0bPlannedMove\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x11\n\tfrom_node\x18\x02 \x01(\t\x12\x0f\n\x07to_node\x18\x03 \x01(\t\x12\x0b\n\x03why\x18\x04 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17proto/budgets_api.proto\x12\nfairway.v1\x1a\x13proto/objects.proto\"T\n\x0fSetQuotaRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12 \n\x05quota\x18\x02 \x01(\x0b\x32\x11.fairway.v1.Quota\x12\x0f\n\x07unbound\x18\x03 \x03(\t\"5\n\rSetQuotaReply\x12$\n\x05quota\x18\x01 \x01(\x0b\x32\x15.fairway.v1.QuotaView\"#\n\x11ListQuotasRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\"8\n\x0fListQuotasReply\x12%\n\x06quotas\x18\x01 \x03(\x0b\x32\x15.fairway.v1.QuotaView\"$\n\x12RemoveQuotaRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\"8\n\x10RemoveQuotaReply\x12$\n\x05quota\x18\x01 \x01(\x0b\x32\x15.fairway.v1.QuotaView\"^\n\tQuotaView\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12 \n\x05quota\x18\x02 \x01(\x0b\x32\x11.fairway.v1.Quota\x12\x1f\n\x04used\x18\x03 \x01(\x0b\x32\x11.fairway.v1.Quota\"\x89\x01\n\x10RebalanceRequest\x12\x0e\n\x06target\x18\x01 \x01(\t\x12\x11\n\tplan_only\x18\x02 \x01(\x08\x12\x0c\n\x04stop\x18\x03 \x01(\x08\x12/\n\x08settings\x18\x04 \x01(\x0b\x32\x1d.fairway.v1.RebalanceSettings\x12\x13\n\x0bstatus_only\x18\x05 \x01(\x08\"\xb3\x01\n\x0eRebalanceReply\x12&\n\x05moves\x18\x01 \x03(\x0b\x32\x17.fairway.v1.PlannedMove\x12\x12\n\nleft_alone\x18\x02 \x03(\t\x12/\n\x08settings\x18\x03 \x01(\x0b\x32\x1d.fairway.v1.RebalanceSettings\x12&\n\x05state\x18\x04 \x01(\x0b\x32\x17.fairway.v1.Rebalancing\x12\x0c\n\x04more\x18\x05 \x01(\x08\"L\n\x0bPlannedMove\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x11\n\tfrom_node\x18\x02 \x01(\t\x12\x0f\n\x07to_node\x18\x03 \x01(\t\x12\x0b\n\x03why\x18\x04 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -101,7 +101,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REBALANCEREQUEST']._serialized_start=489
   _globals['_REBALANCEREQUEST']._serialized_end=626
   _globals['_REBALANCEREPLY']._serialized_start=629
-  _globals['_REBALANCEREPLY']._serialized_end=794
-  _globals['_PLANNEDMOVE']._serialized_start=796
-  _globals['_PLANNEDMOVE']._serialized_end=872
+  _globals['_REBALANCEREPLY']._serialized_end=808
+  _globals['_PLANNEDMOVE']._serialized_start=810
+  _globals['_PLANNEDMOVE']._serialized_end=886
 # @@protoc_insertion_point(module_scope)

@@ -226,6 +226,9 @@ class RebalanceReply(_message.Message):
     LEFT_ALONE_FIELD_NUMBER: _builtins.int
     SETTINGS_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
+    more: _builtins.bool
+    """there was no time to look for all moves"""
     @_builtins.property
     def moves(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlannedMove]:
         """as they would be made now, in order; 500 at most"""
@@ -247,10 +250,11 @@ class RebalanceReply(_message.Message):
         left_alone: _abc.Iterable[_builtins.str] | None = ...,
         settings: _budgets_pb2.RebalanceSettings | None = ...,
         state: _budgets_pb2.Rebalancing | None = ...,
+        more: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["settings", b"settings", "state", b"state"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["left_alone", b"left_alone", "moves", b"moves", "settings", b"settings", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["left_alone", b"left_alone", "more", b"more", "moves", b"moves", "settings", b"settings", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -34,7 +34,7 @@ def rebalance(options: argparse.Namespace) -> int:
         output.print_json(output.plain(reply))
     else:
         _print_moves(reply, dry_run=options.dry_run)
-    if options.dry_run or options.detach or not reply.moves:
+    if options.dry_run or options.detach or not (reply.moves or reply.more):
         return EXIT_OK
     return _follow(cluster, timeout_ms, len(reply.moves), quiet=options.output == "json")
 
@@ -94,11 +94,13 @@ def _show(options: argparse.Namespace, reply: control_pb2.RebalanceReply) -> int
 
 
 def _print_moves(reply: control_pb2.RebalanceReply, *, dry_run: bool) -> None:
-    if not reply.moves:
+    if not reply.moves and not reply.more:
         print("No move would make the balance better.")
     else:
         rows = [(move.task, move.from_node, move.to_node, move.why) for move in reply.moves]
         output.print_table(("TASK", "FROM", "TO", "WHY"), rows)
+    if reply.more:
+        print("There may be more: the cluster is too large to say at once.")
     if dry_run and reply.left_alone:
         print("\nLeft alone:")
         print("\n".join(f"  {each}" for each in reply.left_alone))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import trio
+
 from daemon.api.caller import Caller
 from daemon.api.cluster_context import VoterContext
 from daemon.deploying.quota_changes_plan import plan_remove_quota, plan_set_quota, quota_views
@@ -9,6 +11,8 @@ from daemon.ids import new_id
 from daemon.leader.leadership import now_unix_ms
 from daemon.leader.writer import swapped
 from proto import control_pb2 as control
+
+LOOK_S_MAX = 0.3  # for moves, while nothing else is done
 
 
 class ControlBudgets:
@@ -37,9 +41,15 @@ class ControlBudgets:
             plan_rebalance,
         )  # loads the scheduler, as being the leader does
 
+        store = await self._context.current_store()
+        ends_s = trio.current_time() + LOOK_S_MAX
+
+        def out_of_time() -> bool:
+            return trio.current_time() > ends_s
+
         if request.plan_only or request.status_only:
-            return plan_rebalance(await self._context.current_store(), request, now_unix_ms(), new_id)[0]
+            return plan_rebalance(store, request, now_unix_ms(), new_id, out_of_time)[0]
         reply, _ = await self._context.leading().writer.commit(
-            lambda store, now, make_id: swapped(plan_rebalance(store, request, now, make_id)), caller.actor
+            lambda store, now, make_id: swapped(plan_rebalance(store, request, now, make_id, out_of_time)), caller.actor
         )
         return reply

@@ -8,7 +8,7 @@ from daemon import lookup
 from daemon.errors import Kind, Refused
 from daemon.orchestration.draft import Draft
 from daemon.orchestration.rebalance_course_plan import in_scope
-from daemon.orchestration.rebalance_plan import MOVES_PLANNED_MAX, Move, left_alone, planned_moves
+from daemon.orchestration.rebalance_plan import Move, OutOfTime, left_alone, planned_moves
 from proto import control_pb2 as control
 from proto import objects_pb2 as objects
 from raft.features import WORKLOADS_LEVEL
@@ -20,9 +20,13 @@ AFTER_MS_MAX = 86_400_000
 
 
 def plan_rebalance(
-    store: Store, request: control.RebalanceRequest, now_unix_ms: int, new_id: Callable[[], str]
+    store: Store,
+    request: control.RebalanceRequest,
+    now_unix_ms: int,
+    new_id: Callable[[], str],
+    out_of_time: OutOfTime = lambda: False,
 ) -> tuple[control.RebalanceReply, TransactionBuilder]:
-    """The moves as they would be made now, and the transaction that has them made. Raises Refused."""
+    """The moves as they would be made, as far as the time goes, and the transaction that begins. Raises Refused."""
     before = next(iter(store.table(objects.Cluster)), None)
     if before is None:
         raise Refused("there is no cluster", Kind.NOT_POSSIBLE)
@@ -40,9 +44,11 @@ def plan_rebalance(
         draft = Draft(store, now_unix_ms, new_id)
         nodes = {node.meta.id: node for node in store.table(objects.Node)}
         services = in_scope(store, service_id)
-        reply.moves.extend(_moves(planned_moves(draft, services, nodes, MOVES_PLANNED_MAX)))
+        moves, complete = planned_moves(draft, services, nodes, out_of_time)
+        reply.moves.extend(_moves(moves))
+        reply.more = not complete
         reply.left_alone.extend(_left_alone(draft, services, nodes))
-        if reply.moves and not request.plan_only:
+        if (reply.moves or reply.more) and not request.plan_only:
             _say(after.rebalancing, asked=True)
             after.rebalancing.moves = 0
             after.rebalancing.service_id = service_id

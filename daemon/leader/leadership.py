@@ -20,7 +20,7 @@ from daemon.leader.feature_level import raise_feature_level
 from daemon.leader.knocking import Knocking
 from daemon.leader.liveness_plan import Limits, Signs, falling_silent, plan_liveness
 from daemon.leader.load_weights import keep_load_weights
-from daemon.leader.rebalancer import rebalance
+from daemon.leader.rebalancer import Rebalancer
 from daemon.leader.rollout_checks import RolloutChecks
 from daemon.leader.sessions import Sessions
 from daemon.leader.voters import Voters
@@ -136,7 +136,7 @@ class Leadership:
             nursery.start_soon(EncryptionSteps(writer, sessions, now_unix_ms).run)
             nursery.start_soon(raise_feature_level, self._member, writer)
             nursery.start_soon(keep_load_weights, writer, sessions.loads)
-            nursery.start_soon(rebalance, writer, now_unix_ms)
+            nursery.start_soon(Rebalancer(writer, now_unix_ms).run)
             nursery.start_soon(Autoscaler(writer, sessions.loads, waking.now).run)
             nursery.start_soon(RolloutChecks(writer, sessions.loads, waking.now).run)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -13,42 +14,63 @@ from proto import objects_pb2 as objects
 from raft.store import Store
 from raft.transaction import TransactionBuilder
 
+if TYPE_CHECKING:
+    from daemon.orchestration.rebalance_course_plan import Round
+
 logger = logging.getLogger(__name__)
 
 LOOK_S = 0.5  # whether anything is wanted at all
 LOOK_S_MAX = 10.0
+AT_ONCE_S_MAX = 0.1  # of one look at services; it goes on where it stopped
 SHARE_MAX = 0.05  # of the time, spent on looking for moves
 
 
-async def rebalance(writer: Writer, now_unix_ms: Callable[[], int]) -> None:
-    """Runs while this host leads; only cancellation ends it."""
-    wait_s = LOOK_S
-    while True:
-        await trio.sleep(wait_s)
+class Rebalancer:
+    """Of one time in office."""
+
+    def __init__(self, writer: Writer, now_unix_ms: Callable[[], int]) -> None:
+        self._writer = writer
+        self._now_unix_ms = now_unix_ms
+        self._round: Round | None = None
+
+    async def run(self) -> None:
+        """Only cancellation ends it."""
         wait_s = LOOK_S
-        if not any(_wanted(cluster) for cluster in writer.store.table(objects.Cluster)):
-            continue
-        began_s = trio.current_time()
-        try:
-            again_unix_ms = await _look(writer)
-        except Refused as refused:
-            logger.warning("no task was moved: %s", refused.message)
-            wait_s = LOOK_S_MAX
-            continue
-        took_s = trio.current_time() - began_s
-        wait_s = min(max(LOOK_S, (again_unix_ms - now_unix_ms()) / 1000, took_s / SHARE_MAX), LOOK_S_MAX)
+        while True:
+            await trio.sleep(wait_s)
+            wait_s = LOOK_S
+            if not any(_wanted(cluster) for cluster in self._writer.store.table(objects.Cluster)):
+                self._round = None
+                continue
+            began_s = trio.current_time()
+            try:
+                again_unix_ms = await self._look()
+            except Refused as refused:
+                logger.warning("no task was moved: %s", refused.message)
+                wait_s = LOOK_S_MAX
+            except Exception:
+                logger.exception("looking for moves failed")
+                wait_s = LOOK_S_MAX
+            else:
+                took_s = trio.current_time() - began_s
+                pause_s = (again_unix_ms - self._now_unix_ms()) / 1000
+                wait_s = min(max(LOOK_S, pause_s, took_s / SHARE_MAX), LOOK_S_MAX)
+
+    async def _look(self) -> int:
+        # Loads NumPy, as the orchestrator does.
+        from daemon.orchestration.rebalance_course_plan import Look, Round, plan_rebalancing
+
+        ends_s = trio.current_time() + AT_ONCE_S_MAX
+
+        def plan_now(store: Store, now_unix_ms: int, new_id: Callable[[], str]) -> tuple[TransactionBuilder, Look]:
+            round_ = self._round or Round()
+            look = plan_rebalancing(store, now_unix_ms, new_id, round_, lambda: trio.current_time() > ends_s)
+            return look.builder, look
+
+        look, _ = await self._writer.commit(plan_now, actor="leader")
+        self._round = look.round
+        return look.again_unix_ms
 
 
 def _wanted(cluster: objects.Cluster) -> bool:
     return cluster.rebalancing.asked or cluster.rebalance.automatic
-
-
-async def _look(writer: Writer) -> int:
-    from daemon.orchestration.rebalance_course_plan import plan_rebalancing  # loads NumPy, as the orchestrator does
-
-    def plan_now(store: Store, now_unix_ms: int, new_id: Callable[[], str]) -> tuple[TransactionBuilder, int]:
-        look = plan_rebalancing(store, now_unix_ms, new_id)
-        return look.builder, look.again_unix_ms
-
-    again_unix_ms, _ = await writer.commit(plan_now, actor="leader")
-    return again_unix_ms

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from daemon.orchestration.draft import Draft
 from daemon.orchestration.move_plan import READY_MS_MAX, begin_move, moves
-from daemon.orchestration.rebalance_plan import Balance
+from daemon.orchestration.rebalance_plan import Balance, OutOfTime
 from daemon.orchestration.task_states import assigned, settled, wanted
 from proto import objects_pb2 as objects
 from raft.features import WORKLOADS_LEVEL
@@ -18,13 +18,25 @@ MOVES_A_MINUTE_MAX = 10  # where the cluster says nothing else
 AFTER_MS = 60_000  # by itself: nothing has changed for so long
 MOVES_AT_ONCE_MAX = 4
 
+Name = tuple[str, str, str]
+
+
+@dataclass(frozen=True)
+class Round:
+    """One walk over all services, in as many looks as its time takes: the name of the last that was looked at, and
+    whether a move was begun on the way."""
+
+    after: Name = ("", "", "")
+    moved: bool = False
+
 
 @dataclass(frozen=True)
 class Look:
-    """`again_unix_ms`: a look before that is of no use."""
+    """`again_unix_ms`: a look before that is of no use. `round`: where the next one goes on."""
 
     builder: TransactionBuilder
     again_unix_ms: int
+    round: Round
 
 
 def wanted_at_all(cluster: objects.Cluster) -> bool:
@@ -32,43 +44,55 @@ def wanted_at_all(cluster: objects.Cluster) -> bool:
     return cluster.rebalancing.asked or cluster.rebalance.automatic
 
 
-def plan_rebalancing(store: Store, now_unix_ms: int, new_id: Callable[[], str]) -> Look:
-    """Begins the next move if it is time; ends what was asked for when there is nothing left to move."""
+def plan_rebalancing(
+    store: Store, now_unix_ms: int, new_id: Callable[[], str], round_: Round, out_of_time: OutOfTime
+) -> Look:
+    """Begins the next move if it is time; ends what was asked for when a whole round has found nothing to move.
+    `out_of_time`: the rest is for the next look."""
     draft = Draft(store, now_unix_ms, new_id)
     for cluster in store.table(objects.Cluster):
         if wanted_at_all(cluster):
-            again = _look(draft, cluster)
+            again, after = _look(draft, cluster, round_, out_of_time)
             builder = draft.builder()
-            return Look(builder.needs(WORKLOADS_LEVEL) if len(builder) else builder, again)
-    return Look(TransactionBuilder(), now_unix_ms)
+            return Look(builder.needs(WORKLOADS_LEVEL) if len(builder) else builder, again, after)
+    return Look(TransactionBuilder(), now_unix_ms, Round())
 
 
-def _look(draft: Draft, cluster: objects.Cluster) -> int:
+def _look(draft: Draft, cluster: objects.Cluster, round_: Round, out_of_time: OutOfTime) -> tuple[int, Round]:
     now, state = draft.now_unix_ms, cluster.rebalancing
     pause_ms = 60_000 // (cluster.rebalance.moves_a_minute_max or MOVES_A_MINUTE_MAX)
     if state.moved_unix_ms + pause_ms > now:
-        return state.moved_unix_ms + pause_ms
+        return state.moved_unix_ms + pause_ms, round_
     tasks = list(draft.tasks())
     under_way = [task for task in tasks if _under_way(task, now)]
     if len(under_way) >= MOVES_AT_ONCE_MAX:
-        return now
+        return now, round_
     nodes = {node.meta.id: node for node in draft.store.table(objects.Node)}
     after_ms = 0 if state.asked else cluster.rebalance.after_ms or AFTER_MS
     if not state.asked and not _quiet(draft, tasks, nodes.values(), after_ms):
-        return now
+        return now, round_
     services = in_scope(draft.store, state.service_id if state.asked else "")
-    move = Balance(draft, nodes).next_move(services, now - after_ms)
-    if move is not None:
-        service = draft.get(objects.Service, move.task.service_id)
-        assert service is not None  # whose task it is
-        begin_move(draft, service, move.task.slot, move.target, f"better balance: {move.why}")
-        edited = draft.edit(cluster).rebalancing
-        edited.moved_unix_ms, edited.moves = now, edited.moves + 1
-        return now + pause_ms
-    if state.asked and not under_way:
+    balance = Balance(draft, nodes)
+    for service in services:
+        if name_key(service) <= round_.after:
+            continue
+        move = balance.best_move(service, now - after_ms)
+        if move is not None:
+            begin_move(draft, service, move.task.slot, move.target, f"better balance: {move.why}")
+            edited = draft.edit(cluster).rebalancing
+            edited.moved_unix_ms, edited.moves = now, edited.moves + 1
+            return now + pause_ms, Round(round_.after, True)
+        if out_of_time():
+            return now, Round(name_key(service), round_.moved)
+    if state.asked and not under_way and not round_.moved:
         edited = draft.edit(cluster).rebalancing
         edited.asked, edited.target, edited.service_id = False, "", ""
-    return now + pause_ms
+    return now, Round(moved=bool(under_way))
+
+
+def name_key(service: objects.Service) -> Name:
+    """Sorts services by their names."""
+    return (service.app, service.meta.name, service.meta.id)
 
 
 def in_scope(store: Store, service_id: str) -> Sequence[objects.Service]:
@@ -76,7 +100,7 @@ def in_scope(store: Store, service_id: str) -> Sequence[objects.Service]:
     if service_id:
         service = store.get(objects.Service, service_id)
         return [service] if service is not None else []
-    return sorted(store.table(objects.Service), key=lambda one: (one.app, one.meta.name, one.meta.id))
+    return sorted(store.table(objects.Service), key=name_key)
 
 
 def _under_way(task: objects.Task, now_unix_ms: int) -> bool:

@@ -11,7 +11,7 @@ host too, and it is liked there no less.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,13 +23,14 @@ from daemon.orchestration.placement_plan import candidate_of
 from daemon.orchestration.rollout_course_plan import tracked
 from daemon.orchestration.scheduler_board import spread_keys
 from daemon.orchestration.scheduler_hosts import LOAD_PARTS, Flags, Numbers
-from daemon.orchestration.scheduler_plan import Candidate, Scheduler
+from daemon.orchestration.scheduler_plan import Scheduler
 from daemon.orchestration.task_states import age_key, assigned, ended, settled, wanted
 from proto import objects_pb2 as objects
 
 LOAD_STEP = LOAD_PARTS // 10  # so much fuller is the old host than the new one will be
 GIVEN_UP_MS = 1_800_000  # a service of which a task did not get ready elsewhere is left alone for so long
 MOVES_PLANNED_MAX = 500
+OutOfTime = Callable[[], bool]
 _SPREAD_STEP = 2  # a move between counts that differ by one only swaps them
 
 
@@ -41,10 +42,6 @@ class Move:
     source: objects.Node
     target: objects.Node
     why: str
-
-    @property
-    def key(self) -> tuple[str, int]:
-        return self.task.service_id, self.task.slot
 
 
 def left_alone(draft: Draft, service: objects.Service, nodes: Mapping[str, objects.Node]) -> str:
@@ -84,40 +81,13 @@ class Balance:
         self._nodes = nodes
         self._scheduler = Scheduler(nodes.values(), draft.tasks(), draft.now_unix_ms)
         self._tasks: dict[str, list[objects.Task]] = {}
-        self._moved: set[tuple[str, int]] = set()
+        self._loads: Numbers | None = None  # of all hosts, until a move is made
 
-    def next_move(self, services: Iterable[objects.Service], created_unix_ms_max: int) -> Move | None:
-        """The best move of the first of the services that has one. Tasks that are younger stay."""
-        for service in services:
-            found = self._best(service, created_unix_ms_max)
-            if found is not None:
-                return found
-        return None
-
-    def candidate(self, move: Move) -> Candidate | None:
-        """What is to be placed for a move, on its target only."""
-        service = self._draft.get(objects.Service, move.task.service_id)
-        found = candidate_of(self._draft, service, move.task, self._nodes) if service is not None else ""
-        if isinstance(found, str):
-            return None
-        return Candidate(move.task, found.image, found.volumes, move.target.meta.id)
-
-    def make(self, move: Move) -> None:
-        """From now on the task counts where it is moved to."""
-        hosts, tasks = self._scheduler.hosts, self._tasks[move.task.service_id]
-        self._scheduler.move(move.task, hosts.index[move.source.meta.id], hosts.index[move.target.meta.id])
-        there = objects.Task()
-        there.CopyFrom(move.task)
-        there.node_id = move.target.meta.id
-        tasks[tasks.index(move.task)] = there
-        self._moved.add(move.key)
-
-    def _best(self, service: objects.Service, created_unix_ms_max: int) -> Move | None:
-        if service.meta.id not in self._tasks:
-            tasks = [task for task in self._draft.tasks_of(service.meta.id) if wanted(task)]
-            self._tasks[service.meta.id] = [] if left_alone(self._draft, service, self._nodes) else tasks
+    def best_move(self, service: objects.Service, created_unix_ms_max: int) -> Move | None:
+        """Of a task of the service; None: none has a better place. Tasks that are younger stay."""
+        tasks = self._movable(service)
         by_host: dict[int, objects.Task] = {}
-        for task in sorted(self._tasks[service.meta.id], key=age_key):  # the youngest of each host
+        for task in sorted(tasks, key=age_key):  # the youngest of each host
             if task.meta.created_unix_ms <= created_unix_ms_max:
                 by_host[self._scheduler.hosts.index[task.node_id]] = task
         best: tuple[tuple[int, int, int, int], objects.Task] | None = None
@@ -128,10 +98,46 @@ class Balance:
                 if isinstance(found, str):
                     return None
                 fits = self._scheduler.fits(found)
+                if not task.spec.HasField("placement") and not self._uneven(task, list(by_host), fits):
+                    return None
             ranked = self._target(task, source, fits)
             if ranked is not None and (best is None or ranked < best[0]):
                 best = (ranked, task)
         return self._move(best[1], best[0]) if best is not None else None
+
+    def make(self, move: Move) -> None:
+        """From now on the task counts where it is moved to."""
+        hosts, tasks = self._scheduler.hosts, self._tasks[move.task.service_id]
+        self._scheduler.move(move.task, hosts.index[move.source.meta.id], hosts.index[move.target.meta.id])
+        there = objects.Task()
+        there.CopyFrom(move.task)
+        there.node_id = move.target.meta.id
+        tasks[tasks.index(move.task)] = there
+        self._loads = None
+
+    def _movable(self, service: objects.Service) -> Sequence[objects.Task]:
+        if service.meta.id not in self._tasks:
+            tasks = [task for task in self._draft.tasks_of(service.meta.id) if wanted(task)]
+            self._tasks[service.meta.id] = [] if left_alone(self._draft, service, self._nodes) else tasks
+        return self._tasks[service.meta.id]
+
+    def _uneven(self, task: objects.Task, sources: Sequence[int], fits: Flags) -> bool:
+        """Whether any level could make any difference to any task of the service: mostly not, at little cost."""
+        own, hosts, asked = self._scheduler.tasks_of(task.service_id), self._scheduler.hosts, task.spec.resources
+        columns = [own.by_host]
+        for keys, _ in spread_keys(task.spec):
+            if keys is not None:
+                columns.append(own.by_group(keys)[hosts.groups(keys)[0]])
+        reserves = asked.cpu_reserved_millis or asked.memory_reserved_bytes
+        if not reserves:
+            columns.append(hosts.task_count)
+        if not fits.any():
+            return False
+        if any(column[sources].max() - column[fits].min() >= _SPREAD_STEP for column in columns):
+            return True
+        if self._loads is None:
+            self._loads = hosts.load(np.arange(hosts.count), 0, 0)
+        return bool(reserves and self._loads[sources].max() - self._loads[fits].min() >= LOAD_STEP)
 
     def _target(self, task: objects.Task, source: int, fits: Flags) -> tuple[int, int, int, int] | None:
         """(level, gain below zero, old host, new host) of the best move of the task; None: it is best where it is."""
@@ -218,17 +224,23 @@ class Balance:
 
 
 def planned_moves(
-    draft: Draft, services: Sequence[objects.Service], nodes: Mapping[str, objects.Node], count_max: int
-) -> list[Move]:
-    """All moves in their order, with the cluster as it is."""
+    draft: Draft, services: Sequence[objects.Service], nodes: Mapping[str, objects.Node], out_of_time: OutOfTime
+) -> tuple[list[Move], bool]:
+    """All moves in their order, with the cluster as it is; and whether these are all, or there was no time for more."""
     balance, moves = Balance(draft, nodes), list[Move]()
-    while len(moves) < count_max:
-        move = balance.next_move(services, draft.now_unix_ms)
-        if move is None:
-            break
-        balance.make(move)
-        moves.append(move)
-    return moves
+    again = True
+    while again:
+        again = False
+        for service in services:
+            while (move := balance.best_move(service, draft.now_unix_ms)) is not None:
+                if len(moves) >= MOVES_PLANNED_MAX:
+                    return moves, False
+                balance.make(move)
+                moves.append(move)
+                again = True
+            if out_of_time():
+                return moves, False
+    return moves, True
 
 
 def _at_rest(draft: Draft, service: objects.Service, task: objects.Task, nodes: Mapping[str, objects.Node]) -> bool:

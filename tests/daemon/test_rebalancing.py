@@ -14,7 +14,7 @@ from daemon.deploying.rebalance_changes_plan import plan_rebalance
 from daemon.errors import Refused
 from daemon.orchestration.draft import Draft
 from daemon.orchestration.move_plan import READY_MS_MAX
-from daemon.orchestration.rebalance_course_plan import plan_rebalancing
+from daemon.orchestration.rebalance_course_plan import Round, plan_rebalancing
 from daemon.orchestration.rebalance_plan import GIVEN_UP_MS, Balance, left_alone
 from proto import control_pb2 as control
 from proto import objects_pb2 as objects
@@ -37,19 +37,21 @@ def state(model: ClusterModel) -> objects.Rebalancing:
     return next(iter(model.store.table(objects.Cluster))).rebalancing
 
 
-def look(model: ClusterModel) -> bool:
+def look(model: ClusterModel, hurried: bool = False) -> bool:
     """One look of the leader for the next move; whether it changed something."""
-    found = plan_rebalancing(model.store, model.now_unix_ms, model.new_id)
+    round_ = model.__dict__.setdefault("round", Round())
+    found = plan_rebalancing(model.store, model.now_unix_ms, model.new_id, round_, lambda: hurried)
+    model.__dict__["round"] = found.round
     if len(found.builder):
         model.apply(found.builder)
     return bool(len(found.builder))
 
 
-def run(model: ClusterModel, seconds: int = 120) -> None:
+def run(model: ClusterModel, seconds: int = 120, hurried: bool = False) -> None:
     """Until what was asked for is done; never with a task less serving than before."""
     serving = Counter(task.service for task in model.serving())
     for _ in range(seconds):
-        look(model)
+        look(model, hurried)
         model.plan()
         now = Counter(task.service for task in model.serving())
         assert all(now[service] >= count for service, count in serving.items())
@@ -352,7 +354,7 @@ def test_each_move_makes_it_strictly_better_so_that_every_row_of_moves_ends(
     places = {task.meta.id: task.node_id for task in model.alive() if task.node_id}
     before = _measure(model, places)
     count = 0
-    while (move := balance.next_move(services, model.now_unix_ms)) is not None:
+    while move := next(filter(None, (balance.best_move(each, model.now_unix_ms) for each in services)), None):
         service = model.store.get(objects.Service, move.task.service_id)
         assert service is not None and not left_alone(draft, service, nodes)
         assert places[move.task.meta.id] == move.source.meta.id
@@ -369,8 +371,10 @@ def test_each_move_makes_it_strictly_better_so_that_every_row_of_moves_ends(
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.lists(SPECS, min_size=1, max_size=3), st.sets(st.integers(1, 4), max_size=2))
-def test_in_a_cluster_it_ends_with_every_service_whole(drawn: list[dict[str, Any]], away: set[int]) -> None:
+@given(st.lists(SPECS, min_size=1, max_size=3), st.sets(st.integers(1, 4), max_size=2), st.booleans())
+def test_in_a_cluster_it_ends_with_every_service_whole(
+    drawn: list[dict[str, Any]], away: set[int], hurried: bool
+) -> None:
     model = ClusterModel(4)
     for number in away:
         model.change_node(f"host-{number}", state=DOWN)
@@ -383,7 +387,7 @@ def test_in_a_cluster_it_ends_with_every_service_whole(drawn: list[dict[str, Any
     model.settle()
     whole = Counter(task.service for task in model.serving())
     if ask(model).moves:
-        run(model, 600)
+        run(model, 600, hurried)
     model.settle()
     assert Counter(task.service for task in model.serving()) == whole
     assert not ask(model, plan_only=True).moves
