@@ -70,7 +70,10 @@ class Cluster:
             check=False,
         )
         if ok and done.returncode != 0:
-            raise Failed(f"fairway {' '.join(arguments)}: exit {done.returncode}\n{done.stdout}{done.stderr}")
+            said = done.stdout + done.stderr
+            if "fairwayd's log on this host says why" in said:
+                said += self.lab.run_in(host, ["tail", "-n", "60", "/var/log/fairway/fairwayd.log"], check=False).stdout
+            raise Failed(f"fairway {' '.join(arguments)}: exit {done.returncode}\n{said}")
         return done
 
     def from_client(
