@@ -35,8 +35,12 @@ class DeviceAgent:
             await trio.sleep(LOOK_INTERVAL_S)
 
     async def look(self) -> None:
-        """Once; devices whose files the host does not have are left out."""
-        devices, problems = await trio.to_thread.run_sync(self._look)
+        """Once; devices whose files the host does not have are left out. Where it fails, what was told stays."""
+        try:
+            devices, problems = await trio.to_thread.run_sync(self._look)
+        except Exception:  # whatever is in a file must not end the daemon
+            logger.exception("the host's devices cannot be looked at")
+            return
         if problems != self._said:
             self._said = problems
             for problem in problems:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 import trio
 
 from cli import device_lines
@@ -34,6 +35,9 @@ def test_devices_go_with_the_description_and_what_is_wrong_is_a_condition(tmp_pa
     assert condition.message == (
         "example.com/thing=no-such-device is not there: the host has no device file /dev/no-such-device"
     )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CdiFolders, "look", lambda folders: folders.nothing_such)
+        trio.run(agent.look)  # which is logged, and nothing more
     trio.run(agent.look)
     again = reports.next()
     assert not again.HasField("description") and not again.conditions_changed
