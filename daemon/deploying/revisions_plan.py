@@ -124,7 +124,8 @@ def plan_revert(
     store: Store, leases: LeasePool, service: objects.Service, revision: objects.Revision, now_unix_ms: int, why: str
 ) -> tuple[objects.Service, Collected]:
     """The service on its way back, and all changes that this takes. The number of tasks stays what it is now,
-    how it follows the load, and the service's labels. Raises Refused where what the revision used has another holder, or is gone."""
+    how it follows the load, and the service's labels. Raises Refused where what the revision used has another holder,
+    or is gone."""
     after = objects.Service()
     after.CopyFrom(service)
     after.spec.CopyFrom(revision.spec)

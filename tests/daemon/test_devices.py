@@ -209,12 +209,11 @@ def test_an_update_that_asks_for_more_stops_the_old_task_only_where_that_is_enou
         model = ClusterModel()
         with_devices(model, "host-1", *GPUS)
         one = Request(kind=GPU, count=1)
-        services = {"train": asking(one), "other": asking(one, replicas=others)}
-        model.deploy(app_spec(**services))
+        other = asking(one, replicas=others)
+        model.deploy(app_spec(train=asking(one), other=other))
         model.settle()
         before = model.serving("train")[0].meta.id
-        services["train"] = asking(Request(kind=GPU, count=2))
-        model.deploy(app_spec(**services))
+        model.deploy(app_spec(train=asking(Request(kind=GPU, count=2)), other=other))
         for _ in range(30):
             model.plan()
             model.host_step()
