@@ -18,7 +18,7 @@ from proto.host_pb2 import ScrapedValue, TaskLoad
 from runtime.errors import RuntimeFailure
 from runtime.http_get import get
 
-INTERVAL_S = 3.0  # between two questions to one task
+INTERVAL_S = 2.0  # between two questions to one task
 ANSWER_S_MAX = 2.0
 ANSWER_BYTES_MAX = 2 << 20
 AT_ONCE_MAX = 8

@@ -19,7 +19,7 @@ from raft.transaction import TransactionBuilder
 
 logger = logging.getLogger(__name__)
 
-INTERVAL_S = 3.0
+INTERVAL_S = 2.0
 FRESH_S_MAX = 30.0  # older loads count as not known
 CHANGES_MAX = 500  # services in one transaction
 Asking = dict[str, tuple[Asked, list[Load]]]  # by service

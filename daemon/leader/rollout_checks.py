@@ -23,7 +23,7 @@ from raft.transaction import TransactionBuilder
 
 logger = logging.getLogger(__name__)
 
-INTERVAL_S = 3.0
+INTERVAL_S = 2.0
 FRESH_S_MAX = 15.0  # older values count as not known
 BAD_MS_MAX = 6_000  # then it goes back
 

@@ -1,6 +1,7 @@
 """What the load of a service is beside what its file wants a task to have. Pure.
 
-Loads come from hosts, per task (proto TaskLoad), and jump about; they are smoothed with a time constant of SMOOTHING_S.
+Loads come from hosts, per task (proto TaskLoad). What is measured over a moment, CPU and how fast counters grow, jumps
+about and is smoothed with a time constant of SMOOTHING_S.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ def _mixed(before: TaskLoad | None, now: TaskLoad, weight: float) -> TaskLoad:
         mixed.cpu_millis = round(before.cpu_millis + weight * (now.cpu_millis - before.cpu_millis))
     known = {value.metric: value.value for value in before.scraped if value.known}
     for value in mixed.scraped:
-        if value.known and value.metric in known:
+        if value.known and value.metric in known and objects.ScrapedMetric.FromString(value.metric).per_second:
             value.value = known[value.metric] + weight * (value.value - known[value.metric])
     return mixed
 

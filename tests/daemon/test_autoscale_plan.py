@@ -21,8 +21,9 @@ from daemon.orchestration.autoscale_plan import (
     decide,
     needed,
 )
+from daemon.orchestration.scraped_metrics import key_of, value_in
 from proto import objects_pb2 as objects
-from proto.host_pb2 import TaskLoad
+from proto.host_pb2 import ScrapedValue, TaskLoad
 
 STEP_MS = 3_000
 STABILISATION_MS = 60_000
@@ -244,4 +245,9 @@ def test_loads_are_smoothed_and_forgotten() -> None:
         now = smoothed.take({"a": TaskLoad(cpu_millis=1000, cpu_known=True)}, float(second))
     assert now["a"].cpu_millis > 990
     assert smoothed.take({}, 60.0) == {}
-    assert smoothed.take({"a": TaskLoad(cpu_millis=7, cpu_known=True)}, 61.0)["a"].cpu_millis == 7
+    gauge, counter = (objects.ScrapedMetric(name="x", per_second=growing) for growing in (False, True))
+    for value in (0.0, 100.0):
+        scraped = [ScrapedValue(metric=key_of(metric), known=True, value=value) for metric in (gauge, counter)]
+        now = smoothed.take({"b": TaskLoad(scraped=scraped)}, 61.0 + value / 50)
+    assert value_in(now["b"], gauge) == 100 and 10 < (value_in(now["b"], counter) or 0) < 50
+    assert smoothed.take({"a": TaskLoad(cpu_millis=7, cpu_known=True)}, 64.0)["a"].cpu_millis == 7

@@ -81,7 +81,7 @@ services:
         max: 4
         connections: 2
         metric: {port: 8000, name: jobs, target: 5}
-        stabilisation: 1s
+        stabilisation: 5s
   caller:
     image: static-web:1
     init: true
