@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from cli.compose.devices import is_cdi_name
 from cli.compose.document import OVERRIDE, RESET, Item, Scalar
+from cli.compose.probes import KINDS as PROBE_KINDS
 from cli.compose.problems import Problems
 
 Path = tuple[str, ...]
@@ -25,6 +26,7 @@ _REPLACED = frozenset(
         (_SERVICE, "healthcheck", "test"),
         (_SERVICE, "build"),
         (_SERVICE, "credential_spec"),
+        *((_SERVICE, "x-fairway", "probes", kind, "exec") for kind in PROBE_KINDS),
     ]
 )
 # Lists of "name=value" that may be mappings as well.
@@ -39,6 +41,7 @@ _PAIRS = frozenset(
         ("volumes", "labels"),
         ("configs", "labels"),
         ("secrets", "labels"),
+        *((_SERVICE, "x-fairway", "probes", kind, "http", "headers") for kind in PROBE_KINDS),
     ]
 )
 # Lists of names that may be mappings as well.

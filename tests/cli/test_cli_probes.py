@@ -66,3 +66,13 @@ def test_what_cannot_be_is_refused_by_name_and_line(probes: str, words: str) -> 
     with pytest.raises(ComposeRefused) as refused:
         parse(f"x-fairway: {{probes: {probes}}}")
     assert words in str(refused.value) and "compose.yaml:4" in str(refused.value)
+
+
+def test_a_later_file_changes_a_probe(tmp_path: Path) -> None:
+    text = "services: {web: {image: web, x-fairway: {probes: {live: %s, ready: %s}}}}"
+    (tmp_path / "1.yaml").write_text(text % ("{exec: [a, b]}", "{http: {port: 80, headers: [A=1, B=2]}, interval: 2s}"))
+    (tmp_path / "2.yaml").write_text(text % ("{exec: [c]}", "{http: {headers: {A: 3}}}"))
+    choices = project.Choices("app", ())
+    probes = project.load([tmp_path / "1.yaml", tmp_path / "2.yaml"], {}, choices).spec.services["web"].container.probes
+    assert list(probes.live.exec) == ["c"] and probes.ready.interval_ms == 2_000
+    assert sorted((header.name, header.value) for header in probes.ready.http.headers) == [("A", "3"), ("B", "2")]
