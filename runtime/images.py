@@ -7,7 +7,7 @@ import logging
 import random
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,7 +21,7 @@ from runtime.content import ContentStore
 from runtime.errors import AlreadyExists, InvalidImage, NoSpace, NotFound, Unavailable
 from runtime.image_model import Blob, Manifest
 from runtime.model import ImageConfig, LoadedImage
-from runtime.references import normalise_reference
+from runtime.references import normalise_reference, with_digest
 from runtime.unpack import Unpacker
 
 log = logging.getLogger(__name__)
@@ -213,15 +213,24 @@ class ImageStore:
         await self._content.write(blob, _once(documents[manifest.digest]), lease, labels)
 
     async def _name(self, name: str, manifest: Manifest) -> None:
-        """The name now means this manifest, whatever it meant before."""
+        """The name now means this manifest. What it meant before is kept as NAME@DIGEST until it is removed: tasks may
+        be made of it, and what has no name is collected with the end of the next lease."""
         blob = Blob(manifest.digest, manifest.size_bytes, manifest.media_type)
         image = api.Image(name=name, target=image_model.descriptor(blob))
         try:
             await self._connection.do("images.v1.Images/Create", api.CreateImageRequest(image=image))
         except AlreadyExists:
+            for entry in await self._names():
+                if entry.name == name and entry.target.digest != manifest.digest:
+                    await self._keep(entry)
             request = api.UpdateImageRequest(image=image)
             request.update_mask.paths.append("target")
             await self._connection.do("images.v1.Images/Update", request)
+
+    async def _keep(self, entry: api.Image) -> None:
+        kept = api.Image(name=with_digest(entry.name, entry.target.digest), target=entry.target)
+        with suppress(AlreadyExists):
+            await self._connection.do("images.v1.Images/Create", api.CreateImageRequest(image=kept))
 
     async def _names(self) -> Sequence[api.Image]:
         reply = await self._connection.unary("images.v1.Images/List", api.ListImagesRequest(), api.ListImagesResponse)

@@ -47,3 +47,9 @@ def normalise_reference(text: str) -> str:
     if at:
         return f"{name}@{digest}"
     return f"{name}:{tag or DEFAULT_TAG}"
+
+
+def with_digest(name: str, digest: str) -> str:
+    """docker.io/library/redis:7 -> docker.io/library/redis@sha256:...; of a name that is normalised."""
+    repository, slash, last = name.partition("@")[0].rpartition("/")
+    return f"{repository}{slash}{last.partition(':')[0]}@{digest}"

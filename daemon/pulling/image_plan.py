@@ -14,7 +14,7 @@ from raft.store import Store
 from raft.transaction import TransactionBuilder
 from runtime.errors import InvalidRequest
 from runtime.model import LoadedImage
-from runtime.references import normalise_reference
+from runtime.references import normalise_reference, with_digest
 
 DIGEST_PREFIX_MIN = 4  # characters by which an image may be named
 
@@ -69,8 +69,7 @@ def _keep_earlier(store: Store, builder: TransactionBuilder, known: objects.Imag
     kept = objects.Image()
     kept.CopyFrom(known)
     kept.ClearField("meta")
-    repository = known.meta.name.partition("@")[0].rpartition(":")[0] or known.meta.name
-    kept.meta.id, kept.meta.name, kept.meta.format = new_id(), f"{repository}@{digest}", 1
+    kept.meta.id, kept.meta.name, kept.meta.format = new_id(), with_digest(known.meta.name, digest), 1
     builder.create(kept)
 
 
