@@ -38,7 +38,7 @@ def compress(source: Path, target: Path, going: Callable[[], None] = lambda: Non
     by raising. Raises OSError."""
     fresh = target.with_name(f"{target.name}.new")
     try:
-        with source.open("rb") as plain, fresh.open("wb") as file:
+        with source.open("rb") as plain, open(fresh, "wb", opener=_private) as file:
             while data := plain.read(MEMBER_BYTES_MAX):
                 going()
                 end = data.rfind(b"\n") + 1
@@ -88,6 +88,10 @@ def read_from(file: BinaryIO, plain_offset_bytes: int) -> bytes:
         if within < member.plain_length_bytes:
             return content(file, member)[max(0, within) :]
     return b""
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CLOEXEC, 0o600)
 
 
 def _member(data: bytes) -> bytes:

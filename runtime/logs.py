@@ -53,6 +53,7 @@ class _LiveLog:
         self.files = files  # None: nothing is kept
         self.compress = compress
         self.archiving = False
+        self.to_archive = False  # files have become older since the last look
         self.taps: dict[Output, trio.MemorySendChannel[tuple[str, bytes]]] = {}
         self.readers = readers
         self.unfinished = {stream: UnfinishedLine(folder, stream) for stream in STREAMS}
@@ -312,16 +313,19 @@ class TaskLogs:
             live.wake()
 
     def _archive_soon(self, task_id: str, live: _LiveLog) -> None:
+        live.to_archive = live.compress
         if live.compress and not live.archiving:
             live.archiving = True
             self._nursery.start_soon(self._archive, task_id, live)
 
     async def _archive(self, task_id: str, live: _LiveLog) -> None:
-        """Apart from the writing, which it must not hold up; the next rotation begins it anew."""
+        """Apart from the writing, which it must not hold up; what fails is tried again at the next rotation."""
         try:
-            await trio.to_thread.run_sync(
-                log_files.archive, self.folder(task_id), trio.from_thread.check_cancelled, limiter=self._archivers
-            )
+            while live.to_archive:
+                live.to_archive = False
+                await trio.to_thread.run_sync(
+                    log_files.archive, self.folder(task_id), trio.from_thread.check_cancelled, limiter=self._archivers
+                )
         except OSError as error:
             log.warning("log of task %s is not compressed: %s", task_id, error)
         finally:

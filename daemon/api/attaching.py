@@ -40,6 +40,9 @@ async def serve_attach(
     ended = False
     try:
         await _wait_made(attachment)
+        if attachment.problem:
+            await _tell_problem(attachment.problem, send)
+            return
         try:
             session = runtime.attach(start.task_id)
         except NotFound as error:
@@ -63,8 +66,15 @@ async def _wait_made(attachment: Attachment) -> None:
         nursery.start_soon(over)
         await attachment.made.wait()
         nursery.cancel_scope.cancel()
-    if attachment.over.is_set():
-        raise Refused(attachment.problem or "the task ended before it had started", Kind.NOT_POSSIBLE)
+    if attachment.over.is_set() and not attachment.problem:
+        raise Refused("the task ended before it had started", Kind.NOT_POSSIBLE)
+
+
+async def _tell_problem(problem: str, send: Send) -> None:
+    """As a shell and docker have it: 127 where the command is not there, 125 where there is no container."""
+    missing = "not found" in problem or "no such file" in problem
+    await send(ExecOutput(stderr=f"fairway: {problem}\n".encode()))
+    await send(ExecOutput(exit_code=127 if missing else 125))
 
 
 async def _serve(
@@ -84,9 +94,8 @@ async def _serve(
                 code = await session.wait()
         nursery.cancel_scope.cancel()
     if attachment.problem:
-        missing = "not found" in attachment.problem or "no such file" in attachment.problem
-        await send(ExecOutput(stderr=f"{attachment.problem}\n".encode()))
-        code = 127 if missing else 126
+        await _tell_problem(attachment.problem, send)
+        return True
     if code is None:
         raise Refused("it writes nothing any more and has not ended", Kind.NOT_POSSIBLE)
     await send(ExecOutput(exit_code=code))
