@@ -53,6 +53,7 @@ class LocalVolumes:
     def __init__(self, folder: Path, allowed_bind_mounts: tuple[Path, ...] = ()) -> None:
         self._folder = folder
         self._allowed = allowed_bind_mounts
+        self._making = trio.Lock()  # tasks that share a volume are prepared at once
 
     async def ensure(self, volume_id: str, app: str, name: str) -> Path:
         """Makes the volume where it is lacking; returns the folder that tasks mount."""
@@ -77,7 +78,8 @@ class LocalVolumes:
 
     async def list(self) -> Sequence[LocalVolume]:
         """All volumes here, by id; what an interrupted removal left is removed for good."""
-        return await trio.to_thread.run_sync(_list_folder, self._folder)
+        async with self._making:
+            return await trio.to_thread.run_sync(_list_folder, self._folder)
 
     async def prepare(
         self, task_id: str, app: str, needs: Sequence[Need], volume_ids: Mapping[str, str]
@@ -114,7 +116,8 @@ class LocalVolumes:
     async def _ensure(self, volume: LocalVolume) -> Path:
         path = self.path(volume.id)
         try:
-            await trio.to_thread.run_sync(_make_folder, path, volume)
+            async with self._making:
+                await trio.to_thread.run_sync(_make_folder, path, volume)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise NoSpace(f"volume {volume.name or volume.id}: the disk is full") from None

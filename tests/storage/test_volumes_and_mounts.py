@@ -159,3 +159,17 @@ def test_a_folder_that_became_a_link_after_the_check_is_not_followed(
     monkeypatch.setattr(os.path, "realpath", resolve_then_exchange)
     with pytest.raises(errors.NotAllowed):
         allowed_source(source, (allowed,))
+
+
+def test_a_volume_that_several_tasks_need_at_once_is_made_once(tmp_path: Path) -> None:
+    volumes = LocalVolumes(tmp_path)
+
+    async def many() -> None:
+        for number in range(20):
+            async with trio.open_nursery() as nursery:
+                for _ in range(8):
+                    nursery.start_soon(volumes.ensure, f"id{number}", "shop", "data")
+                nursery.start_soon(volumes.list)
+        assert len(await volumes.list()) == 20
+
+    trio.run(many)
