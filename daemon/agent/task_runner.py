@@ -152,7 +152,7 @@ class TaskRunner:
                 await self._apply(step)
                 back_off_s = BACK_OFF_S_MIN
             except Exception as error:
-                logger.warning("task %s: %s: %s", self.task.meta.name, step.value, error)
+                logger.warning("task %s: %s: %s", self.task.meta.name, step.value, _innermost(error))
                 if step is Step.START:
                     self._end(objects.TASK_STATE_FAILED, f"{error}")
                     continue
@@ -321,3 +321,10 @@ class TaskRunner:
 
 def _state(container: ObservedContainer) -> str:
     return "running" if container.state == "paused" else container.state
+
+
+def _innermost(error: BaseException) -> BaseException:
+    """What was raised within nurseries."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error

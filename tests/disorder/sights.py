@@ -21,7 +21,8 @@ _CONTAINERS = "containers"
 _COMMANDS = {
     _CONTAINERS: "ctr -n fairway containers ls -q",
     "processes of containerd": "ctr -n fairway tasks ls -q",
-    "leases of containerd": "ctr -n fairway leases ls -q",
+    # Those of an image whose download was cut off stay for the next try, for some hours.
+    "leases of containerd": "ctr -n fairway leases ls | grep -v gc.expire",
     "links": "ip -j -d link",
     "backends": "nft -j list map inet fairway_fw backends",
 }
@@ -55,7 +56,7 @@ def look(lab: Lab, host: str, names: Iterable[str]) -> Sight:
     found = Sight()
     for kind in (_CONTAINERS, "processes of containerd"):
         found.tasks[kind] = set(outputs[kind].split())
-    found.strangers += [f"lease {each} of containerd" for each in outputs["leases of containerd"].split()]
+    found.strangers += [f"lease {each} of containerd" for each in outputs["leases of containerd"].splitlines()[1:]]
     found.veths = sum(
         link.get("linkinfo", {}).get("info_kind") == "veth" for link in json.loads(outputs["links"] or "[]")
     )
