@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,7 +24,7 @@ from daemon.orchestration.scheduler_plan import Candidate, Scheduler
 from daemon.orchestration.task_states import age_key, assigned, ended, gone, named_volumes, serving, wanted
 from proto import objects_pb2 as objects
 
-HOSTS_EXAMINED_MAX = 100  # task by task; those where least is missing
+HOSTS_EXAMINED_MAX = 50  # task by task; those where least is missing
 ENDING = -(1 << 40)  # below every priority
 
 
@@ -46,28 +47,33 @@ class Room:
     ending: Sequence[objects.Task]
 
 
-@dataclass(frozen=True)
-class Amount:
+class Amount(NamedTuple):
     cpu_millis: int
     memory_bytes: int
     addresses: int
 
-    def __add__(self, other: Amount) -> Amount:
-        return Amount(
-            self.cpu_millis + other.cpu_millis,
-            self.memory_bytes + other.memory_bytes,
-            self.addresses + other.addresses,
-        )
+    def plus(self, other: Amount) -> Amount:
+        return Amount(self[0] + other[0], self[1] + other[1], self[2] + other[2])
 
-    def __sub__(self, other: Amount) -> Amount:
-        return self + Amount(-other.cpu_millis, -other.memory_bytes, -other.addresses)
+    def minus(self, other: Amount) -> Amount:
+        return Amount(self[0] - other[0], self[1] - other[1], self[2] - other[2])
 
     def covers(self, short: Amount) -> bool:
-        return (
-            self.cpu_millis >= short.cpu_millis
-            and self.memory_bytes >= short.memory_bytes
-            and self.addresses >= short.addresses
-        )
+        return self[0] >= short[0] and self[1] >= short[1] and self[2] >= short[2]
+
+
+@dataclass(frozen=True)
+class Held:
+    """A task on a host, with what of it is asked again and again. `dear`: it cannot run elsewhere, or others are of no
+    use without it."""
+
+    task: objects.Task
+    priority: int
+    amount: Amount  # that its host has more when nothing of it is left
+    ends: bool  # by itself
+    serving: bool
+    dear: bool
+    age: tuple[int, str]
 
 
 class Preemption:
@@ -122,9 +128,9 @@ class Preemption:
             self._there = _There(self._scheduler, self._all, self._precedences)
         return self._there
 
-    def _best(self, task: objects.Task, fits: Flags, level: int) -> tuple[int, list[objects.Task]] | None:
+    def _best(self, task: objects.Task, fits: Flags, level: int) -> tuple[int, list[Held]] | None:
         rows = self._rows(task, fits, level)
-        best: tuple[tuple[int, ...], int, list[objects.Task]] | None = None
+        best: tuple[tuple[int, ...], int, list[Held]] | None = None
         for row in rows.tolist():
             victims = self._pick(task, row, level)
             if victims is None:
@@ -155,7 +161,7 @@ class Preemption:
         )
         return rows[np.argsort(parts, kind="stable")[:HOSTS_EXAMINED_MAX]]
 
-    def _pick(self, task: objects.Task, row: int, level: int) -> list[objects.Task] | None:
+    def _pick(self, task: objects.Task, row: int, level: int) -> list[Held] | None:
         """What to stop on that host so that the task fits; None: that does not make it fit."""
         hosts, asked = self._scheduler.hosts, task.spec.resources
         short = Amount(
@@ -163,58 +169,62 @@ class Preemption:
             asked.memory_reserved_bytes - hosts.memory_free_bytes.item(row) if asked.memory_reserved_bytes else 0,
             1 - hosts.addresses_free.item(row),
         )
-        there = self._there_now().on(row)
-        ending = [each for each in there if self._ends(each)]
-        near = {each.service for each in task.spec.placement.affinities if each.required and not each.anti}
-        others = [each for each in there if not (self._ends(each) or (each.app == task.app and each.service in near))]
-        others = self._open_to(level, others)
-        freed = sum(map(released, ending), Amount(0, 0, 0))
+        ending = [each for each in self._there_now().on(row) if self._ends(each)]
+        others = self._open_to(task, row, level)
         needed = self._holders(task, row, ending, others)
         if needed is None:
             return None
-        freed = sum(map(released, others), freed)
+        freed = Amount(0, 0, 0)
+        for each in [*ending, *others]:
+            freed = freed.plus(each.amount)
         if not freed.covers(short):
             return None
         with _Devices(self._scheduler, row, task, [*ending, *others]) as devices:
             if not devices.enough():
                 return None
             victims = []
-            for each in sorted(others, key=self._kept_key):
-                without = freed - released(each)
-                if each.meta.id in needed or not without.covers(short) or not devices.enough_with(each):
+            for each in others:
+                without = freed.minus(each.amount)
+                if each.task.meta.id in needed or not without.covers(short) or not devices.enough_with(each.task):
                     victims.append(each)
                 else:
                     freed = without
         return victims
 
-    def _ends(self, task: objects.Task) -> bool:
-        return not wanted(task) or ended(task) or task.meta.id in self._victim_ids
+    def _ends(self, held: Held) -> bool:
+        return held.ends or held.task.meta.id in self._victim_ids
 
-    def _open_to(self, level: int, tasks: Sequence[objects.Task]) -> list[objects.Task]:
-        """Those that may be stopped at that level: of services with a budget only as many as that allows."""
-        lower = [task for task in tasks if self._precedences.priority(task) <= level]
+    def _open_to(self, task: objects.Task, row: int, level: int) -> list[Held]:
+        """Those that may be stopped for the task at that level, what had better stay first; of services with a budget
+        only as many as that allows, and none that the task must be near to."""
+        near = {each.service for each in task.spec.placement.affinities if each.required and not each.anti}
+        found = [
+            each
+            for each in self._there_now().on(row)
+            if each.priority <= level
+            and not self._ends(each)
+            and not (near and each.task.app == task.app and each.task.service in near)
+        ]
+        found.sort(key=self._kept_key)
         taken: dict[str, int] = {}
-        found = []
-        for task in sorted(lower, key=self._kept_key, reverse=True):
-            spare = self._spare(task.service_id)
-            if serving(task) and spare.bound:
-                taken[task.service_id] = taken.get(task.service_id, 0) + 1
-                if taken[task.service_id] > spare.count:
-                    continue
-            found.append(task)
-        return found
+        kept: set[str] = set()
+        for each in reversed(found):
+            spare = self._spare(each.task.service_id)
+            if each.serving and spare.bound:
+                taken[each.task.service_id] = taken.get(each.task.service_id, 0) + 1
+                if taken[each.task.service_id] > spare.count:
+                    kept.add(each.task.meta.id)
+        return [each for each in found if each.task.meta.id not in kept] if kept else found
 
-    def _holders(
-        self, task: objects.Task, row: int, ending: Sequence[objects.Task], others: Sequence[objects.Task]
-    ) -> set[str] | None:
+    def _holders(self, task: objects.Task, row: int, ending: Sequence[Held], others: Sequence[Held]) -> set[str] | None:
         """Ids of those of `others` whose ports the task needs; None: another holds one of them."""
         needed: set[str] = set()
         for port in self._scheduler.ports_of(task):
-            held = sum(self._clashes(each, port) for each in ending if not ended(each))
+            held = sum(self._clashes(each.task, port) for each in ending if not ended(each.task))
             for each in others:
-                if count := self._clashes(each, port):
+                if count := self._clashes(each.task, port):
                     held += count
-                    needed.add(each.meta.id)
+                    needed.add(each.task.meta.id)
             if held < self._scheduler.hosts.count_port(row, port):
                 return None
         return needed
@@ -222,48 +232,41 @@ class Preemption:
     def _clashes(self, task: objects.Task, port: HostPort) -> int:
         return sum(clash(port, taken) for taken in self._scheduler.ports_of(task))
 
-    def _harm(self, victims: Sequence[objects.Task]) -> tuple[int, ...]:
-        priorities = [self._precedences.priority(each) for each in victims]
-        last: dict[str, int] = {}
+    def _harm(self, victims: Sequence[Held]) -> tuple[int, ...]:
+        priorities = [each.priority for each in victims]
+        lost: dict[str, int] = {}
         for each in victims:
-            last[each.service_id] = last.get(each.service_id, 0) + serving(each)
-        dear = sum(self._dear(each) for each in victims)
-        dear += sum(count > self._spare(service_id).count for service_id, count in last.items())
-        return (max(priorities, default=ENDING), dear, len(victims), sum(priorities), sum(map(serving, victims)))
-
-    def _kept_key(self, task: objects.Task) -> tuple[object, ...]:
-        """Sorts what had better stay to the front."""
-        created_unix_ms, identifier = age_key(task)
-        resources = task.spec.resources
+            lost[each.task.service_id] = lost.get(each.task.service_id, 0) + each.serving
+        dear = sum(each.dear for each in victims)
+        dear += sum(count > self._spare(service_id).count for service_id, count in lost.items())
         return (
-            -self._precedences.priority(task),
-            not self._dear(task),
-            not (serving(task) and self._spare(task.service_id).count <= 0),
-            not serving(task),
-            resources.memory_reserved_bytes,
-            resources.cpu_reserved_millis,
-            created_unix_ms,
-            identifier,
+            max(priorities, default=ENDING),
+            dear,
+            len(victims),
+            sum(priorities),
+            sum(each.serving for each in victims),
         )
 
-    def _dear(self, task: objects.Task) -> bool:
-        """It cannot run elsewhere, or others are of no use without it."""
-        spec = task.spec
-        tied = named_volumes(spec) or spec.HasField("stateful") or follows_hosts(spec)
-        return bool(tied or self._precedences.of(task).group)
+    def _kept_key(self, held: Held) -> tuple[object, ...]:
+        """Sorts what had better stay to the front."""
+        last = held.serving and self._spare(held.task.service_id).count <= 0
+        cpu_millis, memory_bytes, _ = held.amount
+        return (-held.priority, not held.dear, not last, not held.serving, memory_bytes, cpu_millis, held.age)
 
-    def _promise(self, task: objects.Task, row: int, victims: list[objects.Task]) -> Room:
-        ending = [each for each in self._there_now().on(row) if self._ends(each)]
-        if victims:  # what else ends there may be for others
-            ending = [each for each in ending if each.preempted.task_id == task.meta.id]
+    def _promise(self, task: objects.Task, row: int, victims: list[Held]) -> Room:
         for victim in victims:
-            self._victims.append(victim)
-            self._victim_ids.add(victim.meta.id)
-            self._there_now().set_priority(victim, ENDING)
-            self._take_spare(victim, 1)
-        with _Devices(self._scheduler, row, task, [each for each in self._there_now().on(row) if self._ends(each)]):
+            self._victims.append(victim.task)
+            self._victim_ids.add(victim.task.meta.id)
+            self._there_now().set_priority(victim.task, ENDING)
+            self._take_spare(victim.task, 1)
+        ending = [each for each in self._there_now().on(row) if self._ends(each)]
+        with _Devices(self._scheduler, row, task, ending):
             self._scheduler.promise(row, task)
-        return Room(task, self._scheduler.hosts.nodes[row], victims, ending)
+        stopped = [victim.task for victim in victims]
+        before = [each.task for each in ending if all(each is not victim for victim in victims)]
+        if victims:  # what else ends there may be for others
+            before = [each for each in before if each.preempted.task_id == task.meta.id]
+        return Room(task, self._scheduler.hosts.nodes[row], stopped, before)
 
     def _spare(self, service_id: str) -> Spare:
         known = self._spares.get(service_id)
@@ -280,11 +283,11 @@ class Preemption:
 class _Devices:
     """While it is entered, those tasks on a row hold no devices, but for those that `enough_with` gave them back to."""
 
-    def __init__(self, scheduler: Scheduler, row: int, task: objects.Task, tasks: Sequence[objects.Task]) -> None:
+    def __init__(self, scheduler: Scheduler, row: int, task: objects.Task, tasks: Sequence[Held]) -> None:
         self._stock = scheduler.hosts.devices
         self._row = row
         self._asked = task.spec.resources.devices
-        self._tasks = tasks if self._asked else ()
+        self._tasks = [each.task for each in tasks] if self._asked else ()
         self._held: dict[str, Sequence[objects.AllottedDevice]] = {}
 
     def __enter__(self) -> _Devices:
@@ -321,24 +324,27 @@ class _There:
     def __init__(self, scheduler: Scheduler, tasks: Iterable[objects.Task], precedences: Precedences) -> None:
         hosts = scheduler.hosts
         self._count = hosts.count
-        self._by_host: dict[int, list[objects.Task]] = {}
+        self._precedences = precedences
+        self._tasks: dict[int, list[objects.Task]] = {}
+        self._held: dict[int, list[Held]] = {}
         self._rows: dict[str, int] = {}
         columns: list[tuple[int, int, int, int]] = []
         for task in tasks:
             host = hosts.index.get(task.node_id) if assigned(task) else None
             if host is None or (ended(task) and gone(task)):
                 continue
-            amount = released(task)
-            ends = ended(task) or not wanted(task)
+            cpu_millis, memory_bytes, _ = _released(task)
             self._rows[task.meta.id] = len(columns)
-            self._by_host.setdefault(host, []).append(task)
-            priority = ENDING if ends else precedences.priority(task)
-            columns.append((host, amount.cpu_millis, amount.memory_bytes, priority))
+            self._tasks.setdefault(host, []).append(task)
+            columns.append((host, cpu_millis, memory_bytes, ENDING if _ends(task) else precedences.priority(task)))
         table = np.array(columns, dtype=np.int64).reshape(-1, 4)
         self._host, self._cpu, self._memory, self._priority = (table[:, number].copy() for number in range(4))
 
-    def on(self, host: int) -> Sequence[objects.Task]:
-        return self._by_host.get(host, ())
+    def on(self, host: int) -> Sequence[Held]:
+        known = self._held.get(host)
+        if known is None:
+            known = self._held[host] = [self._look(task) for task in self._tasks.get(host, ())]
+        return known
 
     def set_priority(self, task: objects.Task, priority: int) -> None:
         self._priority[self._rows[task.meta.id]] = priority
@@ -359,9 +365,17 @@ class _There:
 
         return total(self._cpu[chosen]), total(self._memory[chosen]), total(np.ones_like(rows))
 
+    def _look(self, task: objects.Task) -> Held:
+        precedence, spec = self._precedences.of(task), task.spec
+        dear = precedence.group or named_volumes(spec) or spec.HasField("stateful") or follows_hosts(spec)
+        return Held(task, precedence.priority, _released(task), _ends(task), serving(task), bool(dear), age_key(task))
 
-def released(task: objects.Task) -> Amount:
-    """What its host has more when nothing of it is left."""
+
+def _ends(task: objects.Task) -> bool:
+    return not wanted(task) or ended(task)
+
+
+def _released(task: objects.Task) -> Amount:
     if ended(task):
         return Amount(0, 0, 1)
     resources = task.spec.resources
