@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from daemon.orchestration.draft import Draft
 from daemon.orchestration.move_plan import READY_MS_MAX, begin_move, moves
 from daemon.orchestration.rebalance_plan import Balance, OutOfTime
-from daemon.orchestration.task_states import assigned, settled, wanted
+from daemon.orchestration.task_states import assigned, ended, settled, wanted
 from proto import objects_pb2 as objects
 from raft.features import WORKLOADS_LEVEL
 from raft.store import Store
@@ -64,7 +64,7 @@ def _look(draft: Draft, cluster: objects.Cluster, round_: Round, out_of_time: Ou
     if state.moved_unix_ms + pause_ms > now:
         return state.moved_unix_ms + pause_ms, round_
     tasks = list(draft.tasks())
-    under_way = [task for task in tasks if _under_way(task, now)]
+    under_way = [task for task in tasks if _under_way(draft, task)]
     if len(under_way) >= MOVES_AT_ONCE_MAX:
         return now, round_
     nodes = {node.meta.id: node for node in draft.store.table(objects.Node)}
@@ -103,9 +103,15 @@ def in_scope(store: Store, service_id: str) -> Sequence[objects.Service]:
     return sorted(store.table(objects.Service), key=name_key)
 
 
-def _under_way(task: objects.Task, now_unix_ms: int) -> bool:
-    recent = task.meta.created_unix_ms + READY_MS_MAX > now_unix_ms
-    return moves(task) and wanted(task) and recent and not settled(task, now_unix_ms)
+def _under_way(draft: Draft, task: objects.Task) -> bool:
+    """It is not ready yet, or what it takes over from has not ended."""
+    now = draft.now_unix_ms
+    if not moves(task) or not wanted(task) or task.meta.created_unix_ms + READY_MS_MAX <= now:
+        return False
+    if not settled(task, now):
+        return True
+    others = (other for other in draft.tasks_of(task.service_id) if other.slot == task.slot)
+    return any(other.meta.id != task.meta.id and not ended(other) for other in others)
 
 
 def _quiet(draft: Draft, tasks: Sequence[objects.Task], nodes: Iterable[objects.Node], after_ms: int) -> bool:

@@ -53,6 +53,7 @@ def run(model: ClusterModel, seconds: int = 120, hurried: bool = False) -> None:
     for _ in range(seconds):
         look(model, hurried)
         model.plan()
+        look(model, hurried)  # also while what was replaced ends
         now = Counter(task.service for task in model.serving())
         assert all(now[service] >= count for service, count in serving.items())
         model.host_step()
@@ -100,6 +101,7 @@ def test_a_host_that_was_lost_with_its_tasks_gets_its_share_when_it_is_back() ->
     assert Counter(model.hosts()) == {"host-1": 3, "host-2": 3}
     model.change_node("host-3", state=READY)
     model.settle()
+    ask(model, settings=objects.RebalanceSettings(moves_a_minute_max=600))
     ask(model)
     run(model)
     assert Counter(model.hosts()) == {"host-1": 2, "host-2": 2, "host-3": 2}
