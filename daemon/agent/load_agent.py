@@ -18,7 +18,8 @@ from proto import objects_pb2 as objects
 from proto.host_pb2 import TaskLoad
 
 INTERVAL_S_MIN = 1.0
-SHARE_MAX = 0.02  # of a core
+INTERVAL_S_MAX = 10.0  # what is older soon counts for nothing
+SHARE_MAX = 0.02  # of a core, where that does not take longer
 TASKS_MAX = 1_000  # measured on one host; the others keep an average weight, and count as not known
 
 
@@ -43,16 +44,17 @@ class LoadAgent:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._scrape)
             while True:
-                started_s = trio.current_time()
+                took_s = 0.0
                 tasks = [
                     _Measured(task.meta.id, task.status.pid, frontend.autoscale) for task, frontend in self._tasks()
                 ]
-                loads = await trio.to_thread.run_sync(self._measure, tasks) if tasks else []
+                loads: list[TaskLoad] = []
+                if tasks:
+                    loads, took_s = await trio.to_thread.run_sync(self._measure, tasks)
                 for load in loads:
                     self._scraping.tell(load)
                 self._reports.loads(loads)
-                took_s = trio.current_time() - started_s
-                await trio.sleep(max(INTERVAL_S_MIN, took_s / SHARE_MAX))
+                await trio.sleep(min(max(INTERVAL_S_MIN, took_s / SHARE_MAX), INTERVAL_S_MAX))
 
     async def _scrape(self) -> None:
         while True:
@@ -81,7 +83,9 @@ class LoadAgent:
         ]
         return running[:TASKS_MAX]
 
-    def _measure(self, tasks: list[_Measured]) -> list[TaskLoad]:
+    def _measure(self, tasks: list[_Measured]) -> tuple[list[TaskLoad], float]:
+        """(loads, CPU seconds that it took)."""
+        began_s = time.thread_time()
         loads = []
         before, self._cpu = self._cpu, {}
         for task in tasks:
@@ -98,7 +102,7 @@ class LoadAgent:
                     load.cpu_known = True
             _measure_more(task.process_id, task.scale, load)
             loads.append(load)
-        return loads
+        return loads, time.thread_time() - began_s
 
 
 def _measure_more(process_id: int, scale: objects.Autoscale, load: TaskLoad) -> None:
