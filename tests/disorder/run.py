@@ -29,7 +29,7 @@ APPS = 8
 CLIENTS = 4
 RECOVERY_SECONDS_MAX = 90.0
 QUIET_SECONDS_MAX = 120.0
-BACK_SECONDS_MAX = 20.0  # for a version that fails to be gone back from
+BACK_SECONDS_MAX = 20.0
 POLL_SECONDS = 1.0
 SHORT_SECONDS = 0.2
 TOLD_SECONDS, TOLD_MAX = 20.0, 5
@@ -72,12 +72,14 @@ def disorder(
     only: Collection[str] = FAULTS,
     hold_seconds: tuple[float, float] = HOLD_SECONDS,
     seconds_max: float = math.inf,
+    back_seconds_max: float = BACK_SECONDS_MAX,
 ) -> Result:
     """Makes `changes` changes to apps whose names begin with `name`, beside failures of hosts, and judges the end.
     After `seconds_max` it comes to its end with as many as there were.
 
     The lab must have the image static-web, all hosts must vote, and nothing else may change in it meanwhile; it is
-    left without the apps. `port`: the first of ten for each app. Raises Stuck where it cannot be carried out.
+    left without the apps. `port`: the first of ten for each app. `back_seconds_max`: in which the cluster may go back
+    from versions that fail; then they are mended. Raises Stuck where it cannot be carried out.
     """
     began = time.monotonic()
     result = Result(seed)
@@ -96,7 +98,7 @@ def disorder(
         quiet = time.monotonic()
         result.wrong += clients.errors
         _whole(lab, operator)
-        _finish(operator, model)
+        _finish(operator, model, back_seconds_max)
         looks, wrong = _settled(lab, model, name, say)
         result.went_back_by_themselves = judging.rolled_back(model.services(), looks)
         result.wrong += wrong
@@ -139,10 +141,10 @@ def _whole(lab: Lab, operator: Operator) -> None:
         time.sleep(SHORT_SECONDS)
 
 
-def _finish(operator: Operator, model: Model) -> None:
+def _finish(operator: Operator, model: Model, back_seconds_max: float) -> None:
     activate(operator, model)
     time.sleep(SHORT_SECONDS)
-    back_until = time.monotonic() + BACK_SECONDS_MAX
+    back_until = time.monotonic() + back_seconds_max
     deadline = time.monotonic() + QUIET_SECONDS_MAX
     while time.monotonic() < deadline and not finish_step(operator, model, mend=time.monotonic() > back_until):
         time.sleep(POLL_SECONDS)
