@@ -109,6 +109,8 @@ class Leadership:
                 try:
                     await self._member.read_barrier(BARRIER_TIMEOUT_S)
                     await self._hold_office(former)
+                except NotServed as reason:  # it was elected, and no majority has confirmed it
+                    logger.info("this host does not lead yet: %s", reason)
                 except Exception:
                     logger.exception("leading failed; starting over")
                 finally:
