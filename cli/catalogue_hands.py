@@ -57,6 +57,26 @@ HANDS: tuple[Command, ...] = (
         "run",
     ),
     Command(
+        "port-forward",
+        "cli.commands.port_forward:port_forward",
+        "Listen on ports here and pass their TCP connections on to a task, until Ctrl-C.",
+        (
+            "fairway port-forward db.1 5432:5432",
+            "fairway port-forward shop/web 8080:80 8443:443",
+            "fairway port-forward shop/web :80",
+        ),
+        (
+            option("--address", default="127.0.0.1", help="address here to listen on (default 127.0.0.1)"),
+            option(
+                "target", metavar="TASK|SERVICE", help="of a service, each connection goes to one of its ready tasks"
+            ),
+            option(
+                "ports", metavar="LOCAL:REMOTE", nargs="+", help="REMOTE alone is the same here, :REMOTE any free one"
+            ),
+        ),
+        "run",
+    ),
+    Command(
         "stats",
         "cli.commands.stats:stats",
         "Show what tasks use, every second: CPU, memory, network, disk.",

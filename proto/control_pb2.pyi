@@ -59,6 +59,9 @@ from proto.hands_pb2 import CopySource as CopySource
 from proto.hands_pb2 import CopyTarget as CopyTarget
 from proto.hands_pb2 import CopyToReply as CopyToReply
 from proto.hands_pb2 import CopyToRequest as CopyToRequest
+from proto.hands_pb2 import ForwardInput as ForwardInput
+from proto.hands_pb2 import ForwardOutput as ForwardOutput
+from proto.hands_pb2 import ForwardStart as ForwardStart
 from proto.hands_pb2 import InspectReply as InspectReply
 from proto.hands_pb2 import InspectRequest as InspectRequest
 from proto.hands_pb2 import ListProcessesReply as ListProcessesReply

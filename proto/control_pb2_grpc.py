@@ -487,6 +487,11 @@ class ControlStub:
                 request_serializer=proto_dot_hands__pb2.CopyToRequest.SerializeToString,
                 response_deserializer=proto_dot_hands__pb2.CopyToReply.FromString,
                 _registered_method=True)
+        self.Forward = channel.stream_stream(
+                '/fairway.v1.Control/Forward',
+                request_serializer=proto_dot_hands__pb2.ForwardInput.SerializeToString,
+                response_deserializer=proto_dot_hands__pb2.ForwardOutput.FromString,
+                _registered_method=True)
         self.LoadImage = channel.stream_unary(
                 '/fairway.v1.Control/LoadImage',
                 request_serializer=proto_dot_control__pb2.LoadImageRequest.SerializeToString,
@@ -820,6 +825,12 @@ class ControlServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CopyTo(self, request_iterator, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Forward(self, request_iterator, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -1161,6 +1172,11 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.CopyTo,
                     request_deserializer=proto_dot_hands__pb2.CopyToRequest.FromString,
                     response_serializer=proto_dot_hands__pb2.CopyToReply.SerializeToString,
+            ),
+            'Forward': grpc.stream_stream_rpc_method_handler(
+                    servicer.Forward,
+                    request_deserializer=proto_dot_hands__pb2.ForwardInput.FromString,
+                    response_serializer=proto_dot_hands__pb2.ForwardOutput.SerializeToString,
             ),
             'LoadImage': grpc.stream_unary_rpc_method_handler(
                     servicer.LoadImage,
@@ -2118,6 +2134,33 @@ class Control:
             '/fairway.v1.Control/CopyTo',
             proto_dot_hands__pb2.CopyToRequest.SerializeToString,
             proto_dot_hands__pb2.CopyToReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Forward(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/fairway.v1.Control/Forward',
+            proto_dot_hands__pb2.ForwardInput.SerializeToString,
+            proto_dot_hands__pb2.ForwardOutput.FromString,
             options,
             channel_credentials,
             insecure,

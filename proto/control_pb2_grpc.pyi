@@ -62,6 +62,9 @@ from proto.hands_pb2 import CopySource as CopySource
 from proto.hands_pb2 import CopyTarget as CopyTarget
 from proto.hands_pb2 import CopyToReply as CopyToReply
 from proto.hands_pb2 import CopyToRequest as CopyToRequest
+from proto.hands_pb2 import ForwardInput as ForwardInput
+from proto.hands_pb2 import ForwardOutput as ForwardOutput
+from proto.hands_pb2 import ForwardStart as ForwardStart
 from proto.hands_pb2 import InspectReply as InspectReply
 from proto.hands_pb2 import InspectRequest as InspectRequest
 from proto.hands_pb2 import ListProcessesReply as ListProcessesReply
@@ -252,6 +255,7 @@ class ControlStub:
     ListProcesses: _grpc.UnaryUnaryMultiCallable[_hands_pb2.ListProcessesRequest, _hands_pb2.ListProcessesReply]
     CopyFrom: _grpc.UnaryStreamMultiCallable[_hands_pb2.CopyFromRequest, _hands_pb2.CopyFromReply]
     CopyTo: _grpc.StreamUnaryMultiCallable[_hands_pb2.CopyToRequest, _hands_pb2.CopyToReply]
+    Forward: _grpc.StreamStreamMultiCallable[_hands_pb2.ForwardInput, _hands_pb2.ForwardOutput]
     LoadImage: _grpc.StreamUnaryMultiCallable[_control_pb2.LoadImageRequest, _control_pb2.LoadImageReply]
     ListImages: _grpc.UnaryUnaryMultiCallable[_control_pb2.ListImagesRequest, _control_pb2.ListImagesReply]
     RemoveImage: _grpc.UnaryUnaryMultiCallable[_control_pb2.RemoveImageRequest, _control_pb2.RemoveImageReply]
@@ -333,6 +337,7 @@ class ControlAsyncStub(ControlStub):
     ListProcesses: _aio.UnaryUnaryMultiCallable[_hands_pb2.ListProcessesRequest, _hands_pb2.ListProcessesReply]  # type: ignore[assignment]
     CopyFrom: _aio.UnaryStreamMultiCallable[_hands_pb2.CopyFromRequest, _hands_pb2.CopyFromReply]  # type: ignore[assignment]
     CopyTo: _aio.StreamUnaryMultiCallable[_hands_pb2.CopyToRequest, _hands_pb2.CopyToReply]  # type: ignore[assignment]
+    Forward: _aio.StreamStreamMultiCallable[_hands_pb2.ForwardInput, _hands_pb2.ForwardOutput]  # type: ignore[assignment]
     LoadImage: _aio.StreamUnaryMultiCallable[_control_pb2.LoadImageRequest, _control_pb2.LoadImageReply]  # type: ignore[assignment]
     ListImages: _aio.UnaryUnaryMultiCallable[_control_pb2.ListImagesRequest, _control_pb2.ListImagesReply]  # type: ignore[assignment]
     RemoveImage: _aio.UnaryUnaryMultiCallable[_control_pb2.RemoveImageRequest, _control_pb2.RemoveImageReply]  # type: ignore[assignment]
@@ -591,6 +596,13 @@ class ControlServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_hands_pb2.CopyToRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_hands_pb2.CopyToReply, _abc.Awaitable[_hands_pb2.CopyToReply]]: ...
+
+    @_abc_1.abstractmethod
+    def Forward(
+        self,
+        request_iterator: _MaybeAsyncIterator[_hands_pb2.ForwardInput],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_hands_pb2.ForwardOutput], _abc.AsyncIterator[_hands_pb2.ForwardOutput]]: ...
 
     @_abc_1.abstractmethod
     def LoadImage(

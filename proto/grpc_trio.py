@@ -124,3 +124,24 @@ class Portal:
         except asyncio.CancelledError:
             self._token.run_sync_soon(scope.cancel)
             raise
+
+
+def patient(stream: Any) -> Any:
+    """A call of grpc.aio that sends a stream, made to end with the server's own status.
+
+    Where a write meets the end of the call before its status has come, grpc.aio (1.85, `_call.py`) makes up one:
+    "Internal error from Core". The server's is on its way, and the writer waits for it instead.
+    """
+    stream._cython_call = _AsTheServerSays(stream._cython_call)
+    return stream
+
+
+class _AsTheServerSays:
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def set_internal_error(self, _details: str) -> None:
+        """Leaves the status to come."""

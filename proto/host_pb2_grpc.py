@@ -101,6 +101,11 @@ class HostStub:
                 request_serializer=proto_dot_hands__pb2.CopyToRequest.SerializeToString,
                 response_deserializer=proto_dot_hands__pb2.CopyToReply.FromString,
                 _registered_method=True)
+        self.Forward = channel.stream_stream(
+                '/fairway.v1.Host/Forward',
+                request_serializer=proto_dot_hands__pb2.ForwardInput.SerializeToString,
+                response_deserializer=proto_dot_hands__pb2.ForwardOutput.FromString,
+                _registered_method=True)
         self.ReadRaft = channel.unary_unary(
                 '/fairway.v1.Host/ReadRaft',
                 request_serializer=proto_dot_host__pb2.ReadRaftRequest.SerializeToString,
@@ -223,6 +228,12 @@ class HostServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Forward(self, request_iterator, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ReadRaft(self, request, context):
         """The callee's own part in consensus.
         """
@@ -332,6 +343,11 @@ def add_HostServicer_to_server(servicer, server):
                     servicer.CopyTo,
                     request_deserializer=proto_dot_hands__pb2.CopyToRequest.FromString,
                     response_serializer=proto_dot_hands__pb2.CopyToReply.SerializeToString,
+            ),
+            'Forward': grpc.stream_stream_rpc_method_handler(
+                    servicer.Forward,
+                    request_deserializer=proto_dot_hands__pb2.ForwardInput.FromString,
+                    response_serializer=proto_dot_hands__pb2.ForwardOutput.SerializeToString,
             ),
             'ReadRaft': grpc.unary_unary_rpc_method_handler(
                     servicer.ReadRaft,
@@ -715,6 +731,33 @@ class Host:
             '/fairway.v1.Host/CopyTo',
             proto_dot_hands__pb2.CopyToRequest.SerializeToString,
             proto_dot_hands__pb2.CopyToReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Forward(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/fairway.v1.Host/Forward',
+            proto_dot_hands__pb2.ForwardInput.SerializeToString,
+            proto_dot_hands__pb2.ForwardOutput.FromString,
             options,
             channel_credentials,
             insecure,

@@ -16,6 +16,9 @@ from proto.hands_pb2 import CopySource as CopySource
 from proto.hands_pb2 import CopyTarget as CopyTarget
 from proto.hands_pb2 import CopyToReply as CopyToReply
 from proto.hands_pb2 import CopyToRequest as CopyToRequest
+from proto.hands_pb2 import ForwardInput as ForwardInput
+from proto.hands_pb2 import ForwardOutput as ForwardOutput
+from proto.hands_pb2 import ForwardStart as ForwardStart
 from proto.hands_pb2 import InspectReply as InspectReply
 from proto.hands_pb2 import InspectRequest as InspectRequest
 from proto.hands_pb2 import ListProcessesReply as ListProcessesReply
@@ -78,6 +81,7 @@ class HostStub:
     ListProcesses: _grpc.UnaryUnaryMultiCallable[_hands_pb2.ListProcessesRequest, _hands_pb2.ListProcessesReply]
     CopyFrom: _grpc.UnaryStreamMultiCallable[_hands_pb2.CopyFromRequest, _hands_pb2.CopyFromReply]
     CopyTo: _grpc.StreamUnaryMultiCallable[_hands_pb2.CopyToRequest, _hands_pb2.CopyToReply]
+    Forward: _grpc.StreamStreamMultiCallable[_hands_pb2.ForwardInput, _hands_pb2.ForwardOutput]
     ReadRaft: _grpc.UnaryUnaryMultiCallable[_host_pb2.ReadRaftRequest, _host_pb2.RaftMember]
     """The callee's own part in consensus."""
     Examine: _grpc.UnaryUnaryMultiCallable[_doctor_pb2.ExamineRequest, _doctor_pb2.ExamineReply]
@@ -117,6 +121,7 @@ class HostAsyncStub(HostStub):
     ListProcesses: _aio.UnaryUnaryMultiCallable[_hands_pb2.ListProcessesRequest, _hands_pb2.ListProcessesReply]  # type: ignore[assignment]
     CopyFrom: _aio.UnaryStreamMultiCallable[_hands_pb2.CopyFromRequest, _hands_pb2.CopyFromReply]  # type: ignore[assignment]
     CopyTo: _aio.StreamUnaryMultiCallable[_hands_pb2.CopyToRequest, _hands_pb2.CopyToReply]  # type: ignore[assignment]
+    Forward: _aio.StreamStreamMultiCallable[_hands_pb2.ForwardInput, _hands_pb2.ForwardOutput]  # type: ignore[assignment]
     ReadRaft: _aio.UnaryUnaryMultiCallable[_host_pb2.ReadRaftRequest, _host_pb2.RaftMember]  # type: ignore[assignment]
     """The callee's own part in consensus."""
     Examine: _aio.UnaryUnaryMultiCallable[_doctor_pb2.ExamineRequest, _doctor_pb2.ExamineReply]  # type: ignore[assignment]
@@ -231,6 +236,13 @@ class HostServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_hands_pb2.CopyToRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_hands_pb2.CopyToReply, _abc.Awaitable[_hands_pb2.CopyToReply]]: ...
+
+    @_abc_1.abstractmethod
+    def Forward(
+        self,
+        request_iterator: _MaybeAsyncIterator[_hands_pb2.ForwardInput],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_hands_pb2.ForwardOutput], _abc.AsyncIterator[_hands_pb2.ForwardOutput]]: ...
 
     @_abc_1.abstractmethod
     def ReadRaft(

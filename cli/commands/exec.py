@@ -59,11 +59,11 @@ def _environment(options: argparse.Namespace) -> dict[str, str]:
     return found
 
 
-def find_task(cluster: Cluster, target: str) -> objects_pb2.Task:
+def find_task(cluster: Cluster, target: str, asked: str = "") -> objects_pb2.Task:
     """The task that TARGET names: [APP/]SERVICE.N, [APP/]SERVICE (its first running task), or an id."""
     app, _, name = target.rpartition("/")
     request = control_pb2.ListTasksRequest(app=app)
-    asked = f"exec in {target}"
+    asked = asked or f"exec in {target}"
     reply = cluster.call(asked, lambda control: control.ListTasks(request, timeout=CALL_SECONDS_MAX), repeatable=True)
     return choose_task(asked, name, list(reply.tasks))
 

@@ -1,4 +1,4 @@
-"""The control API's methods for operators' hands: restart, stop, signal, inspect, stats, top and cp."""
+"""The control API's methods for operators' hands: restart, stop, signal, inspect, stats, top, cp and port-forward."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from daemon.api.asking import ask_each
 from daemon.api.caller import Caller
 from daemon.api.cluster_context import VoterContext
 from daemon.api.grpc_service import Receive, Send
-from daemon.api.hands_relay import relay_in, relay_out
+from daemon.api.hands_relay import relay_both, relay_in, relay_out
 from daemon.api.inspecting import inspect
 from daemon.deploying.restart_changes_plan import plan_restart
 from daemon.errors import Kind, Refused
@@ -19,7 +19,7 @@ from daemon.leader.writer import swapped
 from daemon.orchestration.kinds import is_job
 from daemon.orchestration.quantities import duration_text
 from daemon.orchestration.restart_plan import after_end, after_failure
-from daemon.orchestration.task_states import succeeded
+from daemon.orchestration.task_states import serving, succeeded
 from proto import control_pb2 as control
 from proto import objects_pb2 as objects
 from proto.grpc_trio import call
@@ -150,8 +150,27 @@ class ControlHands:
         reply: control.CopyToReply = await relay_in(stream, passed, receive)
         return reply
 
+    async def forward(self, receive: Receive, _caller: Caller, send: Send) -> None:
+        first: control.ForwardInput | None = await receive()
+        if first is None or not first.HasField("start"):
+            raise Refused("the first message of a forwarded connection says where it goes")
+        task, stub = await self._running_task(first.start.target)
+        passed = control.ForwardInput(start=first.start)
+        passed.start.task_id, passed.start.address = task.meta.id, task.address
+
+        async def named(output: control.ForwardOutput) -> None:
+            if output.HasField("connected"):
+                output.connected = f"{task.app}/{task.meta.name}"
+            await send(output)
+
+        stream: Any = stub.Forward()  # type: ignore[call-arg]
+        await relay_both(stream, passed, receive, named)
+
     async def _running_task(self, target: str) -> tuple[objects.Task, HostStub]:
-        task = lookup.running_task(await self._context.current_store(), target)
+        """A service stands for its first ready task, or its first running one."""
+        store = await self._context.current_store()
+        ready = [task for task in lookup.find_tasks(store, target) if serving(task) and task.node_id]
+        task = ready[0] if ready else lookup.running_task(store, target)
         return task, self._context.host(self._context.node(task.node_id))
 
 

@@ -10,7 +10,7 @@ import trio
 
 from daemon.api.grpc_service import Receive, Send
 from daemon.errors import Kind, Refused
-from proto.grpc_trio import call
+from proto.grpc_trio import call, patient
 from proto.host_pb2 import ExecInput, ExecOutput, ExecStart
 from proto.host_pb2_grpc import HostStub
 from runtime.attaching import AttachSession
@@ -67,7 +67,7 @@ async def feed(session: ExecSession | AttachSession, receive: Receive) -> None:
 
 async def relay_exec(stub: HostStub, start: ExecStart, receive: Receive, send: Send) -> None:
     """Passes an operator's exec on to the host of the task. Raises AioRpcError with the host's refusal."""
-    stream: Any = stub.Exec()  # type: ignore[call-arg]
+    stream: Any = patient(stub.Exec())  # type: ignore[call-arg]
 
     async def pass_on() -> None:
         try:

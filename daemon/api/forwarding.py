@@ -17,7 +17,7 @@ from daemon.api.caller import Caller
 from daemon.api.grpc_service import Context, Method, Receive, Send
 from daemon.errors import Kind, Refused
 from daemon.peers import Peers
-from proto.grpc_trio import call
+from proto.grpc_trio import call, patient
 
 CALLER_KEY = "fairway-caller"
 CALL_TIMEOUT_S = 60.0
@@ -76,13 +76,13 @@ class Forwarder:
             case (False, True):
                 await _copy_out(channel.unary_stream(method.path, **codec)(request, **options), send)
             case (True, False):
-                stream: Any = channel.stream_unary(method.path, **codec)(**options)
+                stream: Any = patient(channel.stream_unary(method.path, **codec)(**options))
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(_copy_in, stream, receive)
                     await send(await call(stream))  # a refusal may come before the end of what is sent
                     nursery.cancel_scope.cancel()
             case _:
-                stream = channel.stream_stream(method.path, **codec)(**options)
+                stream = patient(channel.stream_stream(method.path, **codec)(**options))
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(_copy_in, stream, receive)
                     await _copy_out(stream, send)

@@ -9,7 +9,7 @@ import trio
 
 from daemon.api.grpc_service import Receive, Send
 from daemon.errors import Kind, Refused
-from proto.grpc_trio import call
+from proto.grpc_trio import call, patient
 
 GONE = "the host of the task does not answer any more"
 
@@ -29,6 +29,7 @@ async def relay_in(stream: Any, first: Any, receive: Receive) -> Any:
     """The one reply of a call that takes a stream: `first` and all that is received. It may come before the end of
     that. Raises AioRpcError with the host's refusal."""
     replies: list[Any] = []
+    patient(stream)
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_feed, stream, first, receive)
@@ -43,6 +44,7 @@ async def relay_in(stream: Any, first: Any, receive: Receive) -> Any:
 
 async def relay_both(stream: Any, first: Any, receive: Receive, send: Send) -> None:
     """A call with streams both ways. Raises AioRpcError with the host's refusal."""
+    patient(stream)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_feed, stream, first, receive)
         await relay_out(stream, send)

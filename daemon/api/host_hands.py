@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from daemon.api.caller import Caller, require_node
 from daemon.api.grpc_service import Receive, Send
+from daemon.api.port_forwarding import Forwarding
 from daemon.errors import Kind, Refused
 from proto import hands_pb2 as hands
 from proto import objects_pb2 as objects
@@ -26,6 +27,7 @@ class HostHands:
         self._runtime = runtime
         self._stop_task = stop_task
         self._copying = Copying(runtime)
+        self._forwarding = Forwarding(runtime)
 
     async def stop_task(self, request: hands.StopTaskRequest, caller: Caller) -> hands.StopTaskReply:
         require_node(caller)
@@ -75,6 +77,16 @@ class HostHands:
 
         try:
             return await self._copying.copy_to(first.start, archive)
+        except RuntimeFailure as error:
+            raise refused(error) from error
+
+    async def forward(self, receive: Receive, caller: Caller, send: Send) -> None:
+        require_node(caller)
+        first: hands.ForwardInput | None = await receive()
+        if first is None or not first.HasField("start"):
+            raise Refused("the first message of a forwarded connection says where it goes")
+        try:
+            await self._forwarding.serve(first.start, receive, send)
         except RuntimeFailure as error:
             raise refused(error) from error
 

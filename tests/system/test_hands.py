@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import subprocess
 import sys
 import tarfile
+import threading
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -96,6 +99,68 @@ def test_files_are_copied_through_any_host_and_a_killed_client_leaves_nothing(
     cluster.wait(lambda: open_files(cluster, node) <= before, f"{node} has let go of all but {before}")
     failed = cluster.fairway("cp", f"{task}:/nope", "-", ok=False)
     assert (failed.returncode, "no such file or folder" in failed.stderr) == (1, True)
+
+
+FORWARDED = """
+services:
+  web:
+    image: static-web:1
+    command: ["sh", "-c", "echo here > /tmp/name; httpd -p 127.0.0.1:7777 -h /tmp; exec nc -ll -p 7778 -e cat"]
+    init: true
+    stop_grace_period: 1s
+    expose: ["7778"]
+"""
+
+
+def test_ports_that_listen_on_loopback_alone_are_reached_through_any_host(cluster: Cluster, deployed: Deploy) -> None:
+    app = deployed(FORWARDED)
+    host = cluster.node_names()[cluster.json("inspect", "task", f"{app}/web.1")[0]["node_id"]]
+    asked = next(name for name in ("host-2", "host-3") if name != host)
+    before = sockets_in_task(cluster, f"{app}/web.1")
+    client = subprocess.Popen(
+        [sys.executable, "-m", "cli.main", "port-forward", f"{app}/web", ":7777", ":7778", ":1"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=dict(os.environ, FAIRWAY_SOCKET=str(cluster.lab.socket(asked))),
+        cwd=ROOT,
+        text=True,
+    )
+    try:
+        assert client.stdout is not None and client.stderr is not None
+        loopback, own, closed = (int(client.stdout.readline().split(" -> ")[0].rpartition(":")[2]) for _ in range(3))
+        with urllib.request.urlopen(f"http://127.0.0.1:{loopback}/name", timeout=30) as page:
+            assert page.read() == b"here\n"
+        content = os.urandom(2_000_000)
+        with socket.create_connection(("127.0.0.1", own), timeout=30) as connection:
+            sender = threading.Thread(target=send_and_end, args=(connection, content))
+            sender.start()
+            with connection.makefile("rb") as answer:
+                assert answer.read() == content
+            sender.join()
+        with socket.create_connection(("127.0.0.1", closed), timeout=30) as connection:
+            assert connection.recv(1) == b""
+        assert "port 1 of the task takes no connection (127.0.0.1: connection refused" in client.stderr.readline()
+        with socket.create_connection(("127.0.0.1", own), timeout=30) as connection:
+            connection.sendall(b"x")
+            assert connection.recv(1) == b"x"
+            client.kill()
+            cluster.wait(
+                lambda: sockets_in_task(cluster, f"{app}/web.1") == before, "nothing is connected to the task any more"
+            )
+    finally:
+        client.kill()
+        client.communicate()
+
+
+def send_and_end(connection: socket.socket, content: bytes) -> None:
+    connection.sendall(content)
+    connection.shutdown(socket.SHUT_WR)
+
+
+def sockets_in_task(cluster: Cluster, task: str) -> list[str]:
+    """Established connections in a task's network namespace, by their ports."""
+    lines = run_in_task(cluster, task, "cat", "/proc/net/tcp").splitlines()[1:]
+    return sorted(line.split()[1] for line in lines if line.split()[3] == "01")
 
 
 def open_files(cluster: Cluster, host: str) -> int:

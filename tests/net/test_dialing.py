@@ -1,0 +1,52 @@
+"""Connections that begin in another network namespace, and leave no thread there."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from pathlib import Path
+
+import pytest
+import trio
+
+from net.dialing import dial
+from net.errors import NetworkError
+from net.namespaces import within_namespace
+from tests.net.held_namespaces import HeldNamespaces
+from tests.net.world import shell
+
+
+def listening(namespace: Path, address: str) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    return within_namespace(namespace, lambda: socket.create_server((address, 0), family=family))
+
+
+def test_loopback_of_the_namespace_is_reached_and_no_thread_stays_there() -> None:
+    namespaces = HeldNamespaces()
+    try:
+        namespace = namespaces.new()
+        shell(namespace, "ip link set lo up")
+        own = Path("/proc/self/ns/net").stat().st_ino
+        before = threading.active_count()
+
+        async def talk(address: str) -> bytes:
+            with listening(namespace, address) as listener:
+                port = listener.getsockname()[1]
+                stream = await dial(namespace, ("127.0.0.1", "::1"), port)
+                async with stream:
+                    there, _ = await trio.to_thread.run_sync(listener.accept)
+                    with there:
+                        there.sendall(b"hello")
+                        return bytes(await stream.receive_some(10))
+
+        for address in ("127.0.0.1", "::1"):
+            assert trio.run(talk, address) == b"hello"
+        for task in Path("/proc/self/task").iterdir():
+            assert (task / "ns/net").stat().st_ino == own
+        assert threading.active_count() <= before + 3  # idle threads of trio's, which are in our namespace
+        with pytest.raises(NetworkError, match=r"127\.0\.0\.1: connection refused; ::1: connection refused"):
+            trio.run(dial, namespace, ("127.0.0.1", "::1"), 1)
+        with pytest.raises(NetworkError, match="cannot be entered"):
+            trio.run(dial, Path("/proc/0/ns/net"), ("127.0.0.1",), 1)
+    finally:
+        namespaces.close()
