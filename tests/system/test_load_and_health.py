@@ -86,7 +86,11 @@ services:
     image: static-web:1
     init: true
     stop_grace_period: 1s
-    command: ["sh", "-c", "for i in 1 2 3 4 5 6; do (while :; do sleep 50 | nc web 8000; sleep 0.2; done) & done; wait"]
+    command:
+      - sh
+      - -c
+      - mkfifo /tmp/f; exec 3<>/tmp/f;
+        for i in 1 2 3 4 5 6; do (while :; do nc web 8000 <&3; sleep 0.2; done) & done; wait
     depends_on: {web: {condition: service_healthy}}
     deploy: {replicas: %d}
 """
