@@ -307,7 +307,7 @@ def _measure(model: ClusterModel, places: dict[str, str]) -> tuple[int, ...]:
     nodes = {node.meta.id: node for node in model.store.table(objects.Node)}
     levels = [0, 0, 0, 0]
     for service in model.store.table(objects.Service):
-        tasks = [task for task in model.alive(service.meta.name) if task.meta.id in places]
+        tasks = [task for task in model.alive() if task.service_id == service.meta.id and task.meta.id in places]
         hosts = Counter(places[task.meta.id] for task in tasks)
         zones = Counter(nodes[places[task.meta.id]].meta.labels.get("zone", "") for task in tasks)
         by_host, by_zone = (sum(count * count for count in counts.values()) for counts in (hosts, zones))
