@@ -665,6 +665,8 @@ class Mount(_message.Message):
     READ_ONLY_FIELD_NUMBER: _builtins.int
     TMPFS_SIZE_BYTES_FIELD_NUMBER: _builtins.int
     TMPFS_MODE_FIELD_NUMBER: _builtins.int
+    NO_COPY_FIELD_NUMBER: _builtins.int
+    SUBPATH_FIELD_NUMBER: _builtins.int
     kind: Global___Mount.Kind.ValueType
     source: _builtins.str
     target: _builtins.str
@@ -674,6 +676,10 @@ class Mount(_message.Message):
     """0: 64 MiB"""
     tmpfs_mode: _builtins.int
     """0: 01777"""
+    no_copy: _builtins.bool
+    """a fresh volume does not begin with what the image has there"""
+    subpath: _builtins.str
+    """what of the volume is mounted, a path within it; both need feature level 2"""
     def __init__(
         self,
         *,
@@ -683,10 +689,12 @@ class Mount(_message.Message):
         read_only: _builtins.bool = ...,
         tmpfs_size_bytes: _builtins.int = ...,
         tmpfs_mode: _builtins.int = ...,
+        no_copy: _builtins.bool = ...,
+        subpath: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "read_only", b"read_only", "source", b"source", "target", b"target", "tmpfs_mode", b"tmpfs_mode", "tmpfs_size_bytes", b"tmpfs_size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "no_copy", b"no_copy", "read_only", b"read_only", "source", b"source", "subpath", b"subpath", "target", b"target", "tmpfs_mode", b"tmpfs_mode", "tmpfs_size_bytes", b"tmpfs_size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -18,6 +18,8 @@ class VolumeNeed:
     name: str
     target: str
     read_only: bool = False
+    no_copy: bool = False  # it stays as empty as it is
+    subpath: str = ""  # within it; empty: all of it
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,16 @@ def clean_target(target: str) -> str:
     return cleaned
 
 
+def clean_subpath(subpath: str) -> str:
+    """The path without . parts; "" for none. Raises InvalidMount where it leads out of the volume."""
+    if not subpath:
+        return ""
+    cleaned = posixpath.normpath(subpath)
+    if subpath.startswith("/") or cleaned in (".", "..") or cleaned.startswith("../") or "\0" in subpath:
+        raise InvalidMount(f"subpath {subpath!r}: it must be a path within the volume")
+    return cleaned
+
+
 def anonymous_id(task_id: str, target: str) -> str:
     """The id of a task's anonymous volume; the same each time, so that preparing may be repeated."""
     return f"{task_id}-{hashlib.sha256(target.encode()).hexdigest()[:12]}"
@@ -83,7 +95,9 @@ def _need(mount: Mount) -> Need:
     if mount.kind == Mount.Kind.KIND_VOLUME:
         if "/" in mount.source:
             raise InvalidMount(f"mount {target}: {mount.source!r} is no name of a volume")
-        return VolumeNeed(mount.source, target, mount.read_only)
+        if mount.subpath and not mount.source:
+            raise InvalidMount(f"mount {target}: an anonymous volume has no subpath")
+        return VolumeNeed(mount.source, target, mount.read_only, mount.no_copy, clean_subpath(mount.subpath))
     if mount.kind == Mount.Kind.KIND_BIND:
         if not mount.source.startswith("/"):
             raise InvalidMount(f"mount {target}: the source {mount.source!r} must be an absolute path")

@@ -14,8 +14,8 @@ from pathlib import Path
 import trio
 
 from storage import mount_plan
-from storage.bind_mounts import allowed_source
-from storage.errors import InvalidMount, NoSpace, NotFound, StorageFailure
+from storage.bind_mounts import CheckedSource, allowed_source
+from storage.errors import InvalidMount, NoSpace, NotAllowed, NotFound, StorageFailure
 from storage.mount_plan import BindNeed, Need, TmpfsNeed
 
 log = logging.getLogger(__name__)
@@ -99,7 +99,13 @@ class LocalVolumes:
             else:
                 volume = self._volume(task_id, app, need, volume_ids)
                 path = await self._ensure(volume)
-                empty = await trio.to_thread.run_sync(_is_empty, path)
+                if need.subpath:
+                    # What tasks have put there may be a link: it must not lead out, now or when it is mounted.
+                    found = await trio.to_thread.run_sync(_within, path, need)
+                    identity = found.device, found.inode
+                    prepared.append(PreparedMount(need.target, found.path, need.read_only, identity=identity))
+                    continue
+                empty = not need.no_copy and await trio.to_thread.run_sync(_is_empty, path)
                 prepared.append(PreparedMount(need.target, path, need.read_only, wants_image_content=empty))
         return prepared
 
@@ -157,6 +163,15 @@ def _list_folder(folder: Path) -> Sequence[LocalVolume]:
         except (OSError, ValueError, TypeError) as error:
             log.warning("%s is no volume: %s", entry, error)
     return found
+
+
+def _within(path: Path, need: mount_plan.VolumeNeed) -> CheckedSource:
+    try:
+        return allowed_source(str(path / need.subpath), (path,))
+    except (NotAllowed, NotFound):
+        raise NotFound(
+            f"mount {need.target}: volume {need.name} has no {need.subpath!r} within it; make it there first"
+        ) from None
 
 
 def _is_empty(path: Path) -> bool:

@@ -152,7 +152,7 @@ def balance_words(balance: objects_pb2.Balance) -> str:
 def mount_words(mount: objects_pb2.Mount, hosts: Mapping[str, str]) -> str:
     """ "data at /var/lib/data (on host-2) (read-only)"; `hosts` says where volumes are."""
     kinds = {objects_pb2.Mount.KIND_TMPFS: "tmpfs", objects_pb2.Mount.KIND_BIND: mount.source}
-    source = kinds.get(mount.kind, mount.source or "a new volume")
+    source = kinds.get(mount.kind, mount.source or "a new volume") + (f"/{mount.subpath}" if mount.subpath else "")
     place = (
         f" (on {hosts[mount.source]})" if mount.kind == objects_pb2.Mount.KIND_VOLUME and mount.source in hosts else ""
     )

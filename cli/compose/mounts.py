@@ -8,10 +8,8 @@ from cli.compose import values
 from cli.compose.reader import Field, Reader
 from proto import objects_pb2
 
-_LONG_KEYS = frozenset({"type", "source", "target", "read_only", "tmpfs"})
+_LONG_KEYS = frozenset({"type", "source", "target", "read_only", "tmpfs", "volume", "bind"})
 _HINTS = {
-    "bind": "a bind takes no options here; the folder must exist on the host",
-    "volume": "a volume takes no options here",
     "consistency": "it has no effect on Linux; leave it out",
 }
 _KINDS = {
@@ -19,6 +17,12 @@ _KINDS = {
     "bind": objects_pb2.Mount.KIND_BIND,
     "tmpfs": objects_pb2.Mount.KIND_TMPFS,
 }
+_BIND_HINTS = {
+    "propagation": "what is mounted later on one side is not seen on the other",
+    "selinux": "hosts label nothing for tasks",
+    "recursive": "what is mounted below it comes with it",
+}
+_VOLUME_HINTS = {"labels": "an anonymous volume lives as long as its task"}
 _RELATIVE_BIND = "is a path on your machine; a bind must be an absolute path that exists on the host, like /srv/data"
 
 
@@ -75,7 +79,10 @@ def _short(reader: Reader, field: Field) -> objects_pb2.Mount | None:
         else:
             mount.source = source
         for option in parts[2].split(",") if len(parts) == 3 else []:
-            mount.read_only = _access(option, mount.read_only)
+            if option == "nocopy" and mount.kind == objects_pb2.Mount.KIND_VOLUME:
+                mount.no_copy = True
+            else:
+                mount.read_only = _access(option, mount.read_only)
     except ValueError as error:
         reader.refuse(field, str(error))
         return None
@@ -107,6 +114,12 @@ def _long(reader: Reader, field: Field) -> objects_pb2.Mount | None:
         mount.source = _long_source(reader, entries["source"], kind)
     elif kind == "bind":
         reader.refuse(field, "needs source, the path on the host")
+    if "volume" in entries:
+        _volume_options(reader, entries["volume"], kind, mount)
+    if "bind" in entries:
+        options = reader.known_entries(entries["bind"], frozenset({"create_host_path"}), _BIND_HINTS)
+        if "create_host_path" in options and reader.boolean(options["create_host_path"]):
+            reader.unsupported(options["create_host_path"], "the folder must exist on the host")
     if "tmpfs" in entries:
         if kind != "tmpfs":
             reader.refuse(entries["tmpfs"], f"belongs to type tmpfs, not {kind}")
@@ -116,6 +129,21 @@ def _long(reader: Reader, field: Field) -> objects_pb2.Mount | None:
         if "mode" in options:
             mount.tmpfs_mode = reader.integer(options["mode"], 0, 0o7777, base=8)
     return mount
+
+
+def _volume_options(reader: Reader, field: Field, kind: str, mount: objects_pb2.Mount) -> None:
+    options = reader.known_entries(field, frozenset({"nocopy", "subpath"}), _VOLUME_HINTS)
+    if kind != "volume":
+        reader.refuse(field, f"belongs to type volume, not {kind}")
+        return
+    if "nocopy" in options:
+        mount.no_copy = reader.boolean(options["nocopy"])
+    if "subpath" in options:
+        mount.subpath = posixpath.normpath(reader.text(options["subpath"]))
+        if mount.subpath.startswith(("/", "..")) or mount.subpath == ".":
+            reader.refuse(options["subpath"], f"{mount.subpath!r} is not a path within the volume")
+        elif not mount.source:
+            reader.refuse(options["subpath"], "needs a volume with a name, the source")
 
 
 def _long_source(reader: Reader, field: Field, kind: str) -> str:

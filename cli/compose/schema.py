@@ -122,6 +122,8 @@ _MOUNT = either(
             "source": TEXT,
             "target": TEXT,
             "read_only": FLAG,
+            "volume": mapping("", {"nocopy": FLAG, "subpath": TEXT}),
+            "bind": mapping("", {"create_host_path": FLAG}),
             "tmpfs": mapping("", {"size": SIZE, "mode": NUMBER}),
         },
         required=["type", "target"],

@@ -271,6 +271,8 @@ def _mount(mount: objects.Mount) -> str:
     source = f"{mount.source} at " if mount.source else ""
     extra = f", {bytes_text(mount.tmpfs_size_bytes)}" if mount.tmpfs_size_bytes else ""
     mode = f", mode {mount.tmpfs_mode:o}" if mount.tmpfs_mode else ""
+    extra += f", its {mount.subpath}" if mount.subpath else ""
+    extra += ", not filled" if mount.no_copy else ""
     return f"{kind} {source}{mount.target}{' (read only)' if mount.read_only else ''}{extra}{mode}"
 
 

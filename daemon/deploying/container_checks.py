@@ -51,7 +51,11 @@ _PROFILE = re.compile(r"[!-~]{1,255}")
 def says_settings(spec: objects.ServiceSpec) -> bool:
     """Whether hosts must know more than the first feature level to run it."""
     container = spec.container
-    return any(getattr(container, name) for name in SETTINGS) or any(map(container.HasField, PARTS))
+    return (
+        any(getattr(container, name) for name in SETTINGS)
+        or any(map(container.HasField, PARTS))
+        or any(mount.subpath or mount.no_copy for mount in container.mounts)
+    )
 
 
 def container_problems(container: objects.ContainerSpec) -> Iterator[str]:
@@ -78,6 +82,9 @@ def container_problems(container: objects.ContainerSpec) -> Iterator[str]:
         yield f"its oom_score_adj {container.oom_score_adj} is not between 0 and {OOM_SCORE_ADJ_MAX}"
     if container.domainname and not _DOMAIN.fullmatch(container.domainname):
         yield f"{container.domainname!r} is not a domain name"
+    for mount in container.mounts:
+        if mount.subpath and (mount.subpath.startswith("/") or ".." in mount.subpath.split("/")):
+            yield f"the subpath {mount.subpath!r} at {mount.target} leads out of the volume"
     yield from _logging_problems(container.logging)
     yield from _share_problems(container.shares)
     if container.apparmor_profile and not _PROFILE.fullmatch(container.apparmor_profile):

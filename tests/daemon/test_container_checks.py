@@ -53,6 +53,7 @@ def with_container(container: objects.ContainerSpec) -> objects.ServiceSpec:
         (objects.ContainerSpec(shares=objects.KernelShares(cpu_shares=1)), "its cpu_shares 1 are not between 2"),
         (objects.ContainerSpec(shares=objects.KernelShares(cpu_period_us=1)), "its cpu_period 1 is not between"),
         (objects.ContainerSpec(shares=objects.KernelShares(swap_bytes=-2)), "its memswap_limit is negative"),
+        (objects.ContainerSpec(mounts=[objects.Mount(target="/a", subpath="b/../..")]), "leads out of the volume"),
         (objects.ContainerSpec(group_add=[str(number) for number in range(300)]), "it has more than 256 group add"),
     ],
 )
@@ -103,6 +104,8 @@ def test_parts_that_are_messages_need_hosts_that_know_them() -> None:
     for container in (
         objects.ContainerSpec(logging=objects.Logging()),
         objects.ContainerSpec(shares=objects.KernelShares(cpus="0")),
+        objects.ContainerSpec(mounts=[objects.Mount(kind=objects.Mount.KIND_TMPFS, target="/a", no_copy=True)]),
+        objects.ContainerSpec(mounts=[objects.Mount(kind=objects.Mount.KIND_TMPFS, target="/a", subpath="b")]),
     ):
         _, builder, _ = plan_deploy(model.store, app_spec(web=with_container(container)), 1, model.new_id)
         assert builder.build("r" * 26, "test", 1).feature_level == WORKLOADS_LEVEL

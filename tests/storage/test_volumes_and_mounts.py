@@ -46,6 +46,9 @@ def test_mounts_become_needs_outer_ones_first() -> None:
         [Mount(kind=BIND, source="relative", target="/a")],
         [Mount(kind=VOLUME, source="a/b", target="/a")],
         [Mount(target="/a")],
+        [Mount(kind=VOLUME, target="/a", subpath="x")],
+        [Mount(kind=VOLUME, source="data", target="/a", subpath="x/../../y")],
+        [Mount(kind=VOLUME, source="data", target="/a", subpath="/x")],
     ],
 )
 def test_mounts_that_contradict_are_refused(mounts: list[Mount]) -> None:
@@ -135,6 +138,41 @@ def test_a_prepared_bind_mount_says_which_file_it_was(tmp_path: Path) -> None:
         (prepared,) = await volumes.prepare("task1", "shop", needs, {})
         info = file.stat()
         assert prepared == PreparedMount("/a", file, True, identity=(info.st_dev, info.st_ino))
+
+    trio.run(body)
+
+
+def test_a_part_of_a_volume_is_mounted_and_never_what_a_link_in_it_leads_to(tmp_path: Path) -> None:
+    volumes = LocalVolumes(tmp_path / "volumes")
+
+    def needs(subpath: str) -> list[mount_plan.Need]:
+        return mount_plan.plan([Mount(kind=VOLUME, source="data", target="/a", subpath=subpath)])
+
+    async def body() -> None:
+        data = await volumes.ensure("v1", "shop", "data")
+        (data / "sub" / "folder").mkdir(parents=True)
+        (data / "inside").symlink_to("sub")
+        (data / "outside").symlink_to(tmp_path)
+        (prepared,) = await volumes.prepare("task1", "shop", needs("./sub/folder"), {"data": "v1"})
+        info = (data / "sub" / "folder").stat()
+        assert prepared == PreparedMount("/a", data / "sub" / "folder", identity=(info.st_dev, info.st_ino))
+        (prepared,) = await volumes.prepare("task1", "shop", needs("inside/folder"), {"data": "v1"})
+        assert prepared.source == data / "sub" / "folder"
+        for subpath in ("outside", "outside/volumes", "missing"):
+            with pytest.raises(errors.NotFound, match=f"volume data has no '{subpath}' within it"):
+                await volumes.prepare("task1", "shop", needs(subpath), {"data": "v1"})
+
+    trio.run(body)
+
+
+def test_a_fresh_volume_is_left_empty_where_that_is_said(tmp_path: Path) -> None:
+    volumes = LocalVolumes(tmp_path / "volumes")
+
+    async def body() -> None:
+        for no_copy in (False, True):
+            needs = mount_plan.plan([Mount(kind=VOLUME, source="data", target="/a", no_copy=no_copy)])
+            (prepared,) = await volumes.prepare("task1", "shop", needs, {"data": "v1"})
+            assert prepared.wants_image_content is not no_copy
 
     trio.run(body)
 
