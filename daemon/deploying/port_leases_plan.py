@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 from daemon.errors import Kind, Refused
 from daemon.orchestration.host_ports import HostPort, clash, host_port, port_text
 from daemon.orchestration.leases import LeasePool, PortLease, leases_held_by, port_of_lease
-from daemon.orchestration.quota_plan import check_ports, ports_of_tenant
+from daemon.orchestration.quota_plan import check_ports, ports_of_tenant, quota_of
 from proto import objects_pb2 as objects
 from raft.store import Store
 
@@ -74,8 +74,8 @@ class PortLeases:
                 if lease.kind == objects.Lease.KIND_PUBLISHED_PORT and lease.meta.name not in self._wanted:
                     builder.delete(lease)
                     released.add(lease.meta.name)
-        if self._services:
-            tenant = self._services[0].meta.tenant
+        tenant = self._services[0].meta.tenant if self._services else ""
+        if quota_of(self._store, tenant).HasField("published_ports"):
             published = ports_of_tenant(self._store, tenant)
             check_ports(self._store, tenant, len(published), len((published | self._wanted.keys()) - released))
 

@@ -30,7 +30,7 @@ def spec_of_slot(spec: objects.ServiceSpec, slot: int) -> objects.ServiceSpec:
 
 def volume_of(draft: Draft, task: objects.Task, name: str, nodes: Mapping[str, objects.Node]) -> objects.Volume | None:
     """A volume that a task names; one of a slot's own is made when the slot's first task needs it. None: its app has
-    none of this name."""
+    none of this name. Raises Refused (EXHAUSTED) where the tenant may have no more."""
     table = draft.store.table(objects.Volume)
     stored = external_parts.volume_of(draft.store, task.meta.tenant, task.app, task.spec, name)
     volume = draft.get(objects.Volume, stored.meta.id) if stored is not None else None
