@@ -1,0 +1,223 @@
+"""An image of 200 MB in 10 layers out of Debian's docker-registry into containerd, ready to run, beside `ctr image
+pull`; and read by skopeo, which stores it as it comes.
+
+Registry, containerd and all sides are on this machine and share its CPUs, so that what is compared is the work that
+each side does for the same bytes, not a network. Fairway's side is the code that its leader runs, in a process of its
+own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import random
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from bench.programs import output_of
+from bench.table import Report, Row, quotient
+from lab import debian_packages
+from lab.layout import LabError
+
+RUNS = 5
+LAYERS = 10
+LAYER_BYTES = 20 << 20
+WAIT_SECONDS_MAX = 20.0
+POLL_SECONDS = 0.02
+BAR = 1.0  # of ctr's time
+_MEDIA = "application/vnd.oci.image."
+_CONTAINERD = """version = 2
+root = "{folder}/root"
+state = "{folder}/state"
+disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.snapshotter.v1.btrfs"]
+[grpc]
+address = "{folder}/c.sock"
+[plugins."io.containerd.internal.v1.opt"]
+path = "{folder}/opt"
+"""
+
+
+def measure(_sides: Sequence[str]) -> Report:
+    """Alternates the sides; each begins with nothing of the image in containerd."""
+    found: dict[str, list[float]] = {"fairway": [], "ctr": [], "skopeo": []}
+    if shutil.which("skopeo") is None:
+        raise LabError("skopeo fills the registry and is a peer: apt-get install skopeo")
+    with tempfile.TemporaryDirectory(prefix="fairway-bench-") as name:
+        folder = Path(name)
+        with _registry(folder / "registry") as address, _containerd(folder / "containerd") as containerd:
+            image = f"{address}/bench/pull:1"
+            archive = _archive(folder / "image.tar")
+            _skopeo(f"oci-archive:{archive}", f"docker://{image}", "--dest-tls-verify=false")
+            archive.unlink()
+            for run in range(RUNS):
+                found["fairway"].append(_fairway(containerd, image))
+                found["ctr"].append(_ctr(containerd, image))
+                target = folder / f"copy-{run}"
+                began = time.monotonic()
+                _skopeo(f"docker://{image}", f"oci:{target}:1", "--src-tls-verify=false")
+                found["skopeo"].append(time.monotonic() - began)
+                shutil.rmtree(target)
+    size = f"{LAYERS * LAYER_BYTES >> 20} MB, {LAYERS} layers"
+    ratio = statistics.median(found["fairway"]) / statistics.median(found["ctr"])
+    return Report(
+        "pull",
+        "from the registry into containerd",
+        [
+            Row(
+                f"{size}, unpacked",
+                "s",
+                found["fairway"],
+                "ctr",
+                found["ctr"],
+                "ctr's time / Fairway's",
+                quotient(found["ctr"], found["fairway"]),
+                "no slower than ctr",
+                ratio <= BAR,
+            ),
+            Row(
+                f"{size}, skopeo does not unpack",
+                "s",
+                found["fairway"],
+                "skopeo",
+                found["skopeo"],
+                "skopeo's time / Fairway's",
+                quotient(found["skopeo"], found["fairway"]),
+            ),
+        ],
+        ["the start of ctr's process is part of its time; Fairway's begins with the request to a daemon that runs"],
+    )
+
+
+@contextlib.contextmanager
+def _registry(folder: Path) -> Iterator[str]:
+    folder.mkdir()
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+    config = {
+        "version": "0.1",
+        "log": {"level": "warn", "accesslog": {"disabled": True}},
+        "storage": {"filesystem": {"rootdirectory": str(folder / "data")}},
+        "http": {"addr": address},
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    package = debian_packages.unpacked("docker-registry", ["docker-registry"], with_libraries=False)
+    host, _, port = address.partition(":")
+    with _running([str(package / "usr/bin/docker-registry"), "serve", str(folder / "config.json")], folder / "log"):
+        _wait(lambda: _listens(host, int(port)), "docker-registry listens")
+        yield address
+
+
+@contextlib.contextmanager
+def _containerd(folder: Path) -> Iterator[Path]:
+    folder.mkdir()
+    (folder / "config.toml").write_text(_CONTAINERD.format(folder=folder))
+    with _running(["containerd", "-c", str(folder / "config.toml"), "-l", "warn"], folder / "log"):
+        _wait(lambda: (folder / "c.sock").exists(), "containerd listens")
+        yield folder / "c.sock"
+
+
+@contextlib.contextmanager
+def _running(argv: Sequence[str], log: Path) -> Iterator[None]:
+    with log.open("wb") as output:
+        process = subprocess.Popen(argv, stdout=output, stderr=output)
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(WAIT_SECONDS_MAX)
+
+
+def _listens(host: str, port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=1):
+        return True
+    return False
+
+
+def _wait(condition: object, what: str) -> None:
+    assert callable(condition)
+    deadline = time.monotonic() + WAIT_SECONDS_MAX
+    while not condition():
+        if time.monotonic() > deadline:
+            raise LabError(f"waited {WAIT_SECONDS_MAX:.0f} s in vain: {what}")
+        time.sleep(POLL_SECONDS)
+
+
+def _skopeo(source: str, target: str, *options: str) -> None:
+    output_of(["skopeo", "--insecure-policy", "copy", "-q", *options, source, target], "skopeo")
+
+
+def _fairway(containerd: Path, image: str) -> float:
+    text = output_of([sys.executable, "-m", "bench.pull_side", str(containerd), image], "Fairway's side")
+    return float(text)
+
+
+def _ctr(containerd: Path, image: str) -> float:
+    ctr = ["ctr", "-a", str(containerd), "-n", "ctr"]
+    began = time.monotonic()
+    output_of([*ctr, "image", "pull", "--plain-http", image], "ctr image pull")
+    taken = time.monotonic() - began
+    output_of([*ctr, "image", "rm", "--sync", image], "ctr image rm")
+    return taken
+
+
+def _archive(path: Path) -> Path:
+    """An OCI archive; half of what is in its layers does not compress."""
+    layers = [_layer(number) for number in range(LAYERS)]
+    config = json.dumps(
+        {
+            "architecture": "arm64" if os.uname().machine == "aarch64" else "amd64",
+            "os": "linux",
+            "config": {},
+            "rootfs": {"type": "layers", "diff_ids": [_digest(layer) for layer in layers]},
+        }
+    ).encode()
+    manifest = json.dumps(
+        {
+            "schemaVersion": 2,
+            "mediaType": f"{_MEDIA}manifest.v1+json",
+            "config": _entry("config.v1+json", config),
+            "layers": [_entry("layer.v1.tar", layer) for layer in layers],
+        }
+    ).encode()
+    index = json.dumps({"schemaVersion": 2, "manifests": [_entry("manifest.v1+json", manifest)]}).encode()
+    members = {"oci-layout": b'{"imageLayoutVersion":"1.0.0"}', "index.json": index}
+    members |= {f"blobs/{_digest(data).replace(':', '/')}": data for data in (*layers, config, manifest)}
+    with tarfile.open(path, "w") as tar:
+        for name, data in members.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            tar.addfile(entry, io.BytesIO(data))
+    return path
+
+
+def _layer(number: int) -> bytes:
+    """Files of 1 MiB; of LAYER_BYTES when compressed, about."""
+    source = random.Random(number)
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for file in range(LAYER_BYTES >> 20):
+            entry = tarfile.TarInfo(f"layer-{number}/file-{file}")
+            data = source.randbytes(1 << 20) + b"\0" * (1 << 20)
+            entry.size = len(data)
+            tar.addfile(entry, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def _digest(data: bytes) -> str:
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def _entry(kind: str, data: bytes) -> dict[str, object]:
+    return {"mediaType": f"{_MEDIA}{kind}", "digest": _digest(data), "size": len(data)}
