@@ -5,8 +5,8 @@ service lie over what it is to be spread over, over hosts, and over zones; then,
 the hosts is reserved; then, of tasks that reserve nothing, how many tasks hosts have. On each level what gets smaller
 is the sum of squares, over hosts or groups of them, and nothing on the levels before changes, of this service or of
 another: so no row of moves comes back to where it began, and each row ends. A level counts only from a difference on
-that is worth the move. What the task must have (constraints, room, affinities that are required) it finds on the new
-host too, and it is liked there no less.
+that is worth the move; of moves that are equal there the levels below it choose. What the task must have (constraints,
+room, affinities that are required) it finds on the new host too, and it is liked there no less.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ LOAD_STEP = LOAD_PARTS // 10  # so much fuller is the old host than the new one 
 GIVEN_UP_MS = 1_800_000  # a service of which a task did not get ready elsewhere is left alone for so long
 MOVES_PLANNED_MAX = 500
 OutOfTime = Callable[[], bool]
+Ranked = tuple[int, tuple[int, ...], int, int]  # level, what is gained there and on those below (< 0), old and new host
 _SPREAD_STEP = 2  # a move between counts that differ by one only swaps them
 
 
@@ -90,7 +91,7 @@ class Balance:
         for task in sorted(tasks, key=age_key):  # the youngest of each host
             if task.meta.created_unix_ms <= created_unix_ms_max:
                 by_host[self._scheduler.hosts.index[task.node_id]] = task
-        best: tuple[tuple[int, int, int, int], objects.Task] | None = None
+        best: tuple[Ranked, objects.Task] | None = None
         fits: Flags | None = None
         for source, task in sorted(by_host.items()):
             if fits is None or task.spec.HasField("placement"):
@@ -139,8 +140,8 @@ class Balance:
             self._loads = hosts.load(np.arange(hosts.count), 0, 0)
         return bool(reserves and self._loads[sources].max() - self._loads[fits].min() >= LOAD_STEP)
 
-    def _target(self, task: objects.Task, source: int, fits: Flags) -> tuple[int, int, int, int] | None:
-        """(level, gain below zero, old host, new host) of the best move of the task; None: it is best where it is."""
+    def _target(self, task: objects.Task, source: int, fits: Flags) -> Ranked | None:
+        """The best move of the task; None: it is best where it is."""
         allowed = fits.copy()
         allowed[source] = False
         own = self._scheduler.tasks_of(task.service_id)
@@ -149,19 +150,27 @@ class Balance:
         if task.spec.placement.affinities:
             liking = self._scheduler.liking(task)
             allowed &= liking >= liking[source]
-        rows = np.flatnonzero(allowed)
-        level = 0
-        for level, difference in enumerate(self._spread(task, source)):
+        rows, level, gains = np.flatnonzero(allowed), 0, list[int]()
+        for difference in self._spread(task, source):
             if not len(rows):
                 return None
             gain = difference[rows]
-            if (gain >= _SPREAD_STEP).any():
-                best = int(gain.argmax())
-                return level, -int(gain[best]), source, int(rows[best])
-            rows = rows[gain == 1]
-        if not len(rows) or task.spec.placement.pack:
-            return None
-        return self._by_load(task, source, rows, level + 1) or self._by_count(task, source, rows, level + 2)
+            if gains or gain.max() >= _SPREAD_STEP:
+                gains.append(-int(gain.max()))
+                rows = rows[gain == gain.max()]
+            else:
+                rows, level = rows[gain == 1], level + 1
+        if task.spec.placement.pack or not len(rows):
+            return (level, tuple(gains), source, int(rows[0])) if gains else None
+        asked = task.spec.resources
+        reserves = bool(asked.cpu_reserved_millis or asked.memory_reserved_bytes)
+        gain, worth = self._by_load(asked, source, rows) if reserves else self._by_count(source, rows)
+        if not gains:
+            rows, gain, level = rows[worth], gain[worth], level if reserves else level + 1
+            if not len(rows):
+                return None
+        gains.append(-int(gain.max()))
+        return level, tuple(gains), source, int(rows[gain.argmax()])
 
     def _spread(self, task: objects.Task, source: int) -> Iterator[Numbers]:
         """Level by level, of every host: how many tasks of the service are more at the source than there; 1 where it
@@ -177,30 +186,21 @@ class Balance:
             elif not task.spec.placement.pack:
                 yield own.by_host[source] - own.by_host
 
-    def _by_load(self, task: objects.Task, source: int, rows: Numbers, level: int) -> tuple[int, int, int, int] | None:
-        hosts, asked = self._scheduler.hosts, task.spec.resources
-        cpu, memory = asked.cpu_reserved_millis, asked.memory_reserved_bytes
-        if not cpu and not memory:
-            return None
+    def _by_load(self, asked: objects.Resources, source: int, rows: Numbers) -> tuple[Numbers, Flags]:
+        """Of each of these hosts what a move there gains, and whether that is worth it."""
+        hosts, cpu, memory = self._scheduler.hosts, asked.cpu_reserved_millis, asked.memory_reserved_bytes
         full, emptied = hosts.load_at(source, 0, 0), hosts.load_at(source, -cpu, -memory)
         before, after = hosts.load(rows, 0, 0), hosts.load(rows, cpu, memory)
         gain = full**2 + before**2 - emptied**2 - after**2
-        gain[(full - after < LOAD_STEP) | (gain <= 0)] = 0
-        best = int(gain.argmax())
-        return (level, -int(gain[best]), source, int(rows[best])) if gain[best] else None
+        return gain, (full - after >= LOAD_STEP) & (gain > 0)
 
-    def _by_count(self, task: objects.Task, source: int, rows: Numbers, level: int) -> tuple[int, int, int, int] | None:
-        hosts, asked = self._scheduler.hosts, task.spec.resources
-        if asked.cpu_reserved_millis or asked.memory_reserved_bytes:
-            return None
-        count = int(hosts.task_count[source])
-        gain = count - hosts.task_count[rows]
-        best = int(gain.argmax())
-        if gain[best] < max(_SPREAD_STEP, count // 4 + 1):
-            return None
-        return level, -int(gain[best]), source, int(rows[best])
+    def _by_count(self, source: int, rows: Numbers) -> tuple[Numbers, Flags]:
+        """The same by how many tasks hosts have."""
+        count = int(self._scheduler.hosts.task_count[source])
+        gain = count - self._scheduler.hosts.task_count[rows]
+        return gain, gain >= max(_SPREAD_STEP, count // 4 + 1)
 
-    def _move(self, task: objects.Task, ranked: tuple[int, int, int, int]) -> Move:
+    def _move(self, task: objects.Task, ranked: Ranked) -> Move:
         level, _, source, target = ranked
         hosts = self._scheduler.hosts
         return Move(task, hosts.nodes[source], hosts.nodes[target], self._words(task, level, source, target))

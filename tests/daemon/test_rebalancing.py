@@ -158,6 +158,24 @@ def _freed_of_constraints(model: ClusterModel, service: objects.Service) -> None
     model.apply(builder)
 
 
+def test_of_hosts_that_are_equal_to_the_first_level_the_levels_below_choose() -> None:
+    model = ClusterModel(5)
+    for number in range(1, 6):
+        meta = objects.Meta(labels={"zone": str(number % 2)})
+        model.change_node(f"host-{number}", meta=meta, state=DOWN if number in (1, 2, 4) else READY)
+    spec = service_spec(4)
+    spec.placement.spread_over.append("node.labels.zone")
+    model.deploy(app_spec(web=spec))
+    model.settle()
+    assert Counter(model.hosts()) == {"host-3": 2, "host-5": 2}
+    for number in (1, 2, 4):
+        model.change_node(f"host-{number}", state=READY)
+    model.settle()
+    moves = ask(model, plan_only=True).moves
+    assert sorted(move.to_node for move in moves) == ["host-2", "host-4"]
+    assert sorted(move.from_node for move in moves) == ["host-3", "host-5"]
+
+
 @pytest.mark.parametrize(
     ("spec", "said"),
     [
