@@ -15,7 +15,7 @@ from proto.store_pb2 import TransactionResult
 from raft.driver import Driver
 from raft.entry import TRANSACTION, transaction_command
 from raft.errors import NotLeader
-from raft.requests import Propose, ReadBarrier, Request
+from raft.requests import Asked, Propose, ReadBarrier, Request
 from raft.simulation.events import Events
 from raft.simulation.linearizable import FOREVER, Kind, Operation
 from raft.simulation.plan import Plan
@@ -32,8 +32,16 @@ POISON = bytes([TRANSACTION]) + b"\xff"  # how a command begins that nobody can 
 class Hosts(Protocol):
     """What a client knows of the cluster."""
 
-    def ask(self, name: str, request: Request) -> bool:
+    def ask(self, name: str, request: Asked) -> bool:
         """Hands a request to a host; False where nobody answers there."""
+        ...
+
+
+class Asking(Protocol):
+    """Who waits for an answer."""
+
+    def answered(self, attempt: Attempt, outcome: object, seen: tuple[str | None, int]) -> None:
+        """An answer arrives; `seen` is the register's value and version for a read."""
         ...
 
 
@@ -41,7 +49,7 @@ class Hosts(Protocol):
 class Task:
     """One operation of one client, from its first attempt to its outcome."""
 
-    client: Client
+    client: Asking
     request_id: str
     kind: Kind
     register: str

@@ -10,7 +10,7 @@ from raft.driver import Driver, Outbox, Turn
 from raft.errors import DiskFull, MemberFault
 from raft.features import FEATURE_LEVEL, LevelUnknown
 from raft.messages import Append, Message, Vote, VoteRequest
-from raft.requests import Request
+from raft.requests import Asked, ProposeChain
 from raft.rules import ALL_RULES, Rules
 from raft.settings import Peer, RaftSettings
 from raft.simulation.checks import Checks, Violation
@@ -340,12 +340,13 @@ class Cluster:
         """Somebody with a certificate of the cluster who is no member says something."""
         self._arrive(STRANGER, receiver, message)
 
-    def ask(self, name: str, request: Request) -> bool:
+    def ask(self, name: str, request: Asked) -> bool:
         member = self.members[name]
         if member.driver is None:
             return False
-        if isinstance(request.ticket, Probe):
-            request.ticket.committed_before = self.checks.commit_index
+        for ticket in request.tickets if isinstance(request, ProposeChain) else (request.ticket,):
+            if isinstance(ticket, Probe):
+                ticket.committed_before = self.checks.commit_index
         member.requests.append(request)
         self.schedule(member)
         return True

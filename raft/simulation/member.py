@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from raft.driver import Driver
 from raft.messages import Message
-from raft.requests import Request
+from raft.requests import Asked
 from raft.rules import Rules
 from raft.settings import Peer, RaftSettings
 from raft.simulation.clock import Clock
@@ -30,7 +30,7 @@ class SimulatedMember:
     life: int = 0  # counts the starts
     inbox: list[tuple[str, Message]] = field(default_factory=list)
     ways: list[tuple[str, bool]] = field(default_factory=list)
-    requests: list[Request] = field(default_factory=list)
+    requests: list[Asked] = field(default_factory=list)
     busy_until: float = 0.0
     turn_at: float = NEVER
     slow_until: float = 0.0  # of its disk

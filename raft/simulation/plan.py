@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 CLASSES = (
     "loss", "delay", "repetition", "disorder", "corruption", "drift", "large", "poison", "stranger",  # all the time
+    "chain",  # one client more, which proposes several changes at once
     "versions",  # one moment: the cluster begins to use what older builds do not know
     "partition", "one-way", "flapping", "break", "power-cut", "cut-in-write", "cut-in-send", "blackout", "restart",
     "disk-full", "disk-error", "disk-slow", "disk-lost", "rot",
@@ -80,7 +81,9 @@ def plan_of(seed: int, without: Collection[str] = (), only: Collection[int] | No
     """The plan of a seed, without some classes, and with only the faults at these positions."""
     dice = random.Random(f"plan {seed}")
     share = dice.choice((0.2, 0.4, 0.7))
-    drawn = frozenset(name for name in CLASSES if dice.random() < share)
+    drawn = frozenset(name for name in CLASSES if name != "chain" and dice.random() < share)
+    if random.Random(f"chain {seed}").random() < 0.5:  # of its own: seeds without chains stay what they were
+        drawn |= {"chain"}
     members = dice.choice((3, 3, 3, 4, 5, 5, 6, 7))
     names = "abcdefg"[:members]
     voters = dice.choice([count for count in (1, 3, 3, 5, 5) if count <= members])

@@ -10,6 +10,7 @@ from raft.entry import MEMBERSHIP
 from raft.journal import Journal
 from raft.messages import VoteRequest
 from raft.rules import ALL_RULES, Rules
+from raft.simulation.chains import ChainClient
 from raft.simulation.checks import Violation
 from raft.simulation.clients import LARGE_CHARACTERS, POISON, REGISTERS, Client
 from raft.simulation.cluster import Cluster
@@ -68,6 +69,9 @@ def run(plan: Plan, rules: Rules = ALL_RULES, show: bool = False) -> Result:
     tasks = [task for client in story.clients for task in client.tasks]
     counts["operations acknowledged"] = sum(task.succeeded is not None for task in tasks)
     counts["operations without outcome"] = sum(task.succeeded is None for task in tasks)
+    counts["parts of chains acknowledged"] = sum(
+        task.succeeded is True for client in story.clients if isinstance(client, ChainClient) for task in client.tasks
+    )
     counts["current reads"] = sum(task.kind == "read" and task.succeeded is True for task in tasks)
     counts["histories judged"] = len(REGISTERS) - undecided if not violation else 0
     counts["histories too complex to judge"] = undecided
@@ -82,7 +86,10 @@ class _Story:
     def __init__(self, cluster: Cluster) -> None:
         self.cluster, self.events, self.plan = cluster, cluster.events, cluster.plan
         self.faults = Faults(cluster)
-        self.clients = [self._client(number) for number in range(self.plan.clients)]
+        self.clients: list[Client | ChainClient] = [self._client(number) for number in range(self.plan.clients)]
+        if "chain" in self.plan.classes:
+            dice = random.Random(f"chains {self.plan.seed}")
+            self.clients.append(ChainClient("chains", self.events, dice, self.plan, self.cluster))
         for client in self.clients:
             self.events.after(client.dice.random(), client.begin)
 

@@ -62,6 +62,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "clients": (
         "operations acknowledged",
         "operations without outcome",
+        "parts of chains acknowledged",
         "current reads",
         "histories judged",
         "histories too complex to judge",

@@ -161,6 +161,20 @@ def test_what_a_turn_committed_is_judged_though_a_power_cut_ends_it(false_commit
     cluster.close()
 
 
+@pytest.mark.parametrize("broken", [False, True])
+def test_parts_of_chains_stand_or_fall_together_and_it_would_be_noticed(
+    broken: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if broken:
+        monkeypatch.setattr("raft.requests.resolved", lambda transaction, _indexes: transaction)
+    fair = plan_of(1, set(CLASSES) - {"chain"})
+    result = run(replace(fair, classes=fair.classes | {"chain"}))
+    if broken:
+        assert "a part of a chain, failed though nothing came between" in result.violation
+    else:
+        assert not result.violation and result.counts["parts of chains acknowledged"] > 20
+
+
 @pytest.mark.parametrize("disks", [1, 2])
 def test_only_a_run_without_a_majority_of_disks_may_stand_still(disks: int, monkeypatch: pytest.MonkeyPatch) -> None:
     def lose_disk(cluster: Cluster, member: SimulatedMember, seconds: float) -> bool:
