@@ -48,6 +48,7 @@ class ContainerdConfig:
     runc_root: Path = field(default=Path("/run/fairway-runc"), metadata=check.absolute_path)
     cgroup_parent: str = field(default="/fairway", metadata=check.cgroup_parent)
     snapshotter: str = field(default="overlayfs", metadata=check.containerd_name)
+    parallel_starts_max: int = field(default=8, metadata=check.between(1, 64))
 
 
 @dataclass(frozen=True)
