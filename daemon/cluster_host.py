@@ -12,6 +12,7 @@ from pathlib import Path
 import trio
 
 from daemon.agent.agent import Agent
+from daemon.agent.description_agent import DescriptionAgent
 from daemon.agent.device_agent import DeviceAgent
 from daemon.agent.file_agent import FileAgent
 from daemon.agent.floating_agent import FloatingAgent
@@ -32,7 +33,6 @@ from daemon.backup.schedule import ScheduledBackups
 from daemon.config import Config
 from daemon.doctor.host_doctor import HostDoctor
 from daemon.doctor.subject import Subject
-from daemon.identity.host_description import describe_host
 from daemon.identity.identity import Identity, KnownNode
 from daemon.identity.own_address import present_address
 from daemon.identity.renewal import Renewal
@@ -47,7 +47,6 @@ from daemon.peers import Peers
 from daemon.pulling.pulls import ImagePulls
 from daemon.pulling.wanted_pulls import WantedPulls
 from daemon.settings import raft_settings, runtime_settings
-from net import features as network_features
 from net.addresses import tunnel_mac
 from net.network import Network
 from proto import objects_pb2 as objects
@@ -56,15 +55,11 @@ from proto.host_pb2 import ReadTaskFilesReply, RenewCertificateReply, RenewCerti
 from proto.store_pb2 import Transaction
 from raft.member import Member
 from raft.settings import Peer
-from runtime import features as runtime_features
 from runtime.runtime import Runtime
 from storage.volumes import LocalVolumes
 
 logger = logging.getLogger(__name__)
 
-DESCRIBE_INTERVAL_S = 30.0
-DESCRIBE_LACKING_INTERVAL_S = 1.0
-FIRST_ANSWER_S_MAX = 3.0  # for containerd, before the host is described without it
 REMEMBER_INTERVAL_S = 30.0
 FIRST_LEADERSHIP_S_MAX = 30.0
 SILENCE_HEARTBEATS_MAX = 3
@@ -140,7 +135,7 @@ class ClusterHost:
             devices = DeviceAgent(runtime.cdi, config.resources.shared_devices, reports)
             await devices.look()  # before the host is described: it would be one without devices for a while
             nursery.start_soon(devices.run)
-            nursery.start_soon(self._describe, runtime, reports)
+            nursery.start_soon(DescriptionAgent(self._config, runtime, reports).run)
             nursery.start_soon(parts.renewal.run)
             nursery.start_soon(parts.doctor.run)
             moved = partial(self._moved, peers, voter)
@@ -355,18 +350,6 @@ class ClusterHost:
         registration = Registration(self._identity, lambda: voter.leading().writer, tunnel_mac)
         server = JoinServer(self._identity, registration.register, place)
         await server.run(self._config.join.listen_address, self._config.join.port, task_status=task_status)
-
-    async def _describe(self, runtime: Runtime, reports: Reports) -> None:
-        with trio.move_on_after(FIRST_ANSWER_S_MAX):
-            await runtime.wait_healthy()
-        while True:
-            missing = tuple(await trio.to_thread.run_sync(network_features.check))
-            missing += tuple(await runtime_features.check(runtime.version))
-            if runtime.error:
-                missing = (*missing, f"a containerd that answers ({runtime.error})")
-            description = await trio.to_thread.run_sync(describe_host, self._config, runtime.version, missing)
-            reports.description(description)
-            await trio.sleep(DESCRIBE_LACKING_INTERVAL_S if missing else DESCRIBE_INTERVAL_S)
 
     async def _remember_nodes(self, view: HostView, member: Member | None) -> None:
         remembered: list[KnownNode] = []

@@ -9,11 +9,12 @@ import datetime
 import logging
 import os
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+import grpc
 import trio
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import Message
@@ -32,7 +33,10 @@ CONNECT_WAIT_MS = 5_000  # how long a call waits for a connection that is being 
 MESSAGE_SIZE_BYTES_MAX = 16 * 1024 * 1024
 RECONNECT_WAIT_MS_MIN = 50
 RECONNECT_WAIT_MS_MAX = 2_000
-PROBE_INTERVAL_MS = 10_000
+WATCH_INTERVAL_MS = 1_000
+ANSWER_MS_MAX = 2_000  # of a call that does no work
+UNANSWERED_MAX = 2  # such calls in a row, until containerd counts as one that hangs
+STREAM_WAIT_MS_MAX = 120_000  # for one message; the last of what is written waits for the disk
 SUBSCRIBE_WAIT_MS = 10_000
 HELLO_INTERVAL_MS = 30
 HELLO_TOPIC = "/fairway/hello"
@@ -55,22 +59,29 @@ class Connection:
         self._channel: aio.Channel | None = None
         self._methods: dict[tuple[str, str], Any] = {}
         self._ready = trio.Event()
+        self._changed = trio.Event()
         self.healthy = False
         self.error = "not connected yet"
         self.version = ""
 
     async def run(self, on_event: Callable[[api.Envelope], None], on_connected: Callable[[], None]) -> None:
         """Keeps connected until cancelled. `on_connected` is called each time that the stream of
-        events is known to flow: everything from then on is an event, everything before must be listed."""
+        events is known to flow: everything from then on is an event, everything before must be listed; and when
+        a containerd that hung answers again."""
         wait_ms = RECONNECT_WAIT_MS_MIN
         while True:
             connected = False
             try:
-                async with self._channel_open(), aclosing(self._subscription()) as envelopes:
+                async with (
+                    self._channel_open(),
+                    trio.open_nursery() as nursery,
+                    aclosing(self._subscription()) as envelopes,
+                ):
                     async for envelope in envelopes:
                         if not connected:
                             connected = True
                             on_connected()
+                            nursery.start_soon(self._watch, on_connected)
                         if envelope.topic != HELLO_TOPIC:
                             on_event(envelope)
             except* (errors.RuntimeFailure, OSError) as group:
@@ -106,7 +117,7 @@ class Connection:
         stream = self._method("unary_stream", method, reply_type)(request, metadata=self._metadata)
         try:
             while True:
-                with _failures(method):
+                with _failures(method), _limit(method):
                     reply = await call(stream.read())
                 if reply is aio.EOF:
                     return
@@ -124,7 +135,7 @@ class Connection:
         stream = self._method("stream_stream", method, reply_type)(metadata=metadata)
 
         async def send(request: Message) -> Reply:
-            with _failures(method):
+            with _failures(method), _limit(method):
                 try:
                     await call(stream.write(request))
                 except aio.AioRpcError:
@@ -170,6 +181,14 @@ class Connection:
         except errors.RuntimeFailure as error:
             log.warning("lease %s stays until it expires: %s", identity, error)
 
+    async def answers(self) -> bool:
+        """Whether containerd answers now: where a process was not made in time, whether that is the task's fault."""
+        return self.healthy and await self._answers() is True
+
+    async def wait_changed(self) -> None:
+        """Returns when `healthy` has changed."""
+        await self._changed.wait()
+
     async def wait_healthy(self) -> None:
         """Returns once containerd answers; waits without limit."""
         while not self.healthy:
@@ -210,8 +229,7 @@ class Connection:
         try:
             yield
         finally:
-            self.healthy = False
-            self._ready = trio.Event()
+            self._note(healthy=False)
             channel, self._channel = self._channel, None
             with trio.CancelScope(shield=True):
                 await call(channel.close())
@@ -231,8 +249,8 @@ class Connection:
         stream = subscribe(api.SubscribeRequest(filters=filters), metadata=metadata)
         try:
             first = await self._greeted(stream)
-            self.healthy, self.error = True, ""
-            self._ready.set()
+            self.error = ""
+            self._note(healthy=True)
             yield first
             while True:
                 with _failures("events.v1.Events/Subscribe"):
@@ -242,6 +260,48 @@ class Connection:
                 yield envelope
         finally:
             stream.cancel()
+
+    async def _watch(self, on_answer: Callable[[], None]) -> None:
+        """A containerd that hangs keeps its connections: only a call that it ought to answer tells. Its channel and
+        events stay, for it may go on; where it ends, they do."""
+        unanswered = 0
+        while True:
+            answered = await self._answers()
+            unanswered = unanswered + 1 if answered is False else 0
+            if unanswered == UNANSWERED_MAX:
+                self._lost(f"no answer for {UNANSWERED_MAX * ANSWER_MS_MAX // 1000} s: it hangs")
+                self._note(healthy=False)
+            elif answered and not self.healthy:
+                log.warning("containerd at %s answers again", self._socket)
+                self.error = ""
+                self._note(healthy=True)
+                on_answer()
+            if not unanswered:
+                await trio.sleep(WATCH_INTERVAL_MS / 1000)
+
+    async def _answers(self) -> bool | None:
+        """None: its connection is over, which the stream of events tells."""
+        if self._channel is None:
+            return None
+        version = self._method("unary_unary", "version.v1.Version/Version", api.VersionResponse)
+        try:
+            await call(version(Empty(), metadata=self._metadata, timeout=ANSWER_MS_MAX / 1000))
+        except aio.AioRpcError as error:
+            return False if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED else None
+        except (aio.UsageError, ConnectionAbortedError):
+            return None
+        return True
+
+    def _note(self, *, healthy: bool) -> None:
+        if healthy == self.healthy:
+            return
+        self.healthy = healthy
+        if healthy:
+            self._ready.set()
+        else:
+            self._ready = trio.Event()
+        self._changed.set()
+        self._changed = trio.Event()
 
     async def _greeted(self, stream: Any) -> api.Envelope:
         """Publishes greetings until the subscription delivers one."""
@@ -297,6 +357,15 @@ class _failures:
             raise errors.from_status(self._method, error.code(), error.details() or "") from None
         if isinstance(error, (aio.UsageError, ConnectionAbortedError)):
             raise errors.Unavailable(f"the connection to containerd closed during {self._method}") from None
+
+
+@contextmanager
+def _limit(method: str) -> Iterator[None]:
+    """For one message of a stream, whose whole may take as long as it does."""
+    with trio.move_on_after(STREAM_WAIT_MS_MAX / 1000) as scope:
+        yield
+    if scope.cancelled_caught:
+        raise errors.TimedOut(f"containerd does not go on with {method} for {STREAM_WAIT_MS_MAX // 1000} s")
 
 
 def _serialise(message: Message) -> bytes:

@@ -12,7 +12,6 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
 
 import trio
 
@@ -22,14 +21,13 @@ from runtime import (
     cgroup,
     devices,
     features,
-    image_files,
     log_policy,
     mounted,
     oci_spec,
     process_spec,
     signals,
-    users,
 )
+from runtime.accounts import Accounts
 from runtime.attaching import AttachSession
 from runtime.cdi_folders import CdiFolders
 from runtime.cdi_model import CdiEdits
@@ -50,15 +48,12 @@ from runtime.model import (
     ObservedContainer,
     RuntimeSettings,
 )
-from runtime.users import ProcessUser
 
 log = logging.getLogger(__name__)
 
-PROBE_INTERVAL_MS = 10_000
 CHECK_OUTPUT_BYTES_MAX = 4096
 KILL_WAIT_MS_MAX = 10_000
 START_TIMES_MAX = 4096
-ACCOUNTS_MAX = 256
 IMAGE_LABEL = "fairway/image-digest"
 
 
@@ -80,9 +75,7 @@ class Runtime:
         self._making: set[str] = set()
         self._out_of_memory: set[str] = set()
         self._started_ms: OrderedDict[str, int] = OrderedDict()
-        # Manifest digest -> the image's /etc/passwd and /etc/group.
-        self._accounts: OrderedDict[str, tuple[str, str]] = OrderedDict()
-        self._reading_accounts = trio.Lock()
+        self._accounts = Accounts(self.images)
         init_path = settings.init_path if settings.init_path.is_file() else None
         self._host = oci_spec.HostFacts(
             architecture=host_architecture(),
@@ -118,6 +111,10 @@ class Runtime:
             nursery.start_soon(self._connection.run, self._on_event, self._on_connected)
             task_status.started()
 
+    async def wait_changed(self) -> None:
+        """Returns when `healthy` has changed."""
+        await self._connection.wait_changed()
+
     async def wait_healthy(self) -> None:
         """Returns once containerd answers; waits without limit."""
         await self._connection.wait_healthy()
@@ -139,7 +136,7 @@ class Runtime:
                 f"init: true needs {self._settings.init_path}, which this host does not have: install tini"
             )
         image = await self.images.config(request.image_digest)
-        user = await self._resolve_user(request.image_digest, spec.user or image.user, spec.group_add)
+        user = await self._accounts.resolve(request.image_digest, spec.user or image.user, spec.group_add)
         if spec.devices:
             found = await trio.to_thread.run_sync(devices.resolve, spec.devices, self._settings.allowed_devices)
             request = dataclasses.replace(request, devices=found)
@@ -264,7 +261,7 @@ class Runtime:
         spec, labels = await self._containers.spec(container_id)
         resolved = None
         if user:
-            resolved = await self._resolve_user(labels.get(IMAGE_LABEL, ""), user)
+            resolved = await self._accounts.resolve(labels.get(IMAGE_LABEL, ""), user)
         process = process_spec.for_exec(spec["process"], command, environment or {}, resolved, working_dir, tty)
         return await self._exec(ProcessRequest(container_id, process, tty, stdin))
 
@@ -276,16 +273,19 @@ class Runtime:
         return session
 
     async def run_check(self, container_id: str, command: Sequence[str], timeout_ms: int) -> tuple[int, bytes]:
-        """(exit code, first 4 KiB of its output) of a short process; raises TimedOut, having killed it."""
-        spec, _ = await self._containers.spec(container_id)
-        process = process_spec.for_exec(spec["process"], command, {}, None, "", tty=False)
+        """(exit code, first 4 KiB of its output) of a short process; raises TimedOut, having killed it, and Unavailable
+        where that was not its own fault."""
         output = b""
         with trio.move_on_after(timeout_ms / 1000):
+            spec, _ = await self._containers.spec(container_id)
+            process = process_spec.for_exec(spec["process"], command, {}, None, "", tty=False)
             session = await self._exec(ProcessRequest(container_id, process, tty=False, stdin=False, merge_output=True))
             async with session:
                 async for _, data in session.outputs():
                     output += data[: CHECK_OUTPUT_BYTES_MAX - len(output)]
                 return await session.wait(), output
+        if not await self._connection.answers():
+            raise Unavailable(f"containerd does not answer: {self.error or 'it is slow'}")
         raise TimedOut(f"the command {list(command)} did not end within {timeout_ms} ms")
 
     def read_log(
@@ -345,16 +345,6 @@ class Runtime:
         await session.start(self._nursery)
         return session
 
-    async def _resolve_user(self, image_digest: str, text: str, groups: Sequence[str] = ()) -> ProcessUser:
-        async with self._reading_accounts:  # tasks of one image often come together
-            accounts = self._accounts.get(image_digest)
-            if accounts is None:
-                accounts = await self.images.with_files(image_digest, _read_accounts)
-                self._accounts[image_digest] = accounts
-                if len(self._accounts) > ACCOUNTS_MAX:
-                    self._accounts.popitem(last=False)
-        return users.with_groups(users.resolve(text, *accounts), groups, accounts[1])
-
     def _attach(self, container: ObservedContainer) -> None:
         policy = log_policy.from_labels(container.labels, self._settings)
         try:
@@ -406,10 +396,3 @@ class Runtime:
             self._started_ms.get(seen.id, seen.started_unix_ms),
             seen.finished_unix_ms,
         )
-
-
-def _read_accounts(root: Path) -> tuple[str, str]:
-    return (
-        image_files.read_text_in_root(root, "/etc/passwd"),
-        image_files.read_text_in_root(root, "/etc/group"),
-    )

@@ -49,6 +49,10 @@ class Containerd:
                 start_new_session=True,
             )
 
+    def send(self, number: int) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
     def kill(self, number: int = signal.SIGKILL) -> None:
         if self.process is not None:
             self.process.send_signal(number)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 from pathlib import Path
 
@@ -123,6 +124,35 @@ def test_containers_survive_containerd(settings: RuntimeSettings, image: LoadedI
         seen = next(container for container in await runtime.list() if container.id == request.id)
         assert (seen.state, seen.pid) == ("running", pid)
         assert (await runtime.stop(request.id, "SIGKILL", 1000)).exit_code == 137
+        await runtime.delete(request.id)
+
+    drive(settings, body)
+
+
+def test_a_containerd_that_hangs_is_noticed_and_no_fault_of_its_containers(
+    settings: RuntimeSettings, image: LoadedImage, containerd: Containerd
+) -> None:
+    async def body(runtime: Runtime) -> None:
+        request = request_for(image, "sleep", "1000")
+        await runtime.create(request)
+        pid = await runtime.start(request.id)
+        events = runtime.subscribe()
+        assert (await events.__anext__()).kind is EventKind.RESYNC
+        containerd.send(signal.SIGSTOP)
+        try:
+            with pytest.raises(errors.Unavailable):  # and not TimedOut, which would count against the container
+                await runtime.run_check(request.id, ["true"], 200)
+            await until(lambda: not runtime.healthy, 8)
+            assert "hangs" in runtime.error
+        finally:
+            containerd.send(signal.SIGCONT)
+        with trio.fail_after(10):
+            while (await events.__anext__()).kind is not EventKind.RESYNC:
+                pass
+        assert (runtime.healthy, runtime.error) == (True, "")
+        seen = next(container for container in await runtime.list() if container.id == request.id)
+        assert (seen.state, seen.pid) == ("running", pid)
+        assert (await runtime.run_check(request.id, ["true"], 5_000))[0] == 0
         await runtime.delete(request.id)
 
     drive(settings, body)
