@@ -13,6 +13,7 @@ import trio
 
 from daemon.agent.agent import Agent
 from daemon.agent.description_agent import DescriptionAgent
+from daemon.agent.condition_agent import ConditionAgent
 from daemon.agent.device_agent import DeviceAgent
 from daemon.agent.file_agent import FileAgent
 from daemon.agent.floating_agent import FloatingAgent
@@ -135,6 +136,7 @@ class ClusterHost:
             devices = DeviceAgent(runtime.cdi, config.resources.shared_devices, reports)
             await devices.look()  # before the host is described: it would be one without devices for a while
             nursery.start_soon(devices.run)
+            nursery.start_soon(ConditionAgent(config, lambda: runtime.error, reports).run)
             nursery.start_soon(DescriptionAgent(self._config, runtime, reports).run)
             nursery.start_soon(parts.renewal.run)
             nursery.start_soon(parts.doctor.run)

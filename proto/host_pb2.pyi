@@ -267,10 +267,13 @@ class HostInstruction(_message.Message):
     ACKNOWLEDGED_SEQUENCE_FIELD_NUMBER: _builtins.int
     CLUSTER_NETWORK_REVISION_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
+    LEADER_UNIX_MS_FIELD_NUMBER: _builtins.int
     acknowledged_sequence: _builtins.int
     """reports up to this one are durable"""
     cluster_network_revision: _builtins.int
     """every host that is up stands at least here"""
+    leader_unix_ms: _builtins.int
+    """the leader's clock as it was sent; 0: an older leader, which does not tell"""
     @_builtins.property
     def state(self) -> Global___HostState:
         """absent in a plain heartbeat answer"""
@@ -281,10 +284,11 @@ class HostInstruction(_message.Message):
         acknowledged_sequence: _builtins.int = ...,
         cluster_network_revision: _builtins.int = ...,
         state: Global___HostState | None = ...,
+        leader_unix_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["state", b"state"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged_sequence", b"acknowledged_sequence", "cluster_network_revision", b"cluster_network_revision", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged_sequence", b"acknowledged_sequence", "cluster_network_revision", b"cluster_network_revision", "leader_unix_ms", b"leader_unix_ms", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

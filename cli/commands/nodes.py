@@ -46,7 +46,7 @@ def print_nodes(nodes: list[control_pb2.NodeView], *, wide: bool) -> None:
             f"{words.cores(view.cpu_reserved_millis)}/{words.cores(description.cpu_millis)}",
             f"{words.size(view.memory_reserved_bytes)}/{words.size(description.memory_bytes)}",
             words.age(node.meta.created_unix_ms, now),
-            node.state_message or "; ".join(description.missing_features),
+            node.state_message or "; ".join(description.missing_features) or _troubles(node),
         ]
         if wide:
             labels = ",".join(f"{key}={value}" for key, value in sorted(node.meta.labels.items()))
@@ -59,6 +59,11 @@ def print_nodes(nodes: list[control_pb2.NodeView], *, wide: bool) -> None:
             ]
         rows.append(row)
     output.print_table(headings, rows)
+
+
+def _troubles(node: objects_pb2.Node) -> str:
+    """What the host says of itself; paths between hosts are for `show` and `doctor`."""
+    return "; ".join(each.kind for each in node.conditions if not each.node_id)
 
 
 def state_words(node: objects_pb2.Node) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 import trio
 
 from daemon.agent import host_view
+from daemon.agent.condition_agent import ClockWatch
 from daemon.agent.floating_agent import FloatingAgent
 from daemon.agent.host_view import HostView
 from daemon.agent.image_agent import ImageAgent
@@ -67,6 +68,7 @@ class Agent:
         self._volumes = volumes
         self._floating = floating
         self._reports = reports
+        self._clock = ClockWatch(reports)
         self._view_path = view_path
         self._address = address
         self._now_unix_ms = now_unix_ms
@@ -111,9 +113,10 @@ class Agent:
             self._cluster_network_revision = instruction.cluster_network_revision
             self._note_withdrawals()
 
-    def acknowledged(self, sent_s: float) -> None:
+    def acknowledged(self, sent_s: float, leader_unix_ms: int) -> None:
         """See SessionHost."""
         self._floating.acknowledged(sent_s)
+        self._clock.answered(trio.current_time() - sent_s, leader_unix_ms, self._now_unix_ms())
 
     def removed(self) -> None:
         """See SessionHost."""

@@ -56,8 +56,9 @@ class SessionHost(Protocol):
     async def instructed(self, instruction: HostInstruction) -> None:
         """Takes in what the leader says."""
 
-    def acknowledged(self, sent_s: float) -> None:
-        """The leader heard the report that was sent at that time (trio's clock)."""
+    def acknowledged(self, sent_s: float, leader_unix_ms: int) -> None:
+        """The leader heard the report that was sent at that time (trio's clock); its clock said that since (0: not
+        told)."""
 
     def removed(self) -> None:
         """The cluster does not know this host any more."""
@@ -179,15 +180,15 @@ class LeaderConnection:
                 self.error = "the leader ended the session"
                 return
             self.connected, self.error = True, ""
-            self._note_acknowledged(instruction.acknowledged_sequence)
+            self._note_acknowledged(instruction)
             await self._host.instructed(instruction)
 
-    def _note_acknowledged(self, sequence: int) -> None:
+    def _note_acknowledged(self, instruction: HostInstruction) -> None:
         sent_s = None
-        while self._sent_s and self._sent_s[0][0] <= sequence:
+        while self._sent_s and self._sent_s[0][0] <= instruction.acknowledged_sequence:
             sent_s = self._sent_s.popleft()[1]
         if sent_s is not None:
-            self._host.acknowledged(sent_s)
+            self._host.acknowledged(sent_s, instruction.leader_unix_ms)
 
     async def _send(self, stream: Any, scope: trio.CancelScope) -> None:
         sequence = 0

@@ -9,6 +9,7 @@ from statistics import median
 
 from daemon.doctor.conditions_plan import PATH_KINDS
 from daemon.doctor.host_findings_plan import error, note, several, warning
+from daemon.host_conditions import BARRING, CPU
 from daemon.orchestration.kinds import is_job, serving_wanted
 from proto import objects_pb2 as objects
 from proto.control_pb2 import RaftStatusReply
@@ -291,7 +292,12 @@ def _encryption(facts: ClusterFacts) -> list[Finding]:
     return found
 
 
-_PAGES = {"device specification": "docs/workloads.md"}  # kinds of conditions
+# By the kinds of conditions.
+_PAGES = {
+    "device specification": "docs/workloads.md",
+    CPU: "docs/operations.md",
+    **dict.fromkeys(BARRING, "docs/operations.md"),
+}
 
 
 def _conditions(facts: ClusterFacts, names: Mapping[str, str]) -> list[Finding]:

@@ -121,7 +121,7 @@ class Leadership:
     async def _hold_office(self, former: tuple[str, float] | None) -> None:
         writer = Writer(self._member, now_unix_ms, new_id)
         waking = WakingTime()
-        sessions = Sessions(writer, waking.now)
+        sessions = Sessions(writer, waking.now, now_unix_ms)
         if former is not None:
             sessions.last_heard_s[former[0]] = waking.now() - (time.monotonic() - former[1])
         orchestrator = Orchestrator(writer, now_unix_ms, new_id)

@@ -1,4 +1,6 @@
-"""Moves tasks for a better balance: carries out daemon/orchestration/rebalance_course_plan.py, one move at a time."""
+"""Moves tasks for a better balance, and away from hosts in trouble, one at a time.
+
+Carries out daemon/orchestration/rebalance_course_plan.py and relief_plan.py."""
 
 from __future__ import annotations
 
@@ -9,6 +11,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from daemon.errors import Refused
+from daemon.host_conditions import left_since_unix_ms
 from daemon.leader.writer import Writer
 from proto import objects_pb2 as objects
 from raft.store import Store
@@ -21,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 LOOK_S = 0.5  # whether anything is wanted at all
 LOOK_S_MAX = 10.0
+RELIEF_MS = 5_000
 AT_ONCE_S_MAX = 0.1  # of one look at services; it goes on where it stopped
 SHARE_MAX = 0.05  # of the time, spent on looking for moves
 
@@ -32,6 +36,7 @@ class Rebalancer:
         self._writer = writer
         self._now_unix_ms = now_unix_ms
         self._round: Round | None = None
+        self._relieved_unix_ms = 0
 
     async def run(self) -> None:
         """Only cancellation ends it."""
@@ -39,6 +44,7 @@ class Rebalancer:
         while True:
             await trio.sleep(wait_s)
             wait_s = LOOK_S
+            await self._relieve()
             if not any(_wanted(cluster) for cluster in self._writer.store.table(objects.Cluster)):
                 self._round = None
                 continue
@@ -55,6 +61,25 @@ class Rebalancer:
                 took_s = trio.current_time() - began_s
                 pause_s = (again_unix_ms - self._now_unix_ms()) / 1000
                 wait_s = min(max(LOOK_S, pause_s, took_s / SHARE_MAX), LOOK_S_MAX)
+
+    async def _relieve(self) -> None:
+        now = self._now_unix_ms()
+        if all(left_since_unix_ms(node) is None for node in self._writer.store.table(objects.Node)):
+            return
+        if now - self._relieved_unix_ms < RELIEF_MS:
+            return
+        self._relieved_unix_ms = now
+        from daemon.orchestration.relief_plan import plan_relief
+
+        def plan_now(store: Store, now_unix_ms: int, new_id: Callable[[], str]) -> tuple[TransactionBuilder, None]:
+            return plan_relief(store, now_unix_ms, new_id), None
+
+        try:
+            await self._writer.commit(plan_now, actor="leader")
+        except Refused as refused:
+            logger.warning("no task was moved away from a host in trouble: %s", refused.message)
+        except Exception:
+            logger.exception("looking for tasks on hosts in trouble failed")
 
     async def _look(self) -> int:
         # Loads NumPy, as the orchestrator does.

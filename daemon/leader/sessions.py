@@ -60,9 +60,10 @@ class Reported:
 class Sessions:
     """All sessions of this leader's time in office."""
 
-    def __init__(self, writer: Writer, clock: Callable[[], float]) -> None:
+    def __init__(self, writer: Writer, clock: Callable[[], float], now_unix_ms: Callable[[], int]) -> None:
         self._writer = writer
         self._clock = clock
+        self._now_unix_ms = now_unix_ms
         self._states = HostStates(writer.store)
         self._sessions: dict[str, Session] = {}
         self._network_revisions: dict[str, int] = {}
@@ -195,6 +196,7 @@ class Sessions:
                 session.sent_revision = max(session.sent_revision, instruction.state.revision)
             # After that: what this host is only now sent it does not stand at.
             instruction.cluster_network_revision = self.cluster_network_revision()
+            instruction.leader_unix_ms = self._now_unix_ms()
             await send(instruction)
 
     async def _distribute(self) -> None:

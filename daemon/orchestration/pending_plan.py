@@ -23,6 +23,9 @@ from daemon.orchestration.task_plan import stop_task
 from daemon.orchestration.task_states import assigned, ended, serving, wanted
 from proto import objects_pb2 as objects
 
+STARTING_A_HOST_MAX = 50  # however many hosts are lost at once, those that are left are not overrun
+STARTING_MS_MAX = 60_000  # what takes longer holds up nobody else
+TURN_MS = 1_000
 VICTIMS_PER_PASS_MAX = 64  # beyond, no further unit preempts in this plan
 UNITS_AHEAD_MAX = 200  # that are counted to answer a question
 
@@ -30,11 +33,20 @@ UNITS_AHEAD_MAX = 200  # that are counted to answer a question
 def place_pending(draft: Draft, nodes: Mapping[str, objects.Node]) -> None:
     """Assigns what can be assigned; what cannot carries the reason in `status.message`."""
     turns = Turns(draft, nodes)
+    starts_max = STARTING_A_HOST_MAX * sum(node.state == objects.NODE_STATE_READY for node in nodes.values())
+    starting = sum(_starting(task, draft.now_unix_ms) for task in turns.tasks) if turns.units else 0
     for unit in turns.units:
         if draft.full:
             draft.wake_at(draft.now_unix_ms)
             return
-        turns.attempt(unit).into(draft, turns.precedences)
+        if starting >= starts_max > 0:
+            draft.wake_at(draft.now_unix_ms + TURN_MS)
+            words = f"waits for its turn: {STARTING_A_HOST_MAX} tasks a host are being started, and no more at once"
+            Attempt(reasons=_reasons(unit, unit.tasks[0], words)).into(draft, turns.precedences)
+            continue
+        found = turns.attempt(unit)
+        found.into(draft, turns.precedences)
+        starting += len(found.placed)
 
 
 @dataclass
@@ -67,7 +79,7 @@ class Turns:
     def __init__(self, draft: Draft, nodes: Mapping[str, objects.Node]) -> None:
         self._draft = draft
         self._nodes = nodes
-        tasks = list(draft.tasks())
+        self.tasks = tasks = list(draft.tasks())
         self.precedences = Precedences(self._service, draft.store.table(objects.Service))
         pending = [task for task in tasks if _due(draft, task) and self._service(task.service_id) is not None]
         self.units = self.precedences.units(pending)
@@ -185,6 +197,12 @@ class Turns:
 
     def _service(self, service_id: str) -> objects.Service | None:
         return self._draft.get(objects.Service, service_id)
+
+
+def _starting(task: objects.Task, now_unix_ms: int) -> bool:
+    if not assigned(task) or not wanted(task) or task.status.state >= objects.TASK_STATE_RUNNING:
+        return False
+    return task.meta.updated_unix_ms + STARTING_MS_MAX > now_unix_ms
 
 
 def _due(draft: Draft, task: objects.Task) -> bool:

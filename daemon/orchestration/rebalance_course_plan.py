@@ -64,8 +64,8 @@ def _look(draft: Draft, cluster: objects.Cluster, round_: Round, out_of_time: Ou
     if state.moved_unix_ms + pause_ms > now:
         return state.moved_unix_ms + pause_ms, round_
     tasks = list(draft.tasks())
-    under_way = [task for task in tasks if _under_way(draft, task)]
-    if len(under_way) >= MOVES_AT_ONCE_MAX:
+    moving = [task for task in tasks if under_way(draft, task)]
+    if len(moving) >= MOVES_AT_ONCE_MAX:
         return now, round_
     nodes = {node.meta.id: node for node in draft.store.table(objects.Node)}
     after_ms = 0 if state.asked else cluster.rebalance.after_ms or AFTER_MS
@@ -84,10 +84,10 @@ def _look(draft: Draft, cluster: objects.Cluster, round_: Round, out_of_time: Ou
             return now + pause_ms, Round(round_.after, True)
         if out_of_time():
             return now, Round(name_key(service), round_.moved)
-    if state.asked and not under_way and not round_.moved:
+    if state.asked and not moving and not round_.moved:
         edited = draft.edit(cluster).rebalancing
         edited.asked, edited.target, edited.service_id = False, "", ""
-    return now, Round(moved=bool(under_way))
+    return now, Round(moved=bool(moving))
 
 
 def name_key(service: objects.Service) -> Name:
@@ -103,7 +103,7 @@ def in_scope(store: Store, service_id: str) -> Sequence[objects.Service]:
     return sorted(store.table(objects.Service), key=name_key)
 
 
-def _under_way(draft: Draft, task: objects.Task) -> bool:
+def under_way(draft: Draft, task: objects.Task) -> bool:
     """It is not ready yet, or what it takes over from has not ended."""
     now = draft.now_unix_ms
     if not moves(task) or not wanted(task) or task.meta.created_unix_ms + READY_MS_MAX <= now:

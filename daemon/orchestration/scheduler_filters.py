@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from daemon.host_conditions import BARRING, barring
 from daemon.orchestration import constraints
 from daemon.orchestration.host_ports import HostPort, port_text
 from daemon.orchestration.quantities import bytes_text, cpu_text, names_text
@@ -59,6 +60,9 @@ def availability_refusals(node: objects.Node) -> tuple[Refusal, ...]:
         found.append(is_words("cordoned", "`fairway node activate {host}`"))
     elif node.availability == objects.AVAILABILITY_DRAINING:
         found.append(is_words("draining", "`fairway node activate {host}`"))
+    for kind in barring(node):
+        words, remedy = BARRING[kind]
+        found.append(Refusal(kind, *_has(words), remedy))
     missing = node.description.missing_features
     if missing:
         words = ", ".join(missing)

@@ -49,7 +49,7 @@ class Told:
 
 @asynccontextmanager
 async def sessions_of(model: ClusterModel, *node_ids: str) -> AsyncIterator[list[Told]]:
-    sessions = Sessions(SimpleNamespace(store=model.store), trio.current_time)  # type: ignore[arg-type]
+    sessions = Sessions(SimpleNamespace(store=model.store), trio.current_time, lambda: 0)  # type: ignore[arg-type]
     async with trio.open_nursery() as nursery:
         nursery.start_soon(sessions.run)
         hosts = []
