@@ -55,6 +55,11 @@ def share_words(shares: objects_pb2.KernelShares) -> str:
     return ", ".join(filter(None, parts))
 
 
+def isolation_words(isolation: objects_pb2.Isolation) -> str:
+    """ "runtime crun" """
+    return f"runtime {isolation.runtime}" if isolation.runtime else ""
+
+
 def _short(command: Iterable[str]) -> str:
     text = " ".join(command)
     return text if len(text) <= COMMAND_CHARACTERS_MAX else text[: COMMAND_CHARACTERS_MAX - 3] + "..."

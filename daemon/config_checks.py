@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from daemon.identity.node_names import node_name_error
+from proto.container_rules import runtime_problem
 from proto.device_rules import is_kind, split_name
 
 CHECK = "check"  # key of the check in a dataclass field's metadata
@@ -81,6 +82,10 @@ def _device_names(names: tuple[str, ...]) -> str | None:
     )
 
 
+def _runtimes(values: tuple[str, ...]) -> str | None:
+    return next((problem for name in values if (problem := runtime_problem(name))), None)
+
+
 def _pattern(pattern: str, words: str) -> Mapping[str, Callable[[Any], str | None]]:
     expression = re.compile(pattern)
 
@@ -93,6 +98,7 @@ def _pattern(pattern: str, words: str) -> Mapping[str, Callable[[Any], str | Non
 address = _as_metadata(address_error)
 unicast_address_or_empty = _as_metadata(lambda text: unicast_address_error(text) if text else None)
 node_name_or_empty = _as_metadata(lambda text: node_name_error(text) if text else None)
+either = _as_metadata(lambda _value: None)
 port = between(1, 65_535)
 absolute_path = _as_metadata(_absolute)
 absolute_path_or_empty = _as_metadata(lambda text: _absolute(text) if text else None)
@@ -100,6 +106,7 @@ absolute_paths = _as_metadata(_all_absolute)
 socket_path = _as_metadata(_socket)
 dns_upstreams = _as_metadata(_dns_upstreams)
 device_names = _as_metadata(_device_names)
+runtimes = _as_metadata(_runtimes)
 # containerd's rule for identifiers; they also become folder names.
 containerd_name = _pattern(
     r"[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*", "a name of letters and digits, joined by '.', '_' or '-'"

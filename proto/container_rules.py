@@ -41,12 +41,16 @@ CORES_MAX = 8192
 OOM_SCORE_ADJ_MAX = 1000
 SECCOMP_BYTES_MAX = 64 << 10  # it is part of every task that has it
 UNCONFINED = "unconfined"
+RUNC = "runc"  # the runtime of those that name none
+SHIM_PREFIX = "io.containerd."
 
 # Settings of a namespace that every container has of its own; others are the whole host's (namespaces(7), ipc(7)).
 _IPC_SYSCTLS = frozenset(
     f"kernel.{name}" for name in ["msgmax", "msgmnb", "msgmni", "sem", "shmall", "shmmax", "shmmni", "shm_rmid_forced"]
 )
 _CORES = re.compile(r"[0-9]{1,5}(-[0-9]{1,5})?")
+_RUNTIME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+_SHIM = re.compile(r"io\.containerd\.[a-z0-9-]{1,40}\.v[0-9]{1,3}")
 _SYSCTL = re.compile(r"[A-Za-z0-9_.*/:-]+")
 _NAMES_OF_HOST = {"kernel.hostname": "hostname", "kernel.domainname": "domainname"}
 # What whoever runs the container reads in its annotations.
@@ -66,6 +70,12 @@ def sysctl_problem(name: str) -> str:
     if name in _IPC_SYSCTLS or name.startswith(("fs.mqueue.", "net.")):
         return ""
     return "it is the whole host's: only net.*, fs.mqueue.* and the kernel's of System V IPC are a container's own"
+
+
+def runtime_problem(name: str) -> str:
+    if _RUNTIME.fullmatch(name) or _SHIM.fullmatch(name):
+        return ""
+    return f"{name!r} is neither a runtime's program, as crun, nor a shim of containerd, as io.containerd.kata.v2"
 
 
 def annotation_problem(name: str) -> str:

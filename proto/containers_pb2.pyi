@@ -334,6 +334,28 @@ class KernelShares(_message.Message):
 Global___KernelShares: _TypeAlias = KernelShares  # noqa: Y015
 
 @_typing.final
+class Isolation(_message.Message):
+    """what keeps the container apart from its host and from others"""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUNTIME_FIELD_NUMBER: _builtins.int
+    runtime: _builtins.str
+    """"crun", or a shim as "io.containerd.kata.v2", of those that its host has; empty: runc"""
+    def __init__(
+        self,
+        *,
+        runtime: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["runtime", b"runtime"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Isolation: _TypeAlias = Isolation  # noqa: Y015
+
+@_typing.final
 class NetworkSpec(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

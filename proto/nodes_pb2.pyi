@@ -574,6 +574,7 @@ class NodeDescription(_message.Message):
     ADDRESSES_FIELD_NUMBER: _builtins.int
     LACKS_FIELD_NUMBER: _builtins.int
     DEVICES_FIELD_NUMBER: _builtins.int
+    RUNTIMES_FIELD_NUMBER: _builtins.int
     hostname: _builtins.str
     operating_system: _builtins.str
     kernel: _builtins.str
@@ -605,6 +606,10 @@ class NodeDescription(_message.Message):
     def devices(self) -> _containers.RepeatedCompositeFieldContainer[_devices_pb2.HostDevice]:
         """that tasks may ask for, at most 512"""
 
+    @_builtins.property
+    def runtimes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """that tasks may ask for by name; empty: "runc" """
+
     def __init__(
         self,
         *,
@@ -622,10 +627,11 @@ class NodeDescription(_message.Message):
         addresses: _abc.Iterable[_builtins.str] | None = ...,
         lacks: _abc.Iterable[_builtins.str] | None = ...,
         devices: _abc.Iterable[_devices_pb2.HostDevice] | None = ...,
+        runtimes: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "architecture", b"architecture", "cgroup_version", b"cgroup_version", "containerd_version", b"containerd_version", "cpu_millis", b"cpu_millis", "devices", b"devices", "fairway_version", b"fairway_version", "feature_level", b"feature_level", "hostname", b"hostname", "kernel", b"kernel", "lacks", b"lacks", "memory_bytes", b"memory_bytes", "missing_features", b"missing_features", "operating_system", b"operating_system"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "architecture", b"architecture", "cgroup_version", b"cgroup_version", "containerd_version", b"containerd_version", "cpu_millis", b"cpu_millis", "devices", b"devices", "fairway_version", b"fairway_version", "feature_level", b"feature_level", "hostname", b"hostname", "kernel", b"kernel", "lacks", b"lacks", "memory_bytes", b"memory_bytes", "missing_features", b"missing_features", "operating_system", b"operating_system", "runtimes", b"runtimes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

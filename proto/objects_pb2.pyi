@@ -38,6 +38,7 @@ from proto.containers_pb2 import DeviceMapping as DeviceMapping
 from proto.containers_pb2 import Hook as Hook
 from proto.containers_pb2 import HostAddress as HostAddress
 from proto.containers_pb2 import InitTask as InitTask
+from proto.containers_pb2 import Isolation as Isolation
 from proto.containers_pb2 import KernelShares as KernelShares
 from proto.containers_pb2 import Logging as Logging
 from proto.containers_pb2 import NetworkSpec as NetworkSpec
@@ -468,9 +469,11 @@ class ContainerSpec(_message.Message):
     PRE_STOP_FIELD_NUMBER: _builtins.int
     INIT_TASKS_FIELD_NUMBER: _builtins.int
     SHARES_FIELD_NUMBER: _builtins.int
+    HOST_NETWORK_FIELD_NUMBER: _builtins.int
     ATTACHED_FIELD_NUMBER: _builtins.int
     PROBES_FIELD_NUMBER: _builtins.int
     PULL_POLICY_FIELD_NUMBER: _builtins.int
+    ISOLATION_FIELD_NUMBER: _builtins.int
     image: _builtins.str
     """as the user wrote it"""
     user: _builtins.str
@@ -495,6 +498,8 @@ class ContainerSpec(_message.Message):
     """empty: Fairway's; "unconfined"; else JSON in Docker's form"""
     apparmor_profile: _builtins.str
     """the name of a profile that the host has loaded; empty: none"""
+    host_network: _builtins.bool
+    """shares its host's network, which the host's configuration must allow; no networks"""
     attached: _builtins.bool
     """starts when somebody attaches, and ends when they go: `fairway run -i`"""
     pull_policy: _registries_pb2.PullPolicy.ValueType
@@ -580,6 +585,10 @@ class ContainerSpec(_message.Message):
     def shares(self) -> _containers_pb2.KernelShares: ...
     @_builtins.property
     def probes(self) -> _health_pb2.Probes: ...
+    @_builtins.property
+    def isolation(self) -> _containers_pb2.Isolation:
+        """needs feature level 2"""
+
     def __init__(
         self,
         *,
@@ -622,13 +631,15 @@ class ContainerSpec(_message.Message):
         pre_stop: _abc.Iterable[_containers_pb2.Hook] | None = ...,
         init_tasks: _abc.Iterable[_containers_pb2.InitTask] | None = ...,
         shares: _containers_pb2.KernelShares | None = ...,
+        host_network: _builtins.bool = ...,
         attached: _builtins.bool = ...,
         probes: _health_pb2.Probes | None = ...,
         pull_policy: _registries_pb2.PullPolicy.ValueType = ...,
+        isolation: _containers_pb2.Isolation | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "entrypoint", b"entrypoint", "healthcheck", b"healthcheck", "logging", b"logging", "probes", b"probes", "shares", b"shares"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "entrypoint", b"entrypoint", "healthcheck", b"healthcheck", "isolation", b"isolation", "logging", b"logging", "probes", b"probes", "shares", b"shares"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotations", b"annotations", "apparmor_profile", b"apparmor_profile", "attached", b"attached", "cap_add", b"cap_add", "cap_drop", b"cap_drop", "command", b"command", "devices", b"devices", "dns_options", b"dns_options", "dns_search", b"dns_search", "dns_servers", b"dns_servers", "domainname", b"domainname", "entrypoint", b"entrypoint", "environment", b"environment", "extra_hosts", b"extra_hosts", "files", b"files", "group_add", b"group_add", "healthcheck", b"healthcheck", "hostname", b"hostname", "image", b"image", "init", b"init", "init_tasks", b"init_tasks", "labels", b"labels", "logging", b"logging", "mounts", b"mounts", "no_new_privileges", b"no_new_privileges", "oom_score_adj", b"oom_score_adj", "post_start", b"post_start", "pre_stop", b"pre_stop", "probes", b"probes", "pull_policy", b"pull_policy", "read_only", b"read_only", "seccomp_profile", b"seccomp_profile", "shares", b"shares", "shm_size_bytes", b"shm_size_bytes", "stdin_open", b"stdin_open", "stop_grace_ms", b"stop_grace_ms", "stop_signal", b"stop_signal", "sysctls", b"sysctls", "tty", b"tty", "ulimits", b"ulimits", "user", b"user", "working_dir", b"working_dir"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotations", b"annotations", "apparmor_profile", b"apparmor_profile", "attached", b"attached", "cap_add", b"cap_add", "cap_drop", b"cap_drop", "command", b"command", "devices", b"devices", "dns_options", b"dns_options", "dns_search", b"dns_search", "dns_servers", b"dns_servers", "domainname", b"domainname", "entrypoint", b"entrypoint", "environment", b"environment", "extra_hosts", b"extra_hosts", "files", b"files", "group_add", b"group_add", "healthcheck", b"healthcheck", "host_network", b"host_network", "hostname", b"hostname", "image", b"image", "init", b"init", "init_tasks", b"init_tasks", "isolation", b"isolation", "labels", b"labels", "logging", b"logging", "mounts", b"mounts", "no_new_privileges", b"no_new_privileges", "oom_score_adj", b"oom_score_adj", "post_start", b"post_start", "pre_stop", b"pre_stop", "probes", b"probes", "pull_policy", b"pull_policy", "read_only", b"read_only", "seccomp_profile", b"seccomp_profile", "shares", b"shares", "shm_size_bytes", b"shm_size_bytes", "stdin_open", b"stdin_open", "stop_grace_ms", b"stop_grace_ms", "stop_signal", b"stop_signal", "sysctls", b"sysctls", "tty", b"tty", "ulimits", b"ulimits", "user", b"user", "working_dir", b"working_dir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

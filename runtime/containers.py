@@ -17,10 +17,10 @@ from runtime.cgroup import CgroupHost
 from runtime.connection import Connection
 from runtime.errors import AlreadyExists, NotFound, NotPossible, RuntimeFailure
 from runtime.model import EXIT_CODE_UNKNOWN, ContainerState, ObservedContainer, RuntimeSettings
+from runtime.oci_runtimes import OciRuntime
 
 log = logging.getLogger(__name__)
 
-RUNTIME_NAME = "io.containerd.runc.v2"
 SPEC_TYPE = "types.containerd.io/opencontainers/runtime-spec/1/Spec"
 PROCESS_TYPE = "types.containerd.io/opencontainers/runtime-spec/1/Process"
 CREATE_TIMEOUT_MS = 120_000
@@ -44,19 +44,16 @@ class Containers:
         self._connection = connection
         self._settings = settings
         self._host = host
-        # runc's state folder must be this daemon's own, at creation and for every later call of the shim.
-        self._options = AnyMessage(
-            type_url="containerd.runc.v1.Options",
-            value=api.RuncOptions(root=str(settings.runc_root)).SerializeToString(),
-        )
 
-    async def create(self, container_id: str, labels: dict[str, str], image: str, spec: dict[str, Any]) -> None:
+    async def create(
+        self, container_id: str, labels: dict[str, str], image: str, spec: dict[str, Any], runtime: OciRuntime
+    ) -> None:
         """The container, which refers to its snapshot; so it comes first, or that might be collected."""
         container = api.Container(
             id=container_id,
             labels=labels,
             image=image,
-            runtime=api.ContainerRuntime(name=RUNTIME_NAME, options=self._options),
+            runtime=api.ContainerRuntime(name=runtime.shim, options=runtime.options),
             spec=AnyMessage(type_url=SPEC_TYPE, value=json.dumps(spec, separators=(",", ":")).encode()),
             snapshotter=self._settings.snapshotter,
             snapshot_key=container_id,
@@ -78,7 +75,14 @@ class Containers:
         return reply.mounts
 
     async def create_task(
-        self, container_id: str, mounts: Sequence[api.Mount], stdin: str, stdout: str, stderr: str, tty: bool
+        self,
+        container_id: str,
+        mounts: Sequence[api.Mount],
+        stdin: str,
+        stdout: str,
+        stderr: str,
+        tty: bool,
+        runtime: OciRuntime,
     ) -> int:
         """Makes the process, not yet running the user's program; returns its process id."""
         request = api.CreateTaskRequest(
@@ -88,7 +92,7 @@ class Containers:
             stdout=stdout,
             stderr=stderr,
             terminal=tty,
-            options=self._options,
+            options=runtime.options,
         )
         reply = await self._connection.unary(
             "tasks.v1.Tasks/Create", request, api.CreateTaskResponse, timeout_ms=CREATE_TIMEOUT_MS

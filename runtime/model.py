@@ -31,6 +31,7 @@ class RuntimeSettings:
     log_files_max: int = 3  # of one task
     init_path: Path = Path("/usr/bin/tini-static")  # bind-mounted where a container asks for `init`
     parallel_starts_max: int = 8
+    runtimes: tuple[str, ...] = ()  # besides runc, that containers may ask for by name (oci_runtimes.py)
     allowed_devices: tuple[Path, ...] = ()  # of the host, that containers may have; a folder stands for all in it
     cdi_folders: tuple[Path, ...] = (Path("/etc/cdi"), Path("/var/run/cdi"))  # of CDI specifications; the last wins
 
@@ -76,7 +77,7 @@ class ContainerRequest:
     resources: objects_pb2.Resources
     labels: Mapping[str, str] = field(default_factory=dict)
     hostname: str = ""  # empty: the first 12 characters of the id
-    network_namespace: Path | None = None  # None: a new one with nothing but loopback
+    network_namespace: Path | None = None  # None: a new one with nothing but loopback, or with spec.host_network none
     mounts: tuple[BindMount | TmpfsMount, ...] = ()
     files: tuple[BindMount, ...] = ()  # single files such as /etc/hosts, mounted last
     shim_group: str = ""  # containers of one group share a shim process; empty: a shim of its own

@@ -23,6 +23,7 @@ from runtime import (
     features,
     log_policy,
     mounted,
+    oci_runtimes,
     oci_spec,
     process_spec,
     signals,
@@ -48,6 +49,7 @@ from runtime.model import (
     ObservedContainer,
     RuntimeSettings,
 )
+from runtime.oci_runtimes import OciRuntime
 
 log = logging.getLogger(__name__)
 
@@ -135,6 +137,7 @@ class Runtime:
             raise MissingFeature(
                 f"init: true needs {self._settings.init_path}, which this host does not have: install tini"
             )
+        runtime = oci_runtimes.find(spec.isolation.runtime, self._settings.runtimes, self._settings.runc_root)
         image = await self.images.config(request.image_digest)
         user = await self._accounts.resolve(request.image_digest, spec.user or image.user, spec.group_add)
         if spec.devices:
@@ -147,7 +150,7 @@ class Runtime:
         async with self._starting:
             self._making.add(request.id)
             try:
-                await self._create(request, oci, labels)
+                await self._create(request, oci, labels, runtime)
             finally:
                 self._making.discard(request.id)
 
@@ -303,17 +306,19 @@ class Runtime:
         """Harmless where there are none."""
         await self._task_logs().remove(container_id)
 
-    async def _create(self, request: ContainerRequest, oci: dict[str, object], labels: dict[str, str]) -> None:
+    async def _create(
+        self, request: ContainerRequest, oci: dict[str, object], labels: dict[str, str], runtime: OciRuntime
+    ) -> None:
         logs = self._task_logs()
         tty = request.spec.tty
-        await self._containers.create(request.id, labels, request.spec.image, oci)
+        await self._containers.create(request.id, labels, request.spec.image, oci, runtime)
         try:
             mounts = await self._prepare(request)
             logs.attach(request.id, running=False, tty=tty, policy=log_policy.policy_of(request.spec, self._settings))
             stdin = logs.make_stdin(request.id) if request.spec.stdin_open else ""
             stdout, stderr = logs.fifo_paths(request.id, tty)
             process_id = await self._containers.create_task(
-                request.id, mounts, stdin, str(stdout), str(stderr) if stderr else "", tty
+                request.id, mounts, stdin, str(stdout), str(stderr) if stderr else "", tty, runtime
             )
             mounted.verify(process_id, request.mounts)
         except BaseException:

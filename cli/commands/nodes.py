@@ -92,7 +92,9 @@ def show(options: argparse.Namespace) -> int:
     now = time.time_ns() // 1_000_000
     system = f"{description.operating_system}, kernel {description.kernel}, {description.architecture}"
     level = f"feature level {max(description.feature_level, 1)}"
-    software = f"fairway {description.fairway_version} ({level}), containerd {description.containerd_version}"
+    runtimes = ", ".join(description.runtimes) or "runc"
+    containerd = f"containerd {description.containerd_version} with {runtimes}"
+    software = f"fairway {description.fairway_version} ({level}), {containerd}"
     rows = [
         ("Node", node.meta.name),
         ("Id", node.meta.id),

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -40,10 +40,11 @@ class Containerd:
         self.process: subprocess.Popen[bytes] | None = None
         (folder / "config.toml").write_text(CONFIG.format(folder=folder))
 
-    def start(self) -> None:
+    def start(self, prefix: Sequence[str] = ()) -> None:
+        """`prefix`: a program that becomes containerd."""
         with (self.folder / "log").open("ab") as output:
             self.process = subprocess.Popen(
-                ["containerd", "-c", str(self.folder / "config.toml"), "-l", "warn"],
+                [*prefix, "containerd", "-c", str(self.folder / "config.toml"), "-l", "warn"],
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
