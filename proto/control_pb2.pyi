@@ -29,6 +29,7 @@ from proto.containers_pb2 import DeviceMapping as DeviceMapping
 from proto.containers_pb2 import Hook as Hook
 from proto.containers_pb2 import HostAddress as HostAddress
 from proto.containers_pb2 import InitTask as InitTask
+from proto.containers_pb2 import Isolation as Isolation
 from proto.containers_pb2 import KernelShares as KernelShares
 from proto.containers_pb2 import Logging as Logging
 from proto.containers_pb2 import NetworkSpec as NetworkSpec
