@@ -7,8 +7,10 @@ from collections import Counter
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from daemon.host_conditions import BARRING, CPU, barring
 from daemon.orchestration.scheduler_plan import Candidate, Scheduler
 from daemon.orchestration.scheduler_words import Refusal
+from net.features import HOST_NETWORK
 from proto import objects_pb2 as objects
 from tests.daemon.cluster_model import GIB
 
@@ -29,11 +31,12 @@ def _node(draw: st.DrawFn, number: int) -> objects.Node:
         availability=[objects.AVAILABILITY_ACTIVE, objects.AVAILABILITY_CORDONED][draw(mostly)],
         state=[objects.NODE_STATE_READY, objects.NODE_STATE_DOWN][draw(mostly)],
         network=objects.NodeNetwork(block="10.112.1.0/" + draw(st.sampled_from(["24", "29"]))),
+        conditions=[objects.NodeCondition(kind=draw(st.sampled_from([CPU, *BARRING]))) for _ in range(draw(mostly))],
         description=objects.NodeDescription(
             architecture=["amd64", "arm64"][draw(mostly)],
             cpu_millis=draw(st.integers(1, 4)) * 1000,
             memory_bytes=draw(st.integers(1, 4)) * GIB,
-            lacks=["SCTP"] * draw(mostly),
+            lacks=["SCTP"] * draw(mostly) + [HOST_NETWORK] * draw(mostly),
         ),
     )
 
@@ -51,6 +54,7 @@ def specs(draw: st.DrawFn) -> objects.ServiceSpec:
     if draw(st.integers(0, 3)) == 0:
         port = draw(st.sampled_from(["tcp", "sctp"]))
         spec.ports.add(protocol=port, target=80, published=8080, mode=objects.PortSpec.MODE_HOST)
+    spec.container.host_network = draw(st.integers(0, 3)) == 0
     if draw(st.booleans()):
         spec.placement.pack = draw(st.booleans())
         spec.placement.per_node_max = draw(st.sampled_from([0, 0, 1, 2]))
@@ -125,6 +129,7 @@ def test_no_plan_exceeds_what_a_host_has_or_a_service_allows(
             assert not bound or len({one.slot for one in here if one.service == task.service}) <= bound
             assert node.state == objects.NODE_STATE_READY and node.availability == objects.AVAILABILITY_ACTIVE
             assert node.description.architecture == "amd64"
+            assert not barring(node)
             for constraint in task.spec.constraints:
                 assert (node.meta.labels.get("disk") == "a") == ("==" in constraint)
     for task, node in placed:
@@ -234,10 +239,14 @@ class World:
             node.state = objects.NODE_STATE_READY
         elif kind == "cordoned":
             node.availability = objects.AVAILABILITY_ACTIVE
+        elif kind in BARRING:
+            del node.conditions[:]
         elif kind.startswith("architecture"):
             node.description.architecture = "amd64"
         elif kind == "sctp":
-            node.description.ClearField("lacks")
+            node.description.lacks.remove("SCTP")
+        elif kind == "host network":
+            node.description.lacks.remove(HOST_NETWORK)
         elif kind.startswith("port"):
             spec.ports[0].published = 9090
         elif kind.startswith("does not match"):
