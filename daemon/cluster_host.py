@@ -131,6 +131,7 @@ class ClusterHost:
                 parts.agent.withdrawn,
                 parts.agent.withdrawals_changed,
                 parts.host_services.attachments,
+                config.network.host_network_allowed,
             )
             nursery.start_soon(parts.agent.run, host)
             devices = DeviceAgent(runtime.cdi, config.resources.shared_devices, reports)

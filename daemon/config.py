@@ -49,12 +49,16 @@ class ContainerdConfig:
     cgroup_parent: str = field(default="/fairway", metadata=check.cgroup_parent)
     snapshotter: str = field(default="overlayfs", metadata=check.containerd_name)
     parallel_starts_max: int = field(default=8, metadata=check.between(1, 64))
+    # Besides runc, what tasks may ask for by name: programs in runc's place, and shims as io.containerd.kata.v2.
+    runtimes: tuple[str, ...] = field(default=("crun",), metadata=check.runtimes)
 
 
 @dataclass(frozen=True)
 class NetworkConfig:
     dns_upstreams: tuple[str, ...] = field(default=(), metadata=check.dns_upstreams)  # empty: the host's
     interface_prefix: str = field(default="fw", metadata=check.interface_prefix)
+    # Whether tasks may share this host's network.
+    host_network_allowed: bool = field(default=False, metadata=check.either)
 
 
 @dataclass(frozen=True)

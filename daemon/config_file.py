@@ -16,7 +16,7 @@ from daemon.config_checks import CHECK
 FILE_BYTES_MAX = 1 << 20
 
 _TABLES: dict[str, type[Any]] = typing.get_type_hints(Config)
-_WORDS = {str: "text in quotes", int: "a whole number", Path: "a path in quotes"}
+_WORDS = {str: "text in quotes", int: "a whole number", bool: "true or false", Path: "a path in quotes"}
 
 
 def read(path: Path | None) -> Config:
@@ -85,7 +85,7 @@ class _Reader:
     def _typed(self, table: str, key: str, kind: Any, raw: Any) -> Any:
         if kind is int and isinstance(raw, int) and not isinstance(raw, bool):
             return raw
-        if kind is str and isinstance(raw, str):
+        if (kind is str and isinstance(raw, str)) or (kind is bool and isinstance(raw, bool)):
             return raw
         if kind is Path and isinstance(raw, str):
             return Path(raw)

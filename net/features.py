@@ -25,6 +25,7 @@ from net.service_chains import balance_chain
 from net.slots_plan import HASH, RANDOM, TURN
 
 SCTP = "SCTP"
+HOST_NETWORK = "the host's network for tasks"
 _CLONE_NEWNET = 0x40000000
 
 
@@ -37,13 +38,14 @@ def check() -> list[str]:
     return missing
 
 
-def lacking() -> list[str]:
-    """What only some tasks need and this kernel does not have: "SCTP"."""
+def lacking(host_network_allowed: bool) -> list[str]:
+    """What only some tasks need, and this kernel does not have or its operator does not allow."""
+    found = [] if host_network_allowed else [HOST_NETWORK]
     try:
         socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_SCTP).close()
     except OSError:
-        return [SCTP]
-    return []
+        found.append(SCTP)
+    return found
 
 
 def _check_in_namespace(missing: list[str]) -> None:

@@ -31,6 +31,7 @@ class RuntimeSettings:
     log_files_max: int = 3  # of one task
     init_path: Path = Path("/usr/bin/tini-static")  # bind-mounted where a container asks for `init`
     parallel_starts_max: int = 8
+    user_ids_first: int = 0  # of those with a user namespace (user_namespaces.py); 0: they cannot have any
     runtimes: tuple[str, ...] = ()  # besides runc, that containers may ask for by name (oci_runtimes.py)
     allowed_devices: tuple[Path, ...] = ()  # of the host, that containers may have; a folder stands for all in it
     cdi_folders: tuple[Path, ...] = (Path("/etc/cdi"), Path("/var/run/cdi"))  # of CDI specifications; the last wins

@@ -140,10 +140,12 @@ def resources(
 
 def _namespaces(request: ContainerRequest, host: HostFacts) -> list[dict[str, str]]:
     kinds = ["pid", "ipc", "uts", "mount"] + (["cgroup"] if host.cgroup.version == "v2" else [])
-    network = {"type": "network"}
+    entries = [{"type": kind} for kind in kinds]
     if request.network_namespace is not None:
-        network["path"] = str(request.network_namespace)
-    return [{"type": kind} for kind in kinds] + [network]
+        entries.append({"type": "network", "path": str(request.network_namespace)})
+    elif not request.spec.host_network:
+        entries.append({"type": "network"})
+    return entries
 
 
 def _process(

@@ -98,7 +98,7 @@ def _app(reader: Reader, root: Field, surroundings: Surroundings, choices: Choic
     for service in services.values():
         references.check_networks(reader, service, networks)
         references.check_volumes(reader, service, volumes)
-        if not service.spec.networks:
+        if not service.spec.networks and not service.without_network:
             service.spec.networks.append("default")
         if "default" in service.spec.networks and "default" not in app.networks:
             app.networks["default"].SetInParent()

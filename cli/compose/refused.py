@@ -21,7 +21,6 @@ REFUSED: dict[str, str] = {
     "mac_address": "addresses are given out by Fairway",
     "mem_swappiness": "control groups of version 2 have none; write memswap_limit",
     "models": "there are no models",
-    "network_mode": "every service has networks of its own; name them in networks",
     "oom_kill_disable": "a task that cannot be ended would block its host; raise deploy.resources.limits.memory",
     "pid": "tasks see no processes of the host or of each other",
     "privileged": "it would be root on the host; name what the service needs in cap_add and devices",

@@ -197,6 +197,7 @@ SERVICE_KEYS: dict[str, Schema] = {
     "mem_limit": SIZE,
     "mem_reservation": SIZE,
     "memswap_limit": SIZE,
+    "network_mode": choice(["bridge", "default", "host", "none"]),
     "networks": either(items(TEXT), named(mapping("", {"aliases": items(TEXT, "further names")}))),
     "oom_score_adj": NUMBER,
     "pids_limit": NUMBER,

@@ -52,6 +52,7 @@ class ServiceRead:
     port_fields: list[tuple[Field, objects_pb2.PortSpec]] = dataclasses.field(default_factory=list)
     restart_said: bool = False
     profiles: frozenset[str] = frozenset()
+    without_network: bool = False  # not even the app's default one
     optional: dict[str, Field] = dataclasses.field(default_factory=dict)  # dependencies it can do without
 
 
@@ -187,6 +188,17 @@ def _networks(reader: Reader, field_: Field, service: ServiceRead) -> None:
                 service.spec.network_aliases[name].values.extend(aliases)
 
 
+def _network_mode(reader: Reader, field_: Field, service: ServiceRead) -> None:
+    mode = reader.text(field_)
+    if mode in ("host", "none"):
+        service.without_network = True
+        service.spec.container.host_network = mode == "host"
+        if service.network_fields:
+            reader.refuse(field_, f"{mode} and networks exclude each other")
+    elif mode not in ("bridge", "default"):
+        reader.refuse(field_, f"{mode!r} is none of bridge, host and none; tasks share no networks with each other")
+
+
 _CONDITIONS = {
     "service_started": objects_pb2.Dependency.CONDITION_STARTED,
     "service_healthy": objects_pb2.Dependency.CONDITION_HEALTHY,
@@ -292,6 +304,7 @@ _KEYS: dict[str, Callable[[Reader, Field, ServiceRead], None]] = {
     "configs": lambda reader, field_, service: task_files.read_mounts(reader, field_, "configs", service),
     "secrets": lambda reader, field_, service: task_files.read_mounts(reader, field_, "secrets", service),
     "networks": _networks,
+    "network_mode": _network_mode,
     "dns": lambda reader, field_, service: names.read_dns(reader, field_, service.spec.container),
     "dns_search": lambda reader, field_, service: names.read_dns_search(reader, field_, service.spec.container),
     "dns_opt": lambda reader, field_, service: names.read_dns_options(reader, field_, service.spec.container),

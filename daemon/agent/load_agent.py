@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import trio
 
 from daemon.agent.host_view import HostView
+from daemon.agent.own_network import address_within
 from daemon.agent.reports import Reports
 from daemon.agent.scraping import Scraping, Source
 from daemon.agent.task_load import connections_of, cpu_seconds_of, memory_bytes_of
@@ -59,7 +60,7 @@ class LoadAgent:
     async def _scrape(self) -> None:
         while True:
             await self._scraping.run_once(
-                Source(task.meta.id, task.status.pid, task.address, frontend.scraped)
+                Source(task.meta.id, task.status.pid, address_within(task), frontend.scraped)
                 for task, frontend in self._tasks()
                 if frontend.scraped
             )

@@ -81,7 +81,7 @@ class NetworkView:
 
 
 def _local_task(task: objects.Task) -> model.LocalTask | None:
-    if gone(task) or ended(task):
+    if gone(task) or ended(task) or not task.spec.networks:
         return None
     return model.LocalTask(
         task_id=task.meta.id,

@@ -15,6 +15,7 @@ from daemon.agent.file_agent import FileAgent
 from daemon.agent.host_view import HostView
 from daemon.agent.image_agent import ImageAgent
 from daemon.agent.init_tasks import InitTasks
+from daemon.agent.own_network import LOOPBACK, SELF, address_within, check_allowed, host_name, resolv_conf
 from daemon.agent.task_hooks import TaskHooks
 from daemon.agent.task_probes import TaskProbes
 from daemon.agent.task_runner import Readiness, TaskFailure
@@ -69,6 +70,7 @@ class ContainerHost:
         withdrawn: Callable[[str], bool],
         changed: Callable[[], trio.Event],
         attachments: Attachments,
+        host_network_allowed: bool,
     ) -> None:
         self._runtime = runtime
         self._network = network
@@ -78,6 +80,7 @@ class ContainerHost:
         self._view = view
         self._files_folder = run_folder / "tasks"
         self._attachments = attachments
+        self._host_network_allowed = host_network_allowed
         self._hooks = TaskHooks(runtime, self._files_folder)
         self._init_tasks = InitTasks(runtime, images, view)
         self._probe_seats = trio.CapacityLimiter(PROBES_AT_ONCE_MAX)
@@ -103,8 +106,9 @@ class ContainerHost:
         request = await self._request(task)
         if task.spec.container.init_tasks:
             with self._runtime.log_held(task.meta.id):
-                with trio.move_on_after(ADMISSION_S_USUAL):  # they may need others, as a migration does
-                    await self._network.admitted(task.meta.id)
+                if task.spec.networks:
+                    with trio.move_on_after(ADMISSION_S_USUAL):  # they may need others, as a migration does
+                        await self._network.admitted(task.meta.id)
                 await self._init_tasks.run(task, request, progress)
                 await self._runtime.create(request)
         else:
@@ -115,17 +119,18 @@ class ContainerHost:
 
     async def _request(self, task: objects.Task) -> ContainerRequest:
         spec = task.spec.container
-        hostname = spec.hostname or task.meta.id[:12]
-        namespace = await self._network.create_task_network(task.meta.id, task.address)
+        check_allowed(spec, self._host_network_allowed)
+        hostname = host_name(spec, task.meta.id)
+        namespace, names, gateway = None, "", LOOPBACK
+        if task.spec.networks:
+            namespace = await self._network.create_task_network(task.meta.id, task.address)
+            names, gateway = self._network.resolv_conf(task.app, spec.dns_search, spec.dns_options), GATEWAY_ADDRESS
         files = task_files.write(
             self._files_folder / task.meta.id,
-            self._network.resolv_conf(task.app, spec.dns_search, spec.dns_options),
+            names or resolv_conf(spec),
             hostname,
-            task.address,
-            [
-                (each.name, GATEWAY_ADDRESS if each.address == HOST_GATEWAY else each.address)
-                for each in spec.extra_hosts
-            ],
+            task.address if task.spec.networks else SELF,
+            [(each.name, gateway if each.address == HOST_GATEWAY else each.address) for each in spec.extra_hosts],
             spec.domainname,
         )
         return ContainerRequest(
@@ -193,7 +198,7 @@ class ContainerHost:
             return
         if not known.ready:
             await self._wait_listening(task, pid, report)
-            await self._wait_admitted(task.meta.id, report)
+            await self._wait_admitted(task, report)
         if check is not None:
             await self._wait_unhealthy(task.meta.id, check, known, report)
             return
@@ -205,7 +210,7 @@ class ContainerHost:
     ) -> None:
         async def connect(port: int) -> trio.abc.Stream:
             try:
-                return await connect_within(pid, task.address, port)
+                return await connect_within(pid, address_within(task), port)
             except NetworkError as error:
                 raise OSError(f"the task's network is not there: {error}") from error
 
@@ -214,9 +219,9 @@ class ContainerHost:
 
         async def reachable(tell: Callable[[Readiness], None]) -> None:
             await self._wait_listening(task, pid, tell)
-            await self._wait_admitted(task.meta.id, tell)
+            await self._wait_admitted(task, tell)
 
-        way = Way(task.address, connect, execute, self._probe_seats)
+        way = Way(address_within(task), connect, execute, self._probe_seats)
         await TaskProbes(task.spec.container.probes, check, way, known, report).run(reachable)
 
     async def _wait_unhealthy(
@@ -255,21 +260,27 @@ class ContainerHost:
                 await trio.sleep(poll_s)
                 poll_s = min(poll_s * 1.5, LISTEN_POLL_S_MAX)
 
-    async def _wait_admitted(self, task_id: str, report: Callable[[Readiness], None]) -> None:
+    async def _wait_admitted(self, task: objects.Task, report: Callable[[Readiness], None]) -> None:
         """Until this host's rules let others reach it: else one that hears of it first would be refused."""
+        if not task.spec.networks:
+            return
         with trio.move_on_after(ADMISSION_S_USUAL) as usual:
-            await self._network.admitted(task_id)
+            await self._network.admitted(task.meta.id)
         if not usual.cancelled_caught:
             return
         report(Readiness(False, message="running; this host's rules do not let anybody reach it yet"))
-        await self._network.admitted(task_id)
+        await self._network.admitted(task.meta.id)
 
     def linger_s(self, task: objects.Task) -> float:
         """See TaskHost."""
+        if not task.spec.networks:
+            return 0.0
         return LINGER_S if self._network.serves(task.service_id) else LINGER_ALONE_S
 
     async def wait_idle(self, task: objects.Task, pid: int) -> None:
         """See TaskHost."""
+        if not task.spec.networks:
+            return  # the sockets there may be the whole host's
         with await TaskSockets.of_process(pid) as sockets:
             while await trio.to_thread.run_sync(sockets.connected):  # noqa: ASYNC110 nothing tells of it
                 await trio.sleep(IDLE_POLL_S)

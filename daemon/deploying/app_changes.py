@@ -235,7 +235,7 @@ def _other_changes(before: objects.ServiceSpec, after: objects.ServiceSpec) -> l
     reasons = _set_changes("constraint", before.constraints, after.constraints)
     reasons += placement_changes(before, after)
     reasons += _set_changes("port", before.ports, after.ports, _port)
-    reasons += _set_changes("network", before.networks, after.networks)
+    reasons += _set_changes("network", _networks(before), _networks(after))
     for what in ("networks", "volumes"):
         was, now = (getattr(spec, f"external_{what}") for spec in (before, after))
         moved = sorted(name for name in was.keys() | now.keys() if was.get(name) != now.get(name))
@@ -251,6 +251,11 @@ def _other_changes(before: objects.ServiceSpec, after: objects.ServiceSpec) -> l
     if before.network_aliases != after.network_aliases:
         reasons.append("network aliases changed")
     return reasons
+
+
+def _networks(spec: objects.ServiceSpec) -> list[str]:
+    """As in a file, where network_mode says what a service without networks has."""
+    return list(spec.networks) or ["host" if spec.container.host_network else "none"]
 
 
 def _set_changes(what: str, before: Any, after: Any, words: Callable[[Any], str] = str) -> list[str]:

@@ -9,7 +9,13 @@ from daemon.deploying.autoscale_checks import autoscale_problems
 from daemon.deploying.budget_checks import budget_problems
 from daemon.deploying.container_checks import container_problems
 from daemon.deploying.device_checks import device_problems
-from daemon.deploying.exposure_checks import balance_problems, check_ports_between, floating_problems, port_problems
+from daemon.deploying.exposure_checks import (
+    balance_problems,
+    check_ports_between,
+    floating_problems,
+    host_network_problems,
+    port_problems,
+)
 from daemon.deploying.external_plan import shared_name_problems
 from daemon.deploying.job_changes import job_problems
 from daemon.deploying.lifecycle_checks import lifecycle_problems
@@ -102,6 +108,7 @@ def _problems(app: control.AppSpec, name: str, spec: objects.ServiceSpec) -> Ite
     yield from port_problems(spec)
     yield from balance_problems(spec.balance)
     yield from floating_problems(spec)
+    yield from host_network_problems(spec)
     yield from placement_problems(app, spec)
     yield from precedence_problems(app, name, spec)
     yield from rollout_problems(spec)

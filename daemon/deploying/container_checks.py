@@ -41,6 +41,7 @@ SETTINGS = (
     "init_tasks",
     "attached",
 )
+    "host_network",
 # The same, of those that are messages of their own.
 PARTS: tuple[Literal["logging", "probes", "shares"], ...] = ("logging", "probes", "shares")
 ENTRIES_MAX = 256  # of each setting

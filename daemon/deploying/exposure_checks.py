@@ -62,6 +62,20 @@ def check_ports_between(app: control.AppSpec) -> None:
             known.append((name, port))
 
 
+def host_network_problems(spec: objects.ServiceSpec) -> Iterator[str]:
+    """Of a service whose tasks share their host's network. In words."""
+    container = spec.container
+    if not container.host_network:
+        return
+    if spec.networks:
+        yield "it shares its host's network, so it cannot be on networks of the cluster"
+    for name in sorted(container.sysctls):
+        if name.startswith("net."):
+            yield f"it shares its host's network, whose setting {name} is not its own"
+    if container.dns_servers or container.dns_search or container.dns_options:
+        yield "it shares its host's network and asks for names as the host does: leave out dns"
+
+
 def balance_problems(balance: objects.Balance) -> Iterator[str]:
     """In words. Raises Refused for a constraint that cannot be read."""
     if balance.policy not in objects.BalancePolicy.values():

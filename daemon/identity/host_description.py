@@ -13,6 +13,7 @@ from net import features as network_features
 from net.host_addresses import host_addresses
 from proto import objects_pb2 as objects
 from raft.features import FEATURE_LEVEL
+from runtime.oci_runtimes import installed
 
 MEMORY_RESERVE_BYTES_MAX = 256 << 20  # for the kernel, containerd and fairwayd, which are no tasks
 MEMORY_RESERVE_FRACTION = 1 / 20
@@ -44,7 +45,8 @@ def describe_host(
             config.resources.memory_bytes or reservable_memory_bytes(root), config.resources.memory_percent
         ),
         missing_features=missing_features,
-        lacks=network_features.lacking(),
+        lacks=network_features.lacking(config.network.host_network_allowed),
+        runtimes=installed(config.containerd.runtimes),
         cgroup_version=cgroup_version(root),
         feature_level=FEATURE_LEVEL,
         addresses=host_addresses(config.network.interface_prefix),

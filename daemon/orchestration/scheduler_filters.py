@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from daemon.orchestration.host_ports import HostPort, port_text
 from daemon.orchestration.quantities import bytes_text, cpu_text, names_text
 from daemon.orchestration.scheduler_hosts import Flags, Hosts, Numbers
 from daemon.orchestration.scheduler_words import PORT_TAKEN, Refusal, is_words
-from net.features import SCTP
+from net.features import HOST_NETWORK, SCTP
 from proto import objects_pb2 as objects
 
 NAMES_SHOWN_MAX = 3
@@ -71,25 +72,31 @@ def availability_refusals(node: objects.Node) -> tuple[Refusal, ...]:
 
 
 def fixed_filters(
-    hosts: Hosts, wanted: Iterable[constraints.Constraint], image: objects.Image, needs_sctp: bool = False
+    hosts: Hosts, wanted: Iterable[constraints.Constraint], image: objects.Image, needs: Iterable[str] = ()
 ) -> list[Filter]:
     """What does not change while a plan is made, besides volumes. Constraints come first: a host that they
-    leave out is of no interest, whatever its state."""
+    leave out is of no interest, whatever its state. `needs`: of what a host may lack (`needs_of`)."""
     filters = [_constraint_filter(hosts, constraint) for constraint in wanted]
     column, values = hosts.column("availability", availability_refusals)
     occurring = {refusal for refusals in values for refusal in refusals}
     for refusal in sorted(occurring, key=lambda one: (AVAILABILITY_ORDER.get(one.kind, 9), one.kind)):
         has = np.array([refusal in refusals for refusals in values], dtype=np.bool_)
         filters.append(Filter(refusal, has[column]))
-    if needs_sctp:
-        column, values_of_sctp = hosts.column("sctp", lambda node: SCTP in node.description.lacks)
-        if True in values_of_sctp:
-            remedy = "load the kernel module sctp on {host}"
-            refusal = Refusal("sctp", *_has("a kernel without SCTP"), remedy)
-            filters.append(Filter(refusal, column == values_of_sctp.index(True)))
+    for need in needs:
+        column, lacking = hosts.column(f"lacks {need}", partial(_lacks, need))
+        if True in lacking:
+            filters.append(Filter(LACKING[need], column == lacking.index(True)))
     if image.architecture:
         filters += _architecture_filters(hosts, image.architecture)
     return [one for one in filters if one.refuses.any()]
+
+
+def needs_of(spec: objects.ServiceSpec) -> Iterator[str]:
+    """What of `NodeDescription.lacks` a host of the task must have."""
+    if any(port.protocol == "sctp" for port in spec.ports):
+        yield SCTP
+    if spec.container.host_network:
+        yield HOST_NETWORK
 
 
 def room_filters(hosts: Hosts, cpu_millis: int, memory_bytes: int, ports: Sequence[HostPort] = ()) -> Iterator[Filter]:
@@ -166,3 +173,18 @@ def _architecture_filters(hosts: Hosts, needs: str) -> Iterator[Filter]:
 
 def _has(words: str) -> tuple[str, str]:
     return f"has {words}", f"have {words}"
+
+
+def _lacks(need: str, node: objects.Node) -> bool:
+    return need in node.description.lacks
+
+
+LACKING = {
+    SCTP: Refusal("sctp", *_has("a kernel without SCTP"), "load the kernel module sctp on {host}"),
+    HOST_NETWORK: Refusal(
+        "host network",
+        "does not let tasks share its network",
+        "do not let tasks share their network",
+        "set network.host_network_allowed = true in {host}'s fairwayd.toml",
+    ),
+}

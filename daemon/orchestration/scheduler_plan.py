@@ -21,9 +21,10 @@ from daemon.orchestration import constraints
 from daemon.orchestration.device_filters import device_filters
 from daemon.orchestration.host_ports import HostPort, host_ports
 from daemon.orchestration.quantities import names_text
+from daemon.orchestration.runtime_filters import runtime_filters
 from daemon.orchestration.scheduler_affinity import Guard, Rules, near
 from daemon.orchestration.scheduler_board import Board
-from daemon.orchestration.scheduler_filters import Filter, explain, fixed_filters, room_filters
+from daemon.orchestration.scheduler_filters import Filter, explain, fixed_filters, needs_of, room_filters
 from daemon.orchestration.scheduler_hosts import Flags, Hosts, Numbers, ServiceTasks
 from daemon.orchestration.scheduler_words import Refusal
 from daemon.orchestration.task_states import assigned, ended, gone, wanted
@@ -257,8 +258,8 @@ class Scheduler:
         known = self._fixed.get(key)
         if known is None:
             wanted_constraints = constraints.parse_all(task.spec.constraints)
-            needs_sctp = any(port.protocol == "sctp" for port in task.spec.ports)
-            filters = fixed_filters(self.hosts, wanted_constraints, candidate.image, needs_sctp)
+            filters = fixed_filters(self.hosts, wanted_constraints, candidate.image, needs_of(task.spec))
+            filters += runtime_filters(self.hosts, task.spec.container)
             allowed = np.ones(self.hosts.count, dtype=np.bool_)
             for one in filters:
                 allowed &= ~one.refuses

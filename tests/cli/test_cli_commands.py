@@ -103,9 +103,7 @@ def test_ctrl_c_detaches_from_a_deploy(server: ControlServer, compose: str) -> N
 
     server.on("WatchTasks", watch)
     command = [sys.executable, "-m", "cli.main", "deploy", compose]
-    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)  # a pipeline may ignore it
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    signal.signal(signal.SIGINT, inherited)
     killer = threading.Timer(20, child.kill)
     killer.start()
     try:

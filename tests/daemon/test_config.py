@@ -35,6 +35,7 @@ def test_every_value_can_be_set(tmp_path: Path) -> None:
             port = 8443
             [network]
             dns_upstreams = ["192.0.2.53", "2001:db8::53"]
+            host_network_allowed = true
             [storage]
             allowed_bind_mounts = ["/srv/data"]
             [logs]
@@ -48,6 +49,7 @@ def test_every_value_can_be_set(tmp_path: Path) -> None:
     assert config.host.name == "host-1"
     assert config.api.port == 8443
     assert config.network.dns_upstreams == ("192.0.2.53", "2001:db8::53")
+    assert config.network.host_network_allowed
     assert config.storage.allowed_bind_mounts == ("/srv/data",)
     assert config.storage.volumes_folder == Path("/srv/fairway/volumes")
     assert config.identity_folder == Path("/srv/fairway/identity")
@@ -75,6 +77,7 @@ def test_every_value_can_be_set(tmp_path: Path) -> None:
         ("[containerd]\nsocket = '/" + "a" * 120 + "'", 2, "too long"),
         ("[network]\ndns_upstreams = '192.0.2.1'", 2, "a list of texts"),
         ("[network]\ndns_upstreams = [1]", 2, "a list of texts"),
+        ("[network]\nhost_network_allowed = 1", 2, "must be true or false"),
         ("[network]\ninterface_prefix = 'fairway'", 2, "1 to 4"),
         ("[storage]\nallowed_bind_mounts = ['/srv/../etc']", 2, "without '..'"),
         ("[raft]\nport = 7443", 2, "set for both [api] and [raft]"),

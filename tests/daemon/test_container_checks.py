@@ -26,12 +26,16 @@ EVERYTHING = objects.ContainerSpec(
     pre_stop=[objects.Hook(command=["drain"])],
     init_tasks=[objects.InitTask(command=objects.StringList(values=["check"]))],
     attached=True,
+    host_network=True,
 )
 
 
 def with_container(container: objects.ContainerSpec) -> objects.ServiceSpec:
     spec = service_spec(1)
     spec.container.MergeFrom(container)
+    if container.host_network:
+        del spec.networks[:]
+        spec.container.sysctls.clear()
     return spec
 
 
@@ -86,7 +90,6 @@ def test_a_change_is_told_by_its_name() -> None:
         "oom score adj none -> 1",
         "apparmor profile none -> mine",
         "annotation a added: b",
-        "sysctl net.core.somaxconn added: 1",
         "ulimit nofile=1:2 added",
         "group mail added",
         "device /dev/fuse at /dev/fuse added",
@@ -95,6 +98,8 @@ def test_a_change_is_told_by_its_name() -> None:
         "post_start hooks changed",
         "pre_stop hooks changed",
         "init tasks changed",
+        "network default removed",
+        "network host added",
     ]
     assert change.tasks_replaced == 1
 

@@ -13,6 +13,7 @@ from daemon.leader.endpoints_plan import endpoints, frontends
 from daemon.leader.host_state_plan import HostStates
 from daemon.orchestration.leases import FLOATING_PREFIX
 from daemon.orchestration.task_states import ended
+from net.features import HOST_NETWORK
 from proto import control_pb2 as control
 from proto import objects_pb2 as objects
 from tests.daemon.cluster_model import ClusterModel, app_spec, service_spec
@@ -159,6 +160,27 @@ def test_sctp_goes_where_the_kernel_has_it() -> None:
     model.settle()
     (waiting,) = model.alive("api")
     assert waiting.status.message == "no host fits: host-1, host-2 and host-3 have a kernel without SCTP"
+
+
+def test_what_shares_its_hosts_network_is_on_no_other_and_keeps_the_hosts_settings() -> None:
+    model = ClusterModel()
+    spec = service_spec(2, container=objects.ContainerSpec(host_network=True))
+    del spec.networks[:]
+    model.change_node("host-1", description=objects.NodeDescription(lacks=[HOST_NETWORK]))
+    model.deploy(app_spec(agent=spec))
+    model.settle()
+    assert "host-1" not in model.hosts("agent") and len(model.hosts("agent")) == 2
+    for change, words in (
+        (objects.ServiceSpec(networks=["default"]), "cannot be on networks of the cluster"),
+        (objects.ServiceSpec(container=objects.ContainerSpec(sysctls={"net.core.somaxconn": "9"})), "not its own"),
+        (objects.ServiceSpec(container=objects.ContainerSpec(dns_servers=["192.0.2.1"])), "leave out dns"),
+        (objects.ServiceSpec(ports=[objects.PortSpec(protocol="tcp", target=1, published=1)]), "has no network"),
+    ):
+        other = objects.ServiceSpec()
+        other.CopyFrom(spec)
+        other.MergeFrom(change)
+        with pytest.raises(Refused, match=words):
+            model.deploy(app_spec("other", agent=other))
 
 
 def test_an_update_lets_go_of_a_port_where_no_other_host_has_it_free() -> None:
