@@ -12,8 +12,8 @@ from pathlib import Path
 import trio
 
 from daemon.agent.agent import Agent
-from daemon.agent.description_agent import DescriptionAgent
 from daemon.agent.condition_agent import ConditionAgent
+from daemon.agent.description_agent import DescriptionAgent
 from daemon.agent.device_agent import DeviceAgent
 from daemon.agent.file_agent import FileAgent
 from daemon.agent.floating_agent import FloatingAgent

@@ -17,10 +17,13 @@ from cli.compose.reader import Field, Reader
 from proto import objects_pb2
 from proto.container_rules import (
     OOM_SCORE_ADJ_MAX,
+    RUNC,
     SECCOMP_BYTES_MAX,
+    SHIM_PREFIX,
     UNCONFINED,
     annotation_problem,
     device_problem,
+    runtime_problem,
     seccomp_problem,
     sysctl_problem,
     ulimit_problem,
@@ -31,6 +34,7 @@ _LABEL_FILE_BYTES_MAX = 1 << 20
 _DOMAIN = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,61}[A-Za-z0-9])?")
 _GROUP = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 _APPARMOR = re.compile(r"[!-~]{1,255}")
+_RUNC_SHIM = f"{SHIM_PREFIX}runc.v2"
 _PRIVATE_IPC = ("private", "")
 
 Container = objects_pb2.ContainerSpec
@@ -177,6 +181,15 @@ def _ipc(reader: Reader, field: Field, container: Container) -> None:
         reader.unsupported(field, "tasks share no memory with the host or with each other")
 
 
+def _runtime(reader: Reader, field: Field, container: Container) -> None:
+    name = reader.text(field)
+    if name in ("", RUNC, _RUNC_SHIM):
+        return
+    if problem := runtime_problem(name):
+        reader.refuse(field, problem)
+    container.isolation.runtime = name
+
+
 def _cgroup(reader: Reader, field: Field, container: Container) -> None:
     if reader.text(field) != "private":
         reader.unsupported(field, "every task has a control group of its own")
@@ -200,6 +213,7 @@ KEYS: dict[str, Callable[[Reader, Field, Container], None]] = {
     "devices": _devices,
     "security_opt": _security_opt,
     "ipc": _ipc,
+    "runtime": _runtime,
     "cgroup": _cgroup,
     "logging": read_logging,
     "label_file": _label_file,

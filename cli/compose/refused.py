@@ -25,7 +25,6 @@ REFUSED: dict[str, str] = {
     "pid": "tasks see no processes of the host or of each other",
     "privileged": "it would be root on the host; name what the service needs in cap_add and devices",
     "provider": "only containers are services here",
-    "runtime": "every host has one runtime, runc",
     "storage_opt": "the size of a container's own files cannot be limited; use a tmpfs with a size",
     "use_api_socket": "there is no Docker API to use",
     "userns_mode": "tasks have no user namespaces of their own; leave it out",

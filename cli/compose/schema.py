@@ -209,6 +209,7 @@ SERVICE_KEYS: dict[str, Schema] = {
     "pull_policy": choice(sorted(POLICIES)),
     "read_only": FLAG,
     "restart": TEXT,
+    "runtime": described(TEXT, "runc, or another one that hosts have, as crun"),
     "scale": COUNT,
     "secrets": items(either(TEXT, _FILE_MOUNT), "secrets of the file or of the cluster"),
     "security_opt": items(TEXT, "no-new-privileges, seccomp=FILE or unconfined, apparmor=PROFILE"),

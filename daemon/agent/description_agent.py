@@ -8,14 +8,12 @@ from daemon.agent.reports import Reports
 from daemon.config import Config
 from daemon.identity.host_description import describe_host
 from net import features as network_features
-from proto import objects_pb2 as objects
 from runtime import features as runtime_features
 from runtime.runtime import Runtime
 
 INTERVAL_S = 30.0
 LACKING_INTERVAL_S = 1.0
 FIRST_ANSWER_S_MAX = 3.0  # for containerd, before the host is described without it
-CONDITION = "containerd"
 
 
 class DescriptionAgent:
@@ -41,12 +39,4 @@ class DescriptionAgent:
         if error:
             missing = (*missing, f"a containerd that answers ({error})")
         self._reports.description(await trio.to_thread.run_sync(describe_host, self._config, runtime.version, missing))
-        self._reports.conditions(CONDITION, conditions(error))
         return missing
-
-
-def conditions(error: str) -> list[objects.NodeCondition]:
-    """One where containerd does not answer, in the words that the host's own doctor has for it."""
-    if not error:
-        return []
-    return [objects.NodeCondition(kind=CONDITION, message=f"containerd does not answer: {error}")]

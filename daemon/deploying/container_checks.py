@@ -19,6 +19,7 @@ from proto.container_rules import (
     annotation_problem,
     cores_problem,
     device_problem,
+    runtime_problem,
     seccomp_problem,
     sysctl_problem,
     ulimit_problem,
@@ -40,10 +41,10 @@ SETTINGS = (
     "pre_stop",
     "init_tasks",
     "attached",
-)
     "host_network",
+)
 # The same, of those that are messages of their own.
-PARTS: tuple[Literal["logging", "probes", "shares"], ...] = ("logging", "probes", "shares")
+PARTS: tuple[Literal["logging", "probes", "shares", "isolation"], ...] = ("logging", "probes", "shares", "isolation")
 ENTRIES_MAX = 256  # of each setting
 _DOMAIN = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,61}[A-Za-z0-9])?")
 _PROFILE = re.compile(r"[!-~]{1,255}")
@@ -88,6 +89,8 @@ def container_problems(container: objects.ContainerSpec) -> Iterator[str]:
             yield f"the subpath {mount.subpath!r} at {mount.target} leads out of the volume"
     yield from _logging_problems(container.logging)
     yield from _share_problems(container.shares)
+    if container.isolation.runtime and (problem := runtime_problem(container.isolation.runtime)):
+        yield problem
     if container.apparmor_profile and not _PROFILE.fullmatch(container.apparmor_profile):
         yield f"{container.apparmor_profile!r} is not the name of a profile of AppArmor"
 

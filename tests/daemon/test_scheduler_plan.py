@@ -92,6 +92,16 @@ def test_each_refusal_is_explained(fields: dict[str, object], words: str) -> Non
     assert place([node("a", **fields)], task()) == [f"no host fits: {words}"]
 
 
+def test_a_task_goes_where_its_runtime_is() -> None:
+    wanted = task()
+    wanted.spec.container.isolation.runtime = "crun"
+    has = objects.NodeDescription(runtimes=["runc", "crun"])
+    assert place([node("a"), node("b", description=has)], wanted) == ["b"]
+    lacks = objects.NodeDescription(runtimes=["runc"])
+    reasons = place([node("a"), node("b", description=lacks)], wanted)
+    assert reasons == ["no host fits: a and b have no runtime crun"]
+
+
 def test_reasons_are_put_together_by_kind() -> None:
     nodes = [node(f"h{n}") for n in range(5)] + [node("x", availability=objects.AVAILABILITY_CORDONED)]
     (reason,) = place(nodes, task(memory=8 * GIB))
