@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import balance, deploy, dns, endpoints, idle, overlay, pull, rollout, schedule
+from bench import balance, deploy, dns, endpoints, fetch, idle, overlay, pull, rollout, schedule
 from bench.raft import measure as raft
 from bench.table import Report
 from lab.layout import LabError
@@ -26,6 +26,7 @@ BENCHMARKS: dict[str, tuple[str, Callable[[list[str]], Report]]] = {
         "how soon a killed container is gone from every balancer; 1,000 services of 10 tasks on one host",
         endpoints.measure,
     ),
+    "fetch": ("an image of 200 MB to three hosts at once, beside `ctr content fetch` on each", fetch.measure),
     "pull": ("an image of 200 MB out of a registry, beside `ctr image pull` and skopeo", pull.measure),
     "rollout": ("a rolling update of ten tasks, two at a time, beside Docker Swarm", rollout.measure),
     "schedule": (

@@ -14,6 +14,7 @@ import io
 import json
 import os
 import random
+import re
 import shutil
 import socket
 import statistics
@@ -22,7 +23,8 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from bench.programs import output_of
@@ -36,6 +38,7 @@ LAYER_BYTES = 20 << 20
 WAIT_SECONDS_MAX = 20.0
 POLL_SECONDS = 0.02
 BAR = 1.0  # of ctr's time
+Within = Callable[[Sequence[str]], list[str]]
 _MEDIA = "application/vnd.oci.image."
 _CONTAINERD = """version = 2
 root = "{folder}/root"
@@ -51,21 +54,17 @@ path = "{folder}/opt"
 def measure(_sides: Sequence[str]) -> Report:
     """Alternates the sides; each begins with nothing of the image in containerd."""
     found: dict[str, list[float]] = {"fairway": [], "ctr": [], "skopeo": []}
-    if shutil.which("skopeo") is None:
-        raise LabError("skopeo fills the registry and is a peer: apt-get install skopeo")
+    require_skopeo()
     with tempfile.TemporaryDirectory(prefix="fairway-bench-") as name:
         folder = Path(name)
-        with _registry(folder / "registry") as address, _containerd(folder / "containerd") as containerd:
-            image = f"{address}/bench/pull:1"
-            archive = _archive(folder / "image.tar")
-            _skopeo(f"oci-archive:{archive}", f"docker://{image}", "--dest-tls-verify=false")
-            archive.unlink()
+        with registry(folder / "registry", _free_address()) as log, _containerd(folder / "containerd") as containerd:
+            image = fill(log.address, folder)
             for run in range(RUNS):
                 found["fairway"].append(_fairway(containerd, image))
                 found["ctr"].append(_ctr(containerd, image))
                 target = folder / f"copy-{run}"
                 began = time.monotonic()
-                _skopeo(f"docker://{image}", f"oci:{target}:1", "--src-tls-verify=false")
+                output_of(_skopeo(f"docker://{image}", f"oci:{target}:1", "--src-tls-verify=false"), "skopeo")
                 found["skopeo"].append(time.monotonic() - began)
                 shutil.rmtree(target)
     size = f"{LAYERS * LAYER_BYTES >> 20} MB, {LAYERS} layers"
@@ -99,24 +98,59 @@ def measure(_sides: Sequence[str]) -> Report:
     )
 
 
+def require_skopeo() -> None:
+    """Raises LabError."""
+    if shutil.which("skopeo") is None:
+        raise LabError("skopeo fills the registry and is a peer: apt-get install skopeo")
+
+
+@dataclass(frozen=True)
+class Registry:
+    """docker-registry, and the file that it logs requests in."""
+
+    address: str
+    log: Path
+
+    def blob_bytes(self) -> int:
+        """How much it has sent of blobs so far."""
+        sent = re.findall(r'"GET /v2/\S+/blobs/\S+ HTTP/1.1" 20\d (\d+)', self.log.read_text(errors="replace"))
+        return sum(map(int, sent))
+
+
 @contextlib.contextmanager
-def _registry(folder: Path) -> Iterator[str]:
+def registry(folder: Path, address: str, within: Within = list) -> Iterator[Registry]:
+    """Debian's, by plain HTTP; `within` makes the command line that runs another in its network."""
     folder.mkdir()
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{listener.getsockname()[1]}"
     config = {
         "version": "0.1",
-        "log": {"level": "warn", "accesslog": {"disabled": True}},
+        "log": {"level": "warn", "accesslog": {"disabled": False}},
         "storage": {"filesystem": {"rootdirectory": str(folder / "data")}},
         "http": {"addr": address},
     }
     (folder / "config.json").write_text(json.dumps(config))
     package = debian_packages.unpacked("docker-registry", ["docker-registry"], with_libraries=False)
-    host, _, port = address.partition(":")
-    with _running([str(package / "usr/bin/docker-registry"), "serve", str(folder / "config.json")], folder / "log"):
-        _wait(lambda: _listens(host, int(port)), "docker-registry listens")
-        yield address
+    argv = [str(package / "usr/bin/docker-registry"), "serve", str(folder / "config.json")]
+    host, _, port = address.rpartition(":")
+    listens = within(["bash", "-c", f"</dev/tcp/{host}/{port}"])
+    with _running(within(argv), folder / "log"):
+        _wait(lambda: subprocess.run(listens, stderr=subprocess.DEVNULL, check=False).returncode == 0, "it listens")
+        yield Registry(address, folder / "log")
+
+
+def fill(address: str, folder: Path, within: Within = list) -> str:
+    """Gives the registry the image; the image's name."""
+    image = f"{address}/bench/pull:1"
+    archive = _archive(folder / "image.tar")
+    argv = _skopeo(f"oci-archive:{archive}", f"docker://{image}", "--dest-tls-verify=false")
+    output_of(within(argv), "skopeo")
+    archive.unlink()
+    return image
+
+
+def _free_address() -> str:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{listener.getsockname()[1]}"
 
 
 @contextlib.contextmanager
@@ -139,12 +173,6 @@ def _running(argv: Sequence[str], log: Path) -> Iterator[None]:
         process.wait(WAIT_SECONDS_MAX)
 
 
-def _listens(host: str, port: int) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=1):
-        return True
-    return False
-
-
 def _wait(condition: object, what: str) -> None:
     assert callable(condition)
     deadline = time.monotonic() + WAIT_SECONDS_MAX
@@ -154,8 +182,8 @@ def _wait(condition: object, what: str) -> None:
         time.sleep(POLL_SECONDS)
 
 
-def _skopeo(source: str, target: str, *options: str) -> None:
-    output_of(["skopeo", "--insecure-policy", "copy", "-q", *options, source, target], "skopeo")
+def _skopeo(source: str, target: str, *options: str) -> list[str]:
+    return ["skopeo", "--insecure-policy", "copy", "-q", *options, source, target]
 
 
 def _fairway(containerd: Path, image: str) -> float:

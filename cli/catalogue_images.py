@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cli.command import OUTPUT, QUIET, WIDE, Command, flag, option, repeated
 
+_CONTAINERD = "/run/containerd/containerd.sock"
 _IMAGE = option("image", metavar="IMAGE", help="a name, or the beginning of a digest")
 _REGISTRY = option("registry", metavar="REGISTRY", help="HOST or HOST:PORT, as images are named after it; docker.io")
 
@@ -24,6 +25,22 @@ IMAGES: tuple[Command, ...] = (
         (
             option("file", metavar="FILE", help="a tar file, or - for standard input"),
             option("--name", default="", help="name of the image, instead of the archive's own"),
+            OUTPUT,
+        ),
+        "run",
+    ),
+    Command(
+        "image push",
+        "cli.commands.images:push",
+        "Give the cluster an image archive, or an image of the containerd on this machine.",
+        ("fairway image push web.tar", "fairway image push web:1", "fairway image push -n k8s.io web:1 --name web:2"),
+        (
+            option(
+                "what", metavar="FILE|IMAGE", help="a tar file, - for standard input, or a name that containerd has"
+            ),
+            option("--name", default="", help="name of the image, instead of its own"),
+            option("-n", "--namespace", default="default", help="containerd's (default: default)"),
+            option("--containerd", metavar="SOCKET", default=_CONTAINERD, help=f"its address (default {_CONTAINERD})"),
             OUTPUT,
         ),
         "run",

@@ -45,6 +45,7 @@ from daemon.known_peers import believe_session, keep_peers_known
 from daemon.leader.leadership import Leadership, now_unix_ms
 from daemon.own_moves import follow_own_address, tell_hosts
 from daemon.peers import Peers
+from daemon.pulling.blob_sending import BlobSending
 from daemon.pulling.pulls import ImagePulls
 from daemon.pulling.wanted_pulls import WantedPulls
 from daemon.settings import raft_settings, runtime_settings
@@ -297,7 +298,16 @@ class ClusterHost:
             forwarder=forwarder,
             events=EventLog(),
             voter=voter,
-            host_services=HostServices(runtime, view, leader, leader_moved, voter, doctor, agent.stop_task),
+            host_services=HostServices(
+                runtime,
+                view,
+                leader,
+                leader_moved,
+                voter,
+                doctor,
+                agent.stop_task,
+                BlobSending(runtime.images, config.images.send_bytes_per_second_max),
+            ),
             backups=backups,
             renewal=renewal,
             doctor=doctor,

@@ -70,6 +70,12 @@ class StorageConfig:
 
 
 @dataclass(frozen=True)
+class ImagesConfig:
+    # Of images that other hosts fetch from this one, all together; 0: as fast as it goes.
+    send_bytes_per_second_max: int = field(default=0, metadata=check.between(0, 1 << 40))
+
+
+@dataclass(frozen=True)
 class LogsConfig:
     folder: Path = field(default=Path("/var/log/fairway/tasks"), metadata=check.absolute_path)
     size_bytes_max: int = field(default=10 << 20, metadata=check.between(64 << 10, 1 << 40))  # one file
@@ -127,6 +133,7 @@ class Config:
     containerd: ContainerdConfig = ContainerdConfig()
     network: NetworkConfig = NetworkConfig()
     storage: StorageConfig = StorageConfig()
+    images: ImagesConfig = ImagesConfig()
     logs: LogsConfig = LogsConfig()
     resources: ResourcesConfig = ResourcesConfig()
     timing: TimingConfig = TimingConfig()

@@ -199,7 +199,7 @@ class Fairwayd:
             raise Refused(f"{caller.actor} is no host; this call is for the cluster's hosts", Kind.DENIED)
         if method.descriptor.name in ASKED_BY_VOTERS and not self._is_voter(caller.peer.name):
             raise Refused(f"{caller.actor} has no say in the cluster", Kind.DENIED)
-        if method.descriptor.name == "ReadBlob" and self._node(caller.peer.name) is None:
+        if method.descriptor.name in ("ReadBlob", "FindBlobs") and self._node(caller.peer.name) is None:
             raise Refused(f"{caller.actor} is not a host of this cluster any more", Kind.DENIED)
         return caller
 

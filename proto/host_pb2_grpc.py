@@ -61,6 +61,11 @@ class HostStub:
                 request_serializer=proto_dot_host__pb2.ReadBlobRequest.SerializeToString,
                 response_deserializer=proto_dot_host__pb2.ReadBlobReply.FromString,
                 _registered_method=True)
+        self.FindBlobs = channel.unary_unary(
+                '/fairway.v1.Host/FindBlobs',
+                request_serializer=proto_dot_host__pb2.FindBlobsRequest.SerializeToString,
+                response_deserializer=proto_dot_host__pb2.FindBlobsReply.FromString,
+                _registered_method=True)
         self.ReadLog = channel.unary_stream(
                 '/fairway.v1.Host/ReadLog',
                 request_serializer=proto_dot_host__pb2.ReadLogRequest.SerializeToString,
@@ -172,6 +177,13 @@ class HostServicer:
 
     def ReadBlob(self, request, context):
         """A blob of an image that the callee holds.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FindBlobs(self, request, context):
+        """Which of these blobs the callee holds, and how busy it is with sending some.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -303,6 +315,11 @@ def add_HostServicer_to_server(servicer, server):
                     servicer.ReadBlob,
                     request_deserializer=proto_dot_host__pb2.ReadBlobRequest.FromString,
                     response_serializer=proto_dot_host__pb2.ReadBlobReply.SerializeToString,
+            ),
+            'FindBlobs': grpc.unary_unary_rpc_method_handler(
+                    servicer.FindBlobs,
+                    request_deserializer=proto_dot_host__pb2.FindBlobsRequest.FromString,
+                    response_serializer=proto_dot_host__pb2.FindBlobsReply.SerializeToString,
             ),
             'ReadLog': grpc.unary_stream_rpc_method_handler(
                     servicer.ReadLog,
@@ -515,6 +532,33 @@ class Host:
             '/fairway.v1.Host/ReadBlob',
             proto_dot_host__pb2.ReadBlobRequest.SerializeToString,
             proto_dot_host__pb2.ReadBlobReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FindBlobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fairway.v1.Host/FindBlobs',
+            proto_dot_host__pb2.FindBlobsRequest.SerializeToString,
+            proto_dot_host__pb2.FindBlobsReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -70,6 +70,8 @@ class HostStub:
     """Signs a new certificate for the key of the caller's current one."""
     ReadBlob: _grpc.UnaryStreamMultiCallable[_host_pb2.ReadBlobRequest, _host_pb2.ReadBlobReply]
     """A blob of an image that the callee holds."""
+    FindBlobs: _grpc.UnaryUnaryMultiCallable[_host_pb2.FindBlobsRequest, _host_pb2.FindBlobsReply]
+    """Which of these blobs the callee holds, and how busy it is with sending some."""
     ReadLog: _grpc.UnaryStreamMultiCallable[_host_pb2.ReadLogRequest, _host_pb2.LogChunk]
     """Lines of a task's log on the callee."""
     Exec: _grpc.StreamStreamMultiCallable[_host_pb2.ExecInput, _host_pb2.ExecOutput]
@@ -110,6 +112,8 @@ class HostAsyncStub(HostStub):
     """Signs a new certificate for the key of the caller's current one."""
     ReadBlob: _aio.UnaryStreamMultiCallable[_host_pb2.ReadBlobRequest, _host_pb2.ReadBlobReply]  # type: ignore[assignment]
     """A blob of an image that the callee holds."""
+    FindBlobs: _aio.UnaryUnaryMultiCallable[_host_pb2.FindBlobsRequest, _host_pb2.FindBlobsReply]  # type: ignore[assignment]
+    """Which of these blobs the callee holds, and how busy it is with sending some."""
     ReadLog: _aio.UnaryStreamMultiCallable[_host_pb2.ReadLogRequest, _host_pb2.LogChunk]  # type: ignore[assignment]
     """Lines of a task's log on the callee."""
     Exec: _aio.StreamStreamMultiCallable[_host_pb2.ExecInput, _host_pb2.ExecOutput]  # type: ignore[assignment]
@@ -177,6 +181,14 @@ class HostServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_host_pb2.ReadBlobReply], _abc.AsyncIterator[_host_pb2.ReadBlobReply]]:
         """A blob of an image that the callee holds."""
+
+    @_abc_1.abstractmethod
+    def FindBlobs(
+        self,
+        request: _host_pb2.FindBlobsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_host_pb2.FindBlobsReply, _abc.Awaitable[_host_pb2.FindBlobsReply]]:
+        """Which of these blobs the callee holds, and how busy it is with sending some."""
 
     @_abc_1.abstractmethod
     def ReadLog(

@@ -6,7 +6,7 @@ import errno
 import logging
 import random
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import TypeVar
@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Fetch = Callable[[str], AsyncIterator[bytes]]
+InTurn = Callable[[Sequence[Blob]], Awaitable[Iterator[Blob]]]
 
 KNOWN_IMAGES_MAX = 256
 LAYER_TRIES_MAX = 2  # of one whose bytes do not match its digest
@@ -77,13 +78,14 @@ class ImageStore:
         fetch: Fetch,
         *,
         layers_at_once: int = 1,
+        in_turn: InTurn | None = None,
         on_layer: Callable[[Blob], None] | None = None,
         keep_part: bool = False,
     ) -> LoadedImage:
         """Takes an image from elsewhere: `fetch(digest)` gives a blob's bytes. Only what lacks is fetched;
-        everything is verified. `on_layer` hears of each layer that is here. Raises InvalidImage or WrongArchitecture,
-        and then nothing is left behind; `keep_part`: where the other side fails, whole layers stay until their
-        lease's end, so that the next try finds them."""
+        everything is verified. `in_turn` says in which order layers come; `on_layer` hears of each that is here. Raises
+        InvalidImage or WrongArchitecture, and then nothing is left behind; `keep_part`: where the other side fails,
+        whole layers stay until their lease's end, so that the next try finds them."""
         async with self._connection.lease(keep_on=Unavailable if keep_part else None) as lease:
             data = await self._document(manifest_digest, fetch)
             manifest = image_model.parse_manifest(data)
@@ -92,7 +94,8 @@ class ImageStore:
             image_model.check_platform(config, self._architecture)
             image_model.check_layers(manifest, config)
             layers = list({layer.digest: layer for layer in manifest.layers}.values())
-            await _each(layers, layers_at_once, lambda layer: self._take_layer(layer, fetch, lease, on_layer))
+            turns = iter(layers) if in_turn is None else await in_turn(layers)
+            await _each(turns, layers_at_once, lambda layer: self._take_layer(layer, fetch, lease, on_layer))
             documents = {manifest.digest: data, manifest.config.digest: config_data}
             await self._store_documents(manifest, documents, lease)
             await self._name(normalise_reference(name), manifest)
@@ -147,6 +150,10 @@ class ImageStore:
         except (NotFound, InvalidImage):
             return False
         return all([await self._content.has(layer.digest) for layer in manifest.layers])
+
+    async def held(self, digests: Iterable[str]) -> Sequence[str]:
+        """Which of these blobs are here, in whole."""
+        return [digest for digest in digests if await self._content.has(digest)]
 
     async def unpack(self, manifest_digest: str) -> str:
         """Makes the image's snapshots where they lack; returns the name of the top one. Repeatable."""
@@ -251,9 +258,9 @@ class ImageStore:
         return known
 
 
-async def _each(items: Sequence[T], at_once: int, do: Callable[[T], Awaitable[None]]) -> None:
+async def _each(waiting: Iterator[T], at_once: int, do: Callable[[T], Awaitable[None]]) -> None:
     """`do` for every item, a few at a time; the first failure ends the others and is raised as it is."""
-    waiting, failures = iter(items), []
+    failures = []
 
     async def work(scope: trio.CancelScope) -> None:
         for item in waiting:
@@ -264,7 +271,7 @@ async def _each(items: Sequence[T], at_once: int, do: Callable[[T], Awaitable[No
                 scope.cancel()
 
     async with trio.open_nursery() as nursery:
-        for _ in range(min(at_once, len(items))):
+        for _ in range(at_once):
             nursery.start_soon(work, nursery.cancel_scope)
     if failures:
         raise failures[0]

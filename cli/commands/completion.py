@@ -54,7 +54,7 @@ def bash() -> str:
 {cases}
   esac
   case $path in
-    deploy|plan|"image load"|"context import") [[ $current == -* ]] || compopt -o default ;;
+    deploy|plan|"image load"|"image push"|"context import") [[ $current == -* ]] || compopt -o default ;;
   esac
   COMPREPLY=($(compgen -W "$words" -- "$current"))
 }}

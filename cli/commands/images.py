@@ -1,4 +1,4 @@
-"""`image pull`, `load`, `ls`, `inspect`, `tag`, `rm` and `prune`."""
+"""`image pull`, `load`, `push`, `ls`, `inspect`, `tag`, `rm` and `prune`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 
 from cli import output, pulling, words
 from cli.connection import CALL_SECONDS_MAX, connect
+from cli.containerd_image import ContainerdImage
 from cli.failure import EXIT_OK, EXIT_USAGE, CommandFailed
 from cli.moments import option_duration_ms
 from proto import control_pb2, objects_pb2
@@ -36,16 +37,30 @@ def pull(options: argparse.Namespace) -> int:
 
 def load(options: argparse.Namespace) -> int:
     with _opened(options.file) as file:
-        reading = _Chunks(file, options.file, options.name)
-        try:
-            reply = connect(options).call(
-                f"load the image {options.file}",
-                lambda control: control.LoadImage(iter(reading), timeout=LOAD_SECONDS_MAX),
-            )
-        except CommandFailed:
-            if reading.failure is not None:
-                raise reading.failure from None
-            raise
+        chunks = iter(lambda: file.read(CHUNK_BYTES), b"")
+        return _give(options, f"load the image {options.file}", f"read {options.file}", chunks, options.name)
+
+
+def push(options: argparse.Namespace) -> int:
+    if options.what == "-" or Path(options.what).is_file():
+        options.file = options.what
+        return load(options)
+    with ContainerdImage(options.what, options.containerd, options.namespace) as image:
+        name = options.name or image.name
+        return _give(options, f"push {options.what}", f"read {image.name}", image.archive(), name)
+
+
+def _give(options: argparse.Namespace, asked: str, reading: str, chunks: Iterator[bytes], name: str) -> int:
+    """Sends an archive to the cluster."""
+    messages = _Messages(chunks, reading, name)
+    try:
+        reply = connect(options).call(
+            asked, lambda control: control.LoadImage(iter(messages), timeout=LOAD_SECONDS_MAX)
+        )
+    except CommandFailed:
+        if messages.failure is not None:
+            raise messages.failure from None
+        raise
     for warning in reply.warnings:
         output.warn(warning)
     if options.output == "json":
@@ -56,28 +71,28 @@ def load(options: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-class _Chunks:
+class _Messages:
     """The archive as messages. gRPC pulls them in a thread of its own and swallows what that raises, so a
     failure to read is kept in `failure`."""
 
-    def __init__(self, file: BinaryIO, path: str, name: str) -> None:
-        self._file = file
-        self._path = path
+    def __init__(self, chunks: Iterator[bytes], reading: str, name: str) -> None:
+        self._chunks = chunks
+        self._reading = reading
         self._name = name
         self.failure: CommandFailed | None = None
 
     def __iter__(self) -> Iterator[control_pb2.LoadImageRequest]:
-        first = True
-        while True:
-            try:
-                data = self._file.read(CHUNK_BYTES)
-            except OSError as error:
-                self.failure = CommandFailed(f"read {self._path}", error.strerror or str(error))
-                raise
-            if not data and not first:
-                return
-            yield control_pb2.LoadImageRequest(data=data, name=self._name if first else "")
-            first = False
+        name = self._name
+        try:
+            for data in self._chunks:
+                yield control_pb2.LoadImageRequest(data=data, name=name)
+                name = ""
+        except CommandFailed as failure:
+            self.failure = failure
+            raise
+        except OSError as error:
+            self.failure = CommandFailed(self._reading, error.strerror or str(error))
+            raise
 
 
 @contextlib.contextmanager

@@ -1,27 +1,24 @@
 """Keeps the cluster's images on this host: fetches what it lacks from hosts that hold it, drops what is gone.
 
 Every image of the cluster is wanted on every host, so that a task can start anywhere without waiting; one that
-a task needs now goes first.
+a task needs now does not wait for others.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable
-from typing import Any
+from collections.abc import Callable
 
-import grpc
 import trio
 
 from daemon.agent.host_view import HostView
+from daemon.agent.image_sources import ImageSources
 from daemon.agent.reports import Reports
 from daemon.agent.task_runner import TaskFailure
-from daemon.errors import Kind, Refused
 from daemon.peers import Peers
+from daemon.pulling.sources_plan import images_in_turn
 from proto import objects_pb2 as objects
-from proto.grpc_trio import call
-from proto.host_pb2 import ReadBlobRequest
-from runtime.errors import RuntimeFailure
+from runtime.errors import RuntimeFailure, Unavailable
 from runtime.images import ImageStore
 
 logger = logging.getLogger(__name__)
@@ -29,12 +26,14 @@ logger = logging.getLogger(__name__)
 RETRY_S_MIN = 0.5
 RETRY_S_MAX = 30.0
 ENSURE_TRIES_MAX = 3
+LAYERS_AT_ONCE_MAX = 4
+NEEDED_AT_ONCE_MAX = 2  # images
 UNKNOWN_KEPT_S = 60.0  # before an image that the cluster does not have is removed
 LOOK_INTERVAL_S = 30.0
 
 
 class ImageAgent:
-    """Observes containerd's images and the view, fetches and removes one image at a time."""
+    """Observes containerd's images and the view, fetches and removes images."""
 
     def __init__(self, images: ImageStore, view: HostView, peers: Peers, reports: Reports, node_id: str) -> None:
         self._images = images
@@ -46,7 +45,9 @@ class ImageAgent:
         self._ready: set[str] = set()  # unpacked here, as far as is known
         self._unknown_since_s: dict[str, float] = {}
         self._wake = trio.Event()
-        self._fetching = trio.Lock()  # one image at a time: they share the link and the disk
+        self._fetching: dict[str, trio.Lock] = {}  # by digest
+        self._in_advance = trio.Lock()  # one image at a time: they share the link and the disk
+        self._at_once = trio.Semaphore(NEEDED_AT_ONCE_MAX)  # what tasks wait for does not queue behind those
 
     def changed(self) -> None:
         """The view has changed in a way that concerns images, or an image was loaded here."""
@@ -70,10 +71,10 @@ class ImageAgent:
         """Whether all images of the cluster are here now."""
         await self._report()
         complete = True
-        for image in self._view.images:
+        for image in images_in_turn(self._view.images):
             try:
-                await self._fetch(image)
-            except (RuntimeFailure, Refused) as error:
+                await self._fetch(image, self._in_advance)
+            except RuntimeFailure as error:
                 logger.warning("image %s: %s", image.meta.name, error)
                 complete = False
         if self._view.complete:
@@ -116,11 +117,11 @@ class ImageAgent:
                     image = next((i for i in self._view.images if i.manifest_digest == digest), None)
                     if image is None:
                         break
-                    await self._fetch(image)
+                    await self._fetch(image, self._at_once)
                 await self._images.unpack(digest)
                 self._ready.add(digest)
                 return
-            except (RuntimeFailure, Refused) as error:
+            except RuntimeFailure as error:
                 failure = str(error)
         raise TaskFailure(f"image {name} cannot be had: {failure}")
 
@@ -128,38 +129,25 @@ class ImageAgent:
         """Something of an image that was here is not: the next `ensure` looks again."""
         self._ready.discard(digest)
 
-    async def _fetch(self, image: objects.Image) -> None:
-        async with self._fetching:
-            if await self._images.has(image.manifest_digest):
+    async def _fetch(self, image: objects.Image, lane: trio.Lock | trio.Semaphore) -> None:
+        """Raises RuntimeFailure."""
+        digest = image.manifest_digest
+        one = self._fetching.setdefault(digest, trio.Lock())  # as many as there are images
+        async with lane, one:
+            if await self._images.has(digest):
                 return
-            holders = [node_id for node_id in image.node_ids if node_id != self._node_id]
-            if not holders:
-                raise Refused("no host that is up holds it; load it again", Kind.NOT_POSSIBLE)
-            error: Exception = Refused("no holder is known")
-            for holder in holders:
-                try:
-                    await self._images.import_blobs(image.meta.name, image.manifest_digest, self._reader(holder))
-                    await self._report()
-                    logger.info("image %s fetched from %s", image.meta.name, holder)
-                    return
-                except (RuntimeFailure, Refused) as failure:
-                    error = failure
-            raise error
-
-    def _reader(self, node_id: str) -> Callable[[str], AsyncIterator[bytes]]:
-        async def read(digest: str) -> AsyncIterator[bytes]:
-            node = self._view.node(node_id)
-            if node is None:
-                raise Refused("its host is not in the cluster any more", Kind.UNAVAILABLE)
-            stub = self._peers.host(node_id, node.address, node.api_port)
-            stream: Any = stub.ReadBlob(ReadBlobRequest(digest=digest))
-            try:
-                while (reply := await call(stream.read())) is not grpc.aio.EOF:
-                    yield reply.data
-            except (grpc.aio.AioRpcError, ConnectionAbortedError) as error:
-                words = error.details() if isinstance(error, grpc.aio.AioRpcError) else str(error)
-                raise Refused(f"{node.meta.name} does not send it: {words}", Kind.UNAVAILABLE) from error
-            finally:
-                stream.cancel()
-
-        return read
+            sources = ImageSources(digest, self._view, self._peers, self._node_id)
+            if not sources.holders:
+                raise Unavailable("no host that is up holds it; load or pull it again")
+            began_s = trio.current_time()
+            fetched = await self._images.import_blobs(
+                image.meta.name,
+                digest,
+                sources.read,
+                layers_at_once=LAYERS_AT_ONCE_MAX,
+                in_turn=sources.order,
+                keep_part=True,
+            )
+            await self._report()
+            taken_s = trio.current_time() - began_s
+            logger.info("image %s (%d bytes) fetched in %.1f s", image.meta.name, fetched.size_bytes, taken_s)

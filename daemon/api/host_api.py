@@ -24,9 +24,10 @@ from daemon.doctor.host_doctor import HostDoctor
 from daemon.errors import Kind, Refused
 from daemon.identity.renewal_plan import sign_renewal
 from daemon.orchestration.task_states import ended
+from daemon.pulling.blob_sending import BlobSending, refused
 from proto import doctor_pb2 as doctor
 from proto import host_pb2 as host
-from runtime.errors import NotFound, RuntimeFailure
+from runtime.errors import NotFound
 from runtime.logs import LogLines
 from runtime.runtime import Runtime
 
@@ -46,6 +47,7 @@ class HostServices:
     voter: VoterContext | None  # None on a host without a part in consensus
     doctor: HostDoctor
     stop_task: StopTask
+    blobs: BlobSending
     attachments: Attachments = field(default_factory=Attachments)
 
 
@@ -94,12 +96,11 @@ class HostApi(HostHands):
 
     async def read_blob(self, request: host.ReadBlobRequest, caller: Caller, send: Send) -> None:
         require_node(caller)
-        try:
-            blob = self._services.runtime.images.read_blob(request.digest, request.offset_bytes)
-            async for data in blob:
-                await send(host.ReadBlobReply(data=data))
-        except RuntimeFailure as error:
-            raise _refused(error) from error
+        await self._services.blobs.send(request, send)
+
+    async def find_blobs(self, request: host.FindBlobsRequest, caller: Caller) -> host.FindBlobsReply:
+        require_node(caller)
+        return await self._services.blobs.find(request)
 
     async def read_log(self, request: host.ReadLogRequest, caller: Caller, send: Send) -> None:
         require_node(caller)
@@ -137,7 +138,7 @@ class HostApi(HostHands):
                 task = next((t for t in self._services.view.tasks if t.meta.id == request.task_id), None)
                 comes = trio.current_time() < news_by if task is None else not ended(task)
                 if not request.follow or not comes:
-                    raise _refused(error) from error
+                    raise refused(error) from error
             await trio.sleep(LOG_LOOK_S)
 
     async def exec(self, receive: Receive, caller: Caller, send: Send) -> None:
@@ -187,7 +188,3 @@ class HostApi(HostHands):
         if self._services.voter is None:
             raise Refused("this host takes no part in consensus and never leads", Kind.NOT_POSSIBLE)
         return self._services.voter
-
-
-def _refused(error: RuntimeFailure) -> Refused:
-    return Refused(str(error), Kind.NOT_FOUND if isinstance(error, NotFound) else Kind.NOT_POSSIBLE)

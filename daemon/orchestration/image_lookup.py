@@ -27,6 +27,17 @@ def image_of_digest(store: Store, manifest_digest: str) -> objects.Image | None:
     return next(iter(store.table(objects.Image).by("manifest", manifest_digest)), None)
 
 
+def on_its_way(store: Store, service: objects.Service, node_id: str) -> bool:
+    """A host does not hold yet what the service's next task there is made of, and others do, of whom it fetches it."""
+    digests = {service.image_digest, *(init.image_digest for init in service.spec.container.init_tasks)} - {""}
+    for digest in digests:
+        images = store.table(objects.Image).by("manifest", digest)
+        holders = {holder for image in images for holder in image.node_ids}
+        if holders and node_id not in holders:
+            return True
+    return False
+
+
 def missing_image(reference: str) -> str:
     """What is said of a task whose image the cluster does not have."""
     return (

@@ -22,6 +22,7 @@ from daemon.orchestration import restart_plan
 from daemon.orchestration.budget_plan import may_disrupt, stops_first
 from daemon.orchestration.draft import Draft
 from daemon.orchestration.host_ports import clash, host_ports
+from daemon.orchestration.image_lookup import on_its_way
 from daemon.orchestration.kinds import has_own_volumes, is_ordered, left_out, slots_of
 from daemon.orchestration.move_plan import gave_up, moves
 from daemon.orchestration.rollout_begin_plan import begin_rollout
@@ -44,6 +45,7 @@ from daemon.orchestration.traffic import kept_until_unix_ms
 from proto import objects_pb2 as objects
 
 DRAINS_AT_ONCE_MAX = 4  # slots of a service that are being moved
+IMAGE_WAIT_MS_MAX = 300_000  # from a rollout's start, for a host that fetches the new image
 
 
 @dataclass
@@ -263,6 +265,9 @@ def _update(draft: Draft, slots: Slots, slot_count: int) -> None:
                     draft.wake_at(at)
         else:
             outdated.append(slot)
+    fetching = {slot for slot in outdated if _image_comes(draft, slots, slots.wanted[slot][-1])}
+    if fetching and len(fetching) == len(outdated):
+        return
     counts = _counts(draft, slots, slot_count, len(outdated), unsettled, passed_over)
     if not advance(draft, slots.service, slots.course, counts) or slots.halted:
         return
@@ -270,6 +275,8 @@ def _update(draft: Draft, slots: Slots, slot_count: int) -> None:
     for slot in sorted(outdated, key=lambda slot: (serving(slots.wanted[slot][-1]), slot)):
         if draft.full or room <= 0:
             return
+        if slot in fetching:
+            continue
         old = slots.wanted[slot][-1]
         if serving(old) and unsettled >= slots.course.at_once:
             return
@@ -345,6 +352,20 @@ def _stops_first(slots: Slots, old: objects.Task) -> bool:
     the new image is unknown: then the new one could not start anyway."""
     alone = stops_first(old.spec) or slots.service.spec.HasField("stateful")
     return alone and bool(slots.service.image_digest)
+
+
+def _image_comes(draft: Draft, slots: Slots, old: objects.Task) -> bool:
+    """The old task is to stop before the new one starts, and its host is still fetching the new one's image: the old
+    one serves meanwhile. Not for ever, since the host's disk may be full, or the new task may start elsewhere."""
+    service = slots.service
+    stop_first = slots.course.config.order == objects.UPDATE_ORDER_STOP_FIRST or _stops_first(slots, old)
+    if not stop_first or not serving(old) or not tracked(service):
+        return False
+    until_unix_ms = service.rollout.started_unix_ms + IMAGE_WAIT_MS_MAX
+    if draft.now_unix_ms >= until_unix_ms or not on_its_way(draft.store, service, old.node_id):
+        return False
+    draft.wake_at(until_unix_ms)
+    return True
 
 
 def _holds_port(old: objects.Task, newest: objects.Task, nodes: Mapping[str, objects.Node]) -> bool:

@@ -6,7 +6,7 @@ Time is a number that the test moves; nothing sleeps and nothing is random but w
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from daemon.deploying.deploy_plan import plan_deploy
@@ -71,8 +71,11 @@ class ClusterModel:
         self.apply(TransactionBuilder().create(node))
         return node
 
-    def load_image(self, name: str, content: str = "a", architecture: str = "amd64") -> None:
+    def load_image(
+        self, name: str, content: str = "a", architecture: str = "amd64", node_ids: Sequence[str] = ()
+    ) -> None:
         image = objects.Image(
+            node_ids=node_ids,
             meta=objects.Meta(id=f"image-{name}", name=name),
             manifest_digest=f"sha256:{content * 64}",
             architecture=architecture,

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from daemon.deploying.service_changes_plan import plan_scale
+from daemon.orchestration.rollout_plan import IMAGE_WAIT_MS_MAX
+from proto import control_pb2 as control
 from proto import objects_pb2 as objects
 from tests.daemon.cluster_model import ClusterModel, app_spec, service_spec, with_volume
 
@@ -133,6 +136,38 @@ def test_tasks_with_a_volume_are_not_stopped_for_an_image_that_is_not_there() ->
     model.load_image("docker.io/library/web:2", "b")
     model.settle()
     assert running(model) == ["2"]
+
+
+@pytest.mark.parametrize("with_data", [True, False])
+def test_a_task_that_stops_first_serves_until_its_host_has_the_new_image(with_data: bool) -> None:
+    model = ClusterModel()
+
+    def app(number: int, image: str) -> control.AppSpec:
+        spec = version(number, 1, image=image)
+        if with_data:
+            return app_spec(volumes=["data"], web=with_volume(spec, "data"))
+        spec.update.CopyFrom(objects.UpdateConfig(parallelism=1, order=objects.UPDATE_ORDER_STOP_FIRST))
+        return app_spec(web=spec)
+
+    model.deploy(app(1, "web:1"))
+    model.settle()
+    (home,) = {task.node_id for task in model.tasks()}
+    holders = ["node-elsewhere"]
+    for number, comes in ((2, True), (3, False)):
+        model.load_image(f"docker.io/library/web:{number}", str(number), node_ids=holders)
+        model.deploy(app(number, f"web:{number}"))
+        before = model.now_unix_ms
+        for _ in range(5):
+            model.plan()
+            model.host_step()
+            model.now_unix_ms += 600
+        assert running(model) == [str(number - 1)]
+        if comes:
+            model.load_image(f"docker.io/library/web:{number}", str(number), node_ids=[*holders, home])
+        else:
+            model.now_unix_ms = before + IMAGE_WAIT_MS_MAX  # its disk may be full
+        model.settle()
+        assert running(model) == [str(number)]
 
 
 def test_replicas_and_labels_replace_no_task() -> None:

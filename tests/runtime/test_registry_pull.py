@@ -115,15 +115,18 @@ def test_images_of_both_forms_and_all_compressions_are_pulled_and_run(
     assert pulled.digest == pulled.image.manifest_digest
 
 
+@pytest.mark.parametrize("form", ["oci", "v2s2"])
 def test_the_manifest_of_this_hosts_platform_is_taken(
-    plain: Registry, settings: RuntimeSettings, tmp_path: Path
+    plain: Registry, settings: RuntimeSettings, tmp_path: Path, form: str
 ) -> None:
-    made = _two_platforms(tmp_path)
-    push(made, f"{plain.address}/two:1", "--all")
-    pulled = pull(settings, [source(plain.address, "two")], run=True)
+    name = f"two-{form}"
+    push(_two_platforms(tmp_path), f"{plain.address}/{name}:1", "--all", "--format", form)
+    kinds: set[str] = set()
+    pulled = pull(settings, [source(plain.address, name)], run=True, kinds=kinds)
+    assert all(("docker" in kind) == (form == "v2s2") for kind in kinds)
     assert pulled.image.architecture == host_architecture()
     assert pulled.digest != pulled.image.manifest_digest
-    assert pull(settings, [source(plain.address, "two")], pulled.digest).image == pulled.image  # by the index's digest
+    assert pull(settings, [source(plain.address, name)], pulled.digest).image == pulled.image  # by the index's digest
 
 
 def test_an_image_for_other_platforms_only_is_refused_by_name(

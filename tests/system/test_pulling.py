@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,3 +135,64 @@ def test_a_service_waits_for_its_registry_and_starts_when_the_cluster_is_let_in(
         for host in cluster.lab.hosts():
             for file in (cluster.lab.paths.host_state(host) / "fairway" / "raft").glob("cluster.sqlite*"):
                 assert PASSWORD.encode() not in file.read_bytes()
+
+
+def test_a_host_that_never_had_an_image_gets_it_from_the_others_when_the_registry_is_gone(
+    cluster: Cluster, place: Place, forget: Callable[[str], None], deployed: Callable[[str], str], tmp_path: Path
+) -> None:
+    forget(place.address)
+    layers = [*image_builder.busybox_layers(), image_builder.layer({"more": (os.urandom(3 << 20), 0o644)}, {}, {})]
+    archive = image_builder.oci_layout(tmp_path / "more.tar", "", layers=layers)
+    late = next(host for host in cluster.lab.hosts() if host not in (cluster.leader(), "host-1"))
+    late_id = next(node_id for node_id, name in cluster.node_names().items() if name == late)
+    with place.registry(PLAIN_PORT) as registry, _away(cluster, late):
+        image = f"{registry.address}/team/more:1"
+        place.push(archive, image)
+        cluster.json("registry", "set", registry.address, "--insecure")
+        app = deployed(
+            f"""
+services:
+  tool:
+    image: {image}
+    command: sleep 1000
+    stop_grace_period: 0s
+    deploy: {{replicas: 2, placement: {{max_replicas_per_node: 1}}}}
+"""
+        )
+        shown = cluster.json("image", "inspect", image)
+        assert late_id not in shown["image"]["node_ids"]
+        for blob in (shown["manifest"]["config"], *shown["manifest"]["layers"]):
+            assert registry.requests(f"GET /v2/team/more/blobs/{blob['digest']}") == 1, "read once for all hosts"
+    cluster.fairway("scale", f"{app}/tool=3")
+    cluster.wait(lambda: cluster.ready(f"{app}/tool", 3, "host-1"), "the third task runs")
+    assert late_id in {task["node_id"] for task in cluster.tasks(f"{app}/tool")}
+
+
+@contextlib.contextmanager
+def _away(cluster: Cluster, host: str) -> Iterator[None]:
+    """Its fairwayd stands still meanwhile, and it gets no tasks."""
+    cluster.json("node", "cordon", host)
+    process = cluster.lab.restart_daemon(host, number=signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(process, signal.SIGCONT)
+        cluster.wait(lambda: bool(cluster.json("node", "activate", host)), f"{host} takes tasks again")
+
+
+def test_an_image_of_a_hosts_own_containerd_is_pushed_to_the_cluster(
+    cluster: Cluster, forget: Callable[[str], None], tmp_path: Path
+) -> None:
+    name = f"example.com/pushed-{tmp_path.name}:1".lower().replace("_", "-")
+    forget(name)
+    archive = image_builder.docker_save(tmp_path / "own.tar", name)
+    cluster.lab.run_in("host-2", ["ctr", "-n", "own", "images", "import", str(archive)])
+    socket = f"/proc/{cluster.lab.process_ids('host-2')['containerd']}/root/run/containerd/containerd.sock"
+    (pushed,) = cluster.json("image", "push", name, "-n", "own", "--containerd", socket)
+    assert pushed["meta"]["name"] == name
+    cluster.wait(lambda: _holders(cluster, name) == 3, "every host has it")
+    cluster.lab.run_in("host-2", ["ctr", "-n", "own", "images", "rm", name])
+
+
+def _holders(cluster: Cluster, name: str) -> int:
+    return len(cluster.json("image", "inspect", name)["image"]["node_ids"])
