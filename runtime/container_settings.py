@@ -24,7 +24,7 @@ def sysctls(spec: objects_pb2.ContainerSpec) -> dict[str, str]:
             raise InvalidRequest(f"sysctl {name}: {problem}")
     # runc, too, says the domain by this setting of the UTS namespace: its specification has no other word for it.
     domain = {"kernel.domainname": spec.domainname} if spec.domainname else {}
-    return {**SYSCTLS, **spec.sysctls, **domain}
+    return {**({} if spec.host_network else SYSCTLS), **spec.sysctls, **domain}
 
 
 def limits(spec: objects_pb2.ContainerSpec) -> list[dict[str, Any]]:

@@ -54,6 +54,14 @@ def test_control_groups_are_private_where_that_is_possible() -> None:
         assert spec["hostname"] == "0123456789ab"
 
 
+def test_a_network_is_shared_with_the_host_only_where_that_is_said() -> None:
+    """runc refuses settings of a network that is not the container's own."""
+    own, shared = built(), built(ContainerSpec(host_network=True))
+    assert kinds(own) - kinds(shared) == {"network"}
+    assert any(name.startswith("net.") for name in own["linux"]["sysctl"])
+    assert not any(name.startswith("net.") for name in shared["linux"]["sysctl"])
+
+
 @pytest.mark.parametrize(
     ("resources", "host", "expected"),
     [

@@ -9,12 +9,12 @@ from tests.churn.run import churn
 from tests.churn.workload import Size
 from tests.system.cluster import Cluster
 
-TASKS = 60
+TASKS = 24
 PORT = 18_480
 SIZE = Size(high=6, waves=2)
 
 
-def test_sixty_tasks_that_come_and_go_leave_nothing_on_the_hosts(cluster: Cluster) -> None:
+def test_tasks_that_come_and_go_leave_nothing_on_the_hosts(cluster: Cluster) -> None:
     said: list[str] = []
     name = f"churn-{uuid.uuid4().hex[:6]}"
     result = churn(cluster.lab, TASKS, name, PORT, SIZE, 1, said.append, judge_memory=False)

@@ -19,12 +19,16 @@ WEB = """
 GET = "import sys, urllib.request as r; sys.stdout.write(r.urlopen(sys.argv[1], timeout=2).read().decode())"
 PROBE = """
 import sys, urllib.request
-for host in sys.argv[1:]:
+from concurrent.futures import ThreadPoolExecutor
+def answers(host):
     try:
-        if urllib.request.urlopen(f"http://{host}:8000/healthz", timeout=1).read() == b"ok\\n":
-            print(host)
+        return urllib.request.urlopen(f"http://{host}:8000/healthz", timeout=1).read() == b"ok\\n"
     except OSError:
-        pass
+        return False
+with ThreadPoolExecutor() as pool:
+    for host, reached in zip(sys.argv[1:], pool.map(answers, sys.argv[1:])):
+        if reached:
+            print(host)
 """
 WHO = """
 services:

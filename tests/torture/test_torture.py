@@ -50,7 +50,7 @@ def test_a_filled_folder_takes_nothing_and_is_free_again(tmp_path: Path) -> None
 
 def test_three_hosts_under_faults_lose_nothing() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "tests.torture", "--minutes", "0.25", "--hosts", "3"],
+        [sys.executable, "-m", "tests.torture", "--minutes", "0.15", "--hosts", "3"],
         cwd=ROOT,
         capture_output=True,
         text=True,
