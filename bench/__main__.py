@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import balance, deploy, dns, endpoints, fetch, idle, overlay, pull, rollout, schedule
+from bench import balance, deploy, dns, endpoints, fetch, idle, overlay, pull, rollout, schedule, start
 from bench.raft import measure as raft
 from bench.table import Report
 from lab.layout import LabError
@@ -33,9 +33,13 @@ BENCHMARKS: dict[str, tuple[str, Callable[[list[str]], Report]]] = {
         "placements a second, balance and memory of the scheduler, in simulation, beside published numbers",
         schedule.measure,
     ),
+    "start": (
+        "containers a second and memory a container through the whole system, beside bare containerd, runc and Docker",
+        start.measure,
+    ),
     "idle": ("memory and CPU of fairwayd, idle and with 50 tasks, beside dockerd", idle.measure),
 }
-SIDES = ("fairway", "swarm", "runc", "etcd", "dnsmasq", "unbound", "haproxy")
+SIDES = ("fairway", "swarm", "containerd", "runc", "etcd", "dnsmasq", "unbound", "haproxy")
 
 
 def main() -> int:

@@ -12,7 +12,8 @@ from types import TracebackType
 
 import grpc
 
-from bench.programs import output_of
+from bench.process_cost import shims_beside
+from bench.programs import ROOT, output_of
 from lab.cluster import Lab
 from lab.host import program_folder
 from lab.images import ARCHITECTURE
@@ -36,7 +37,7 @@ class FairwaySide:
 
     def __enter__(self) -> FairwaySide:
         try:
-            self._lab = Lab.make(f"bench-{secrets.token_hex(3)}", self._host_count, host_cpu_millis=64_000)
+            self._lab = Lab.make(f"bench-{secrets.token_hex(3)}", self._host_count, build=ROOT, host_cpu_millis=64_000)
             image = Path(self._folder.name) / "image.tar"
             image.write_bytes(archive(ImageSettings(IMAGE, ("sh",), architecture=ARCHITECTURE), self._root))
             self.fairway("image", "load", str(image))
@@ -131,7 +132,38 @@ class FairwaySide:
                 raise LabError(f"{name} was not removed within {REMOVAL_SECONDS_MAX:.0f} s")
             time.sleep(POLL_SECONDS)
 
-    def daemon_pids(self) -> dict[str, list[int]]:
-        """ "fairwayd" and "containerd" -> process ids on the machine."""
+    def scale(self, name: str, count: int) -> None:
+        """Asks the API for so many tasks of an app that `create` made, and returns when it has answered."""
+        self._control.ScaleService(control_pb2.ScaleServiceRequest(service=f"{name}/tasks", replicas=count), timeout=10)
+
+    def ready_count(self, name: str) -> int:
+        """Tasks of the app that run and that others reach, as the cluster knows."""
+        request = control_pb2.ListServicesRequest(app=name)
+        return sum(view.ready for view in self._control.ListServices(request, timeout=10).services)
+
+    def allow_starts(self, at_once: int) -> None:
+        """How many containers the host makes at the same time: its setting, and its fairwayd anew."""
         assert self._lab is not None
-        return {name: [pid] for name, pid in self._lab.process_ids("host-1").items()}
+        file = self._lab.paths.host_state("host-1") / "etc/fairwayd.toml"
+        setting = "parallel_starts_max = "
+        lines = [line for line in file.read_text().splitlines() if not line.startswith(setting)]
+        lines.insert(lines.index("[containerd]") + 1, f"{setting}{at_once}")
+        file.write_text("\n".join(lines) + "\n")
+        before = self._lab.restart_daemon("host-1")
+        deadline = time.monotonic() + REMOVAL_SECONDS_MAX
+        while self._lab.process_ids("host-1").get("fairwayd", before) == before or not self._schedulable():
+            if time.monotonic() > deadline:
+                raise LabError(f"fairwayd did not come back within {REMOVAL_SECONDS_MAX:.0f} s")
+            time.sleep(POLL_SECONDS)
+
+    def _schedulable(self) -> bool:
+        try:
+            return all(node.state == objects_pb2.NODE_STATE_READY for node in self.nodes())
+        except grpc.RpcError:
+            return False
+
+    def daemon_pids(self) -> dict[str, list[int]]:
+        """ "fairwayd", "containerd" and "shims" -> process ids on the machine."""
+        assert self._lab is not None
+        daemons = self._lab.process_ids("host-1")
+        return {**{name: [pid] for name, pid in daemons.items()}, "shims": shims_beside(daemons["containerd"])}

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
+
+from lab.processes import mark, namespace_pids
 
 
 def pss_mb(pids: Sequence[int]) -> float:
@@ -18,6 +21,23 @@ def pss_mb(pids: Sequence[int]) -> float:
             continue
         total_kib += sum(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:"))
     return total_kib * 1024 / 1e6
+
+
+def shims_beside(pid: int) -> list[int]:
+    """Shims of containerd in the same PID namespace as a process."""
+    found = []
+    for inner in namespace_pids(mark(pid)).values():
+        with contextlib.suppress(OSError):
+            if Path(f"/proc/{inner}/comm").read_text().startswith("containerd-shim"):
+                found.append(inner)
+    return found
+
+
+def kernel_mb() -> float:
+    """What the kernel of this machine keeps for itself: slabs, stacks, page tables, per-CPU data (proc(5), meminfo)."""
+    kinds = ("Slab:", "KernelStack:", "PageTables:", "Percpu:")
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith(kinds)) * 1024 / 1e6
 
 
 def cpu_seconds(pids: Sequence[int]) -> float:
