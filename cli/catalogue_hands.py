@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cli.command import DETACH, OUTPUT, TIMEOUT, WIDE, Command, flag, option
+from cli.command import DETACH, OUTPUT, TIMEOUT, WIDE, Command, flag, option, repeated
 
 HANDS: tuple[Command, ...] = (
     Command(
@@ -34,6 +34,46 @@ HANDS: tuple[Command, ...] = (
             option("-s", "--signal", metavar="SIGNAL", required=True, help="name or number"),
             option("target", metavar="TASK|SERVICE"),
             OUTPUT,
+        ),
+        "run",
+    ),
+    Command(
+        "attach",
+        "cli.commands.attach:attach",
+        "Look on at the first process of a task, and type to it where it has stdin_open. It goes on afterwards.",
+        ("fairway attach shop/web.2", "fairway attach --no-stdin worker", "fairway attach --detach-keys ctrl-x game.1"),
+        (
+            flag("--no-stdin", help="only look on"),
+            flag("--sig-proxy", help="pass signals on, Ctrl-C too; without it, Ctrl-C leaves"),
+            option(
+                "--detach-keys",
+                metavar="KEYS",
+                default="ctrl-p,ctrl-q",
+                help="what leaves a task that has a terminal (default ctrl-p,ctrl-q)",
+            ),
+            option("target", metavar="TASK|SERVICE", help="of a service, the first of its running tasks"),
+        ),
+        "run",
+    ),
+    Command(
+        "debug",
+        "cli.commands.debug:debug",
+        "Run a toolbox container beside a task: in its network, among its processes, its files in /proc/1/root.",
+        (
+            "fairway debug shop/web.2",
+            "fairway debug web.2 -- netstat -tln",
+            "fairway debug -it --image nicolaka/netshoot:v0.13 db.1 -- tcpdump -ni any port 5432",
+        ),
+        (
+            flag("-i", "--interactive", help="pass standard input on (as at a terminal without a command)"),
+            flag("-t", "--tty", help="give it a terminal (as at a terminal without a command)"),
+            option(
+                "--image", default="", help="default: $FAIRWAY_DEBUG_IMAGE, else busybox:latest; pulled if it lacks"
+            ),
+            repeated("--env", "NAME=VALUE", "a variable for it; may be repeated"),
+            option("--user", default="", help="user, or uid:gid, instead of root"),
+            option("target", metavar="TASK|SERVICE", help="of a service, the first of its running tasks"),
+            option("command", metavar="-- COMMAND", nargs="...", help="instead of what the image runs"),
         ),
         "run",
     ),

@@ -19,7 +19,7 @@ def option_duration_ms(name: str, text: str) -> int:
     return found
 
 
-def since_unix_ms(text: str, now_unix_ms: int) -> int:
+def since_unix_ms(text: str, now_unix_ms: int, name: str = "--since") -> int:
     """A duration before now, or a date and time (local where it names no zone); 0 for ""."""
     if not text:
         return 0
@@ -31,4 +31,4 @@ def since_unix_ms(text: str, now_unix_ms: int) -> int:
         return int(datetime.datetime.fromisoformat(text).astimezone().timestamp() * 1000)
     except (ValueError, OverflowError, OSError):
         message = f'{text!r} is neither a duration like "10m" nor a time like "2026-01-31T12:00:00"'
-        raise CommandFailed("--since", message, EXIT_USAGE) from None
+        raise CommandFailed(name, message, EXIT_USAGE) from None

@@ -13,7 +13,16 @@ from google.protobuf.message import Message
 
 from cli import words
 
-_COLOURS = {"green": "32", "yellow": "33", "red": "31", "cyan": "36", "dim": "2", "bold": "1"}
+_COLOURS = {
+    "green": "32",
+    "yellow": "33",
+    "red": "31",
+    "cyan": "36",
+    "magenta": "35",
+    "blue": "34",
+    "dim": "2",
+    "bold": "1",
+}
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]], width_columns: int = 0) -> list[str]:

@@ -60,3 +60,41 @@ class SignalPipe:
     def release(self) -> None:
         os.close(self.reader)
         os.close(self._writer)
+
+
+class KeySequence:
+    """Watches what is typed for some keys one after the other, and holds them back until it is sure."""
+
+    def __init__(self, keys: bytes) -> None:
+        """Of no keys nothing is a sequence."""
+        self._keys = keys
+        self._held = b""
+        self.complete = False
+
+    def feed(self, data: bytes) -> bytes:
+        """What of it, and of what was held back, is to be passed on; nothing after the sequence is."""
+        passed = b""
+        for number in data:
+            if not self._keys:
+                return data
+            self._held += bytes([number])
+            while not self._keys.startswith(self._held):
+                passed, self._held = passed + self._held[:1], self._held[1:]
+            if self._held == self._keys:
+                self.complete = True
+                return passed
+        return passed
+
+
+def parse_keys(text: str) -> bytes:
+    """ "ctrl-p,ctrl-q" as bytes, as docker has it; "" is none. Raises ValueError."""
+    found = b""
+    for word in text.split(",") if text else []:
+        key = word.removeprefix("ctrl-")
+        if key != word and len(key) == 1 and ((key.isascii() and key.isalpha()) or key in "@[\\]^_"):
+            found += bytes([ord(key.upper()) & 0x1F])
+        elif len(word) == 1 and word.isascii() and word.isprintable():
+            found += word.encode()
+        else:
+            raise ValueError(f"{word!r} is no key: one character, or ctrl- and a letter or one of @[\\]^_")
+    return found

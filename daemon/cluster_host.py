@@ -13,6 +13,7 @@ import trio
 
 from daemon.agent.agent import Agent
 from daemon.agent.condition_agent import ConditionAgent
+from daemon.agent.debug_containers import DebugContainers
 from daemon.agent.description_agent import DescriptionAgent
 from daemon.agent.device_agent import DeviceAgent
 from daemon.agent.file_agent import FileAgent
@@ -135,6 +136,8 @@ class ClusterHost:
                 config.network.host_network_allowed,
             )
             nursery.start_soon(parts.agent.run, host)
+            if parts.host_services.debugging is not None:
+                nursery.start_soon(parts.host_services.debugging.run)
             devices = DeviceAgent(runtime.cdi, config.resources.shared_devices, reports)
             await devices.look()  # before the host is described: it would be one without devices for a while
             nursery.start_soon(devices.run)
@@ -307,6 +310,7 @@ class ClusterHost:
                 doctor,
                 agent.stop_task,
                 BlobSending(runtime.images, config.images.send_bytes_per_second_max),
+                debugging=DebugContainers(runtime, images, view, config.host.run_folder / "tasks"),
             ),
             backups=backups,
             renewal=renewal,

@@ -13,6 +13,7 @@ from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from proto import backup_pb2 as _backup_pb2
 from proto import containers_pb2 as _containers_pb2
 from proto import files_pb2 as _files_pb2
+from proto import host_pb2 as _host_pb2
 from proto import nodes_pb2 as _nodes_pb2
 from proto import objects_pb2 as _objects_pb2
 from proto.budgets_api_pb2 import ListQuotasReply as ListQuotasReply
@@ -1685,12 +1686,22 @@ class LogsRequest(_message.Message):
     FOLLOW_FIELD_NUMBER: _builtins.int
     TAIL_LINES_FIELD_NUMBER: _builtins.int
     SINCE_UNIX_MS_FIELD_NUMBER: _builtins.int
+    UNTIL_UNIX_MS_FIELD_NUMBER: _builtins.int
+    STREAM_FIELD_NUMBER: _builtins.int
+    TARGETS_FIELD_NUMBER: _builtins.int
     target: _builtins.str
-    """task or service: NAME, APP/NAME, id"""
+    """task, service or app: NAME, APP/NAME, id"""
     follow: _builtins.bool
     tail_lines: _builtins.int
-    """-1: all"""
+    """of each task; -1: all"""
     since_unix_ms: _builtins.int
+    until_unix_ms: _builtins.int
+    """0: to the end"""
+    stream: _host_pb2.LogStream.ValueType
+    @_builtins.property
+    def targets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """besides `target`"""
+
     def __init__(
         self,
         *,
@@ -1698,10 +1709,13 @@ class LogsRequest(_message.Message):
         follow: _builtins.bool = ...,
         tail_lines: _builtins.int = ...,
         since_unix_ms: _builtins.int = ...,
+        until_unix_ms: _builtins.int = ...,
+        stream: _host_pb2.LogStream.ValueType = ...,
+        targets: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["follow", b"follow", "since_unix_ms", b"since_unix_ms", "tail_lines", b"tail_lines", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["follow", b"follow", "since_unix_ms", b"since_unix_ms", "stream", b"stream", "tail_lines", b"tail_lines", "target", b"target", "targets", b"targets", "until_unix_ms", b"until_unix_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -9,6 +9,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from proto import nodes_pb2 as _nodes_pb2
 from proto import objects_pb2 as _objects_pb2
 from proto import policies_pb2 as _policies_pb2
@@ -45,6 +46,23 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _LogStream:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LogStreamEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LogStream.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LOG_STREAM_BOTH: _LogStream.ValueType  # 0
+    LOG_STREAM_STDOUT: _LogStream.ValueType  # 1
+    LOG_STREAM_STDERR: _LogStream.ValueType  # 2
+
+class LogStream(_LogStream, metaclass=_LogStreamEnumTypeWrapper): ...
+
+LOG_STREAM_BOTH: LogStream.ValueType  # 0
+LOG_STREAM_STDOUT: LogStream.ValueType  # 1
+LOG_STREAM_STDERR: LogStream.ValueType  # 2
+Global___LogStream: _TypeAlias = LogStream  # noqa: Y015
 
 @_typing.final
 class HostReport(_message.Message):
@@ -873,12 +891,17 @@ class ReadLogRequest(_message.Message):
     FOLLOW_FIELD_NUMBER: _builtins.int
     TAIL_LINES_FIELD_NUMBER: _builtins.int
     SINCE_UNIX_MS_FIELD_NUMBER: _builtins.int
+    UNTIL_UNIX_MS_FIELD_NUMBER: _builtins.int
+    STREAM_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     follow: _builtins.bool
     tail_lines: _builtins.int
     """-1: all"""
     since_unix_ms: _builtins.int
     """0: from the start"""
+    until_unix_ms: _builtins.int
+    """0: to the end"""
+    stream: Global___LogStream.ValueType
     def __init__(
         self,
         *,
@@ -886,10 +909,12 @@ class ReadLogRequest(_message.Message):
         follow: _builtins.bool = ...,
         tail_lines: _builtins.int = ...,
         since_unix_ms: _builtins.int = ...,
+        until_unix_ms: _builtins.int = ...,
+        stream: Global___LogStream.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["follow", b"follow", "since_unix_ms", b"since_unix_ms", "tail_lines", b"tail_lines", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["follow", b"follow", "since_unix_ms", b"since_unix_ms", "stream", b"stream", "tail_lines", b"tail_lines", "task_id", b"task_id", "until_unix_ms", b"until_unix_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -902,8 +927,13 @@ class LogChunk(_message.Message):
     TASK_ID_FIELD_NUMBER: _builtins.int
     TASK_NAME_FIELD_NUMBER: _builtins.int
     LINES_FIELD_NUMBER: _builtins.int
+    APP_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     task_name: _builtins.str
+    app: _builtins.str
+    node: _builtins.str
+    """name"""
     @_builtins.property
     def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___LogLine]: ...
     def __init__(
@@ -912,10 +942,12 @@ class LogChunk(_message.Message):
         task_id: _builtins.str = ...,
         task_name: _builtins.str = ...,
         lines: _abc.Iterable[Global___LogLine] | None = ...,
+        app: _builtins.str = ...,
+        node: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["lines", b"lines", "task_id", b"task_id", "task_name", b"task_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "lines", b"lines", "node", b"node", "task_id", b"task_id", "task_name", b"task_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1018,19 +1050,24 @@ class ExecStart(_message.Message):
     WORKING_DIR_FIELD_NUMBER: _builtins.int
     SIZE_FIELD_NUMBER: _builtins.int
     ATTACH_FIELD_NUMBER: _builtins.int
+    DEBUG_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     tty: _builtins.bool
     stdin: _builtins.bool
     user: _builtins.str
     working_dir: _builtins.str
     attach: _builtins.bool
-    """to the first process of the task, which was made to wait for that; no command"""
+    """to the first process of the task, which may have been made to wait for that; no command"""
     @_builtins.property
     def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
     def environment(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
     def size(self) -> Global___TerminalSize: ...
+    @_builtins.property
+    def debug(self) -> Global___DebugStart:
+        """in a container of its own that shares the task's namespaces; no command: the image's"""
+
     def __init__(
         self,
         *,
@@ -1043,14 +1080,37 @@ class ExecStart(_message.Message):
         working_dir: _builtins.str = ...,
         size: Global___TerminalSize | None = ...,
         attach: _builtins.bool = ...,
+        debug: Global___DebugStart | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["size", b"size"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["debug", b"debug", "size", b"size"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attach", b"attach", "command", b"command", "environment", b"environment", "size", b"size", "stdin", b"stdin", "task_id", b"task_id", "tty", b"tty", "user", b"user", "working_dir", b"working_dir"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attach", b"attach", "command", b"command", "debug", b"debug", "environment", b"environment", "size", b"size", "stdin", b"stdin", "task_id", b"task_id", "tty", b"tty", "user", b"user", "working_dir", b"working_dir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ExecStart: _TypeAlias = ExecStart  # noqa: Y015
+
+@_typing.final
+class DebugStart(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IMAGE_FIELD_NUMBER: _builtins.int
+    IMAGE_DIGEST_FIELD_NUMBER: _builtins.int
+    image: _builtins.str
+    image_digest: _builtins.str
+    def __init__(
+        self,
+        *,
+        image: _builtins.str = ...,
+        image_digest: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "image_digest", b"image_digest"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DebugStart: _TypeAlias = DebugStart  # noqa: Y015
 
 @_typing.final
 class TerminalSize(_message.Message):

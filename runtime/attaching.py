@@ -12,7 +12,7 @@ from runtime import fifo, signals
 from runtime.connection import Connection
 from runtime.containers import Containers
 from runtime.errors import NotFound
-from runtime.logs import TaskLogs
+from runtime.logs import TAP_STALL_S_MAX, VISITOR_STALL_S_MAX, TaskLogs
 from runtime.model import EXIT_CODE_UNKNOWN, ContainerExit
 
 Wait = Callable[[str], Awaitable[ContainerExit]]
@@ -21,13 +21,16 @@ Wait = Callable[[str], Awaitable[ContainerExit]]
 class AttachSession:
     """As ExecSession (execution.py), of a process that was there before and stays when this is closed."""
 
-    def __init__(self, connection: Connection, containers: Containers, logs: TaskLogs, container_id: str) -> None:
-        """Raises NotFound where nothing of the container writes."""
+    def __init__(
+        self, connection: Connection, containers: Containers, logs: TaskLogs, container_id: str, *, visiting: bool
+    ) -> None:
+        """`visiting`: the process must not wait for who is attached. Raises NotFound where nothing of the container
+        writes."""
         self._connection = connection
         self._containers = containers
         self._logs = logs
         self._container_id = container_id
-        self._output = logs.tap(container_id)
+        self._output = logs.tap(container_id, VISITOR_STALL_S_MAX if visiting else TAP_STALL_S_MAX)
         path = logs.stdin_path(container_id)
         self._writer = fifo.FifoWriter(path) if path.exists() else None
         self._scope = trio.CancelScope()

@@ -17,7 +17,7 @@ import trio
 from google.protobuf.any_pb2 import Any as AnyMessage
 
 from proto import containerd_pb2 as api
-from runtime import fifo, signals
+from runtime import fifo, process_session, signals
 from runtime.connection import Connection
 from runtime.containers import PROCESS_TYPE, Containers
 from runtime.errors import NotFound, RuntimeFailure, Unavailable
@@ -44,7 +44,8 @@ class ProcessRequest:
 
 
 class ExecSession:
-    """Use it as `async with session:`, or `close` it: what still runs then is killed, nothing is left."""
+    """Use it as `async with session:`, or `close` it: where the process still runs then, it is killed with all that it
+    has begun, and nothing is left."""
 
     def __init__(
         self,
@@ -67,6 +68,7 @@ class ExecSession:
         self._send, self._receive = trio.open_memory_channel[tuple[str, bytes]](OUTPUT_CHUNKS_MAX)
         self._exit_code: int | None = None
         self._exited = trio.Event()
+        self._process: tuple[int, int] | None = None  # its id, and when it began
         self._made = False
         self._closed = False
 
@@ -80,6 +82,7 @@ class ExecSession:
         try:
             await self._make()
             process_id = await self._containers.start(self._request.container_id, self._id)
+            self._process = (process_id, process_session.start_time(process_id))
             self._pumping = True
             nursery.start_soon(self._pump)
         except BaseException:
@@ -131,6 +134,8 @@ class ExecSession:
             return
         self._closed = True
         with trio.move_on_after(CLOSE_WAIT_MS_MAX / 1000, shield=True) as scope:
+            if self._process is not None and self._exit_code is None:
+                await trio.to_thread.run_sync(process_session.kill_session, *self._process)
             if self._made:
                 await self._delete()
             self._scope.cancel()

@@ -13,7 +13,7 @@ import time
 from proto.host_pb2 import LogLine
 
 LINE_BYTES_MAX = 16 * 1024
-_STAMP_LENGTH = 30  # of 2026-11-21T21:51:19.123456789Z
+STAMP_LENGTH = 30  # of 2026-11-21T21:51:19.123456789Z
 
 
 class LineSplitter:
@@ -59,14 +59,14 @@ def stamp(unix_ns: int) -> bytes:
 
 def parse(record: bytes) -> LogLine | None:
     """The line of one record without its line end; None where it is none (a torn write)."""
-    if len(record) < _STAMP_LENGTH + 4 or record[_STAMP_LENGTH - 1 : _STAMP_LENGTH] != b"Z":
+    if len(record) < STAMP_LENGTH + 4 or record[STAMP_LENGTH - 1 : STAMP_LENGTH] != b"Z":
         return None
-    tag, space, text = record[_STAMP_LENGTH + 1 :].partition(b" ")
+    tag, space, text = record[STAMP_LENGTH + 1 :].partition(b" ")
     if not space or tag.rstrip(b"+") not in (b"out", b"err"):
         return None
     try:
         moment = time.strptime(record[:19].decode(), "%Y-%m-%dT%H:%M:%S")
-        nanoseconds = int(record[20 : _STAMP_LENGTH - 1])
+        nanoseconds = int(record[20 : STAMP_LENGTH - 1])
     except ValueError:
         return None
     unix_ns = calendar.timegm(moment) * 1_000_000_000 + nanoseconds

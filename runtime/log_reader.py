@@ -8,6 +8,7 @@ from pathlib import Path
 
 from proto.host_pb2 import LogLine
 from runtime import log_archive, log_files, log_format
+from runtime.log_choice import LogChoice
 
 BATCH_BYTES_MAX = 256 * 1024
 RECORD_BYTES_MAX = log_format.LINE_BYTES_MAX + 64
@@ -19,22 +20,24 @@ class Position:
     offset_bytes: int
 
 
-def beginning(folder: Path, tail_lines: int, since_unix_ms: int) -> Position:
-    """Before the last `tail_lines` records (-1: all), and after files that ended before `since_unix_ms`."""
+def beginning(folder: Path, choice: LogChoice) -> Position:
+    """Before the last records that are asked for, and after files that ended before."""
     present = log_files.numbers(folder)
-    if tail_lines >= 0:
-        return _before_last(folder, present, tail_lines)
+    if choice.tail_lines > 0 and not choice.counts_all:
+        return _before_last_chosen(folder, present, choice)
+    if choice.tail_lines >= 0:
+        return _before_last(folder, present, choice.tail_lines)
     for number in present:
         try:
             changed_ms = log_files.changed_unix_ms(folder, number)
         except OSError:
             continue
-        if changed_ms >= since_unix_ms:
+        if changed_ms >= choice.since_unix_ms:
             return Position(number, 0)
     return Position(present[-1], 0) if present else Position(0, 0)
 
 
-def read_batch(folder: Path, position: Position, since_unix_ms: int) -> tuple[list[LogLine], Position]:
+def read_batch(folder: Path, position: Position) -> tuple[list[LogLine], Position]:
     """The next whole records and the position after them; an unmoved position: there is no more yet."""
     present = log_files.numbers(folder)  # listed before reading: a file with a successor is complete
     if position.number not in present:
@@ -52,9 +55,7 @@ def read_batch(folder: Path, position: Position, since_unix_ms: int) -> tuple[li
         return [], Position(later[0], 0) if later else position
     end = end or len(data)  # no record is that long: foreign bytes, passed over
     parsed = (log_format.parse(record) for record in data[:end].split(b"\n"))
-    since_ns = since_unix_ms * 1_000_000
-    lines = [line for line in parsed if line is not None and line.unix_ns >= since_ns]
-    return lines, Position(position.number, position.offset_bytes + end)
+    return [line for line in parsed if line is not None], Position(position.number, position.offset_bytes + end)
 
 
 def _data_at(folder: Path, position: Position) -> bytes:
@@ -101,3 +102,28 @@ def _before_last(folder: Path, present: list[int], lines: int) -> Position:
         except FileNotFoundError:
             break
     return Position(present[0], 0)
+
+
+def _before_last_chosen(folder: Path, present: list[int], choice: LogChoice) -> Position:
+    """The same for some records only: each has to be looked at."""
+    wanted = choice.tail_lines
+    for number in reversed(present):
+        begun = b""  # the end of a record whose beginning is in the block before
+        try:
+            for start, block in _backwards(folder, number):
+                data = block + begun
+                whole = data.find(b"\n") + 1 if start > 0 else 0
+                if start > 0 and whole == 0:
+                    begun = data
+                    continue
+                begun = data[:whole]
+                end = data.rfind(b"\n", whole)
+                while end >= whole:
+                    first = max(data.rfind(b"\n", whole, end) + 1, whole)
+                    wanted -= choice.has_record(data[first:end])
+                    if wanted == 0:
+                        return Position(number, start + first)
+                    end = first - 1
+        except FileNotFoundError:
+            break
+    return Position(present[0], 0) if present else Position(0, 0)

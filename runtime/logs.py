@@ -9,6 +9,7 @@ docs/logs.md says how much that can be.
 from __future__ import annotations
 
 import logging
+import math
 import shutil
 import time
 from collections import deque
@@ -20,6 +21,7 @@ import trio
 from proto.host_pb2 import LogLine
 from runtime import fifo, log_files, log_ids, log_reader
 from runtime.errors import NotFound
+from runtime.log_choice import ALL, LogChoice
 from runtime.log_files import LogFiles
 from runtime.log_format import LineSplitter
 from runtime.log_policy import LogPolicy, usual
@@ -35,6 +37,7 @@ STREAMS = ("out", "err")
 OUTPUT_NAMES = {"out": "stdout", "err": "stderr"}
 TAP_CHUNKS_MAX = 16
 TAP_STALL_S_MAX = 30.0
+VISITOR_STALL_S_MAX = 2.0
 Output = trio.MemoryReceiveChannel[tuple[str, bytes]]
 
 
@@ -54,7 +57,7 @@ class _LiveLog:
         self.compress = compress
         self.archiving = False
         self.to_archive = False  # files have become older since the last look
-        self.taps: dict[Output, trio.MemorySendChannel[tuple[str, bytes]]] = {}
+        self.taps: dict[Output, tuple[trio.MemorySendChannel[tuple[str, bytes]], float]] = {}
         self.readers = readers
         self.unfinished = {stream: UnfinishedLine(folder, stream) for stream in STREAMS}
         self.writers = writers  # False: nobody opens the FIFOs any more
@@ -122,22 +125,22 @@ class TaskLogs:
         fifo.make(path)
         return str(path)
 
-    def tap(self, task_id: str) -> Output:
-        """What the task writes from now on, as it comes; it waits while nobody reads here, within bounds. Raises
-        NotFound where nothing writes. To be given to `untap`."""
+    def tap(self, task_id: str, stall_s_max: float = TAP_STALL_S_MAX) -> Output:
+        """What the task writes from now on, as it comes; it waits while nobody reads here, so long at most: then there
+        is no more of it here. Raises NotFound where nothing writes. To be given to `untap`."""
         live = self._live.get(task_id)
         if live is None:
             raise NotFound(f"task {task_id} writes nothing")
         send, receive = trio.open_memory_channel[tuple[str, bytes]](TAP_CHUNKS_MAX)
-        live.taps[receive] = send
+        live.taps[receive] = (send, stall_s_max)
         return receive
 
     def untap(self, task_id: str, output: Output) -> None:
         """Safe to repeat."""
         output.close()
         live = self._live.get(task_id)
-        if live is not None and (send := live.taps.pop(output, None)) is not None:
-            send.close()
+        if live is not None and (tap := live.taps.pop(output, None)) is not None:
+            tap[0].close()
 
     def attach(self, task_id: str, *, running: bool, tty: bool = False, policy: LogPolicy | None = None) -> None:
         """Makes the FIFOs where they are lacking and reads them until every writer has closed.
@@ -215,14 +218,14 @@ class TaskLogs:
             with trio.move_on_after(DRAIN_WAIT_MS_MAX / 1000):
                 await live.ended.wait()
 
-    def read(self, task_id: str, follow: bool, tail_lines: int, since_unix_ms: int) -> LogLines:
+    def read(self, task_id: str, follow: bool, choice: LogChoice = ALL) -> LogLines:
         """Lines in the order they were read; `follow` goes on until the task has ended.
 
         Raises NotFound where the task has no log on this host.
         """
         if not self.folder(task_id).is_dir():
             raise NotFound(f"task {task_id} has no log on this host")
-        return LogLines(self, task_id, follow, tail_lines, since_unix_ms)
+        return LogLines(self, task_id, follow, choice)
 
     def change_of(self, task_id: str) -> trio.Event | None:
         """Set when the log grows or ends; None where it has ended."""
@@ -253,7 +256,7 @@ class TaskLogs:
             self._live.pop(task_id, None)
             self._complete.add(task_id)
             live.close()
-            for send in live.taps.values():
+            for send, _ in live.taps.values():
                 send.close()
             live.ended.set()
             live.wake()
@@ -334,8 +337,8 @@ class TaskLogs:
 
 async def _tell(live: _LiveLog, stream: str, data: bytes) -> None:
     """Who does not take it within a while is left behind: the task must not wait for ever for a dead client."""
-    for output, send in list(live.taps.items()):
-        with trio.move_on_after(TAP_STALL_S_MAX) as waiting:
+    for output, (send, stall_s_max) in list(live.taps.items()):
+        with trio.move_on_after(stall_s_max) as waiting:
             try:
                 await send.send((OUTPUT_NAMES[stream], data))
             except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -352,13 +355,12 @@ def _folders(folder: Path) -> list[str]:
 class LogLines:
     """An async iterator that may be let go of at any time: it holds nothing but its place."""
 
-    def __init__(self, logs: TaskLogs, task_id: str, follow: bool, tail_lines: int, since_unix_ms: int) -> None:
+    def __init__(self, logs: TaskLogs, task_id: str, follow: bool, choice: LogChoice) -> None:
         self._logs = logs
         self._task_id = task_id
         self._folder = logs.folder(task_id)
         self._follow = follow
-        self._tail_lines = tail_lines
-        self._since_unix_ms = since_unix_ms
+        self._choice = choice
         self._position: log_reader.Position | None = None
         self._pending: deque[LogLine] = deque()
 
@@ -374,17 +376,20 @@ class LogLines:
     async def _advance(self) -> bool:
         """Reads on; False at the end."""
         if self._position is None:
-            self._position = await trio.to_thread.run_sync(
-                log_reader.beginning, self._folder, self._tail_lines, self._since_unix_ms
-            )
+            self._position = await trio.to_thread.run_sync(log_reader.beginning, self._folder, self._choice)
         changed = self._logs.change_of(self._task_id)  # before reading: no change goes unseen
-        lines, after = await trio.to_thread.run_sync(
-            log_reader.read_batch, self._folder, self._position, self._since_unix_ms
-        )
-        self._pending.extend(lines)
+        lines, after = await trio.to_thread.run_sync(log_reader.read_batch, self._folder, self._position)
+        self._pending.extend(filter(self._choice.has, lines))
         if after == self._position:
             if not self._follow or changed is None:
                 return False
-            await changed.wait()
+            return await self._wait(changed)
         self._position = after
         return True
+
+    async def _wait(self, changed: trio.Event) -> bool:
+        """For more; False where what comes from now on is not asked for."""
+        left_s = self._choice.until_unix_ms / 1000 - time.time() if self._choice.until_unix_ms else math.inf
+        with trio.move_on_after(max(left_s, 0.0)) as waiting:
+            await changed.wait()
+        return not waiting.cancelled_caught

@@ -85,6 +85,7 @@ class ContainerRequest:
     devices: tuple[Device, ...] = ()
     cdi_devices: tuple[str, ...] = ()  # "vendor.com/class=name", of this host's CDI specifications
     environment: Mapping[str, str] = field(default_factory=dict)  # below spec.environment, above the image's
+    joined_process: int = 0  # id of a process whose namespaces it shares (joining.py); 0: it has its own
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,16 @@ from typing import Any
 
 from proto import objects_pb2
 from proto.container_rules import UNCONFINED
-from runtime import capabilities, container_settings, kernel_shares, oci_mounts, seccomp, seccomp_profile, signals
+from runtime import (
+    capabilities,
+    container_settings,
+    joining,
+    kernel_shares,
+    oci_mounts,
+    seccomp,
+    seccomp_profile,
+    signals,
+)
 from runtime.cgroup import CgroupHost
 from runtime.errors import InvalidRequest
 from runtime.model import ContainerRequest, ImageConfig
@@ -55,6 +64,8 @@ def build(request: ContainerRequest, image: ImageConfig, user: ProcessUser, host
         "readonlyPaths": oci_mounts.READ_ONLY_PATHS,
         "sysctl": container_settings.sysctls(spec),
     }
+    if request.joined_process:
+        joining.join(linux, request.joined_process)
     if request.devices:
         linux["devices"] = container_settings.device_nodes(request.devices)
         linux["resources"]["devices"] += container_settings.device_rules(request.devices)

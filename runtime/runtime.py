@@ -39,6 +39,7 @@ from runtime.events import EventFan, Subscription, decode
 from runtime.execution import ExecSession, ProcessRequest
 from runtime.image_model import host_architecture
 from runtime.images import ImageStore
+from runtime.log_choice import ALL, LogChoice
 from runtime.logs import LogLines, TaskLogs
 from runtime.model import (
     EXIT_CODE_UNKNOWN,
@@ -268,9 +269,9 @@ class Runtime:
         process = process_spec.for_exec(spec["process"], command, environment or {}, resolved, working_dir, tty)
         return await self._exec(ProcessRequest(container_id, process, tty, stdin))
 
-    def attach(self, container_id: str) -> AttachSession:
+    def attach(self, container_id: str, *, visiting: bool = False) -> AttachSession:
         """The container's own process, made and perhaps not started. To be closed; raises NotFound."""
-        session = AttachSession(self._connection, self._containers, self._task_logs(), container_id)
+        session = AttachSession(self._connection, self._containers, self._task_logs(), container_id, visiting=visiting)
         assert self._nursery is not None  # or there were no logs
         session.start(self._nursery, self.wait)
         return session
@@ -291,12 +292,10 @@ class Runtime:
             raise Unavailable(f"containerd does not answer: {self.error or 'it is slow'}")
         raise TimedOut(f"the command {list(command)} did not end within {timeout_ms} ms")
 
-    def read_log(
-        self, container_id: str, follow: bool = False, tail_lines: int = -1, since_unix_ms: int = 0
-    ) -> LogLines:
-        """An async iterator of proto LogLine, oldest first; `tail_lines` -1: all; `follow`: until the task
-        has ended. Raises NotFound where there is no log."""
-        return self._task_logs().read(container_id, follow, tail_lines, since_unix_ms)
+    def read_log(self, container_id: str, follow: bool = False, choice: LogChoice = ALL) -> LogLines:
+        """An async iterator of proto LogLine, oldest first; `follow`: until the task has ended, or the choice's end.
+        Raises NotFound where there is no log."""
+        return self._task_logs().read(container_id, follow, choice)
 
     async def logged_ids(self) -> Sequence[str]:
         """Containers that have a log here, also those that are long gone."""

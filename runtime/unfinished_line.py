@@ -63,7 +63,7 @@ class UnfinishedLine:
     def _ended_since(self, position: Position) -> bool:
         wanted = self._stream == "err"
         while True:
-            lines, after = log_reader.read_batch(self._folder, position, 0)
+            lines, after = log_reader.read_batch(self._folder, position)
             if any(line.standard_error == wanted for line in lines):
                 return True
             if after == position:

@@ -9,11 +9,11 @@ import select
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from cli import terminal
 from cli.connection import CALL_SECONDS_MAX, Cluster, connect
-from cli.failure import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, CommandFailed
+from cli.failure import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, CommandFailed
 from cli.progress_plan import ended
 from proto import control_pb2, host_pb2, objects_pb2
 
@@ -36,7 +36,7 @@ def run(options: argparse.Namespace) -> int:
         command=command,
         tty=options.tty,
         stdin=options.interactive,
-        environment=_environment(options),
+        environment=given_environment("exec", options.env, options.tty),
         user=options.user,
         working_dir=options.workdir,
     )
@@ -49,12 +49,13 @@ def run(options: argparse.Namespace) -> int:
         return session.run()
 
 
-def _environment(options: argparse.Namespace) -> dict[str, str]:
-    found = {"TERM": os.environ.get("TERM", "xterm")} if options.tty else {}
-    for text in options.env:
+def given_environment(asked: str, given: Sequence[str], tty: bool) -> dict[str, str]:
+    """From NAME=VALUE; with a terminal, which one it is."""
+    found = {"TERM": os.environ.get("TERM", "xterm")} if tty else {}
+    for text in given:
         name, equals, value = text.partition("=")
         if not name or not equals:
-            raise CommandFailed("exec", f"--env {text!r} is not NAME=VALUE", EXIT_USAGE)
+            raise CommandFailed(asked, f"--env {text!r} is not NAME=VALUE", EXIT_USAGE)
         found[name] = value
     return found
 
@@ -93,16 +94,36 @@ class Session:
     """One call of Exec. gRPC pulls `_inputs` in a thread of its own, which waits for standard input and for
     signals in one select; this thread writes the output."""
 
-    def __init__(self, cluster: Cluster, asked: str, start: host_pb2.ExecStart) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        asked: str,
+        start: host_pb2.ExecStart,
+        *,
+        pass_signals: bool = True,
+        detach_keys: bytes = b"",
+    ) -> None:
+        """`detach_keys`, typed one after the other, end the session, with exit status 0."""
+        self._pass_signals = pass_signals
+        self._keys = terminal.KeySequence(detach_keys)
         self._cluster = cluster
         self._asked = asked
         self._start = start
         self._interrupts = 0
+        self._detached = EXIT_INTERRUPTED
         self._detach = threading.Event()
         self._sender_ended = threading.Event()
 
+    @property
+    def left(self) -> bool:
+        """Whether the session was ended here, and not by the end of the process."""
+        return self._detach.is_set()
+
     def run(self) -> int:
-        numbers = [*_FORWARDED, signal.SIGWINCH] if self._start.tty else list(_FORWARDED)
+        numbers = [
+            *(_FORWARDED if self._pass_signals else ()),
+            *([signal.SIGWINCH] if self._start.tty and sys.stdin.isatty() else ()),
+        ]
         self._signals = terminal.SignalPipe(numbers)
         replies = self._cluster.stream(self._asked, lambda control: control.Exec(self._inputs()))
         try:
@@ -114,7 +135,7 @@ class Session:
                     _write(1 if kind == "stdout" else 2, reply.stdout or reply.stderr)
         except CommandFailed:
             if self._detach.is_set():
-                return EXIT_INTERRUPTED
+                return self._detached
             raise
         finally:
             self._signals.close()
@@ -123,7 +144,7 @@ class Session:
             if self._sender_ended.wait(timeout=1.0):
                 self._signals.release()
         if self._detach.is_set():
-            return EXIT_INTERRUPTED
+            return self._detached
         raise CommandFailed(self._asked, "the connection ended before the command did")
 
     def _inputs(self) -> Iterator[host_pb2.ExecInput]:
@@ -144,7 +165,12 @@ class Session:
                 if sys.stdin.fileno() in readable:
                     data = _read(sys.stdin.fileno())
                     if data:
-                        yield host_pb2.ExecInput(stdin=data)
+                        passed = self._keys.feed(data)
+                        if passed:
+                            yield host_pb2.ExecInput(stdin=passed)
+                        if self._keys.complete:
+                            self._leave(EXIT_OK)
+                            return
                     else:
                         sources.remove(sys.stdin.fileno())
                         yield host_pb2.ExecInput(close_stdin=True)
@@ -159,10 +185,14 @@ class Session:
         if number == signal.SIGINT:
             self._interrupts += 1
             if self._interrupts >= INTERRUPTS_TO_DETACH:
-                self._detach.set()
-                self._cluster.close()  # ends the call: the thread that reads the output goes on
+                self._leave(EXIT_INTERRUPTED)
                 return
         yield host_pb2.ExecInput(signal=signal.Signals(number).name)
+
+    def _leave(self, status: int) -> None:
+        self._detached = status
+        self._detach.set()
+        self._cluster.close()  # ends the call: the thread that reads the output goes on
 
 
 def _read(descriptor: int) -> bytes:

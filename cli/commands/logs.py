@@ -15,36 +15,48 @@ from cli.failure import EXIT_OK, EXIT_USAGE, CommandFailed
 from cli.following import follow
 from cli.moments import since_unix_ms
 from proto import control_pb2, control_pb2_grpc, host_pb2
+from proto.log_place import LogPlace
 
-_COLOURS = ("cyan", "green", "yellow", "bold")
+_COLOURS = ("cyan", "green", "yellow", "magenta", "blue")
+ID_LENGTH_MIN = 4  # of the beginning of one
 
 
 def logs(options: argparse.Namespace) -> int:
+    now_unix_ms = time.time_ns() // 1_000_000
     request = control_pb2.LogsRequest(
-        target=options.target,
+        target=options.targets[0],
+        targets=options.targets[1:],
         follow=options.follow,
         tail_lines=_tail(options.tail),
-        since_unix_ms=since_unix_ms(options.since, time.time_ns() // 1_000_000),
+        since_unix_ms=since_unix_ms(options.since, now_unix_ms),
+        until_unix_ms=since_unix_ms(options.until, now_unix_ms, "--until"),
+        stream=_stream(options),
     )
-    newest: dict[str, int] = {}  # by task: time of the newest line, in nanoseconds
-    printed: dict[str, int] = {}  # the same when the connection was made: what it repeats
+    if 0 < request.until_unix_ms < request.since_unix_ms:
+        raise CommandFailed("--until", "this is before --since", EXIT_USAGE)
+    since = request.since_unix_ms
+    places: dict[str, LogPlace] = {}  # by task
 
     def invoke(control: control_pb2_grpc.ControlStub) -> Iterator[host_pb2.LogChunk]:
-        if newest:
-            printed.update(newest)
-            request.since_unix_ms = min(newest.values()) // 1_000_000
-            request.tail_lines = -1
+        again = [found for place in places.values() if (found := place.begin_again()) is not None]
+        if again:
+            request.since_unix_ms, request.tail_lines = max(since, min(again)), -1
         return control.Logs(request)
 
-    colour = output.colours(sys.stdout)
-    for chunk in follow(connect(options), f"logs of {options.target}", invoke, again=options.follow):
+    asked = f"logs of {' '.join(options.targets)}"
+    for chunk in follow(connect(options), asked, invoke, again=options.follow):
+        place = places.setdefault(chunk.task_id, LogPlace())
         for line in chunk.lines:
-            if line.unix_ns > printed.get(chunk.task_id, -1):
-                _print_line(options, chunk, line, colour)
-        times = [line.unix_ns for line in chunk.lines]
-        newest[chunk.task_id] = max([newest.get(chunk.task_id, 0), *times])
+            if line.unix_ns == 0 or place.is_new(line):
+                _print_line(options, chunk, line)
         sys.stdout.flush()
     return EXIT_OK
+
+
+def _stream(options: argparse.Namespace) -> host_pb2.LogStream.ValueType:
+    if options.stdout == options.stderr:
+        return host_pb2.LOG_STREAM_BOTH
+    return host_pb2.LOG_STREAM_STDOUT if options.stdout else host_pb2.LOG_STREAM_STDERR
 
 
 def _tail(text: str) -> int:
@@ -55,30 +67,35 @@ def _tail(text: str) -> int:
     return int(text)
 
 
-def _print_line(options: argparse.Namespace, chunk: host_pb2.LogChunk, line: host_pb2.LogLine, colour: bool) -> None:
+def _print_line(options: argparse.Namespace, chunk: host_pb2.LogChunk, line: host_pb2.LogLine) -> None:
     if options.output == "json":
         record = {
             "task_id": chunk.task_id,
             "task": chunk.task_name,
+            "app": chunk.app,
+            "node": chunk.node,
             "unix_ns": line.unix_ns,
             "stream": "stderr" if line.standard_error else "stdout",
             "text": line.text.decode(errors="replace"),
         }
         print(json.dumps(record))
         return
-    before = ""
-    if not _is_one_task(options.target, chunk):
-        name = output.paint(chunk.task_name, _COLOURS[zlib.crc32(chunk.task_name.encode()) % 4], colour)
-        before = f"{name} | "
-    if options.timestamps:
-        before += words.timestamp(line.unix_ns // 1_000_000) + " "
     stream = sys.stderr if line.standard_error else sys.stdout
+    before = ""
+    if not _is_one_task(options.targets, chunk):
+        name = f"{chunk.app}/{chunk.task_name}" if len(options.targets) > 1 else chunk.task_name
+        colour = _COLOURS[zlib.crc32(name.encode()) % len(_COLOURS)]
+        before = f"{output.paint(name, colour, output.colours(stream))} | "
+    if options.timestamps and line.unix_ns:
+        before += words.timestamp(line.unix_ns // 1_000_000) + " "
     if line.standard_error:
         sys.stdout.flush()  # keeps the order where both go to one place
     stream.buffer.write(before.encode() + line.text + b"\n")
     stream.buffer.flush()
 
 
-def _is_one_task(target: str, chunk: host_pb2.LogChunk) -> bool:
-    name = target.rpartition("/")[2]
-    return name == chunk.task_name.rpartition("/")[2] or (bool(name) and chunk.task_id.startswith(name))
+def _is_one_task(targets: list[str], chunk: host_pb2.LogChunk) -> bool:
+    name = targets[0].rpartition("/")[2]
+    if len(targets) > 1:
+        return False
+    return name == chunk.task_name or (len(name) >= ID_LENGTH_MIN and chunk.task_id.startswith(name))

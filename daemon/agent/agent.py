@@ -15,6 +15,7 @@ import trio
 
 from daemon.agent import host_view
 from daemon.agent.condition_agent import ClockWatch
+from daemon.agent.debug_containers import LABEL_DEBUG
 from daemon.agent.floating_agent import FloatingAgent
 from daemon.agent.host_view import HostView
 from daemon.agent.image_agent import ImageAgent
@@ -268,7 +269,11 @@ class Agent:
             logger.warning("containers cannot be listed: %s", error)
             return
         # What was removed while the list was on its way is no container that nobody claims.
-        found = {container.id: container for container in listed if log_ids.task_of(container.id) not in self._gone}
+        found = {
+            container.id: container
+            for container in listed
+            if log_ids.task_of(container.id) not in self._gone and LABEL_DEBUG not in container.labels
+        }
         self._containers = found
         self._containers_known = True
         for task_id, runner in self._runners.items():

@@ -1,4 +1,4 @@
-"""The first process of a task's container, between its gRPC stream and the runtime, for who ran the task."""
+"""The first process of a task's container, between its gRPC stream and the runtime: for who ran it, or looks on."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from daemon.agent.attachments import Attachment, Attachments
 from daemon.api.exec_relay import feed
 from daemon.api.grpc_service import Receive, Send
 from daemon.errors import Kind, Refused
-from proto.host_pb2 import ExecOutput, ExecStart
+from proto.host_pb2 import ExecInput, ExecOutput, ExecStart
 from runtime.attaching import AttachSession
 from runtime.errors import NotFound
 from runtime.runtime import Runtime
 
 TASK_NEWS_S_MAX = 5.0  # who asks may have heard of the task before its host
 LOOK_S = 0.05
+VISIT_END_S_MAX = 3.0
 END_S_MAX = 10.0  # from the end of what it writes to that of the process
 
 
@@ -54,6 +55,38 @@ async def serve_attach(
     finally:
         if not ended:
             attachment.gone.set()
+
+
+async def serve_visit(runtime: Runtime, start: ExecStart, receive: Receive, send: Send) -> None:
+    """To a task that runs, and goes on when the caller leaves. Its input stays open: others may write to it."""
+    try:
+        session = runtime.attach(start.task_id, visiting=True)
+    except NotFound as error:
+        raise Refused("the task does not run on its host any more", Kind.NOT_FOUND) from error
+
+    async def received() -> ExecInput | None:
+        while True:
+            message: ExecInput | None = await receive()
+            if message is None or not message.HasField("close_stdin"):
+                return message
+
+    try:
+        if start.tty and start.size.columns:  # twice: a program that fills the screen draws it anew
+            await session.resize(start.size.columns, start.size.rows + 1)
+            await session.resize(start.size.columns, start.size.rows)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(feed, session, received)
+            async for stream, data in session.outputs():
+                await send(ExecOutput(stderr=data) if stream == "stderr" else ExecOutput(stdout=data))
+            code = None
+            with trio.move_on_after(VISIT_END_S_MAX):
+                code = await session.wait()
+            nursery.cancel_scope.cancel()
+    finally:
+        await session.close()
+    if code is None:
+        raise Refused("what it writes was not taken in time, and it does not wait for who looks on", Kind.NOT_POSSIBLE)
+    await send(ExecOutput(exit_code=code))
 
 
 async def _wait_made(attachment: Attachment) -> None:

@@ -10,12 +10,14 @@ from dataclasses import dataclass, field
 import trio
 
 from daemon.agent.attachments import Attachments
+from daemon.agent.debug_containers import DebugContainers
 from daemon.agent.host_view import HostView
 from daemon.agent.leader_connection import Leader
-from daemon.api.attaching import serve_attach
+from daemon.api.attaching import serve_attach, serve_visit
 from daemon.api.caller import Caller, require_node
 from daemon.api.cluster_context import VoterContext
 from daemon.api.control_raft import own_part
+from daemon.api.debugging import serve_debug
 from daemon.api.exec_relay import serve_exec
 from daemon.api.grpc_service import Receive, Send
 from daemon.api.host_hands import HostHands, StopTask
@@ -28,12 +30,15 @@ from daemon.pulling.blob_sending import BlobSending, refused
 from proto import doctor_pb2 as doctor
 from proto import host_pb2 as host
 from runtime.errors import NotFound
+from runtime.log_choice import LogChoice
 from runtime.logs import LogLines
 from runtime.runtime import Runtime
 
 LOG_LINES_MAX = 500  # in one message
+LOG_BYTES_MAX = 64 << 10  # the same, and one line
 LOG_LOOK_S = 0.1
 TASK_NEWS_S_MAX = 5.0  # who asks may have heard of a task before its host
+_STREAMS = {host.LOG_STREAM_BOTH: "", host.LOG_STREAM_STDOUT: "stdout", host.LOG_STREAM_STDERR: "stderr"}
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,7 @@ class HostServices:
     stop_task: StopTask
     blobs: BlobSending
     attachments: Attachments = field(default_factory=Attachments)
+    debugging: DebugContainers | None = None
 
 
 class HostApi(HostHands):
@@ -118,9 +124,12 @@ class HostApi(HostHands):
             nursery.start_soon(read)
             async for first in lines_out:
                 chunk = host.LogChunk(task_id=request.task_id, task_name=name, lines=[first])
+                size_bytes = len(first.text)
                 with contextlib.suppress(trio.WouldBlock, trio.EndOfChannel):
-                    while len(chunk.lines) < LOG_LINES_MAX:
-                        chunk.lines.append(lines_out.receive_nowait())
+                    while len(chunk.lines) < LOG_LINES_MAX and size_bytes < LOG_BYTES_MAX:
+                        line = lines_out.receive_nowait()
+                        size_bytes += len(line.text)
+                        chunk.lines.append(line)
                 await send(chunk)
 
     async def _log(self, request: host.ReadLogRequest) -> LogLines:
@@ -128,12 +137,7 @@ class HostApi(HostHands):
         news_by = trio.current_time() + TASK_NEWS_S_MAX
         while True:
             try:
-                return self._services.runtime.read_log(
-                    request.task_id,
-                    follow=request.follow,
-                    tail_lines=request.tail_lines,
-                    since_unix_ms=request.since_unix_ms,
-                )
+                return self._services.runtime.read_log(request.task_id, follow=request.follow, choice=_choice(request))
             except NotFound as error:
                 task = next((t for t in self._services.view.tasks if t.meta.id == request.task_id), None)
                 comes = trio.current_time() < news_by if task is None else not ended(task)
@@ -147,10 +151,21 @@ class HostApi(HostHands):
         if first is None or not first.HasField("start"):
             raise Refused("the first message of an exec says what to start")
         services = self._services
-        if first.start.attach:
+        if first.start.HasField("debug"):
+            if services.debugging is None:
+                raise Refused("this host makes no containers for debugging", Kind.NOT_POSSIBLE)
+            await serve_debug(services.debugging, first.start, receive, send)
+        elif first.start.attach and not self._awaits(first.start.task_id):
+            await serve_visit(services.runtime, first.start, receive, send)
+        elif first.start.attach:
             await serve_attach(services.runtime, services.attachments, self._knows, first.start, receive, send)
         else:
             await serve_exec(services.runtime, first.start, receive, send)
+
+    def _awaits(self, task_id: str) -> bool:
+        """Whether a task waits for who ran it; so does one that the host has yet to hear of."""
+        task = next((task for task in self._services.view.tasks if task.meta.id == task_id), None)
+        return task is None or task.spec.container.attached
 
     def _knows(self, task_id: str) -> bool:
         return any(task.meta.id == task_id for task in self._services.view.tasks)
@@ -188,3 +203,7 @@ class HostApi(HostHands):
         if self._services.voter is None:
             raise Refused("this host takes no part in consensus and never leads", Kind.NOT_POSSIBLE)
         return self._services.voter
+
+
+def _choice(request: host.ReadLogRequest) -> LogChoice:
+    return LogChoice(request.tail_lines, request.since_unix_ms, request.until_unix_ms, _STREAMS[request.stream])

@@ -262,6 +262,20 @@ def test_logs_go_where_they_were_written(server: ControlServer, fairway: Fairway
     assert server.asked("Logs")[0].tail_lines == 5
 
 
+def test_logs_of_several_are_told_apart_and_bounded(server: ControlServer, fairway: Fairway) -> None:
+    line = host_pb2.LogLine(unix_ns=10**18, text=b"out")
+    server.on("Logs", stream_of(host_pb2.LogChunk(task_id="abcd", app="shop", task_name="web.1", lines=[line])))
+    ended = fairway("logs", "--stderr", "--until", "2026-01-31T12:00:00+00:00", "--since", "2026-01-31", "web", "db")
+    assert ended.out == "shop/web.1 | out\n"
+    asked = server.asked("Logs")[0]
+    assert (asked.target, list(asked.targets), asked.stream) == ("web", ["db"], host_pb2.LOG_STREAM_STDERR)
+    assert asked.until_unix_ms == 1_769_860_800_000
+    record = json.loads(fairway("logs", "-o", "json", "web").out)
+    assert (record["app"], record["task"], record["stream"], record["text"]) == ("shop", "web.1", "stdout", "out")
+    early = fairway("logs", "--since", "1m", "--until", "2m", "web")
+    assert (early.code, "before --since" in early.err) == (2, True)
+
+
 def test_images_stream_in_chunks_and_a_token_is_shown(server: ControlServer, fairway: Fairway, tmp_path: Path) -> None:
     archive = tmp_path / "web.tar"
     archive.write_bytes(b"x" * 1_200_000)

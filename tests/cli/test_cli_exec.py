@@ -17,9 +17,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cli.commands.exec import choose_task
 from cli.failure import CommandFailed
+from cli.terminal import KeySequence, parse_keys
 from proto import control_pb2, host_pb2
 from tests.cli.control_server import ControlServer
 from tests.cli.test_cli_rendering import PENDING, listing, task
@@ -58,19 +61,23 @@ def scripted(server: ControlServer) -> ControlServer:
     return server
 
 
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "cli.main", "exec", *arguments]
+def command(*arguments: str, verb: str = "exec") -> list[str]:
+    return [sys.executable, "-m", "cli.main", verb, *arguments]
 
 
 class _Terminal:
     """A pseudo-terminal with a child on its other end."""
 
-    def __init__(self, *arguments: str) -> None:
+    def __init__(self, *arguments: str, verb: str = "exec") -> None:
         self.master, self.slave = pty.openpty()
         self.resize(100, 30)
         self.before = termios.tcgetattr(self.slave)
         self.child = subprocess.Popen(
-            command(*arguments), stdin=self.slave, stdout=self.slave, stderr=self.slave, start_new_session=True
+            command(*arguments, verb=verb),
+            stdin=self.slave,
+            stdout=self.slave,
+            stderr=self.slave,
+            start_new_session=True,
         )
         self.seen = b""
 
@@ -150,6 +157,46 @@ def test_signals_are_passed_on_and_three_interrupts_detach(scripted: ControlServ
         killer.cancel()
         child.kill()
         child.communicate()
+
+
+def test_the_keys_that_leave_a_task_are_not_typed_to_it(scripted: ControlServer) -> None:
+    running = task("web", 1, ready=True)
+    running.spec.container.tty = running.spec.container.stdin_open = True
+    scripted.on("ListTasks", listing([], [running]))
+    terminal = _Terminal("web", verb="attach")
+    try:
+        terminal.expect("Attached to shop/web.1; ctrl-p,ctrl-q leaves it.")
+        terminal.expect("started")
+        terminal.type(b"a\x10b\x10")
+        terminal.expect("got 611062\r\n")
+        terminal.type(b"\x11")
+        terminal.expect("Left shop/web.1, which goes on.")
+        assert terminal.child.wait(timeout=DEADLINE_SECONDS) == 0
+        assert termios.tcgetattr(terminal.slave) == terminal.before
+        assert b"got 10\r" not in terminal.seen
+    finally:
+        terminal.close()
+
+
+@given(st.text("pqx", max_size=30), st.integers(1, 4))
+def test_keys_are_found_however_they_are_cut(typed: str, length: int) -> None:
+    keys, passed = KeySequence(b"ppq"), b""
+    for start in range(0, len(typed), length):
+        passed += keys.feed(typed[start : start + length].encode())
+        if keys.complete:
+            break
+    before, found, _ = typed.partition("ppq")
+    assert keys.complete == bool(found)
+    held = "" if found else next(end for end in ("pp", "p", "") if typed.endswith(end))
+    assert passed.decode() == before.removesuffix(held)
+
+
+def test_keys_that_are_none_are_refused() -> None:
+    assert parse_keys("ctrl-p,ctrl-Q,x") == b"\x10\x11x"
+    assert parse_keys("") == b""
+    for text in ("ctrl-", "ctrl-pp", "shift-a", "a,,b"):
+        with pytest.raises(ValueError, match="is no key"):
+            parse_keys(text)
 
 
 def test_tty_without_a_terminal_is_refused(scripted: ControlServer) -> None:

@@ -47,7 +47,7 @@ def view(state: objects.TaskState.ValueType | None) -> HostView:
 
 
 def served(logs: Logs, known: HostView) -> HostApi:
-    return HostApi(HostServices(logs, known, lambda: None, lambda _: None, None, None, None))  # type: ignore[arg-type]
+    return HostApi(HostServices(logs, known, lambda: None, lambda _: None, None, None, None, None))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("state", [objects.TASK_STATE_ASSIGNED, None], ids=["assigned", "not heard of"])

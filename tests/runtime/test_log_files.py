@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime import log_archive, log_files, log_format, log_reader
+from runtime.log_choice import LogChoice
 from runtime.log_files import LogFiles
 from runtime.log_format import LINE_BYTES_MAX, LineSplitter
 from runtime.log_reader import Position
@@ -28,11 +30,12 @@ def records(count: int, first: int = 0) -> bytes:
 
 
 def read(folder: Path, tail_lines: int = -1, since_unix_ms: int = 0) -> list[bytes]:
-    position = log_reader.beginning(folder, tail_lines, since_unix_ms)
+    choice = LogChoice(tail_lines, since_unix_ms)
+    position = log_reader.beginning(folder, choice)
     texts: list[bytes] = []
     while True:
-        lines, after = log_reader.read_batch(folder, position, since_unix_ms)
-        texts += [line.text for line in lines]
+        lines, after = log_reader.read_batch(folder, position)
+        texts += [line.text for line in lines if choice.has(line)]
         if after == position:
             return texts
         position = after
@@ -103,10 +106,10 @@ def test_rotation_keeps_the_newest_and_bounds_the_whole(tmp_path: Path) -> None:
 def test_a_reader_that_rotation_overtook_goes_on_with_the_oldest_file(tmp_path: Path) -> None:
     files = LogFiles(tmp_path, size_bytes_max=400, files_max=2)
     files.append(records(3))
-    _, position = log_reader.read_batch(tmp_path, Position(1, 0), 0)
+    _, position = log_reader.read_batch(tmp_path, Position(1, 0))
     for number in range(3, 60):
         files.append(records(1, number))
-    lines, position = log_reader.read_batch(tmp_path, position, 0)
+    lines, position = log_reader.read_batch(tmp_path, position)
     assert position.number == log_files.numbers(tmp_path)[0]
     assert lines[0].text in names(30, 60)
     files.close()
@@ -194,13 +197,13 @@ def test_a_compressed_file_is_read_from_any_place_as_the_plain_one(
     files.close()
     plain = [log_files.path_of(folder, number).read_bytes() for number in log_files.numbers(folder)]
     offset = data.draw(st.integers(0, len(plain[0])))
-    before = log_reader.read_batch(folder, Position(1, offset), 0)
+    before = log_reader.read_batch(folder, Position(1, offset))
     log_files.archive(folder, lambda: None)
     assert log_files.numbers(folder) == list(range(1, len(plain) + 1))
     for number, content in enumerate(plain[:-1], 1):
         assert not log_files.path_of(folder, number).exists()
         assert gzip.decompress(log_files.archive_of(folder, number).read_bytes()) == content
-    assert log_reader.read_batch(folder, Position(1, offset), 0) == before
+    assert log_reader.read_batch(folder, Position(1, offset)) == before
     assert read(folder) == names(0, written)
     assert read(folder, tail_lines) == names(max(0, written - tail_lines), written)
 
@@ -235,3 +238,37 @@ def test_rotation_removes_compressed_files_too_and_what_is_asked_to_end_leaves_n
     with pytest.raises(KeyboardInterrupt):
         log_archive.compress(log_files.path_of(tmp_path, 6), tmp_path / "other.gz", ends)
     assert len(list(tmp_path.iterdir())) == 3
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["out", "err"]), st.integers(0, 40)), min_size=1, max_size=30),
+    st.integers(0, 12),
+    st.integers(0, 30),
+    st.sampled_from(["", "stdout", "stderr"]),
+    st.sampled_from([40, 100, log_reader.BATCH_BYTES_MAX]),
+)
+def test_the_last_lines_of_a_stream_before_a_moment_are_the_last_of_all_such(
+    written: list[tuple[str, int]], tail_lines: int, until_s: int, stream: str, block_bytes: int
+) -> None:
+    with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(log_reader, "BATCH_BYTES_MAX", block_bytes)
+        folder = Path(name)
+        files = LogFiles(folder, 400, 100)
+        for number, (tag, length) in enumerate(written):
+            text = b"%d" % number + b"x" * length
+            files.append(LineSplitter(tag).feed(text + b"\n", START_NS + number * SECOND_NS))
+        files.close()
+        until_ms = (START_NS + until_s * SECOND_NS) // 1_000_000
+        position = log_reader.beginning(folder, LogChoice(tail_lines, 0, until_ms, stream))
+        patch.undo()
+        choice = LogChoice(tail_lines, 0, until_ms, stream)
+        found = []
+        while True:
+            lines, after = log_reader.read_batch(folder, position)
+            found += [int(line.text.rstrip(b"x")) for line in lines if choice.has(line)]
+            if after == position:
+                break
+            position = after
+        tags = {"": ("out", "err"), "stdout": ("out",), "stderr": ("err",)}[stream]
+        chosen = [number for number, (tag, _) in enumerate(written) if tag in tags and number <= until_s]
+        assert found == (chosen[-tail_lines:] if tail_lines else [])

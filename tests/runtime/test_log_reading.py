@@ -14,6 +14,7 @@ import pytest
 import trio
 
 from runtime.errors import NotFound
+from runtime.log_choice import LogChoice
 from runtime.log_policy import LogPolicy
 from runtime.logs import TaskLogs
 from runtime.model import LoadedImage, RuntimeSettings
@@ -70,7 +71,7 @@ def test_kill_of_the_daemon_loses_no_unfinished_line(tmp_path: Path) -> None:
 
         async def body(logs: TaskLogs) -> None:
             logs.attach("task", running=True)
-            read = logs.read("task", follow=True, tail_lines=-1, since_unix_ms=0)
+            read = logs.read("task", follow=True)
             assert [(await read.__anext__()).text for _ in range(3)] == [b"one", b"two, begun", b"three"]
             os.close(writer)
             assert [line.text async for line in read] == [b"four"]
@@ -99,7 +100,7 @@ def test_who_is_attached_gets_every_byte_as_it_comes_and_holds_nobody_up_when_go
         assert [chunk async for chunk in first] == [("stdout", b"!\n")]
         await logs.ended("task")
         logs.untap("task", first)
-        assert [line.text async for line in logs.read("task", False, -1, 0)] == [b"pass!", b"word? "]
+        assert [line.text async for line in logs.read("task", follow=False)] == [b"pass!", b"word? "]
         with pytest.raises(NotFound):
             logs.tap("task")
 
@@ -113,7 +114,7 @@ def test_a_follower_goes_on_over_the_containers_of_one_task(tmp_path: Path) -> N
         followed = trio.Event()
 
         async def follow() -> None:
-            async for line in logs.read("task", True, -1, 0):
+            async for line in logs.read("task", follow=True):
                 seen.append(line.text)  # noqa: PERF401 each is looked at as it comes
             followed.set()
 
@@ -156,7 +157,7 @@ def test_a_task_has_bounds_of_its_own_and_may_keep_nothing(tmp_path: Path) -> No
         folder = tmp_path / "logs" / "small"
         await until(lambda: len(list(folder.glob("*.log"))) == 1)
         assert len(list(folder.glob("*.log.gz"))) == 2
-        lines = [line.text async for line in logs.read("small", False, -1, 0)]
+        lines = [line.text async for line in logs.read("small", follow=False)]
         assert lines[-1].startswith(b"0000019 ")
         assert [int(line[:7]) for line in lines] == list(range(20 - len(lines), 20))
         assert not (tmp_path / "logs" / "silent").exists()
@@ -176,9 +177,9 @@ def test_a_daemon_that_goes_in_order_leaves_the_line_to_the_next(tmp_path: Path)
 
     async def second(logs: TaskLogs) -> None:
         logs.recover("task")  # its task ended meanwhile, and what it had begun is its last line
-        assert [line.text async for line in logs.read("task", True, -1, 0)] == [b"a line in"]
+        assert [line.text async for line in logs.read("task", follow=True)] == [b"a line in"]
         logs.recover("task")
-        assert [line.text async for line in logs.read("task", True, -1, 0)] == [b"a line in"]
+        assert [line.text async for line in logs.read("task", follow=True)] == [b"a line in"]
 
     with_logs(tmp_path, first)
     os.close(ends[0])
@@ -251,11 +252,11 @@ def test_tail_and_since_of_a_task(settings: RuntimeSettings, image: LoadedImage)
         await runtime.start(request.id)
         await runtime.wait(request.id)
         lines = [line async for line in runtime.read_log(request.id, follow=True)]
-        assert [line.text async for line in runtime.read_log(request.id, tail_lines=2)] == [
+        assert [line.text async for line in runtime.read_log(request.id, choice=LogChoice(tail_lines=2))] == [
             line.text for line in lines[-2:]
         ]
         later_ms = lines[-1].unix_ns // 1_000_000 + 1
-        assert [line async for line in runtime.read_log(request.id, since_unix_ms=later_ms)] == []
+        assert [line async for line in runtime.read_log(request.id, choice=LogChoice(since_unix_ms=later_ms))] == []
         assert [line.standard_error for line in lines].count(True) == 1
         await runtime.delete(request.id)
         assert len([line async for line in runtime.read_log(request.id)]) == 51

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import pty
-import select
 import signal
-import struct
-import subprocess
-import sys
-import termios
-import time
 from collections.abc import Callable
 from typing import Any
 
-from tests.system.cluster import ROOT, Cluster, run_in_task
+from tests.system.cluster import Cluster, run_in_task
+from tests.system.terminal import Terminal
 
 Deploy = Callable[[str], str]
 BOX = """
@@ -141,51 +134,6 @@ def test_a_run_has_the_input_and_the_exit_status_of_its_client(cluster: Cluster)
     assert refused.returncode == 2
     assert "no terminal" in refused.stderr
     cluster.wait(lambda: not cluster.json("ls"), "nothing of the runs is left")
-
-
-class Terminal:
-    """A command line behind a pseudo-terminal."""
-
-    def __init__(self, cluster: Cluster, *arguments: str) -> None:
-        self.master, slave = pty.openpty()
-        self.resize(90, 25)
-        environment = dict(os.environ, FAIRWAY_SOCKET=str(cluster.lab.socket("host-2")), TERM="xterm")
-        environment["FAIRWAY_CONFIG"] = str(cluster.folder / "config")
-        self.child = subprocess.Popen(
-            [sys.executable, "-m", "cli.main", *arguments],
-            stdin=slave,
-            stdout=slave,
-            stderr=slave,
-            env=environment,
-            cwd=ROOT,
-            start_new_session=True,
-        )
-        os.close(slave)
-        self.seen = b""
-
-    def resize(self, columns: int, rows: int) -> None:
-        fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-
-    def write(self, text: str) -> None:
-        os.write(self.master, text.encode())
-
-    def expect(self, text: str, seconds: float = 30) -> None:
-        deadline = time.monotonic() + seconds
-        while text.encode() not in self.seen:
-            readable, _, _ = select.select([self.master], [], [], max(0.0, deadline - time.monotonic()))
-            assert readable, f"no {text!r} in {self.seen!r}"
-            try:
-                data = os.read(self.master, 65536)
-            except OSError:
-                data = b""
-            assert data, f"it ended without {text!r}: {self.seen!r}"
-            self.seen += data
-
-    def close(self) -> None:
-        if self.child.poll() is None:
-            self.child.kill()
-        self.child.wait(timeout=10)
-        os.close(self.master)
 
 
 def test_a_run_at_a_terminal_ends_with_its_client(cluster: Cluster) -> None:

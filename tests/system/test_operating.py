@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pty
 import subprocess
 import sys
 import threading
@@ -27,26 +26,6 @@ SLEEPER = """
     init: true
     stop_grace_period: 1s
 """
-
-
-def test_a_terminal_in_a_task_is_a_terminal(cluster: Cluster, deployed: Deploy) -> None:
-    app = deployed(f"services:\n  web:{WEB}")
-    master, slave = pty.openpty()
-    os.set_blocking(master, True)
-    environment = dict(os.environ, FAIRWAY_SOCKET=str(cluster.lab.socket("host-1")))
-    command = [sys.executable, "-m", "cli.main", "exec", "-it", f"{app}/web", "--", "sh"]
-    process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, env=environment, cwd=ROOT)
-    os.close(slave)
-    try:
-        os.write(master, b"tty; exit 5\n")
-        assert process.wait(timeout=30) == 5
-        seen = os.read(master, 65536).decode()
-        assert "/dev/pts/" in seen
-    finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
-        os.close(master)
 
 
 @pytest.fixture
