@@ -56,8 +56,12 @@ def share_words(shares: objects_pb2.KernelShares) -> str:
 
 
 def isolation_words(isolation: objects_pb2.Isolation) -> str:
-    """ "runtime crun" """
-    return f"runtime {isolation.runtime}" if isolation.runtime else ""
+    """ "runtime crun, user namespace" """
+    parts = [
+        f"runtime {isolation.runtime}" if isolation.runtime else "",
+        "user namespace" if isolation.user_namespace else "",
+    ]
+    return ", ".join(filter(None, parts))
 
 
 def _short(command: Iterable[str]) -> str:

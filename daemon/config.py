@@ -51,6 +51,8 @@ class ContainerdConfig:
     parallel_starts_max: int = field(default=8, metadata=check.between(1, 64))
     # Besides runc, what tasks may ask for by name: programs in runc's place, and shims as io.containerd.kata.v2.
     runtimes: tuple[str, ...] = field(default=("crun",), metadata=check.runtimes)
+    # What users 0 to 65,535 of tasks with a user namespace are on the host: this and the numbers after it; 0: none.
+    user_ids_first: int = field(default=1_900_019_712, metadata=check.between(0, 4_294_901_759))
 
 
 @dataclass(frozen=True)

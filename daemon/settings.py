@@ -36,6 +36,7 @@ def runtime_settings(config: Config) -> RuntimeSettings:
         cgroup_parent=config.containerd.cgroup_parent,
         snapshotter=config.containerd.snapshotter,
         runtimes=config.containerd.runtimes,
+        user_ids_first=config.containerd.user_ids_first,
         parallel_starts_max=config.containerd.parallel_starts_max,
         log_size_bytes_max=config.logs.size_bytes_max,
         log_files_max=config.logs.files_max,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -134,8 +134,9 @@ class Network:
                 self._tunnel_changed = trio.Event()
             self._applied.set()
 
-    async def create_task_network(self, task_id: str, address: str) -> Path:
-        """Makes a task's network namespace and interface; returns the namespace's file. Repeatable.
+    async def create_task_network(self, task_id: str, address: str, make: Callable[[Path], None] | None = None) -> Path:
+        """Makes a task's network namespace and interface; returns the namespace's file. Repeatable. `make`, in a
+        thread, mounts a namespace on a file, in place of one that belongs to the host's user namespace.
 
         Waits for the first `apply`. What the task may reach follows from `DesiredNetwork.tasks`; its names
         come with `resolv_conf`. Raises NetworkError, and then nothing is left behind.
@@ -148,7 +149,7 @@ class Network:
                 f"arrive within {FIRST_APPLY_SECONDS_MAX:.0f} s"
             )
         around = self._surroundings()
-        return await self._tasks.with_one(task_id, lambda tasks: tasks.create(task_id, address, around))
+        return await self._tasks.with_one(task_id, lambda tasks: tasks.create(task_id, address, around, make))
 
     async def admitted(self, task_id: str) -> None:
         """Returns when what was applied lets others reach a task: `DesiredNetwork.tasks` has it."""

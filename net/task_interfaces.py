@@ -69,7 +69,9 @@ class TaskInterfaces:
             raise NetworkError(f"task id {task_id!r} cannot be a file name")
         return self._folder / task_id
 
-    def create(self, task_id: str, address: str, around: Surroundings) -> Path:
+    def create(
+        self, task_id: str, address: str, around: Surroundings, make: Callable[[Path], None] | None = None
+    ) -> Path:
         """Makes what is missing of a task's network; on an error nothing of it is left behind. Raises NetworkError."""
         path = self.path(task_id)
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -83,8 +85,11 @@ class TaskInterfaces:
         try:
             if fresh:
                 self._remove_link(name)
+            if fresh and make is None:
                 inside = make_namespace(path, self._enter)
             else:
+                if fresh and make is not None:
+                    make(path)
                 inside = within_namespace(path, self._enter)
             with inside:
                 self._connect(path, name, address, around.mtu_bytes)

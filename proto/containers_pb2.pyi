@@ -340,16 +340,20 @@ class Isolation(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     RUNTIME_FIELD_NUMBER: _builtins.int
+    USER_NAMESPACE_FIELD_NUMBER: _builtins.int
     runtime: _builtins.str
     """"crun", or a shim as "io.containerd.kata.v2", of those that its host has; empty: runc"""
+    user_namespace: _builtins.bool
+    """its users are others on the host: its root is nobody there"""
     def __init__(
         self,
         *,
         runtime: _builtins.str = ...,
+        user_namespace: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["runtime", b"runtime"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["runtime", b"runtime", "user_namespace", b"user_namespace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

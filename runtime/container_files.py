@@ -14,6 +14,7 @@ from proto.copy_rules import CopyRefused, Goal, Present, goal_of
 from proto.hands_pb2 import CopySource, CopyTarget
 from proto.tar_in import Incoming, Unpacking
 from proto.tar_out import Packing
+from runtime.file_owner import creating_as
 from runtime.id_map import IdMap
 from runtime.openat2 import open_in_root
 
@@ -59,7 +60,8 @@ class ContainerFiles:
         os.close(open_folder([]))
         unpacking = Unpacking(open_folder, owner, keep_special_bits=True)
         first = target.source.name if target.HasField("source") else None
-        unpacking.unpack(incoming, first, goal.name)
+        with creating_as(*owner(0, 0)):
+            unpacking.unpack(incoming, first, goal.name)
         return unpacking
 
     def _goal(self, target: CopyTarget) -> Goal:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import re
 import shutil
 import subprocess
@@ -9,10 +11,13 @@ from pathlib import Path
 
 import trio
 
-from runtime import capabilities, cgroup
+from runtime import capabilities, cgroup, user_namespaces
+
+log = logging.getLogger(__name__)
 
 CONTAINERD_VERSION_MIN = (1, 6)
 RUNC_VERSION_MIN = (1, 1)
+APPARMOR, USER_NAMESPACES = "AppArmor", "user namespaces"
 PROGRAM_TIMEOUT_S = 10
 
 
@@ -43,6 +48,17 @@ def has_apparmor() -> bool:
         return Path("/sys/module/apparmor/parameters/enabled").read_text().strip() == "Y"
     except OSError:
         return False
+
+
+@functools.lru_cache(maxsize=1)
+def lacking(user_ids_first: int, images: Path) -> tuple[str, ...]:
+    """What only some containers need, and this host does not have; looked at once, blocking. `images`: a folder on the
+    file system of images and volumes."""
+    found = [] if has_apparmor() else [APPARMOR]
+    if problem := user_namespaces.check(user_ids_first, images):
+        log.info("containers cannot have user namespaces here: %s", problem)
+        found.append(USER_NAMESPACES)
+    return tuple(found)
 
 
 def _check(containerd_version: str) -> list[str]:

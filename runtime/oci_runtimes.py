@@ -52,11 +52,12 @@ def program_of(name: str) -> str:
     return f"containerd-shim-{name.removeprefix(SHIM_PREFIX).replace('.', '-')}"
 
 
-def find(name: str, named: Iterable[str], runc_root: Path) -> OciRuntime:
+def find(name: str, named: Iterable[str], runc_root: Path, owner: int = 0) -> OciRuntime:
     """`name` empty: runc. Each program has its state in a folder of this daemon's own, at creation and for every later
-    call of the shim. Raises MissingFeature."""
+    call of the shim. `owner`: of what the container writes its output to, as it opens it again by /dev/stdout. Raises
+    MissingFeature."""
     if name in ("", RUNC):
-        return OciRuntime(RUNC_SHIM, _options(runc_root))
+        return OciRuntime(RUNC_SHIM, _options(runc_root, owner))
     if name not in named:
         raise MissingFeature(f"runtime {name} is none of this host's: name it in containerd.runtimes of fairwayd.toml")
     program = shutil.which(program_of(name))
@@ -64,9 +65,9 @@ def find(name: str, named: Iterable[str], runc_root: Path) -> OciRuntime:
         raise MissingFeature(f"runtime {name} needs the program {program_of(name)}, which this host does not have")
     if name.startswith(SHIM_PREFIX):
         return OciRuntime(name, None)
-    return OciRuntime(RUNC_SHIM, _options(runc_root.with_name(f"{runc_root.name}-{name}"), program))
+    return OciRuntime(RUNC_SHIM, _options(runc_root.with_name(f"{runc_root.name}-{name}"), owner, program))
 
 
-def _options(root: Path, program: str = "") -> AnyMessage:
-    options = api.RuncOptions(root=str(root), binary_name=program)
+def _options(root: Path, owner: int, program: str = "") -> AnyMessage:
+    options = api.RuncOptions(root=str(root), binary_name=program, io_uid=owner, io_gid=owner)
     return AnyMessage(type_url=OPTIONS_TYPE, value=options.SerializeToString())

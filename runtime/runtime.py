@@ -10,12 +10,15 @@ import dataclasses
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
 
 import trio
 
 from proto import containerd_pb2 as api
+from proto import objects_pb2
 from runtime import (
     cdi_edits,
     cgroup,
@@ -50,7 +53,7 @@ from runtime.model import (
     ObservedContainer,
     RuntimeSettings,
 )
-from runtime.oci_runtimes import OciRuntime
+from runtime.user_namespaces import Stage, Staging
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +82,7 @@ class Runtime:
         self._out_of_memory: set[str] = set()
         self._started_ms: OrderedDict[str, int] = OrderedDict()
         self._accounts = Accounts(self.images)
+        self._staging = Staging(settings.user_ids_first, settings.run_folder / "staged")
         init_path = settings.init_path if settings.init_path.is_file() else None
         self._host = oci_spec.HostFacts(
             architecture=host_architecture(),
@@ -108,11 +112,16 @@ class Runtime:
         """Until cancelled; containers go on after it. Reports started at once, connected or not."""
         for folder in (self._settings.run_folder, self._settings.log_folder, self._settings.runc_root):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        await trio.to_thread.run_sync(self._staging.clear)
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             self._logs = TaskLogs(self._settings, nursery)
             nursery.start_soon(self._connection.run, self._on_event, self._on_connected)
             task_status.started()
+
+    def network_maker(self, spec: objects_pb2.ContainerSpec) -> Callable[[Path], None] | None:
+        """What makes the network namespace of such a container and mounts it on a file; None: any may be its own."""
+        return self._staging.make_network if spec.isolation.user_namespace else None
 
     async def wait_changed(self) -> None:
         """Returns when `healthy` has changed."""
@@ -138,20 +147,18 @@ class Runtime:
             raise MissingFeature(
                 f"init: true needs {self._settings.init_path}, which this host does not have: install tini"
             )
-        runtime = oci_runtimes.find(spec.isolation.runtime, self._settings.runtimes, self._settings.runc_root)
         image = await self.images.config(request.image_digest)
         user = await self._accounts.resolve(request.image_digest, spec.user or image.user, spec.group_add)
         if spec.devices:
             found = await trio.to_thread.run_sync(devices.resolve, spec.devices, self._settings.allowed_devices)
             request = dataclasses.replace(request, devices=found)
-        oci = oci_spec.build(request, image, user, self._host)
-        if request.cdi_devices:
-            cdi_edits.apply(oci, await trio.to_thread.run_sync(self._edits, request.cdi_devices))
-        labels = {**request.labels, IMAGE_LABEL: request.image_digest, **log_policy.labels(spec, self._settings)}
-        async with self._starting:
+        async with self._staging.staged(request) as (staged, stage), self._starting:
+            oci = oci_spec.build(staged, image, user, self._host)
+            if request.cdi_devices:
+                cdi_edits.apply(oci, await trio.to_thread.run_sync(self._edits, request.cdi_devices))
             self._making.add(request.id)
             try:
-                await self._create(request, oci, labels, runtime)
+                await self._create(staged, oci, stage)
             finally:
                 self._making.discard(request.id)
 
@@ -305,14 +312,19 @@ class Runtime:
         """Harmless where there are none."""
         await self._task_logs().remove(container_id)
 
-    async def _create(
-        self, request: ContainerRequest, oci: dict[str, object], labels: dict[str, str], runtime: OciRuntime
-    ) -> None:
+    async def _create(self, request: ContainerRequest, oci: dict[str, Any], stage: Stage | None) -> None:
         logs = self._task_logs()
-        tty = request.spec.tty
+        spec, tty = request.spec, request.spec.tty
+        labels = {**request.labels, IMAGE_LABEL: request.image_digest, **log_policy.labels(spec, self._settings)}
+        owner = stage.first if stage is not None else 0
+        runtime = oci_runtimes.find(spec.isolation.runtime, self._settings.runtimes, self._settings.runc_root, owner)
+        if stage is not None:
+            stage.apply(oci, request.network_namespace)
         await self._containers.create(request.id, labels, request.spec.image, oci, runtime)
         try:
             mounts = await self._prepare(request)
+            if stage is not None:
+                mounts = await trio.to_thread.run_sync(stage.root, mounts)
             logs.attach(request.id, running=False, tty=tty, policy=log_policy.policy_of(request.spec, self._settings))
             stdin = logs.make_stdin(request.id) if request.spec.stdin_open else ""
             stdout, stderr = logs.fifo_paths(request.id, tty)

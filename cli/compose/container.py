@@ -190,6 +190,14 @@ def _runtime(reader: Reader, field: Field, container: Container) -> None:
     container.isolation.runtime = name
 
 
+def _userns_mode(reader: Reader, field: Field, container: Container) -> None:
+    mode = reader.text(field)
+    if mode == "private":
+        container.isolation.user_namespace = True
+    elif mode not in ("", "host"):
+        reader.refuse(field, f"{mode!r} is neither private, for users that are nobody on the host, nor host")
+
+
 def _cgroup(reader: Reader, field: Field, container: Container) -> None:
     if reader.text(field) != "private":
         reader.unsupported(field, "every task has a control group of its own")
@@ -214,6 +222,7 @@ KEYS: dict[str, Callable[[Reader, Field, Container], None]] = {
     "security_opt": _security_opt,
     "ipc": _ipc,
     "runtime": _runtime,
+    "userns_mode": _userns_mode,
     "cgroup": _cgroup,
     "logging": read_logging,
     "label_file": _label_file,

@@ -27,7 +27,6 @@ REFUSED: dict[str, str] = {
     "provider": "only containers are services here",
     "storage_opt": "the size of a container's own files cannot be limited; use a tmpfs with a size",
     "use_api_socket": "there is no Docker API to use",
-    "userns_mode": "tasks have no user namespaces of their own; leave it out",
     "uts": "tasks have a host name of their own; set it in hostname",
     "volumes_from": "name the volumes in volumes",
 }

@@ -222,6 +222,7 @@ SERVICE_KEYS: dict[str, Schema] = {
     "tty": FLAG,
     "ulimits": {"type": "object", "properties": dict.fromkeys(sorted(ULIMITS), _ULIMIT), "additionalProperties": False},
     "user": TEXT,
+    "userns_mode": choice(["host", "private"]),
     "volumes": items(_MOUNT, "volumes and folders"),
     "working_dir": TEXT,
     "x-fairway": SERVICE,

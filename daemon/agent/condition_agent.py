@@ -15,6 +15,7 @@ import trio
 from daemon.agent.reports import Reports
 from daemon.config import Config
 from daemon.doctor import host_facts
+from daemon.doctor.host_facts import CONTAINERD_FOLDER
 from daemon.host_conditions import FileSystem, Readings, clock_condition, conditions_of
 from proto.objects_pb2 import NodeCondition
 
@@ -35,6 +36,7 @@ class ConditionAgent:
             (config.host.state_folder, "the state"),
             (config.storage.volumes_folder, "the folder of volumes"),
             (config.logs.folder, "the folder of logs"),
+            (CONTAINERD_FOLDER, "containerd's folder"),
         )
         self._containerd_error = containerd_error
         self._reports = reports

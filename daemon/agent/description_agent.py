@@ -8,6 +8,7 @@ from daemon.agent.reports import Reports
 from daemon.config import Config
 from daemon.identity.host_description import describe_host
 from net import features as network_features
+from proto import objects_pb2 as objects
 from runtime import features as runtime_features
 from runtime.runtime import Runtime
 
@@ -38,5 +39,10 @@ class DescriptionAgent:
         missing += tuple(await runtime_features.check(runtime.version))
         if error:
             missing = (*missing, f"a containerd that answers ({error})")
-        self._reports.description(await trio.to_thread.run_sync(describe_host, self._config, runtime.version, missing))
+        self._reports.description(await trio.to_thread.run_sync(self._describe, missing))
         return missing
+
+    def _describe(self, missing: tuple[str, ...]) -> objects.NodeDescription:
+        config = self._config
+        lacks = runtime_features.lacking(config.containerd.user_ids_first, config.storage.volumes_folder)
+        return describe_host(config, self._runtime.version, missing, lacks)

@@ -123,7 +123,9 @@ class ContainerHost:
         hostname = host_name(spec, task.meta.id)
         namespace, names, gateway = None, "", LOOPBACK
         if task.spec.networks:
-            namespace = await self._network.create_task_network(task.meta.id, task.address)
+            namespace = await self._network.create_task_network(
+                task.meta.id, task.address, self._runtime.network_maker(spec)
+            )
             names, gateway = self._network.resolv_conf(task.app, spec.dns_search, spec.dns_options), GATEWAY_ADDRESS
         files = task_files.write(
             self._files_folder / task.meta.id,
@@ -148,10 +150,8 @@ class ContainerHost:
             network_namespace=namespace,
             mounts=await self._mounts(task),
             files=(*files, *await self._secrets.prepare(task, self._files_folder / task.meta.id)),
-            # One shim serves several tasks of a service, which saves a process each; it makes them one after
-            # the other, so there are as many shims as containers are started at a time.
             cdi_devices=tuple(f"{device.kind}={device.name}" for device in task.devices),
-            shim_group=f"{task.meta.tenant}-{task.app}-{task.service}-{task.slot % SHIMS_MAX}",
+            shim_group=_shim_group(task),
             environment={},
         )
 
@@ -314,6 +314,14 @@ class ContainerHost:
         task_files.remove(self._files_folder / task.meta.id)
         self._secrets.remove(task.meta.id)
         self._attachments.forget(task.meta.id)
+
+
+def _shim_group(task: objects.Task) -> str:
+    """One shim serves several tasks of a service, which saves a process each; it makes them one after the other, so
+    there are as many as are made at a time. A version with another isolation does not share with the one before."""
+    isolation = task.spec.container.isolation
+    parts = [task.meta.tenant, task.app, task.service, str(task.slot % SHIMS_MAX), isolation.runtime]
+    return "-".join([*filter(None, parts), *(["user"] if isolation.user_namespace else [])])
 
 
 def _populate(mounts: Sequence[PreparedMount], root: Path) -> None:

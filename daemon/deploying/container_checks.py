@@ -16,6 +16,7 @@ from proto.container_rules import (
     LOG_SIZE_BYTES_MAX,
     LOG_SIZE_BYTES_MIN,
     OOM_SCORE_ADJ_MAX,
+    SHIM_PREFIX,
     annotation_problem,
     cores_problem,
     device_problem,
@@ -89,10 +90,22 @@ def container_problems(container: objects.ContainerSpec) -> Iterator[str]:
             yield f"the subpath {mount.subpath!r} at {mount.target} leads out of the volume"
     yield from _logging_problems(container.logging)
     yield from _share_problems(container.shares)
+    yield from _user_namespace_problems(container)
     if container.isolation.runtime and (problem := runtime_problem(container.isolation.runtime)):
         yield problem
     if container.apparmor_profile and not _PROFILE.fullmatch(container.apparmor_profile):
         yield f"{container.apparmor_profile!r} is not the name of a profile of AppArmor"
+
+
+def _user_namespace_problems(container: objects.ContainerSpec) -> Iterator[str]:
+    if not container.isolation.user_namespace:
+        return
+    if container.host_network:
+        yield "with a user namespace it cannot share its host's network, in which it would have no say"
+    if container.domainname:
+        yield "with a user namespace it cannot have a domainname"
+    if container.isolation.runtime.startswith(SHIM_PREFIX):
+        yield f"the shim {container.isolation.runtime} is not known to have user namespaces"
 
 
 def _logging_problems(logging: objects.Logging) -> Iterator[str]:

@@ -25,11 +25,16 @@ _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686"
 
 
 def describe_host(
-    config: Config, containerd_version: str = "", missing_features: tuple[str, ...] = (), root: Path = _ROOT
+    config: Config,
+    containerd_version: str = "",
+    missing_features: tuple[str, ...] = (),
+    lacks: tuple[str, ...] = (),
+    root: Path = _ROOT,
 ) -> objects.NodeDescription:
     """The description now. [resources] of the configuration overrides what the host has.
 
-    `root` is where /proc, /sys and /etc are looked for. What cannot be read is left empty (or 0).
+    `lacks`: what only some tasks need, besides what the network lacks. `root` is where /proc, /sys and /etc are looked
+    for. What cannot be read is left empty (or 0).
     """
     return objects.NodeDescription(
         hostname=socket.gethostname(),
@@ -45,7 +50,7 @@ def describe_host(
             config.resources.memory_bytes or reservable_memory_bytes(root), config.resources.memory_percent
         ),
         missing_features=missing_features,
-        lacks=network_features.lacking(config.network.host_network_allowed),
+        lacks=[*network_features.lacking(config.network.host_network_allowed), *lacks],
         runtimes=installed(config.containerd.runtimes),
         cgroup_version=cgroup_version(root),
         feature_level=FEATURE_LEVEL,

@@ -21,6 +21,7 @@ from daemon.orchestration.scheduler_hosts import Flags, Hosts, Numbers
 from daemon.orchestration.scheduler_words import PORT_TAKEN, Refusal, is_words
 from net.features import HOST_NETWORK, SCTP
 from proto import objects_pb2 as objects
+from runtime.features import APPARMOR, USER_NAMESPACES
 
 NAMES_SHOWN_MAX = 3
 # What is said first; else what it lacks.
@@ -97,6 +98,10 @@ def needs_of(spec: objects.ServiceSpec) -> Iterator[str]:
         yield SCTP
     if spec.container.host_network:
         yield HOST_NETWORK
+    if spec.container.isolation.user_namespace:
+        yield USER_NAMESPACES
+    if spec.container.apparmor_profile:
+        yield APPARMOR
 
 
 def room_filters(hosts: Hosts, cpu_millis: int, memory_bytes: int, ports: Sequence[HostPort] = ()) -> Iterator[Filter]:
@@ -187,4 +192,10 @@ LACKING = {
         "do not let tasks share their network",
         "set network.host_network_allowed = true in {host}'s fairwayd.toml",
     ),
+    USER_NAMESPACES: Refusal(
+        USER_NAMESPACES,
+        *_has("no user namespaces for tasks"),
+        "give {host} Linux 5.19 or newer and containerd.user_ids_first in its fairwayd.toml; its log says more",
+    ),
+    APPARMOR: Refusal(APPARMOR, *_has("a kernel without AppArmor"), "turn AppArmor on in the kernel of {host}"),
 }

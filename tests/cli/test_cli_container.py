@@ -46,6 +46,10 @@ def test_limits_are_one_number_or_two() -> None:
         ("security_opt: ['seccomp:unconfined']", "seccomp_profile", "unconfined"),
         ("security_opt: [no-new-privileges]", "no_new_privileges", True),
         ("ipc: private", "ulimits", []),
+        ("runtime: crun", "isolation", objects_pb2.Isolation(runtime="crun")),
+        ("runtime: io.containerd.runc.v2", "isolation", objects_pb2.Isolation()),
+        ("userns_mode: private", "isolation", objects_pb2.Isolation(user_namespace=True)),
+        ("userns_mode: host", "isolation", objects_pb2.Isolation()),
     ],
 )
 def test_one_setting(lines: str, name: str, expected: object) -> None:
@@ -95,6 +99,8 @@ def test_devices_in_their_forms(text: str, expected: tuple[str, str, str]) -> No
         ("security_opt: [apparmor=]", "is not supported by Fairway"),
         ("ipc: host", "services.web.ipc is not supported by Fairway (tasks share no memory"),
         ("ipc: service:db", "services.web.ipc is not supported by Fairway"),
+        ("runtime: ../crun", "'../crun' is neither a runtime's program, as crun, nor a shim"),
+        ("userns_mode: keep-id", "'keep-id' is neither private"),
         ("label_file: nowhere.labels", "nowhere.labels does not exist"),
         ("platform: windows/amd64", "is not a platform that hosts have"),
     ],

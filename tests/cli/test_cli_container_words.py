@@ -20,6 +20,8 @@ def test_what_surrounds_a_container_in_words() -> None:
     assert container_words.share_words(container.shares) == (
         "cores 0-3, 512 CPU shares, CPU period 20000 us, swap unbounded"
     )
+    isolation = objects_pb2.Isolation(runtime="crun", user_namespace=True)
+    assert container_words.isolation_words(isolation) == "runtime crun, user namespace"
     command = objects_pb2.StringList(values=["up"])
     assert container_words.init_words(objects_pb2.InitTask(image="migrate:1", command=command)) == "migrate:1 up"
     assert container_words.init_words(objects_pb2.InitTask(command=command)) == "up"
@@ -29,6 +31,7 @@ def test_what_is_not_said_is_not_shown() -> None:
     container = objects_pb2.ContainerSpec()
     assert container_words.hook_words(container) == container_words.logging_words(container) == ""
     assert container_words.share_words(container.shares) == ""
+    assert container_words.isolation_words(container.isolation) == ""
     container.logging.driver = objects_pb2.Logging.DRIVER_NONE
     assert container_words.logging_words(container) == "not kept"
     container.logging.Clear()

@@ -57,6 +57,19 @@ def with_container(container: objects.ContainerSpec) -> objects.ServiceSpec:
         (objects.ContainerSpec(shares=objects.KernelShares(cpu_shares=1)), "its cpu_shares 1 are not between 2"),
         (objects.ContainerSpec(shares=objects.KernelShares(cpu_period_us=1)), "its cpu_period 1 is not between"),
         (objects.ContainerSpec(shares=objects.KernelShares(swap_bytes=-2)), "its memswap_limit is negative"),
+        (objects.ContainerSpec(isolation=objects.Isolation(runtime="a b")), "'a b' is neither a runtime's program"),
+        (
+            objects.ContainerSpec(domainname="a.b", isolation=objects.Isolation(user_namespace=True)),
+            "with a user namespace it cannot have a domainname",
+        ),
+        (
+            objects.ContainerSpec(host_network=True, isolation=objects.Isolation(user_namespace=True)),
+            "with a user namespace it cannot share its host's network",
+        ),
+        (
+            objects.ContainerSpec(isolation=objects.Isolation(user_namespace=True, runtime="io.containerd.kata.v2")),
+            "the shim io.containerd.kata.v2 is not known to have user namespaces",
+        ),
         (objects.ContainerSpec(mounts=[objects.Mount(target="/a", subpath="b/../..")]), "leads out of the volume"),
         (objects.ContainerSpec(group_add=[str(number) for number in range(300)]), "it has more than 256 group add"),
     ],

@@ -102,6 +102,18 @@ def test_a_task_goes_where_its_runtime_is() -> None:
     assert reasons == ["no host fits: a and b have no runtime crun"]
 
 
+def test_a_task_goes_where_its_isolation_is_possible() -> None:
+    shifted, confined = task(0), task(1, service="t")
+    shifted.spec.container.isolation.user_namespace = True
+    confined.spec.container.apparmor_profile = "mine"
+    lacks = objects.NodeDescription(lacks=["user namespaces", "AppArmor"])
+    assert place([node("a", description=lacks), node("b")], shifted, confined) == ["b", "b"]
+    assert place([node("a", description=lacks)], shifted, confined) == [
+        "no host fits: a has no user namespaces for tasks",
+        "no host fits: a has a kernel without AppArmor",
+    ]
+
+
 def test_reasons_are_put_together_by_kind() -> None:
     nodes = [node(f"h{n}") for n in range(5)] + [node("x", availability=objects.AVAILABILITY_CORDONED)]
     (reason,) = place(nodes, task(memory=8 * GIB))

@@ -158,6 +158,29 @@ def test_a_containerd_that_hangs_is_noticed_and_no_fault_of_its_containers(
     drive(settings, body)
 
 
+def test_containers_of_one_group_share_a_shim_and_nothing_else(
+    settings: RuntimeSettings, image: LoadedImage, containerd: Containerd
+) -> None:
+    async def body(runtime: Runtime) -> None:
+        before = set(shims(containerd.folder))
+        requests = [request_for(image, "sleep", "1000", shim_group=group) for group in ("g", "g", "h")]
+        pids = []
+        for request in requests:
+            await runtime.create(request)
+            pids.append(await runtime.start(request.id))
+        assert len(set(shims(containerd.folder)) - before) == 2
+        for kind in ("pid", "ipc", "mnt", "net", "uts"):
+            assert len({Path(f"/proc/{pid}/ns/{kind}").readlink() for pid in pids}) == 3
+        assert (await runtime.stop(requests[0].id, "KILL", 1000)).exit_code == 137
+        await runtime.delete(requests[0].id)
+        assert (await runtime.run_check(requests[1].id, ["sh", "-c", "exit 4"], 5_000))[0] == 4
+        for request in requests[1:]:
+            await runtime.delete(request.id)
+        await until(lambda: set(shims(containerd.folder)) <= before)
+
+    drive(settings, body)
+
+
 def test_processes_in_a_container(settings: RuntimeSettings, image: LoadedImage) -> None:
     async def body(runtime: Runtime) -> None:
         request = request_for(image, "sleep", "1000", spec=ContainerSpec(user="app"))
