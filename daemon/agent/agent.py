@@ -28,7 +28,7 @@ from daemon.agent.task_runner import TaskHost, TaskRunner
 from daemon.agent.volume_agent import VolumeAgent
 from daemon.errors import Kind, Refused
 from proto import objects_pb2 as objects
-from proto.host_pb2 import HostInstruction, HostReport
+from proto.host_pb2 import HostInstruction, HostReport, HostState
 from runtime import log_ids
 from runtime.errors import NotFound, RuntimeFailure
 from runtime.model import EventKind, ObservedContainer
@@ -41,6 +41,7 @@ LOOK_INTERVAL_S = 30.0  # containers are listed at least this often, whatever ev
 RETRY_S = 1.0
 EXIT_LOOK_S_MAX = 5.0
 GONE_REMEMBERED_MAX = 1_000  # tasks; a list of containers is on its way for less time than so many take to end
+OLDER_REFUSED_S = 20.0  # a leader that hears no majority leaves its office far sooner
 ALL_KINDS = frozenset({"image", "volume", "floating", "log"})
 
 
@@ -81,6 +82,7 @@ class Agent:
         self._containers_known = False
         self._gone: deque[str] = deque(maxlen=GONE_REMEMBERED_MAX)  # ids, which are never used again
         self._saved_counts = False
+        self._told_s = trio.current_time()  # when the view was last told
         self._cluster_network_revision = 0
         self._withdrawals_changed = trio.Event()
         self._unsaved = trio.Event()
@@ -108,11 +110,22 @@ class Agent:
     async def instructed(self, instruction: HostInstruction) -> None:
         """See SessionHost."""
         if instruction.HasField("state"):
+            self._refuse_older(instruction.state)
             self._view_changed(self.view.apply(instruction.state))
             self._unsaved.set()
         if instruction.cluster_network_revision != self._cluster_network_revision:
             self._cluster_network_revision = instruction.cluster_network_revision
             self._note_withdrawals()
+
+    def _refuse_older(self, state: HostState) -> None:
+        """Raises ConnectionAbortedError for the state of a leader that does not know that another one has followed it.
+        It cannot be so for long: after that, whatever the cluster says holds."""
+        now_s = trio.current_time()
+        if state.complete and state.revision < self.view.revision and now_s < self._told_s + OLDER_REFUSED_S:
+            raise ConnectionAbortedError(
+                f"the leader stands at revision {state.revision}, and another one was at {self.view.revision}"
+            )
+        self._told_s = now_s
 
     def acknowledged(self, sent_s: float, leader_unix_ms: int) -> None:
         """See SessionHost."""
@@ -209,8 +222,8 @@ class Agent:
         for task_id, task in wanted.items():
             if task_id in self._runners:
                 self._runners[task_id].update(task)
-            else:
-                self._start_runner(task)
+            elif self.view.complete or task_id in self._containers or task.status.state >= objects.TASK_STATE_RUNNING:
+                self._start_runner(task)  # of what was saved, nothing is begun: it may be over and its volume removed
         for task_id, runner in list(self._runners.items()):
             if task_id not in wanted:
                 runner.update(None)

@@ -314,7 +314,8 @@ def _conditions(facts: ClusterFacts, names: Mapping[str, str]) -> list[Finding]:
             if condition.kind in PATH_KINDS and isinstance(answer, Answer):
                 continue  # it knows better by now
             seconds = max(0, facts.now_unix_ms - condition.since_unix_ms) // 1000
-            finding = warning(
+            make = note if condition.kind == CPU else warning
+            finding = make(
                 "conditions",
                 f"{condition.kind}: {condition.message} (since {seconds} s)",
                 f"`fairway net trace {node.meta.name} {names.get(condition.node_id, 'HOST')}`"

@@ -271,7 +271,7 @@ def _update(draft: Draft, slots: Slots, slot_count: int) -> None:
     counts = _counts(draft, slots, slot_count, len(outdated), unsettled, passed_over)
     if not advance(draft, slots.service, slots.course, counts) or slots.halted:
         return
-    room = course_of(slots.service, slot_count).limit - counts.fresh
+    room = course_of(slots.service, slot_count).limit - counts.fresh - len(slots.gaps)
     for slot in sorted(outdated, key=lambda slot: (serving(slots.wanted[slot][-1]), slot)):
         if draft.full or room <= 0:
             return

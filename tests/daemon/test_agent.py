@@ -5,10 +5,11 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import trio
 import trio.testing
 
-from daemon.agent.agent import Agent
+from daemon.agent.agent import OLDER_REFUSED_S, Agent
 from daemon.agent.host_view import HostView
 from proto import host_pb2 as host
 from proto import objects_pb2 as objects
@@ -91,3 +92,50 @@ def test_what_is_removed_while_containers_are_listed_is_not_removed_again() -> N
             assert started == ["b"], "only b is a container that nobody claims"
 
     trio.run(main)
+
+
+def test_nothing_is_begun_by_a_state_that_was_saved() -> None:
+    """It may be older than the end of the task: its volume was removed, and would be there again for ever."""
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            runner = Runner()
+            agent = agent_with(runner.task, runner, nursery)
+            put = []
+            for name, state in (("new", objects.TASK_STATE_ASSIGNED), ("ran", objects.TASK_STATE_RUNNING)):
+                task = objects.Task(meta=objects.Meta(id=name), status=objects.TaskStatus(state=state))
+                put.append(host.HostItem(key=f"task/{name}", task=task))
+            saved = host.HostState(complete=True, revision=2, put=put)
+            started: list[str] = []
+            agent._start_runner = lambda task: started.append(task.meta.id)  # type: ignore[method-assign]
+            agent.view.restore(saved)
+            agent._saved_counts = True
+            agent._reconcile()
+            assert started == ["ran"]
+            agent.view.apply(saved)
+            agent._reconcile()
+            assert "new" in started
+
+    trio.run(main)
+
+
+def test_a_leader_that_stands_before_what_is_known_is_not_heard_for_a_while() -> None:
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            runner = Runner()
+            agent = agent_with(runner.task, runner, nursery)
+            agent._start_runner = lambda task: None  # type: ignore[method-assign]
+            agent._images = agent._volumes = agent._network = SimpleNamespace(changed=lambda: None)  # type: ignore
+            agent._logs = SimpleNamespace(changed=lambda: None)  # type: ignore[assignment]
+            newer, older = (
+                host.HostInstruction(state=host.HostState(complete=True, revision=number)) for number in (20, 10)
+            )
+            await agent.instructed(newer)
+            with pytest.raises(ConnectionAbortedError, match="revision 10, and another one was at 20"):
+                await agent.instructed(older)
+            assert agent.view.revision == 20
+            await trio.sleep(OLDER_REFUSED_S + 1)
+            await agent.instructed(older)  # the cluster was put back to it
+            assert agent.view.revision == 10
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))

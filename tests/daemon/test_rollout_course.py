@@ -71,6 +71,16 @@ def test_stop_first_ends_a_task_before_the_next_begins() -> None:
     assert running(model) == ["2", "2"]
 
 
+def test_a_canary_that_stops_first_takes_no_more_than_its_step() -> None:
+    model = deployed(updated(1))
+    spec = canary(2, objects.RolloutStep(tasks=1))
+    spec.update.CopyFrom(objects.UpdateConfig(parallelism=0, order=objects.UPDATE_ORDER_STOP_FIRST))
+    model.deploy(app_spec(web=spec))
+    pass_time(model, 20_000)
+    assert running(model) == ["1", "1", "1", "2"]
+    assert rollout(model).state == Rollout.STATE_WAITING
+
+
 def test_a_failed_task_pauses_the_update_until_it_is_resumed() -> None:
     model = deployed(updated(1, failure_action=PAUSE))
     model.deploy(app_spec(web=bad(updated(2, failure_action=PAUSE))))
