@@ -18,17 +18,20 @@ WEB = """
 """
 GET = "import sys, urllib.request as r; sys.stdout.write(r.urlopen(sys.argv[1], timeout=2).read().decode())"
 PROBE = """
-import sys, urllib.request
-from concurrent.futures import ThreadPoolExecutor
-def answers(host):
+import sys, threading, urllib.request
+answered = set()
+def ask(host):
     try:
-        return urllib.request.urlopen(f"http://{host}:8000/healthz", timeout=1).read() == b"ok\\n"
+        if urllib.request.urlopen(f"http://{host}:8000/healthz", timeout=1).read() == b"ok\\n":
+            answered.add(host)
     except OSError:
-        return False
-with ThreadPoolExecutor() as pool:
-    for host, reached in zip(sys.argv[1:], pool.map(answers, sys.argv[1:])):
-        if reached:
-            print(host)
+        pass
+asking = [threading.Thread(target=ask, args=(host,)) for host in sys.argv[1:]]
+for thread in asking:
+    thread.start()
+for thread in asking:
+    thread.join()
+print(*(host for host in sys.argv[1:] if host in answered))
 """
 WHO = """
 services:
