@@ -110,6 +110,32 @@ CLUSTER: tuple[Command, ...] = (
         "hosts",
     ),
     Command(
+        "df",
+        "cli.commands.garbage:df",
+        "Show what is on the hosts' disks: images, logs and volumes, and what of it could be freed.",
+        ("fairway df", "fairway df host-2 -v"),
+        (
+            option("nodes", metavar="NODE", nargs="*", help="only these hosts"),
+            flag("-v", "--verbose", help="each thing, the largest first, and why it is kept"),
+            OUTPUT,
+        ),
+        "hosts",
+    ),
+    Command(
+        "prune",
+        "cli.commands.garbage:prune",
+        "Free what nobody needs on the hosts' disks now, instead of when they fill. Images have 'image prune'.",
+        ("fairway prune --dry-run", "fairway prune host-2 --logs"),
+        (
+            option("nodes", metavar="NODE", nargs="*", help="only these hosts"),
+            flag("--logs", help="also the logs of tasks that have ended"),
+            flag("--volumes", help="also data of volumes that the cluster does not know any more"),
+            flag("--dry-run", help="only say what"),
+            OUTPUT,
+        ),
+        "hosts",
+    ),
+    Command(
         "net encryption status",
         "cli.commands.encryption:status",
         "Show whether hosts encrypt what they send to each other, by which keys, and what is waited for.",

@@ -35,6 +35,8 @@ from daemon.backup.schedule import ScheduledBackups
 from daemon.config import Config
 from daemon.doctor.host_doctor import HostDoctor
 from daemon.doctor.subject import Subject
+from daemon.garbage.collector import Collector
+from daemon.garbage.room import Room
 from daemon.identity.identity import Identity, KnownNode
 from daemon.identity.own_address import present_address
 from daemon.identity.renewal import Renewal
@@ -86,6 +88,7 @@ class Parts:
     renewal: Renewal
     backups: ScheduledBackups | None  # None on a host without a part in consensus
     doctor: HostDoctor
+    garbage: Collector
 
 
 class ClusterHost:
@@ -145,6 +148,7 @@ class ClusterHost:
             nursery.start_soon(DescriptionAgent(self._config, runtime, reports).run)
             nursery.start_soon(parts.renewal.run)
             nursery.start_soon(parts.doctor.run)
+            nursery.start_soon(parts.garbage.run)
             moved = partial(self._moved, peers, voter)
             nursery.start_soon(follow_own_address, self._address, network.wait_touched, moved)
             nursery.start_soon(self._remember_nodes, view, voter.member if voter is not None else None)
@@ -178,7 +182,7 @@ class ClusterHost:
                     if status.role == "leader":
                         break
                 await member.propose(first, FIRST_LEADERSHIP_S_MAX)
-        leadership = Leadership(member, identity.node_id, config.timing)
+        leadership = Leadership(member, identity.node_id, config.timing, config.garbage.image_keep_days)
         nursery.start_soon(leadership.run)
         if first is not None:  # hosts that join at once find a leader in office
             with trio.fail_after(FIRST_LEADERSHIP_S_MAX):
@@ -216,7 +220,8 @@ class ClusterHost:
         voter: VoterContext | None,
     ) -> Parts:
         config, identity = self._config, self._identity
-        images = ImageAgent(runtime.images, view, peers, reports, identity.node_id)
+        room = Room(config.garbage.high_percent, config.garbage.low_percent)
+        images = ImageAgent(runtime.images, runtime.spaces, view, peers, reports, room, identity.node_id)
 
         network_agent = NetworkAgent(network, identity.node_id, view, reports)
         agent = Agent(
@@ -290,6 +295,7 @@ class ClusterHost:
             lambda: connection.connected,
         )
         doctor = HostDoctor(config, subject, reports)
+        garbage = Collector(config, subject, volumes, images, reports, agent, doctor.metrics, now_unix_ms)
         return Parts(
             config=config,
             identity=identity,
@@ -310,11 +316,13 @@ class ClusterHost:
                 doctor,
                 agent.stop_task,
                 BlobSending(runtime.images, config.images.send_bytes_per_second_max),
+                garbage,
                 debugging=DebugContainers(runtime, images, view, config.host.run_folder / "tasks"),
             ),
             backups=backups,
             renewal=renewal,
             doctor=doctor,
+            garbage=garbage,
         )
 
     def _file_agent(self, peers: Peers, view: HostView, voter: VoterContext | None) -> FileAgent:

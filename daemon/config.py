@@ -125,6 +125,17 @@ class BackupConfig:
 
 
 @dataclass(frozen=True)
+class GarbageConfig:
+    # Used of a file system: from the first on, what nobody needs goes until the second.
+    high_percent: int = field(default=85, metadata=check.between(1, 100))
+    low_percent: int = field(default=75, metadata=check.between(0, 99))
+    # Logs of tasks that have ended; 0: as long as the cluster remembers the task.
+    log_keep_days: int = field(default=30, metadata=check.between(0, 36_500))
+    # On a voter: pulled images that nothing has used for so long leave the cluster; 0: never.
+    image_keep_days: int = field(default=30, metadata=check.between(0, 36_500))
+
+
+@dataclass(frozen=True)
 class Config:
     """Everything that a person can set; the defaults suit a host of its own."""
 
@@ -140,6 +151,7 @@ class Config:
     resources: ResourcesConfig = ResourcesConfig()
     timing: TimingConfig = TimingConfig()
     backup: BackupConfig = BackupConfig()
+    garbage: GarbageConfig = GarbageConfig()
 
     @property
     def socket_path(self) -> Path:

@@ -117,6 +117,8 @@ class _Reader:
                 "members that wait equally long elect nobody",
             )
 
+        if config.garbage.high_percent <= config.garbage.low_percent:
+            self._fail("garbage", "high_percent", "high_percent must be larger than low_percent")
         backup = config.backup
         if backup.folder and not backup.passphrase_file:
             self._fail(

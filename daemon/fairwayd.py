@@ -18,6 +18,7 @@ from daemon.api.control_cluster import ControlCluster
 from daemon.api.control_doctor import ControlDoctor
 from daemon.api.control_encryption import ControlEncryption
 from daemon.api.control_files import ControlFiles
+from daemon.api.control_garbage import ControlGarbage
 from daemon.api.control_hands import ControlHands
 from daemon.api.control_images import ControlImages
 from daemon.api.control_jobs import ControlJobs
@@ -250,6 +251,7 @@ class Fairwayd:
             ControlDoctor(parts.voter, parts.doctor),
             ControlImages(parts.voter, parts.runtime.images, folder, parts.images.changed, parts.pulls),
             ControlRegistries(parts.voter, parts.pulls),
+            ControlGarbage(parts.voter),
         ):
             function: Callable[..., Any] | None = getattr(part, name, None)
             if function is not None:

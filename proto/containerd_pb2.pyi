@@ -1145,6 +1145,28 @@ class StatSnapshotResponse(_message.Message):
 Global___StatSnapshotResponse: _TypeAlias = StatSnapshotResponse  # noqa: Y015
 
 @_typing.final
+class SnapshotUsageResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SIZE_FIELD_NUMBER: _builtins.int
+    INODES_FIELD_NUMBER: _builtins.int
+    size: _builtins.int
+    inodes: _builtins.int
+    def __init__(
+        self,
+        *,
+        size: _builtins.int = ...,
+        inodes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["inodes", b"inodes", "size", b"size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SnapshotUsageResponse: _TypeAlias = SnapshotUsageResponse  # noqa: Y015
+
+@_typing.final
 class ListSnapshotsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -55,6 +55,15 @@ from proto.files_pb2 import ListFilesRequest as ListFilesRequest
 from proto.files_pb2 import RemoveFileReply as RemoveFileReply
 from proto.files_pb2 import RemoveFileRequest as RemoveFileRequest
 from proto.files_pb2 import TaskFile as TaskFile
+from proto.garbage_pb2 import CollectGarbageReply as CollectGarbageReply
+from proto.garbage_pb2 import CollectGarbageRequest as CollectGarbageRequest
+from proto.garbage_pb2 import CollectedGarbage as CollectedGarbage
+from proto.garbage_pb2 import FileSystemSpace as FileSystemSpace
+from proto.garbage_pb2 import HostSpace as HostSpace
+from proto.garbage_pb2 import ReadSpaceReply as ReadSpaceReply
+from proto.garbage_pb2 import ReadSpaceRequest as ReadSpaceRequest
+from proto.garbage_pb2 import SpaceItem as SpaceItem
+from proto.garbage_pb2 import SpaceKind as SpaceKind
 from proto.hands_pb2 import CopyFromReply as CopyFromReply
 from proto.hands_pb2 import CopyFromRequest as CopyFromRequest
 from proto.hands_pb2 import CopySource as CopySource

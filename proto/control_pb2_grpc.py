@@ -8,6 +8,7 @@ from proto import control_pb2 as proto_dot_control__pb2
 from proto import doctor_pb2 as proto_dot_doctor__pb2
 from proto import encryption_pb2 as proto_dot_encryption__pb2
 from proto import files_pb2 as proto_dot_files__pb2
+from proto import garbage_pb2 as proto_dot_garbage__pb2
 from proto import hands_pb2 as proto_dot_hands__pb2
 from proto import host_pb2 as proto_dot_host__pb2
 from proto import objects_pb2 as proto_dot_objects__pb2
@@ -527,6 +528,16 @@ class ControlStub:
                 request_serializer=proto_dot_registries__pb2.PruneImagesRequest.SerializeToString,
                 response_deserializer=proto_dot_registries__pb2.PruneImagesReply.FromString,
                 _registered_method=True)
+        self.ReadSpace = channel.unary_unary(
+                '/fairway.v1.Control/ReadSpace',
+                request_serializer=proto_dot_garbage__pb2.ReadSpaceRequest.SerializeToString,
+                response_deserializer=proto_dot_garbage__pb2.ReadSpaceReply.FromString,
+                _registered_method=True)
+        self.CollectGarbage = channel.unary_unary(
+                '/fairway.v1.Control/CollectGarbage',
+                request_serializer=proto_dot_garbage__pb2.CollectGarbageRequest.SerializeToString,
+                response_deserializer=proto_dot_garbage__pb2.CollectGarbageReply.FromString,
+                _registered_method=True)
         self.UpdateRegistry = channel.unary_unary(
                 '/fairway.v1.Control/UpdateRegistry',
                 request_serializer=proto_dot_registries__pb2.UpdateRegistryRequest.SerializeToString,
@@ -879,6 +890,19 @@ class ControlServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReadSpace(self, request, context):
+        """what is on the hosts' disks
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CollectGarbage(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def UpdateRegistry(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -1212,6 +1236,16 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.PruneImages,
                     request_deserializer=proto_dot_registries__pb2.PruneImagesRequest.FromString,
                     response_serializer=proto_dot_registries__pb2.PruneImagesReply.SerializeToString,
+            ),
+            'ReadSpace': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReadSpace,
+                    request_deserializer=proto_dot_garbage__pb2.ReadSpaceRequest.FromString,
+                    response_serializer=proto_dot_garbage__pb2.ReadSpaceReply.SerializeToString,
+            ),
+            'CollectGarbage': grpc.unary_unary_rpc_method_handler(
+                    servicer.CollectGarbage,
+                    request_deserializer=proto_dot_garbage__pb2.CollectGarbageRequest.FromString,
+                    response_serializer=proto_dot_garbage__pb2.CollectGarbageReply.SerializeToString,
             ),
             'UpdateRegistry': grpc.unary_unary_rpc_method_handler(
                     servicer.UpdateRegistry,
@@ -2350,6 +2384,60 @@ class Control:
             '/fairway.v1.Control/PruneImages',
             proto_dot_registries__pb2.PruneImagesRequest.SerializeToString,
             proto_dot_registries__pb2.PruneImagesReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadSpace(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fairway.v1.Control/ReadSpace',
+            proto_dot_garbage__pb2.ReadSpaceRequest.SerializeToString,
+            proto_dot_garbage__pb2.ReadSpaceReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CollectGarbage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fairway.v1.Control/CollectGarbage',
+            proto_dot_garbage__pb2.CollectGarbageRequest.SerializeToString,
+            proto_dot_garbage__pb2.CollectGarbageReply.FromString,
             options,
             channel_credentials,
             insecure,

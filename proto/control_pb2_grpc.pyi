@@ -12,6 +12,7 @@ from proto import control_pb2 as _control_pb2
 from proto import doctor_pb2 as _doctor_pb2
 from proto import encryption_pb2 as _encryption_pb2
 from proto import files_pb2 as _files_pb2
+from proto import garbage_pb2 as _garbage_pb2
 from proto import hands_pb2 as _hands_pb2
 from proto import host_pb2 as _host_pb2
 from proto import objects_pb2 as _objects_pb2
@@ -57,6 +58,15 @@ from proto.files_pb2 import ListFilesRequest as ListFilesRequest
 from proto.files_pb2 import RemoveFileReply as RemoveFileReply
 from proto.files_pb2 import RemoveFileRequest as RemoveFileRequest
 from proto.files_pb2 import TaskFile as TaskFile
+from proto.garbage_pb2 import CollectGarbageReply as CollectGarbageReply
+from proto.garbage_pb2 import CollectGarbageRequest as CollectGarbageRequest
+from proto.garbage_pb2 import CollectedGarbage as CollectedGarbage
+from proto.garbage_pb2 import FileSystemSpace as FileSystemSpace
+from proto.garbage_pb2 import HostSpace as HostSpace
+from proto.garbage_pb2 import ReadSpaceReply as ReadSpaceReply
+from proto.garbage_pb2 import ReadSpaceRequest as ReadSpaceRequest
+from proto.garbage_pb2 import SpaceItem as SpaceItem
+from proto.garbage_pb2 import SpaceKind as SpaceKind
 from proto.hands_pb2 import CopyFromReply as CopyFromReply
 from proto.hands_pb2 import CopyFromRequest as CopyFromRequest
 from proto.hands_pb2 import CopySource as CopySource
@@ -265,6 +275,9 @@ class ControlStub:
     TagImage: _grpc.UnaryUnaryMultiCallable[_registries_pb2.TagImageRequest, _control_pb2.TagImageReply]
     PruneImages: _grpc.UnaryUnaryMultiCallable[_registries_pb2.PruneImagesRequest, _registries_pb2.PruneImagesReply]
     """removes what nothing uses"""
+    ReadSpace: _grpc.UnaryUnaryMultiCallable[_garbage_pb2.ReadSpaceRequest, _garbage_pb2.ReadSpaceReply]
+    """what is on the hosts' disks"""
+    CollectGarbage: _grpc.UnaryUnaryMultiCallable[_garbage_pb2.CollectGarbageRequest, _garbage_pb2.CollectGarbageReply]
     UpdateRegistry: _grpc.UnaryUnaryMultiCallable[_registries_pb2.UpdateRegistryRequest, _registries_pb2.UpdateRegistryReply]
     ListRegistries: _grpc.UnaryUnaryMultiCallable[_registries_pb2.ListRegistriesRequest, _registries_pb2.ListRegistriesReply]
     RemoveRegistry: _grpc.UnaryUnaryMultiCallable[_registries_pb2.RemoveRegistryRequest, _registries_pb2.RemoveRegistryReply]
@@ -347,6 +360,9 @@ class ControlAsyncStub(ControlStub):
     TagImage: _aio.UnaryUnaryMultiCallable[_registries_pb2.TagImageRequest, _control_pb2.TagImageReply]  # type: ignore[assignment]
     PruneImages: _aio.UnaryUnaryMultiCallable[_registries_pb2.PruneImagesRequest, _registries_pb2.PruneImagesReply]  # type: ignore[assignment]
     """removes what nothing uses"""
+    ReadSpace: _aio.UnaryUnaryMultiCallable[_garbage_pb2.ReadSpaceRequest, _garbage_pb2.ReadSpaceReply]  # type: ignore[assignment]
+    """what is on the hosts' disks"""
+    CollectGarbage: _aio.UnaryUnaryMultiCallable[_garbage_pb2.CollectGarbageRequest, _garbage_pb2.CollectGarbageReply]  # type: ignore[assignment]
     UpdateRegistry: _aio.UnaryUnaryMultiCallable[_registries_pb2.UpdateRegistryRequest, _registries_pb2.UpdateRegistryReply]  # type: ignore[assignment]
     ListRegistries: _aio.UnaryUnaryMultiCallable[_registries_pb2.ListRegistriesRequest, _registries_pb2.ListRegistriesReply]  # type: ignore[assignment]
     RemoveRegistry: _aio.UnaryUnaryMultiCallable[_registries_pb2.RemoveRegistryRequest, _registries_pb2.RemoveRegistryReply]  # type: ignore[assignment]
@@ -654,6 +670,21 @@ class ControlServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_registries_pb2.PruneImagesReply, _abc.Awaitable[_registries_pb2.PruneImagesReply]]:
         """removes what nothing uses"""
+
+    @_abc_1.abstractmethod
+    def ReadSpace(
+        self,
+        request: _garbage_pb2.ReadSpaceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_garbage_pb2.ReadSpaceReply, _abc.Awaitable[_garbage_pb2.ReadSpaceReply]]:
+        """what is on the hosts' disks"""
+
+    @_abc_1.abstractmethod
+    def CollectGarbage(
+        self,
+        request: _garbage_pb2.CollectGarbageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_garbage_pb2.CollectGarbageReply, _abc.Awaitable[_garbage_pb2.CollectGarbageReply]]: ...
 
     @_abc_1.abstractmethod
     def UpdateRegistry(

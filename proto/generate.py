@@ -31,6 +31,7 @@ PLAIN = (
     "policy_api",
     "budgets_api",
     "hands",
+    "garbage",
 )
 
 

@@ -13,6 +13,15 @@ from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from proto import nodes_pb2 as _nodes_pb2
 from proto import objects_pb2 as _objects_pb2
 from proto import policies_pb2 as _policies_pb2
+from proto.garbage_pb2 import CollectGarbageReply as CollectGarbageReply
+from proto.garbage_pb2 import CollectGarbageRequest as CollectGarbageRequest
+from proto.garbage_pb2 import CollectedGarbage as CollectedGarbage
+from proto.garbage_pb2 import FileSystemSpace as FileSystemSpace
+from proto.garbage_pb2 import HostSpace as HostSpace
+from proto.garbage_pb2 import ReadSpaceReply as ReadSpaceReply
+from proto.garbage_pb2 import ReadSpaceRequest as ReadSpaceRequest
+from proto.garbage_pb2 import SpaceItem as SpaceItem
+from proto.garbage_pb2 import SpaceKind as SpaceKind
 from proto.hands_pb2 import CopyFromReply as CopyFromReply
 from proto.hands_pb2 import CopyFromRequest as CopyFromRequest
 from proto.hands_pb2 import CopySource as CopySource

@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from proto import doctor_pb2 as proto_dot_doctor__pb2
+from proto import garbage_pb2 as proto_dot_garbage__pb2
 from proto import hands_pb2 as proto_dot_hands__pb2
 from proto import host_pb2 as proto_dot_host__pb2
 
@@ -110,6 +111,16 @@ class HostStub:
                 '/fairway.v1.Host/Forward',
                 request_serializer=proto_dot_hands__pb2.ForwardInput.SerializeToString,
                 response_deserializer=proto_dot_hands__pb2.ForwardOutput.FromString,
+                _registered_method=True)
+        self.ReadSpace = channel.unary_unary(
+                '/fairway.v1.Host/ReadSpace',
+                request_serializer=proto_dot_garbage__pb2.ReadSpaceRequest.SerializeToString,
+                response_deserializer=proto_dot_garbage__pb2.HostSpace.FromString,
+                _registered_method=True)
+        self.CollectGarbage = channel.unary_unary(
+                '/fairway.v1.Host/CollectGarbage',
+                request_serializer=proto_dot_garbage__pb2.CollectGarbageRequest.SerializeToString,
+                response_deserializer=proto_dot_garbage__pb2.CollectedGarbage.FromString,
                 _registered_method=True)
         self.ReadRaft = channel.unary_unary(
                 '/fairway.v1.Host/ReadRaft',
@@ -246,6 +257,19 @@ class HostServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReadSpace(self, request, context):
+        """What is on the callee's disks, and the end of what nobody needs there.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CollectGarbage(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ReadRaft(self, request, context):
         """The callee's own part in consensus.
         """
@@ -365,6 +389,16 @@ def add_HostServicer_to_server(servicer, server):
                     servicer.Forward,
                     request_deserializer=proto_dot_hands__pb2.ForwardInput.FromString,
                     response_serializer=proto_dot_hands__pb2.ForwardOutput.SerializeToString,
+            ),
+            'ReadSpace': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReadSpace,
+                    request_deserializer=proto_dot_garbage__pb2.ReadSpaceRequest.FromString,
+                    response_serializer=proto_dot_garbage__pb2.HostSpace.SerializeToString,
+            ),
+            'CollectGarbage': grpc.unary_unary_rpc_method_handler(
+                    servicer.CollectGarbage,
+                    request_deserializer=proto_dot_garbage__pb2.CollectGarbageRequest.FromString,
+                    response_serializer=proto_dot_garbage__pb2.CollectedGarbage.SerializeToString,
             ),
             'ReadRaft': grpc.unary_unary_rpc_method_handler(
                     servicer.ReadRaft,
@@ -802,6 +836,60 @@ class Host:
             '/fairway.v1.Host/Forward',
             proto_dot_hands__pb2.ForwardInput.SerializeToString,
             proto_dot_hands__pb2.ForwardOutput.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadSpace(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fairway.v1.Host/ReadSpace',
+            proto_dot_garbage__pb2.ReadSpaceRequest.SerializeToString,
+            proto_dot_garbage__pb2.HostSpace.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CollectGarbage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fairway.v1.Host/CollectGarbage',
+            proto_dot_garbage__pb2.CollectGarbageRequest.SerializeToString,
+            proto_dot_garbage__pb2.CollectedGarbage.FromString,
             options,
             channel_credentials,
             insecure,

@@ -8,8 +8,18 @@ id is taken from its certificate, never from a message.
 from collections import abc as _abc
 from grpc import aio as _aio
 from proto import doctor_pb2 as _doctor_pb2
+from proto import garbage_pb2 as _garbage_pb2
 from proto import hands_pb2 as _hands_pb2
 from proto import host_pb2 as _host_pb2
+from proto.garbage_pb2 import CollectGarbageReply as CollectGarbageReply
+from proto.garbage_pb2 import CollectGarbageRequest as CollectGarbageRequest
+from proto.garbage_pb2 import CollectedGarbage as CollectedGarbage
+from proto.garbage_pb2 import FileSystemSpace as FileSystemSpace
+from proto.garbage_pb2 import HostSpace as HostSpace
+from proto.garbage_pb2 import ReadSpaceReply as ReadSpaceReply
+from proto.garbage_pb2 import ReadSpaceRequest as ReadSpaceRequest
+from proto.garbage_pb2 import SpaceItem as SpaceItem
+from proto.garbage_pb2 import SpaceKind as SpaceKind
 from proto.hands_pb2 import CopyFromReply as CopyFromReply
 from proto.hands_pb2 import CopyFromRequest as CopyFromRequest
 from proto.hands_pb2 import CopySource as CopySource
@@ -84,6 +94,9 @@ class HostStub:
     CopyFrom: _grpc.UnaryStreamMultiCallable[_hands_pb2.CopyFromRequest, _hands_pb2.CopyFromReply]
     CopyTo: _grpc.StreamUnaryMultiCallable[_hands_pb2.CopyToRequest, _hands_pb2.CopyToReply]
     Forward: _grpc.StreamStreamMultiCallable[_hands_pb2.ForwardInput, _hands_pb2.ForwardOutput]
+    ReadSpace: _grpc.UnaryUnaryMultiCallable[_garbage_pb2.ReadSpaceRequest, _garbage_pb2.HostSpace]
+    """What is on the callee's disks, and the end of what nobody needs there."""
+    CollectGarbage: _grpc.UnaryUnaryMultiCallable[_garbage_pb2.CollectGarbageRequest, _garbage_pb2.CollectedGarbage]
     ReadRaft: _grpc.UnaryUnaryMultiCallable[_host_pb2.ReadRaftRequest, _host_pb2.RaftMember]
     """The callee's own part in consensus."""
     Examine: _grpc.UnaryUnaryMultiCallable[_doctor_pb2.ExamineRequest, _doctor_pb2.ExamineReply]
@@ -126,6 +139,9 @@ class HostAsyncStub(HostStub):
     CopyFrom: _aio.UnaryStreamMultiCallable[_hands_pb2.CopyFromRequest, _hands_pb2.CopyFromReply]  # type: ignore[assignment]
     CopyTo: _aio.StreamUnaryMultiCallable[_hands_pb2.CopyToRequest, _hands_pb2.CopyToReply]  # type: ignore[assignment]
     Forward: _aio.StreamStreamMultiCallable[_hands_pb2.ForwardInput, _hands_pb2.ForwardOutput]  # type: ignore[assignment]
+    ReadSpace: _aio.UnaryUnaryMultiCallable[_garbage_pb2.ReadSpaceRequest, _garbage_pb2.HostSpace]  # type: ignore[assignment]
+    """What is on the callee's disks, and the end of what nobody needs there."""
+    CollectGarbage: _aio.UnaryUnaryMultiCallable[_garbage_pb2.CollectGarbageRequest, _garbage_pb2.CollectedGarbage]  # type: ignore[assignment]
     ReadRaft: _aio.UnaryUnaryMultiCallable[_host_pb2.ReadRaftRequest, _host_pb2.RaftMember]  # type: ignore[assignment]
     """The callee's own part in consensus."""
     Examine: _aio.UnaryUnaryMultiCallable[_doctor_pb2.ExamineRequest, _doctor_pb2.ExamineReply]  # type: ignore[assignment]
@@ -255,6 +271,21 @@ class HostServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_hands_pb2.ForwardInput],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_hands_pb2.ForwardOutput], _abc.AsyncIterator[_hands_pb2.ForwardOutput]]: ...
+
+    @_abc_1.abstractmethod
+    def ReadSpace(
+        self,
+        request: _garbage_pb2.ReadSpaceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_garbage_pb2.HostSpace, _abc.Awaitable[_garbage_pb2.HostSpace]]:
+        """What is on the callee's disks, and the end of what nobody needs there."""
+
+    @_abc_1.abstractmethod
+    def CollectGarbage(
+        self,
+        request: _garbage_pb2.CollectGarbageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_garbage_pb2.CollectedGarbage, _abc.Awaitable[_garbage_pb2.CollectedGarbage]]: ...
 
     @_abc_1.abstractmethod
     def ReadRaft(

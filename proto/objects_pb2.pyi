@@ -1987,6 +1987,7 @@ class Image(_message.Message):
     NODE_IDS_FIELD_NUMBER: _builtins.int
     INDEX_DIGEST_FIELD_NUMBER: _builtins.int
     PULLED_UNIX_MS_FIELD_NUMBER: _builtins.int
+    UNUSED_SINCE_UNIX_MS_FIELD_NUMBER: _builtins.int
     manifest_digest: _builtins.str
     config_digest: _builtins.str
     architecture: _builtins.str
@@ -1997,6 +1998,8 @@ class Image(_message.Message):
     """that the registry has it by, where that is an index; empty: the manifest's"""
     pulled_unix_ms: _builtins.int
     """0: it was loaded"""
+    unused_since_unix_ms: _builtins.int
+    """set by the leader; 0: in use, or not looked at yet"""
     @_builtins.property
     def meta(self) -> _nodes_pb2.Meta:
         """name: normalised reference, docker.io/library/redis:7"""
@@ -2017,10 +2020,11 @@ class Image(_message.Message):
         node_ids: _abc.Iterable[_builtins.str] | None = ...,
         index_digest: _builtins.str = ...,
         pulled_unix_ms: _builtins.int = ...,
+        unused_since_unix_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "config_digest", b"config_digest", "index_digest", b"index_digest", "manifest_digest", b"manifest_digest", "meta", b"meta", "node_ids", b"node_ids", "operating_system", b"operating_system", "pulled_unix_ms", b"pulled_unix_ms", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "config_digest", b"config_digest", "index_digest", b"index_digest", "manifest_digest", b"manifest_digest", "meta", b"meta", "node_ids", b"node_ids", "operating_system", b"operating_system", "pulled_unix_ms", b"pulled_unix_ms", "size_bytes", b"size_bytes", "unused_since_unix_ms", b"unused_since_unix_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -41,6 +41,7 @@ SUBSCRIBE_WAIT_MS = 10_000
 HELLO_INTERVAL_MS = 30
 HELLO_TOPIC = "/fairway/hello"
 LEASE_LIFE_S = 6 * 3600
+LEASE_PREFIX = "fairway-"
 
 _CHANNEL_OPTIONS = [
     ("grpc.max_receive_message_length", MESSAGE_SIZE_BYTES_MAX),
@@ -60,6 +61,7 @@ class Connection:
         self._methods: dict[tuple[str, str], Any] = {}
         self._ready = trio.Event()
         self._changed = trio.Event()
+        self.leases: set[str] = set()  # whose blocks run
         self.healthy = False
         self.error = "not connected yet"
         self.version = ""
@@ -161,16 +163,18 @@ class Connection:
         """Protects what is written under it from garbage collection until the end of the block; what
         nothing refers to by then is collected at once. Expires by itself should the daemon die, and where the block
         ends with a failure of `keep_on`."""
-        identity = f"fairway-{random.getrandbits(64):016x}"
+        identity = f"{LEASE_PREFIX}{random.getrandbits(64):016x}"
         labels = {"containerd.io/gc.expire": _in_rfc3339(LEASE_LIFE_S)}
-        await self.do("leases.v1.Leases/Create", api.CreateLeaseRequest(id=identity, labels=labels))
         kept = False
+        self.leases.add(identity)
         try:
+            await self.do("leases.v1.Leases/Create", api.CreateLeaseRequest(id=identity, labels=labels))
             yield identity
         except errors.RuntimeFailure as error:
             kept = keep_on is not None and isinstance(error, keep_on)
             raise
         finally:
+            self.leases.discard(identity)
             if not kept:
                 with trio.move_on_after(CALL_TIMEOUT_MS / 1000, shield=True):
                     await self._end_lease(identity)

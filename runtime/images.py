@@ -117,6 +117,10 @@ class ImageStore:
 
     async def list(self) -> Sequence[LoadedImage]:
         """Every name; images that are incomplete or for other platforms are passed over."""
+        return [_loaded(*each) for each in await self.described()]
+
+    async def described(self) -> Sequence[tuple[str, Manifest, ImageConfig]]:
+        """As `list`, with the manifest and the configuration."""
         images = []
         for entry in await self._names():
             try:
@@ -124,7 +128,7 @@ class ImageStore:
             except (NotFound, InvalidImage) as error:
                 log.debug("image %s is passed over: %s", entry.name, error)
                 continue
-            images.append(_loaded(entry.name, manifest, config))
+            images.append((entry.name, manifest, config))
         return images
 
     async def remove(self, digest_or_name: str) -> Sequence[str]:
@@ -166,6 +170,13 @@ class ImageStore:
 
     async def config(self, manifest_digest: str) -> ImageConfig:
         return (await self._read(manifest_digest))[1]
+
+    async def blobs(self, manifest_digest: str) -> Sequence[str]:
+        """Digests of the manifest, the configuration and the layers. Raises NotFound."""
+        manifest, _ = await self._read(manifest_digest)
+        return list(
+            dict.fromkeys([manifest_digest, manifest.config.digest, *(each.digest for each in manifest.layers)])
+        )
 
     async def documents(self, manifest_digest: str) -> tuple[bytes, bytes]:
         """Manifest and configuration as JSON. Raises NotFound."""

@@ -41,6 +41,7 @@ from runtime.errors import MissingFeature, NotFound, RuntimeFailure, TimedOut, U
 from runtime.events import EventFan, Subscription, decode
 from runtime.execution import ExecSession, ProcessRequest
 from runtime.image_model import host_architecture
+from runtime.image_space import ImageSpaces
 from runtime.images import ImageStore
 from runtime.log_choice import ALL, LogChoice
 from runtime.logs import LogLines, TaskLogs
@@ -73,6 +74,7 @@ class Runtime:
         self._containers = Containers(self._connection, settings, self._cgroup)
         self.cdi = CdiFolders(settings.cdi_folders)
         self.images = ImageStore(self._connection, settings.snapshotter, settings.run_folder / "work")
+        self.spaces = ImageSpaces(self._connection, self.images, settings.snapshotter)
         self._fan = EventFan()
         self._nursery: trio.Nursery | None = None
         self._logs: TaskLogs | None = None

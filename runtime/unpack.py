@@ -40,6 +40,8 @@ class Unpacker:
                     await self._once(lease, layer, diff_id, parent, name)
                     parent = name
                 await self._root(manifest, chain[-1])
+        elif root_label(self._snapshotter) not in await self._content.labels(manifest.config.digest):
+            await self._root(manifest, chain[-1])  # another image of the same layers was first, and may go first
         return chain[-1]
 
     async def has(self, name: str) -> bool:
@@ -60,8 +62,7 @@ class Unpacker:
 
     async def _root(self, manifest: Manifest, name: str) -> None:
         # The configuration refers to the snapshots, so they live as long as the image (containerd's rule).
-        label = f"containerd.io/gc.ref.snapshot.{self._snapshotter}"
-        await self._content.label(manifest.config.digest, {label: name})
+        await self._content.label(manifest.config.digest, {root_label(self._snapshotter): name})
 
     async def _once(self, lease: str, layer: Blob, diff_id: str, parent: str, name: str) -> None:
         lock = self._locks.setdefault(name, trio.Lock())
@@ -102,6 +103,11 @@ class Unpacker:
                     await self.remove(key)
             if not isinstance(error, AlreadyExists):  # another process on this containerd was first
                 raise
+
+
+def root_label(snapshotter: str) -> str:
+    """Of an image's configuration: the name of its top snapshot, which stays as long as the label."""
+    return f"containerd.io/gc.ref.snapshot.{snapshotter}"
 
 
 def _written_folders(mounts: Iterable[api.Mount]) -> list[Path]:

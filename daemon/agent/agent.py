@@ -164,6 +164,16 @@ class Agent:
         await runner.over.wait()
         return runner.status
 
+    # ---- what the garbage collector asks -------------------------------------------------------------
+
+    def busy_with(self, task_id: str) -> bool:
+        """Whether this host is not done with a task."""
+        return task_id in self._runners
+
+    def settled(self) -> bool:
+        """Whether all of this host's tasks are known: from a leader, and from containerd."""
+        return self.view.complete and self._containers_known
+
     # ---- the loops -----------------------------------------------------------------------------------
 
     async def run(self, host: TaskHost) -> None:

@@ -1,24 +1,27 @@
 """Keeps the cluster's images on this host: fetches what it lacks from hosts that hold it, drops what is gone.
 
 Every image of the cluster is wanted on every host, so that a task can start anywhere without waiting; one that
-a task needs now does not wait for others.
+a task needs now does not wait for others. Where the disk fills, those that no task here needs are given up
+(daemon/garbage/).
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import trio
 
 from daemon.agent.host_view import HostView
-from daemon.agent.image_sources import ImageSources
+from daemon.agent.image_sources import ImageSources, holds
 from daemon.agent.reports import Reports
 from daemon.agent.task_runner import TaskFailure
+from daemon.garbage.room import Room
 from daemon.peers import Peers
 from daemon.pulling.sources_plan import images_in_turn
 from proto import objects_pb2 as objects
 from runtime.errors import RuntimeFailure, Unavailable
+from runtime.image_space import ImageSpaces
 from runtime.images import ImageStore
 
 logger = logging.getLogger(__name__)
@@ -35,8 +38,19 @@ LOOK_INTERVAL_S = 30.0
 class ImageAgent:
     """Observes containerd's images and the view, fetches and removes images."""
 
-    def __init__(self, images: ImageStore, view: HostView, peers: Peers, reports: Reports, node_id: str) -> None:
+    def __init__(
+        self,
+        images: ImageStore,
+        spaces: ImageSpaces,
+        view: HostView,
+        peers: Peers,
+        reports: Reports,
+        room: Room,
+        node_id: str,
+    ) -> None:
         self._images = images
+        self._spaces = spaces
+        self.room = room
         self._view = view
         self._peers = peers
         self._reports = reports
@@ -68,10 +82,13 @@ class ImageAgent:
                 await self._wake.wait()
 
     async def _reconcile(self) -> bool:
-        """Whether all images of the cluster are here now."""
+        """Whether all images of the cluster are here now that there is room for."""
         await self._report()
         complete = True
+        needed = self.needed()
         for image in images_in_turn(self._view.images):
+            if image.manifest_digest not in needed and not self.room.has(image.manifest_digest, image.size_bytes):
+                continue
             try:
                 await self._fetch(image, self._in_advance)
             except RuntimeFailure as error:
@@ -86,9 +103,7 @@ class ImageAgent:
         self._reports.images(held)
 
     async def _remove_unknown(self) -> None:
-        wanted = {image.manifest_digest for image in self._view.images}
-        wanted |= {task.image_digest for task in self._view.tasks}
-        wanted |= {init.image_digest for task in self._view.tasks for init in task.spec.container.init_tasks}
+        wanted = {image.manifest_digest for image in self._view.images} | self.needed()
         held = await self._images.list()
         unknown = {image.manifest_digest for image in held} - wanted
         now_s = trio.current_time()
@@ -128,6 +143,39 @@ class ImageAgent:
     def doubt(self, digest: str) -> None:
         """Something of an image that was here is not: the next `ensure` looks again."""
         self._ready.discard(digest)
+
+    def needed(self) -> set[str]:
+        """Digests of images that tasks of this host are made of."""
+        tasks = self._view.tasks
+        found = {task.image_digest for task in tasks}
+        return found | {init.image_digest for task in tasks for init in task.spec.container.init_tasks}
+
+    async def pack(self, digest: str) -> bool:
+        """Removes what was unpacked of an image, unless a task here needs it: then False. Raises RuntimeFailure."""
+        async with self._ensuring.setdefault(digest, trio.Lock()):
+            if digest in self.needed():
+                return False
+            self.doubt(digest)
+            await self._spaces.pack(digest)
+            return True
+
+    async def give_up(self, digest: str, others: Iterable[str]) -> bool:
+        """Removes an image that no task here needs, once `others`, hosts that keep it, have shown that they have all of
+        it; False where one needs it or does not show it. Raises RuntimeFailure."""
+        one = self._fetching.setdefault(digest, trio.Lock())
+        async with self._ensuring.setdefault(digest, trio.Lock()), one:
+            blobs = await self._images.blobs(digest)
+            for other in others:
+                if not await holds(self._view, self._peers, other, blobs):
+                    logger.info("image %s stays: %s does not show that it has it", digest, other)
+                    return False
+            if digest in self.needed():
+                return False
+            self.doubt(digest)
+            self.room.given_up.add(digest)
+            await self._images.remove(digest)
+            await self._report()
+            return True
 
     async def _fetch(self, image: objects.Image, lane: trio.Lock | trio.Semaphore) -> None:
         """Raises RuntimeFailure."""

@@ -153,6 +153,19 @@ class ImageSources:
             stream.cancel()
 
 
+async def holds(view: HostView, peers: Peers, node_id: str, digests: Sequence[str]) -> bool:
+    """Whether another host answers that it has all of these blobs."""
+    node = view.node(node_id)
+    if node is None:
+        return False
+    stub: Any = peers.host(node_id, node.address, node.api_port)
+    try:
+        reply = await call(stub.FindBlobs(host.FindBlobsRequest(digests=digests), timeout=ASK_S_MAX))
+    except (grpc.aio.AioRpcError, ConnectionAbortedError):
+        return False
+    return set(digests) <= set(reply.held)
+
+
 def _words(failures: dict[str, str], busy: set[str]) -> str:
     if failures:
         return "; ".join(failures.values())

@@ -24,6 +24,7 @@ from daemon.api.host_hands import HostHands, StopTask
 from daemon.api.task_file_contents import read_contents
 from daemon.doctor.host_doctor import HostDoctor
 from daemon.errors import Kind, Refused
+from daemon.garbage.collector import Collector
 from daemon.identity.renewal_plan import sign_renewal
 from daemon.orchestration.task_states import ended
 from daemon.pulling.blob_sending import BlobSending, refused
@@ -53,6 +54,7 @@ class HostServices:
     doctor: HostDoctor
     stop_task: StopTask
     blobs: BlobSending
+    garbage: Collector | None = None
     attachments: Attachments = field(default_factory=Attachments)
     debugging: DebugContainers | None = None
 
@@ -192,6 +194,18 @@ class HostApi(HostHands):
     async def read_metrics(self, _request: doctor.ReadMetricsRequest, caller: Caller) -> doctor.ReadMetricsReply:
         require_node(caller)
         return self._services.doctor.read_metrics()
+
+    async def read_space(self, request: host.ReadSpaceRequest, caller: Caller) -> host.HostSpace:
+        require_node(caller)
+        return await self._garbage().space(request.items)
+
+    async def collect_garbage(self, request: host.CollectGarbageRequest, caller: Caller) -> host.CollectedGarbage:
+        require_node(caller)
+        return await self._garbage().collect(request)
+
+    def _garbage(self) -> Collector:
+        assert self._services.garbage is not None
+        return self._services.garbage
 
     async def read_task_files(self, request: host.ReadTaskFilesRequest, caller: Caller) -> host.ReadTaskFilesReply:
         node_id = require_node(caller)

@@ -9,6 +9,7 @@ from statistics import median
 
 from daemon.doctor.conditions_plan import PATH_KINDS
 from daemon.doctor.host_findings_plan import error, note, several, warning
+from daemon.garbage.garbage_plan import CONDITION as DISK_USE
 from daemon.host_conditions import BARRING, CPU
 from daemon.orchestration.kinds import is_job, serving_wanted
 from proto import objects_pb2 as objects
@@ -296,6 +297,7 @@ def _encryption(facts: ClusterFacts) -> list[Finding]:
 _PAGES = {
     "device specification": "docs/workloads.md",
     CPU: "docs/operations.md",
+    DISK_USE: "docs/operations.md",
     **dict.fromkeys(BARRING, "docs/operations.md"),
 }
 

@@ -13,6 +13,7 @@ import trio
 
 from daemon.config import TimingConfig
 from daemon.errors import Refused
+from daemon.garbage.image_age import keep_image_ages
 from daemon.ids import new_id
 from daemon.leader.autoscaler import Autoscaler
 from daemon.leader.encryption import EncryptionSteps
@@ -53,12 +54,13 @@ class Leading:
 class Leadership:
     """Watches this host's part in consensus; `current` is there while it leads."""
 
-    def __init__(self, member: Member, node_id: str, timing: TimingConfig) -> None:
+    def __init__(self, member: Member, node_id: str, timing: TimingConfig, image_keep_days: int) -> None:
         self.current: Leading | None = None
         self._member = member
         self._node_id = node_id
         self._limits = Limits(timing.host_down_ms / 1000, timing.host_restart_ms / 1000)
         self._voter_replace_ms = timing.voter_replace_ms
+        self._image_keep_days = image_keep_days
         self._changed = trio.Event()
         self._former: tuple[str, float] | None = None  # the leader before: node id, last heard
 
@@ -138,6 +140,7 @@ class Leadership:
             nursery.start_soon(EncryptionSteps(writer, sessions, now_unix_ms).run)
             nursery.start_soon(raise_feature_level, self._member, writer)
             nursery.start_soon(keep_load_weights, writer, sessions.loads)
+            nursery.start_soon(keep_image_ages, writer, self._image_keep_days)
             nursery.start_soon(Rebalancer(writer, now_unix_ms).run)
             nursery.start_soon(Autoscaler(writer, sessions.loads, waking.now).run)
             nursery.start_soon(RolloutChecks(writer, sessions.loads, waking.now).run)

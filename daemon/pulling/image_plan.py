@@ -175,7 +175,23 @@ def plan_removal(store: Store, request: control.RemoveImageRequest) -> tuple[Tra
 def plan_prune(
     store: Store, request: control.PruneImagesRequest, now_unix_ms: int
 ) -> tuple[TransactionBuilder, control.PruneImagesReply]:
-    """Removes what no service, revision or task is made of, and no service names."""
+    """Removes what nothing needs and came a while ago."""
+    builder, reply = TransactionBuilder(), control.PruneImagesReply()
+    sizes: dict[str, int] = {}
+    for image in sorted(unneeded(store), key=lambda image: image.meta.name):
+        came_unix_ms = max(image.meta.created_unix_ms, image.pulled_unix_ms)
+        if now_unix_ms - came_unix_ms < request.unused_ms:
+            continue
+        reply.removed.append(image.meta.name)
+        sizes[image.manifest_digest] = image.size_bytes
+        if not request.plan_only:
+            builder.delete(image)
+    reply.size_bytes = sum(sizes.values())
+    return builder, reply
+
+
+def unneeded(store: Store) -> list[objects.Image]:
+    """What no service, revision or task is made of, and no service names."""
     used = digests_in_use(store)
     named = {
         name
@@ -185,17 +201,5 @@ def plan_prune(
         if name
     }
     wanted = {image.meta.id for image in (find_image(store, name) for name in named) if image is not None}
-    builder, reply = TransactionBuilder(), control.PruneImagesReply()
-    sizes: dict[str, int] = {}
-    for image in sorted(store.table(objects.Image), key=lambda image: image.meta.name):
-        came_unix_ms = max(image.meta.created_unix_ms, image.pulled_unix_ms)
-        if image.manifest_digest in used or image.meta.id in wanted:
-            continue
-        if now_unix_ms - came_unix_ms < request.unused_ms:
-            continue
-        reply.removed.append(image.meta.name)
-        sizes[image.manifest_digest] = image.size_bytes
-        if not request.plan_only:
-            builder.delete(image)
-    reply.size_bytes = sum(sizes.values())
-    return builder, reply
+    images = store.table(objects.Image)
+    return [image for image in images if image.manifest_digest not in used and image.meta.id not in wanted]

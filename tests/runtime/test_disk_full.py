@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import tempfile
@@ -20,14 +21,14 @@ DISK_BYTES = 24 << 20
 BIG_BYTES = 32 << 20
 
 
-@pytest.fixture
-def small() -> Iterator[Containerd]:
+@contextlib.contextmanager
+def small_containerd(disk_bytes: int) -> Iterator[Containerd]:
     """A containerd of its own whose state is on a small ext4 in a file."""
     with tempfile.TemporaryDirectory(prefix="fwfull-") as name:
         folder = Path(name)
         disk = folder / "disk"
         with disk.open("wb") as file:
-            file.truncate(DISK_BYTES)
+            file.truncate(disk_bytes)
         subprocess.run(["mkfs.ext4", "-q", "-m", "0", disk], check=True, env={**os.environ, "PATH": "/usr/sbin:/sbin"})
         (folder / "root").mkdir()
         subprocess.run(["mount", "-o", "loop", disk, folder / "root"], check=True)
@@ -39,6 +40,12 @@ def small() -> Iterator[Containerd]:
             server.kill()
             end_leftovers(folder)
             remove_mounts(folder)
+
+
+@pytest.fixture
+def small() -> Iterator[Containerd]:
+    with small_containerd(DISK_BYTES) as server:
+        yield server
 
 
 def blobs(folder: Path) -> set[str]:
