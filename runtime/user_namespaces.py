@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 import fcntl
+import logging
 import os
-import shutil
+import re
 import subprocess
 import threading
 import time
@@ -26,7 +27,11 @@ from runtime import id_mapped_mounts as mapped
 from runtime.errors import InvalidRequest, MissingFeature
 from runtime.model import BindMount, ContainerRequest
 
+log = logging.getLogger(__name__)
+
 IDS = 65_536  # users and groups of a container
+_FOLDERS, _FILES, _FILE = "m", "f", "file"  # what a stage is made of: mounted on, and what holds one to mount on
+_OCTAL = re.compile(r"\\([0-7]{3})")  # how mountinfo writes spaces: proc_pid_mountinfo(5)
 _PINGS = "net.ipv4.ping_group_range"
 _MAKING_S_MAX = 10.0
 _NS_GET_USERNS = 0xB701  # linux/nsfs.h
@@ -79,7 +84,11 @@ class Staging:
 
     def clear(self) -> None:
         """What a daemon left that ended meanwhile; blocking."""
-        _remove(self._folder)
+        for stage in self._folder.iterdir() if self._folder.is_dir() else ():
+            try:
+                _remove(stage)
+            except OSError as error:
+                log.warning("%s is left: %s", stage, error)
 
     def make_network(self, path: Path) -> None:
         """A network namespace mounted on `path`, with the user namespace that it belongs to and keeps alive, for one
@@ -174,13 +183,16 @@ class Stage:
         owner, self._owner = self._owner, None
         if owner is not None:
             os.close(owner)
-        _remove(self._folder)
+        try:
+            _remove(self._folder)
+        except OSError as error:  # the container is made all the same
+            log.warning("%s is left: %s", self._folder, error)
 
     def _place(self, source: Path) -> Path:
         if source.is_dir():
-            target = self._new_folder("m")
+            target = self._new_folder(_FOLDERS)
         else:
-            target = self._new_folder("f") / "file"
+            target = self._new_folder(_FILES) / _FILE
             target.touch()
         try:
             mapped.mount_mapped(source, target, self._namespace.descriptor())
@@ -215,12 +227,19 @@ def _locked(source: str) -> list[str]:
 
 
 def _remove(folder: Path) -> None:
+    """Only what is empty is removed: what is mounted still, if anything is, is somebody's data."""
+    if not folder.is_dir():
+        return
     prefix = f"{folder}/"
     for line in reversed(Path("/proc/self/mountinfo").read_text().splitlines()):
-        place = line.split()[4]
+        place = _OCTAL.sub(lambda found: chr(int(found[1], 8)), line.split()[4])
         if place.startswith(prefix):
             mapped.unmount(Path(place))
-    shutil.rmtree(folder, ignore_errors=True)
+    for place_of_one in folder.iterdir():
+        if place_of_one.name.startswith(_FILES):
+            (place_of_one / _FILE).unlink(missing_ok=True)
+        place_of_one.rmdir()
+    folder.rmdir()
 
 
 def _made(first: int) -> int:

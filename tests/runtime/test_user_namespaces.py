@@ -13,11 +13,11 @@ import pytest
 import trio
 
 from proto.hands_pb2 import CopyTarget
-from proto.objects_pb2 import ContainerSpec, Isolation
+from proto.objects_pb2 import ContainerSpec, Isolation, Resources
 from runtime import errors, user_namespaces
 from runtime.copying import Copying
 from runtime.id_map import IdMap
-from runtime.model import BindMount, LoadedImage, RuntimeSettings
+from runtime.model import BindMount, ContainerRequest, LoadedImage, RuntimeSettings
 from runtime.runtime import Runtime
 from tests.runtime.conftest import Containerd, drive, mounts, output_of, request_for
 
@@ -123,6 +123,22 @@ def test_a_host_says_what_keeps_it_from_that(tmp_path: Path) -> None:
     assert not list((tmp_path / "volumes").iterdir())
     assert user_namespaces.check(0, tmp_path).startswith("containerd.user_ids_first is 0;")
     assert "proc" in user_namespaces.check(FIRST, Path("/proc/sys"))
+
+
+def test_what_a_daemon_left_is_taken_away_and_no_data_with_it(tmp_path: Path) -> None:
+    volume, folder = tmp_path / "volume", tmp_path / "a b"
+    (volume / "deep").mkdir(parents=True)
+    single = file(volume / "deep/file", "kept", 0, 0o600)
+    request = ContainerRequest(
+        "one", "sha256:0", PRIVATE, Resources(), mounts=(BindMount(volume, "/data"), BindMount(single, "/one"))
+    )
+    staging = user_namespaces.Staging(FIRST, folder)
+    staged = user_namespaces.Stage(user_namespaces.UserNamespace(FIRST), folder / "one").prepare(request)
+    sources = [mount.source for mount in staged.mounts if isinstance(mount, BindMount)]
+    assert [(source / "deep/file" if source.is_dir() else source).stat().st_uid for source in sources] == [FIRST, FIRST]
+    staging.clear()
+    assert not list(folder.iterdir())
+    assert single.read_text() == "kept"
 
 
 def test_a_host_without_a_range_refuses(settings: RuntimeSettings, image: LoadedImage) -> None:
