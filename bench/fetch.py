@@ -121,7 +121,9 @@ class _Cluster:
     def ctr(self) -> float:
         began = time.monotonic()
         running = [
-            subprocess.Popen(self._ctr(host, "peer", "content", "fetch", "--plain-http", self._image))
+            subprocess.Popen(
+                self._ctr(host, "peer", "content", "fetch", "--plain-http", self._image), stdout=subprocess.DEVNULL
+            )
             for host in self._lab.hosts()
         ]
         codes = [process.wait(SECONDS_MAX) for process in running]

@@ -64,6 +64,11 @@ def digest_of(data: bytes) -> str:
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
+def is_digest(text: str) -> bool:
+    """Whether it is of the one form of digest that is understood."""
+    return _DIGEST.fullmatch(text) is not None
+
+
 def checked_digest(text: object, where: str) -> str:
     """A sha256 digest; it becomes part of file names, so nothing else passes."""
     if not isinstance(text, str) or not _DIGEST.fullmatch(text):

@@ -6,10 +6,12 @@ import json
 import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import pytest
 
 from runtime import errors
+from runtime.content_files import SIZE_BYTES_MIN, ContentFiles
 from runtime.image_model import OCI, host_architecture
 from runtime.model import RuntimeSettings
 from runtime.references import normalise_reference
@@ -107,8 +109,22 @@ def test_a_bad_archive_is_refused(settings: RuntimeSettings, tmp_path: Path, kin
     drive(settings, body)
 
 
-def test_an_image_travels_blob_by_blob(settings: RuntimeSettings, tmp_path: Path) -> None:
-    layers = [*image_builder.busybox_layers(), image_builder.layer({"new": (b"1", 0o644)}, {}, {})]
+@pytest.mark.parametrize("by_files", [True, False])
+def test_an_image_travels_blob_by_blob(
+    settings: RuntimeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_files: bool
+) -> None:
+    used: list[bool] = []
+    for name in ("opened", "begun"):
+        plain = getattr(ContentFiles, name)
+
+        async def found(files: ContentFiles, what: str, plain: Any = plain) -> BinaryIO | None:
+            file: BinaryIO | None = await plain(files, what) if by_files else None
+            used.append(file is not None)
+            return file
+
+        monkeypatch.setattr(ContentFiles, name, found)
+    new = {"new": (os.urandom(SIZE_BYTES_MIN), 0o644)}
+    layers = [*image_builder.busybox_layers(), image_builder.layer(new, {}, {})]
     path = image_builder.oci_layout(tmp_path / "image.tar", "far", layers=layers)
 
     async def body(runtime: Runtime) -> None:
@@ -133,9 +149,12 @@ def test_an_image_travels_blob_by_blob(settings: RuntimeSettings, tmp_path: Path
             await runtime.images.import_blobs("far", image.manifest_digest, lie)
         assert await runtime.images.import_blobs("far", image.manifest_digest, fetch) == image
         await runtime.images.unpack(image.manifest_digest)
+        middle = [chunk async for chunk in runtime.images.read_blob(image_builder.sha256(layers[-1]), 1000)]
+        assert b"".join(middle) == layers[-1][1000:]
         await runtime.images.remove("far")
 
     drive(settings, body)
+    assert any(used) == by_files
 
 
 def test_a_source_that_fails_half_way_leaves_nothing(settings: RuntimeSettings, tmp_path: Path) -> None:
