@@ -45,7 +45,7 @@ from daemon.orchestration.traffic import kept_until_unix_ms
 from proto import objects_pb2 as objects
 
 DRAINS_AT_ONCE_MAX = 4  # slots of a service that are being moved
-IMAGE_WAIT_MS_MAX = 300_000  # from a rollout's start, for a host that fetches the new image
+IMAGE_WAIT_MS_MAX = 120_000  # from a rollout's start, for a host that fetches the new image
 
 
 @dataclass
@@ -356,10 +356,10 @@ def _stops_first(slots: Slots, old: objects.Task) -> bool:
 
 def _image_comes(draft: Draft, slots: Slots, old: objects.Task) -> bool:
     """The old task is to stop before the new one starts, and its host is still fetching the new one's image: the old
-    one serves meanwhile. Not for ever, since the host's disk may be full, or the new task may start elsewhere."""
+    one serves meanwhile. Not for ever, since the host may lack the room; and not on the way back, which is urgent."""
     service = slots.service
     stop_first = slots.course.config.order == objects.UPDATE_ORDER_STOP_FIRST or _stops_first(slots, old)
-    if not stop_first or not serving(old) or not tracked(service):
+    if not stop_first or not serving(old) or not tracked(service) or service.rollout.back_to:
         return False
     until_unix_ms = service.rollout.started_unix_ms + IMAGE_WAIT_MS_MAX
     if draft.now_unix_ms >= until_unix_ms or not on_its_way(draft.store, service, old.node_id):
