@@ -192,6 +192,8 @@ def _facts(reply: control_pb2.InspectImageReply, config: dict[str, Any]) -> Iter
     yield "Size", words.size(image.size_bytes)
     yield "Came", _came(image)
     yield "Hosts", str(len(image.node_ids))
+    if image.unused_since_unix_ms:
+        yield "Unused", f"for {words.age(image.unused_since_unix_ms, time.time_ns() // 1_000_000)}"
     yield "Used by", ", ".join(reply.services)
     for heading, name in (("Entrypoint", "Entrypoint"), ("Command", "Cmd")):
         yield heading, json.dumps(runs[name]) if runs.get(name) else ""
