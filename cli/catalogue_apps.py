@@ -123,7 +123,7 @@ APPS: tuple[Command, ...] = (
         "List tasks: where they run, how they are, and why not.",
         ("fairway ps", "fairway ps shop", "fairway ps shop/web -a"),
         (
-            option("target", metavar="APP|SERVICE", nargs="?", default=""),
+            option("target", metavar="APP|SERVICE|TASK", nargs="?", default=""),
             flag("-a", "--all", help="also tasks that have ended"),
             option("--node", default="", help="only tasks on this node"),
             QUIET,

@@ -35,6 +35,11 @@ def _run(given: list[str]) -> int:
         from cli.commands import about
 
         return about.lab_main(given[1:])
+    if "__complete" in given[:5]:
+        os.environ["GRPC_VERBOSITY"] = "NONE"
+        from cli.commands import complete
+
+        return complete.complete(given)
     # gRPC's C core writes lines of its own to stderr when a connection ends; failures are said here.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from cli import arguments

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 from daemon.errors import Kind, Refused
 from proto import objects_pb2 as objects
 from raft.store import Store
@@ -18,7 +21,8 @@ def find_node(store: Store, text: str) -> objects.Node:
         return matches[0]
     if matches:
         raise Refused(f"{text!r} is the beginning of {len(matches)} nodes' ids; write more of it")
-    raise Refused(f"there is no node {text!r}; `fairway node ls` lists them", Kind.NOT_FOUND)
+    hint = did_you_mean(text, (node.meta.name for node in nodes))
+    raise Refused(f"there is no node {text!r}{hint}; `fairway node ls` lists them", Kind.NOT_FOUND)
 
 
 def find_services(store: Store, target: str, app: str = "") -> list[objects.Service]:
@@ -34,8 +38,9 @@ def find_services(store: Store, target: str, app: str = "") -> list[objects.Serv
     ]
     if not found:
         where = f" in app {app!r}" if app else ""
+        hint = did_you_mean(target, _names((s.app, s.meta.name) for s in services))
         raise Refused(
-            f"there is no service {target!r}{where}; `fairway show` and `fairway ls` list what runs",
+            f"there is no service {target!r}{where}{hint}; `fairway show` and `fairway ls` list what runs",
             Kind.NOT_FOUND,
         )
     return found
@@ -55,7 +60,8 @@ def find_app(store: Store, name: str) -> objects.App:
     for app in store.table(objects.App):
         if name in (app.meta.name, app.meta.id):
             return app
-    raise Refused(f"there is no app {name!r}; `fairway ls` lists them", Kind.NOT_FOUND)
+    hint = did_you_mean(name, (app.meta.name for app in store.table(objects.App)))
+    raise Refused(f"there is no app {name!r}{hint}; `fairway ls` lists them", Kind.NOT_FOUND)
 
 
 def find_tasks(store: Store, target: str) -> list[objects.Task]:
@@ -74,7 +80,11 @@ def find_tasks(store: Store, target: str) -> list[objects.Task]:
     try:
         services = find_services(store, target)
     except Refused:
-        raise Refused(f"there is no task or service {target!r}; `fairway ps` lists them", Kind.NOT_FOUND) from None
+        known = {(task.app, name) for task in store.table(objects.Task) for name in (task.meta.name, task.service)}
+        hint = did_you_mean(target, _names(known))
+        raise Refused(
+            f"there is no task or service {target!r}{hint}; `fairway ps` lists them", Kind.NOT_FOUND
+        ) from None
     ids = {service.meta.id for service in services}
     return sorted((task for task in tasks if task.service_id in ids), key=lambda task: task.meta.created_unix_ms)
 
@@ -87,3 +97,16 @@ def running_task(store: Store, target: str) -> objects.Task:
             return task
     states = ", ".join(sorted({objects.TaskState.Name(task.status.state)[11:].lower() for task in tasks}))
     raise Refused(f"no task of {target!r} is running (they are: {states or 'none'})", Kind.NOT_POSSIBLE)
+
+
+def did_you_mean(text: str, names: Iterable[str]) -> str:
+    """What may have been meant, to follow the name; empty where nothing is near."""
+    near = difflib.get_close_matches(text, sorted(set(names)), n=2, cutoff=0.6)
+    return f" (did you mean {' or '.join(near)}?)" if near else ""
+
+
+def _names(known: Iterable[tuple[str, str]]) -> Iterable[str]:
+    """Of (app, name), both ways in which they are written."""
+    for app, name in known:
+        yield name
+        yield f"{app}/{name}"

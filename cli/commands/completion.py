@@ -1,4 +1,4 @@
-"""`completion`: scripts for bash, zsh and fish, made from the catalogue."""
+"""`completion`: scripts for bash, zsh and fish, made from the catalogue; names come from the cluster (complete.py)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import shlex
 
 from cli.catalogue import COMMANDS, FAMILIES
+from cli.commands.complete import WORD, kinds_of
 from cli.failure import EXIT_OK
 
 _EVERYWHERE = ("--context", "--help", "--socket")
@@ -37,12 +38,15 @@ def bash() -> str:
         f"    {shlex.quote(path)}) words={shlex.quote(' '.join(words))} ;;" for path, words in words_after().items()
     )
     families = "|".join(shlex.quote(family) for family in FAMILIES)
+    named = "\n".join(f"    {shlex.quote(path)}) names={shlex.quote(kinds)} ;;" for path, kinds in _kinds().items())
     return f"""_fairway() {{
-  local current=${{COMP_WORDS[COMP_CWORD]}} path="" words="" index word
+  local current=${{COMP_WORDS[COMP_CWORD]}} path="" words="" names="" index word
+  local -a where=()
   for ((index = 1; index < COMP_CWORD; index++)); do
     word=${{COMP_WORDS[index]}}
     case $word in
-      --context|--socket) ((index++)); continue ;;
+      --) compopt -o default; return ;;
+      --context|--socket) where+=("$word" "${{COMP_WORDS[index + 1]}}"); ((index++)); continue ;;
       -*) continue ;;
     esac
     case $path in
@@ -54,12 +58,22 @@ def bash() -> str:
 {cases}
   esac
   case $path in
-    deploy|plan|"image load"|"image push"|"context import") [[ $current == -* ]] || compopt -o default ;;
+{named}
   esac
+  case $path in
+    deploy|plan|cp|"image load"|"image push"|"context import") [[ $current == -* ]] || compopt -o default ;;
+  esac
+  if [[ -n $names && $current != -* ]]; then
+    words="$words $("${{COMP_WORDS[0]}}" "${{where[@]}}" {WORD} "$names" 2>/dev/null)"
+  fi
   COMPREPLY=($(compgen -W "$words" -- "$current"))
 }}
 complete -F _fairway fairway
 """
+
+
+def _kinds() -> dict[str, str]:
+    return {command.path: kinds for command in COMMANDS if (kinds := kinds_of(command))}
 
 
 def zsh() -> str:
@@ -86,6 +100,10 @@ def fish() -> str:
             takes = f" -x -a {shlex.quote(' '.join(choices))}" if choices else ""
             about = option.settings.get("help", "")
             lines.append(f"complete -c fairway -n {shlex.quote(condition)} {spelled}{takes} -d {shlex.quote(about)}")
-    takes_files = ("deploy", "plan", "load", "import")
+    for path, kinds in _kinds().items():
+        condition = "; and ".join(f"__fish_seen_subcommand_from {word}" for word in path.split())
+        asked = shlex.quote(f"(fairway {WORD} {shlex.quote(kinds)} 2>/dev/null)")
+        lines.append(f"complete -c fairway -n {shlex.quote(condition)} -a {asked}")
+    takes_files = ("cp", "deploy", "plan", "load", "import")
     lines.extend(f"complete -c fairway -n '__fish_seen_subcommand_from {word}' -F" for word in takes_files)
     return "\n".join(lines) + "\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import difflib
 import os
 import select
 import signal
@@ -77,7 +78,10 @@ def choose_task(asked: str, name: str, tasks: list[objects_pb2.Task]) -> objects
         if name in (task.meta.name, task.service) or (len(name) >= 4 and task.meta.id.startswith(name))
     ]
     if not matching:
-        raise CommandFailed(asked, "there is no such task or service; see: fairway ps")
+        known = {each for task in tasks for each in (task.meta.name, task.service)}
+        near = difflib.get_close_matches(name, sorted(known), n=2, cutoff=0.6)
+        hint = f" (did you mean {' or '.join(near)}?)" if near else ""
+        raise CommandFailed(asked, f"there is no such task or service{hint}; see: fairway ps")
     apps = sorted({task.app for task in matching})
     if len(apps) > 1:
         names = ", ".join(f"{app}/{name}" for app in apps)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from daemon import lookup
+from daemon.errors import Refused
 from daemon.leader.endpoints_plan import endpoint_of
 from daemon.orchestration.budget_plan import bounded, drain_waits
 from daemon.orchestration.external_parts import volume_of
@@ -60,12 +61,9 @@ def without_history(service: objects.Service) -> objects.Service:
 
 
 def list_tasks(store: Store, request: control.ListTasksRequest) -> control.ListTasksReply:
-    """Tasks and services that a request asks for, oldest slot first."""
-    services = (
-        lookup.find_services(store, request.service, request.app)
-        if request.service or request.app
-        else list(store.table(objects.Service))
-    )
+    """Tasks and services that a request asks for, oldest slot first. Where a task is named in place of a service: that
+    task."""
+    services, named = _asked_for(store, request)
     ids = {service.meta.id for service in services}
     node_id = lookup.find_node(store, request.node).meta.id if request.node else ""
     by_app = bool(request.app or request.service)
@@ -75,6 +73,7 @@ def list_tasks(store: Store, request: control.ListTasksRequest) -> control.ListT
         if (not by_app or task.service_id in ids or (not request.service and task.app == request.app))
         and (not node_id or task.node_id == node_id)
         and (request.all or not _is_history(task))
+        and (named is None or task.meta.id in named)
     ]
     tasks.sort(key=lambda task: (task.app, task.service, task.slot, task.meta.created_unix_ms))
     node_ids = {task.node_id for task in tasks if task.node_id}
@@ -85,6 +84,19 @@ def list_tasks(store: Store, request: control.ListTasksRequest) -> control.ListT
         revision=store.revision,
         nodes=[node for node in nodes if node is not None],
     )
+
+
+def _asked_for(store: Store, request: control.ListTasksRequest) -> tuple[list[objects.Service], set[str] | None]:
+    """Services, and where single tasks of them are asked for, their ids. Raises Refused."""
+    if not (request.service or request.app):
+        return list(store.table(objects.Service)), None
+    try:
+        return lookup.find_services(store, request.service, request.app), None
+    except Refused:
+        target = f"{request.app}/{request.service}" if request.app else request.service
+        tasks = lookup.find_tasks(store, target)
+        ids = {task.service_id for task in tasks}
+        return [each for each in store.table(objects.Service) if each.meta.id in ids], {task.meta.id for task in tasks}
 
 
 def _is_history(task: objects.Task) -> bool:

@@ -308,6 +308,41 @@ def test_completion_names_every_command(fairway: Fairway, shell: str) -> None:
         subprocess.run(["bash", "-n"], input=found, text=True, check=True)
 
 
+def test_completion_asks_the_cluster_for_names(server: ControlServer, fairway: Fairway, tmp_path: Path) -> None:
+    services = [objects_pb2.Service(app=app, meta=objects_pb2.Meta(name="web")) for app in ("shop", "blog")]
+    services.append(objects_pb2.Service(app="shop", meta=objects_pb2.Meta(name="db")))
+    tasks = [objects_pb2.Task(app="shop", meta=objects_pb2.Meta(name="db.1"))]
+    server.on("ListTasks", control_pb2.ListTasksReply(services=services, tasks=tasks))
+    assert fairway("__complete", "SERVICE").out.split() == ["blog/web", "db", "shop/db", "shop/web"]
+    found = fairway("__complete", "TASK|SERVICE|APP").out.split()
+    assert {"db.1", "shop/db.1", "shop", "blog/web"} <= set(found)
+    assert "web" not in found
+    assert fairway("--socket", str(tmp_path / "none"), "__complete", "TASK").out == ""
+    script = tmp_path / "script"
+    script.write_text(fairway("completion", "bash").out)
+    typed = """
+        fairway() { echo "shop/db.1 $*"; }
+        compopt() { :; }
+        source "$1"; shift; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _fairway; echo "${COMPREPLY[@]}" """
+    for words, offered in (
+        (["logs", "sh"], "shop/db.1"),
+        (["--context", "c", "exec", "-i", "c"], "c"),  # what was asked with the context
+        (["exec", "web", "--", "sh"], ""),
+        (["node", "drain", "NO"], "NODE"),
+    ):
+        done = subprocess.run(
+            ["bash", "-c", typed, "bash", str(script), "fairway", *words], capture_output=True, text=True, check=True
+        )
+        assert done.stdout.strip() == offered, words
+
+
+def test_a_command_that_is_mistyped_is_guessed(fairway: Fairway) -> None:
+    for typed, guess in ((("depoly",), "did you mean deploy?"), (("node", "drian", "x"), "did you mean drain?")):
+        ended = fairway(*typed)
+        assert (ended.code, guess in ended.err) == (2, True)
+    assert "there is no command 'xyzzy'\nSee" in fairway("xyzzy").err
+
+
 def test_help_is_quick() -> None:
     """In seconds of CPU, which a busy machine does not stretch much."""
     assert min(_cpu_seconds_of_help() for _ in range(5)) < 0.15

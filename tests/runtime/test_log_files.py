@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runtime import log_archive, log_files, log_format, log_reader
@@ -184,6 +184,7 @@ def test_a_torn_unfinished_line_is_none(tmp_path: Path, content: bytes) -> None:
     assert UnfinishedLine(tmp_path, "out").load() == b""
 
 
+@settings(deadline=None)  # they write files
 @given(st.lists(st.integers(1, 400), min_size=1, max_size=6), st.integers(0, 2000), st.data())
 def test_a_compressed_file_is_read_from_any_place_as_the_plain_one(
     tmp_path_factory: pytest.TempPathFactory, sizes: list[int], tail_lines: int, data: st.DataObject
@@ -240,6 +241,7 @@ def test_rotation_removes_compressed_files_too_and_what_is_asked_to_end_leaves_n
     assert len(list(tmp_path.iterdir())) == 3
 
 
+@settings(deadline=None)  # they write files
 @given(
     st.lists(st.tuples(st.sampled_from(["out", "err"]), st.integers(0, 40)), min_size=1, max_size=30),
     st.integers(0, 12),
