@@ -24,8 +24,8 @@ services:
     x-fairway:
       probes:
         start: {http: {port: 8000, path: /start, expect: 200}, interval: 200ms}
-        live: {exec: [test, -e, /tmp/w/live], interval: 300ms, failures: 2}
-        ready: {http: {port: 8000, path: /ready}, interval: 300ms, failures: 2}
+        live: {exec: [test, -e, /tmp/w/live], interval: 300ms, failures: 2, timeout: 20s}
+        ready: {http: {port: 8000, path: /ready}, interval: 300ms, failures: 2, timeout: 20s}
   plain:
     image: static-web:1
     init: true
