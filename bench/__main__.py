@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import balance, deploy, dns, endpoints, fetch, idle, overlay, pull, rollout, schedule, start
+from bench import balance, deploy, dns, endpoints, fetch, idle, logs, overlay, pull, rollout, schedule, start
 from bench.raft import measure as raft
 from bench.table import Report
 from lab.layout import LabError
@@ -33,6 +33,7 @@ BENCHMARKS: dict[str, tuple[str, Callable[[list[str]], Report]]] = {
         "placements a second, balance and memory of the scheduler, in simulation, beside published numbers",
         schedule.measure,
     ),
+    "logs": ("what is kept of 50 tasks that write 1,000 lines a second while fairwayd is killed twice", logs.measure),
     "start": (
         "containers a second and memory a container through the whole system, beside bare containerd, runc and Docker",
         start.measure,

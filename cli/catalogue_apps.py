@@ -153,6 +153,7 @@ APPS: tuple[Command, ...] = (
             "fairway logs -f --tail 20 web.1",
             "fairway logs --since 10m --stderr shop/web shop/db",
             "fairway logs -t --since 2026-01-31T12:00 --until 2026-01-31T12:05 shop",
+            "fairway logs -f --where level=error --fields time,msg web",
         ),
         (
             flag("-f", "--follow", help="go on with new lines"),
@@ -162,6 +163,14 @@ APPS: tuple[Command, ...] = (
             flag("--stdout", help="only what was written to standard output"),
             flag("--stderr", help="only what was written to standard error"),
             flag("-t", "--timestamps", help="print the time of each line"),
+            option(
+                "--where",
+                action="append",
+                default=[],
+                metavar="FIELD=VALUE",
+                help="only lines that are JSON objects with this field; FIELD!=VALUE: without; more than one: all hold",
+            ),
+            option("--fields", metavar="NAME,...", default="", help="of lines that are JSON objects, these fields"),
             option("targets", metavar="TASK|SERVICE|APP", nargs="+"),
             OUTPUT,
         ),

@@ -52,6 +52,7 @@ from daemon.pulling.blob_sending import BlobSending
 from daemon.pulling.pulls import ImagePulls
 from daemon.pulling.wanted_pulls import WantedPulls
 from daemon.settings import raft_settings, runtime_settings
+from daemon.systemd import DescriptorStore
 from net.addresses import tunnel_mac
 from net.network import Network
 from proto import objects_pb2 as objects
@@ -94,9 +95,10 @@ class Parts:
 class ClusterHost:
     """One membership of this host in a cluster, from start or joining to stop or removal."""
 
-    def __init__(self, config: Config, identity: Identity) -> None:
+    def __init__(self, config: Config, identity: Identity, descriptors: DescriptorStore) -> None:
         self.parts: Parts | None = None
         self._config = config
+        self._descriptors = descriptors
         self._identity = identity
         self._tls = NodeTls(identity)
         self._view = HostView()
@@ -114,7 +116,7 @@ class ClusterHost:
             voter = await self._start_member(nursery, peers, first) if identity.membership.voter else None
             if first is not None:
                 identity.save()
-            runtime = Runtime(runtime_settings(config))
+            runtime = Runtime(runtime_settings(config), self._descriptors)
             network = Network(
                 config.host.state_folder,
                 config.host.run_folder,

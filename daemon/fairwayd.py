@@ -38,6 +38,7 @@ from daemon.identity.certificates import PeerIdentity, PeerKind
 from daemon.identity.identity import Identity
 from daemon.identity.tls import NodeTls
 from daemon.only_daemon import only_daemon
+from daemon.systemd import DescriptorStore
 from proto import control_pb2, host_pb2
 from proto import objects_pb2 as objects
 from proto.grpc_trio import Portal
@@ -65,6 +66,7 @@ class Fairwayd:
         self.phase = "new"
         self._belongs = False  # to a cluster, by what is on disk
         self._config = config
+        self._descriptors = DescriptorStore()
         self._nursery: trio.Nursery | None = None
         self._belonging: tuple[trio.CancelScope, trio.Event] | None = None  # to end it, and when it has ended
         self._portal: Portal | None = None
@@ -131,7 +133,7 @@ class Fairwayd:
         assert self._portal is not None
         async with trio.open_nursery() as nursery:
             self._belonging = nursery.cancel_scope, ended
-            host = ClusterHost(self._config, identity)
+            host = ClusterHost(self._config, identity, self._descriptors)
 
             async def run(task_status: trio.TaskStatus[Parts]) -> None:
                 removed = await host.run(first, task_status=task_status)

@@ -130,7 +130,7 @@ def _setup(record: LabRecord, paths: LabPaths, host: str) -> HostSetup:
                 "/var/log/fairway/containerd.log",
                 CONTAINERD_SOCKET,
             ),
-            DaemonSetup("fairwayd", daemon, "/var/log/fairway/fairwayd.log"),
+            DaemonSetup("fairwayd", daemon, "/var/log/fairway/fairwayd.log", stores=True),
         ],
         process_file=str(state / "processes.json"),
     )

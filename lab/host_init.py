@@ -14,7 +14,6 @@ import dataclasses
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lab import cgroups, system_calls
+from lab.descriptor_store import DescriptorStore
 
 # Of control groups v2 beside v1: nobody in a lab uses them, and crun runs nothing where it sees any.
 _LEFT_CONTROLLERS = Path("/sys/fs/cgroup/unified/cgroup.controllers")
@@ -32,6 +32,7 @@ STEADY_SECONDS = 10.0  # a run longer than this makes the next restart quick aga
 READY_SECONDS_MAX = 15.0
 LOG_BYTES_MAX = 64 << 20
 LOG_CHECK_SECONDS = 10.0
+NOTIFY_SOCKET = "/run/.notify"
 SETUP_FILE = "setup.json"  # beside the process file
 _NEW = (
     system_calls.NEW_MOUNT | system_calls.NEW_UTS | system_calls.NEW_IPC | system_calls.NEW_PID | system_calls.NEW_NET
@@ -47,6 +48,7 @@ class DaemonSetup:
     command: list[str]
     log: str  # on the host
     ready_path: str = ""  # the next daemon starts when this exists; empty: at once
+    stores: bool = False  # its descriptors are held while it is away
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,7 @@ def _mount_all(setup: HostSetup) -> None:
 
 def _serve(setup: HostSetup) -> None:
     """Keeps the daemons running until this process is killed."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+    store = DescriptorStore(NOTIFY_SOCKET)
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
@@ -153,17 +155,17 @@ def _serve(setup: HostSetup) -> None:
         for daemon in daemons:
             if daemon.process is None and now >= daemon.start_at:
                 _take_command(daemon, process_file.with_name(SETUP_FILE))
-                _start(daemon)
+                _start(daemon, store)
                 _note(process_file, daemons)
                 if daemon.setup.ready_path:
-                    _wait_ready(daemon, daemons)
+                    _wait_ready(daemon, daemons, store)
         _reap(daemons)
         if now - checked_logs > LOG_CHECK_SECONDS:
             checked_logs = now
             for daemon in daemons:
                 _bound_log(daemon.log_path)
         waits = [daemon.start_at - time.monotonic() for daemon in daemons if daemon.process is None]
-        signal.sigtimedwait({signal.SIGCHLD}, max(0.0, min([*waits, LOG_CHECK_SECONDS])))
+        store.wait(max(0.0, min([*waits, LOG_CHECK_SECONDS])))
 
 
 def _take_command(daemon: _Daemon, setup_file: Path) -> None:
@@ -174,27 +176,30 @@ def _take_command(daemon: _Daemon, setup_file: Path) -> None:
                 daemon.setup = setup
 
 
-def _start(daemon: _Daemon) -> None:
+def _start(daemon: _Daemon, store: DescriptorStore) -> None:
+    store.read()  # what the last one left
+    command = daemon.setup.command
+    files: list[int] = []
+    environment: dict[str, str] | None = None
+    if daemon.setup.stores:
+        command, files, environment = store.handed_over(command)
     daemon.started = time.monotonic()
     daemon.log_path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with daemon.log_path.open("ab") as log:
             daemon.process = subprocess.Popen(
-                daemon.setup.command,
+                command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                preexec_fn=_unblock_signals,  # safe: this process has one thread
+                pass_fds=files,
+                env=environment,
             )
     except OSError as error:
         with daemon.log_path.open("a") as text:
             text.write(f"lab: {daemon.setup.command[0]} could not be started: {error}\n")
         _ended(daemon)
-
-
-def _unblock_signals() -> None:
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
 
 
 def _ended(daemon: _Daemon) -> None:
@@ -223,12 +228,12 @@ def _reap(daemons: list[_Daemon]) -> None:
                 _ended(daemon)
 
 
-def _wait_ready(daemon: _Daemon, all_daemons: list[_Daemon]) -> None:
+def _wait_ready(daemon: _Daemon, all_daemons: list[_Daemon], store: DescriptorStore) -> None:
     """Waits until the daemon's file is there, it has ended, or the time limit has passed."""
     path = Path(daemon.setup.ready_path)
     deadline = time.monotonic() + READY_SECONDS_MAX
     while daemon.process is not None and not path.exists() and time.monotonic() < deadline:
-        signal.sigtimedwait({signal.SIGCHLD}, 0.01)
+        store.wait(0.01)
         _reap(all_daemons)
 
 

@@ -24,13 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16proto/containers.proto\x12\nfairway.v1\"\x1c\n\nStringList\x12\x0e\n\x06values\x18\x01 \x03(\t\"2\n\x06Ulimit\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04soft\x18\x02 \x01(\x03\x12\x0c\n\x04hard\x18\x03 \x01(\x03\"D\n\rDeviceMapping\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x0e\n\x06target\x18\x02 \x01(\t\x12\x13\n\x0bpermissions\x18\x03 \x01(\t\",\n\x0bHostAddress\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\"\x9f\x01\n\x07Logging\x12*\n\x06\x64river\x18\x01 \x01(\x0e\x32\x1a.fairway.v1.Logging.Driver\x12\x16\n\x0esize_bytes_max\x18\x02 \x01(\x03\x12\x11\n\tfiles_max\x18\x03 \x01(\r\x12\x10\n\x08\x63ompress\x18\x04 \x01(\x08\"+\n\x06\x44river\x12\x10\n\x0c\x44RIVER_FILES\x10\x00\x12\x0f\n\x0b\x44RIVER_NONE\x10\x01\"\xa6\x01\n\x04Hook\x12\x0f\n\x07\x63ommand\x18\x01 \x03(\t\x12\x36\n\x0b\x65nvironment\x18\x02 \x03(\x0b\x32!.fairway.v1.Hook.EnvironmentEntry\x12\x0c\n\x04user\x18\x03 \x01(\t\x12\x13\n\x0bworking_dir\x18\x04 \x01(\t\x1a\x32\n\x10\x45nvironmentEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x97\x02\n\x08InitTask\x12\r\n\x05image\x18\x01 \x01(\t\x12*\n\nentrypoint\x18\x02 \x01(\x0b\x32\x16.fairway.v1.StringList\x12\'\n\x07\x63ommand\x18\x03 \x01(\x0b\x32\x16.fairway.v1.StringList\x12:\n\x0b\x65nvironment\x18\x04 \x03(\x0b\x32%.fairway.v1.InitTask.EnvironmentEntry\x12\x0c\n\x04user\x18\x05 \x01(\t\x12\x13\n\x0bworking_dir\x18\x06 \x01(\t\x12\x14\n\x0cimage_digest\x18\x07 \x01(\t\x1a\x32\n\x10\x45nvironmentEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"[\n\x0cKernelShares\x12\x0c\n\x04\x63pus\x18\x01 \x01(\t\x12\x12\n\ncpu_shares\x18\x02 \x01(\r\x12\x15\n\rcpu_period_us\x18\x03 \x01(\r\x12\x12\n\nswap_bytes\x18\x04 \x01(\x03\"4\n\tIsolation\x12\x0f\n\x07runtime\x18\x01 \x01(\t\x12\x16\n\x0euser_namespace\x18\x02 \x01(\x08\"\xeb\x01\n\x0bNetworkSpec\x12\x10\n\x08internal\x18\x01 \x01(\x08\x12\x33\n\x06labels\x18\x02 \x03(\x0b\x32#.fairway.v1.NetworkSpec.LabelsEntry\x12\x0e\n\x06\x63losed\x18\x03 \x01(\x08\x12\x15\n\ripv6_disabled\x18\x04 \x01(\x08\x12\x18\n\x10ipv6_wanted_line\x18\x05 \x01(\r\x12\x13\n\x0bshared_name\x18\x14 \x01(\t\x12\x10\n\x08\x65xternal\x18\x15 \x01(\x08\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x8f\x02\n\nVolumeSpec\x12\x32\n\x06labels\x18\x01 \x03(\x0b\x32\".fairway.v1.VolumeSpec.LabelsEntry\x12\x41\n\x0e\x64river_options\x18\x02 \x03(\x0b\x32).fairway.v1.VolumeSpec.DriverOptionsEntry\x12\x13\n\x0bshared_name\x18\x14 \x01(\t\x12\x10\n\x08\x65xternal\x18\x15 \x01(\x08\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x34\n\x12\x44riverOptionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16proto/containers.proto\x12\nfairway.v1\"\x1c\n\nStringList\x12\x0e\n\x06values\x18\x01 \x03(\t\"2\n\x06Ulimit\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04soft\x18\x02 \x01(\x03\x12\x0c\n\x04hard\x18\x03 \x01(\x03\"D\n\rDeviceMapping\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x0e\n\x06target\x18\x02 \x01(\t\x12\x13\n\x0bpermissions\x18\x03 \x01(\t\",\n\x0bHostAddress\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\"\x94\x03\n\x07Logging\x12*\n\x06\x64river\x18\x01 \x01(\x0e\x32\x1a.fairway.v1.Logging.Driver\x12\x16\n\x0esize_bytes_max\x18\x02 \x01(\x03\x12\x11\n\tfiles_max\x18\x03 \x01(\r\x12\x10\n\x08\x63ompress\x18\x04 \x01(\x08\x12\x11\n\tage_s_max\x18\x05 \x01(\r\x12\x17\n\x0flines_per_s_max\x18\x06 \x01(\r\x12\x17\n\x0f\x62ytes_per_s_max\x18\x07 \x01(\x04\x12\x31\n\x07options\x18\x08 \x03(\x0b\x32 .fairway.v1.Logging.OptionsEntry\x1a.\n\x0cOptionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"x\n\x06\x44river\x12\x10\n\x0c\x44RIVER_FILES\x10\x00\x12\x0f\n\x0b\x44RIVER_NONE\x10\x01\x12\x13\n\x0f\x44RIVER_JOURNALD\x10\x02\x12\x11\n\rDRIVER_SYSLOG\x10\x03\x12\x12\n\x0e\x44RIVER_FLUENTD\x10\x04\x12\x0f\n\x0b\x44RIVER_OTLP\x10\x05\"\xa6\x01\n\x04Hook\x12\x0f\n\x07\x63ommand\x18\x01 \x03(\t\x12\x36\n\x0b\x65nvironment\x18\x02 \x03(\x0b\x32!.fairway.v1.Hook.EnvironmentEntry\x12\x0c\n\x04user\x18\x03 \x01(\t\x12\x13\n\x0bworking_dir\x18\x04 \x01(\t\x1a\x32\n\x10\x45nvironmentEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x97\x02\n\x08InitTask\x12\r\n\x05image\x18\x01 \x01(\t\x12*\n\nentrypoint\x18\x02 \x01(\x0b\x32\x16.fairway.v1.StringList\x12\'\n\x07\x63ommand\x18\x03 \x01(\x0b\x32\x16.fairway.v1.StringList\x12:\n\x0b\x65nvironment\x18\x04 \x03(\x0b\x32%.fairway.v1.InitTask.EnvironmentEntry\x12\x0c\n\x04user\x18\x05 \x01(\t\x12\x13\n\x0bworking_dir\x18\x06 \x01(\t\x12\x14\n\x0cimage_digest\x18\x07 \x01(\t\x1a\x32\n\x10\x45nvironmentEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"[\n\x0cKernelShares\x12\x0c\n\x04\x63pus\x18\x01 \x01(\t\x12\x12\n\ncpu_shares\x18\x02 \x01(\r\x12\x15\n\rcpu_period_us\x18\x03 \x01(\r\x12\x12\n\nswap_bytes\x18\x04 \x01(\x03\"4\n\tIsolation\x12\x0f\n\x07runtime\x18\x01 \x01(\t\x12\x16\n\x0euser_namespace\x18\x02 \x01(\x08\"\xeb\x01\n\x0bNetworkSpec\x12\x10\n\x08internal\x18\x01 \x01(\x08\x12\x33\n\x06labels\x18\x02 \x03(\x0b\x32#.fairway.v1.NetworkSpec.LabelsEntry\x12\x0e\n\x06\x63losed\x18\x03 \x01(\x08\x12\x15\n\ripv6_disabled\x18\x04 \x01(\x08\x12\x18\n\x10ipv6_wanted_line\x18\x05 \x01(\r\x12\x13\n\x0bshared_name\x18\x14 \x01(\t\x12\x10\n\x08\x65xternal\x18\x15 \x01(\x08\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x8f\x02\n\nVolumeSpec\x12\x32\n\x06labels\x18\x01 \x03(\x0b\x32\".fairway.v1.VolumeSpec.LabelsEntry\x12\x41\n\x0e\x64river_options\x18\x02 \x03(\x0b\x32).fairway.v1.VolumeSpec.DriverOptionsEntry\x12\x13\n\x0bshared_name\x18\x14 \x01(\t\x12\x10\n\x08\x65xternal\x18\x15 \x01(\x08\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x34\n\x12\x44riverOptionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'proto.containers_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_LOGGING_OPTIONSENTRY']._loaded_options = None
+  _globals['_LOGGING_OPTIONSENTRY']._serialized_options = b'8\001'
   _globals['_HOOK_ENVIRONMENTENTRY']._loaded_options = None
   _globals['_HOOK_ENVIRONMENTENTRY']._serialized_options = b'8\001'
   _globals['_INITTASK_ENVIRONMENTENTRY']._loaded_options = None
@@ -50,29 +52,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_HOSTADDRESS']._serialized_start=190
   _globals['_HOSTADDRESS']._serialized_end=234
   _globals['_LOGGING']._serialized_start=237
-  _globals['_LOGGING']._serialized_end=396
-  _globals['_LOGGING_DRIVER']._serialized_start=353
-  _globals['_LOGGING_DRIVER']._serialized_end=396
-  _globals['_HOOK']._serialized_start=399
-  _globals['_HOOK']._serialized_end=565
-  _globals['_HOOK_ENVIRONMENTENTRY']._serialized_start=515
-  _globals['_HOOK_ENVIRONMENTENTRY']._serialized_end=565
-  _globals['_INITTASK']._serialized_start=568
-  _globals['_INITTASK']._serialized_end=847
-  _globals['_INITTASK_ENVIRONMENTENTRY']._serialized_start=515
-  _globals['_INITTASK_ENVIRONMENTENTRY']._serialized_end=565
-  _globals['_KERNELSHARES']._serialized_start=849
-  _globals['_KERNELSHARES']._serialized_end=940
-  _globals['_ISOLATION']._serialized_start=942
-  _globals['_ISOLATION']._serialized_end=994
-  _globals['_NETWORKSPEC']._serialized_start=997
-  _globals['_NETWORKSPEC']._serialized_end=1232
-  _globals['_NETWORKSPEC_LABELSENTRY']._serialized_start=1187
-  _globals['_NETWORKSPEC_LABELSENTRY']._serialized_end=1232
-  _globals['_VOLUMESPEC']._serialized_start=1235
-  _globals['_VOLUMESPEC']._serialized_end=1506
-  _globals['_VOLUMESPEC_LABELSENTRY']._serialized_start=1187
-  _globals['_VOLUMESPEC_LABELSENTRY']._serialized_end=1232
-  _globals['_VOLUMESPEC_DRIVEROPTIONSENTRY']._serialized_start=1454
-  _globals['_VOLUMESPEC_DRIVEROPTIONSENTRY']._serialized_end=1506
+  _globals['_LOGGING']._serialized_end=641
+  _globals['_LOGGING_OPTIONSENTRY']._serialized_start=473
+  _globals['_LOGGING_OPTIONSENTRY']._serialized_end=519
+  _globals['_LOGGING_DRIVER']._serialized_start=521
+  _globals['_LOGGING_DRIVER']._serialized_end=641
+  _globals['_HOOK']._serialized_start=644
+  _globals['_HOOK']._serialized_end=810
+  _globals['_HOOK_ENVIRONMENTENTRY']._serialized_start=760
+  _globals['_HOOK_ENVIRONMENTENTRY']._serialized_end=810
+  _globals['_INITTASK']._serialized_start=813
+  _globals['_INITTASK']._serialized_end=1092
+  _globals['_INITTASK_ENVIRONMENTENTRY']._serialized_start=760
+  _globals['_INITTASK_ENVIRONMENTENTRY']._serialized_end=810
+  _globals['_KERNELSHARES']._serialized_start=1094
+  _globals['_KERNELSHARES']._serialized_end=1185
+  _globals['_ISOLATION']._serialized_start=1187
+  _globals['_ISOLATION']._serialized_end=1239
+  _globals['_NETWORKSPEC']._serialized_start=1242
+  _globals['_NETWORKSPEC']._serialized_end=1477
+  _globals['_NETWORKSPEC_LABELSENTRY']._serialized_start=1432
+  _globals['_NETWORKSPEC_LABELSENTRY']._serialized_end=1477
+  _globals['_VOLUMESPEC']._serialized_start=1480
+  _globals['_VOLUMESPEC']._serialized_end=1751
+  _globals['_VOLUMESPEC_LABELSENTRY']._serialized_start=1432
+  _globals['_VOLUMESPEC_LABELSENTRY']._serialized_end=1477
+  _globals['_VOLUMESPEC_DRIVEROPTIONSENTRY']._serialized_start=1699
+  _globals['_VOLUMESPEC_DRIVEROPTIONSENTRY']._serialized_end=1751
 # @@protoc_insertion_point(module_scope)

@@ -134,20 +134,54 @@ class Logging(_message.Message):
     class _DriverEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Logging._Driver.ValueType], _builtins.type):
         DESCRIPTOR: _descriptor.EnumDescriptor
         DRIVER_FILES: Logging._Driver.ValueType  # 0
-        """on the task's host, bounded"""
+        """on the task's host, bounded; the others but NONE keep these too"""
         DRIVER_NONE: Logging._Driver.ValueType  # 1
         """nothing is kept"""
+        DRIVER_JOURNALD: Logging._Driver.ValueType  # 2
+        """these need feature level 2"""
+        DRIVER_SYSLOG: Logging._Driver.ValueType  # 3
+        DRIVER_FLUENTD: Logging._Driver.ValueType  # 4
+        DRIVER_OTLP: Logging._Driver.ValueType  # 5
 
     class Driver(_Driver, metaclass=_DriverEnumTypeWrapper): ...
     DRIVER_FILES: Logging.Driver.ValueType  # 0
-    """on the task's host, bounded"""
+    """on the task's host, bounded; the others but NONE keep these too"""
     DRIVER_NONE: Logging.Driver.ValueType  # 1
     """nothing is kept"""
+    DRIVER_JOURNALD: Logging.Driver.ValueType  # 2
+    """these need feature level 2"""
+    DRIVER_SYSLOG: Logging.Driver.ValueType  # 3
+    DRIVER_FLUENTD: Logging.Driver.ValueType  # 4
+    DRIVER_OTLP: Logging.Driver.ValueType  # 5
+
+    @_typing.final
+    class OptionsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     DRIVER_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_MAX_FIELD_NUMBER: _builtins.int
     FILES_MAX_FIELD_NUMBER: _builtins.int
     COMPRESS_FIELD_NUMBER: _builtins.int
+    AGE_S_MAX_FIELD_NUMBER: _builtins.int
+    LINES_PER_S_MAX_FIELD_NUMBER: _builtins.int
+    BYTES_PER_S_MAX_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
     driver: Global___Logging.Driver.ValueType
     size_bytes_max: _builtins.int
     """of one file; 0: as the host's configuration says"""
@@ -155,6 +189,16 @@ class Logging(_message.Message):
     """of one task; 0: the same"""
     compress: _builtins.bool
     """files that are not written to any more, by gzip"""
+    age_s_max: _builtins.int
+    """after which a file is left for the next; 0: by size alone"""
+    lines_per_s_max: _builtins.int
+    """of the task; what is more is left out, and counted; 0: no bound"""
+    bytes_per_s_max: _builtins.int
+    """the same"""
+    @_builtins.property
+    def options(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """of a receiver; see log_receivers.py"""
+
     def __init__(
         self,
         *,
@@ -162,10 +206,14 @@ class Logging(_message.Message):
         size_bytes_max: _builtins.int = ...,
         files_max: _builtins.int = ...,
         compress: _builtins.bool = ...,
+        age_s_max: _builtins.int = ...,
+        lines_per_s_max: _builtins.int = ...,
+        bytes_per_s_max: _builtins.int = ...,
+        options: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["compress", b"compress", "driver", b"driver", "files_max", b"files_max", "size_bytes_max", b"size_bytes_max"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age_s_max", b"age_s_max", "bytes_per_s_max", b"bytes_per_s_max", "compress", b"compress", "driver", b"driver", "files_max", b"files_max", "lines_per_s_max", b"lines_per_s_max", "options", b"options", "size_bytes_max", b"size_bytes_max"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -32,6 +32,7 @@ PLAIN = (
     "budgets_api",
     "hands",
     "garbage",
+    "otlp_logs",
 )
 
 

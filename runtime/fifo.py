@@ -48,12 +48,14 @@ class FifoReader:
         await trio.lowlevel.wait_readable(self._file)
         return await self.read()
 
-    def read_now(self) -> bytes:
-        """What is there without waiting; empty where that is nothing."""
-        try:
-            return os.read(self._file, READ_SIZE_BYTES_MAX)
-        except BlockingIOError:
-            return b""
+    async def wait(self) -> None:
+        """Until there is something to read, or the end."""
+        await trio.lowlevel.wait_readable(self._file)
+
+    @property
+    def file(self) -> int:
+        """The descriptor; does not block."""
+        return self._file
 
     def close(self) -> None:
         if self._file >= 0:

@@ -23,6 +23,9 @@ class LogPolicy:
     files_max: int  # of one task
     compress: bool = False  # what is not written to any more
     kept: bool = True
+    age_s_max: int = 0  # of one file; 0: no bound
+    lines_per_s_max: int = 0  # of one task; 0: no bound
+    bytes_per_s_max: int = 0  # the same
 
 
 def usual(settings: RuntimeSettings) -> LogPolicy:
@@ -38,6 +41,9 @@ def policy_of(spec: objects_pb2.ContainerSpec, settings: RuntimeSettings) -> Log
         said.files_max or host.files_max,
         said.compress,
         said.driver != objects_pb2.Logging.DRIVER_NONE,
+        said.age_s_max,
+        said.lines_per_s_max,
+        said.bytes_per_s_max,
     )
 
 
@@ -48,7 +54,10 @@ def labels(spec: objects_pb2.ContainerSpec, settings: RuntimeSettings) -> dict[s
     policy = policy_of(spec, settings)
     if not policy.kept:
         return {LABEL: _NOTHING}
-    return {LABEL: f"{policy.size_bytes_max} {policy.files_max} {int(policy.compress)}"}
+    numbers = [policy.size_bytes_max, policy.files_max, int(policy.compress)]
+    more = [policy.age_s_max, policy.lines_per_s_max, policy.bytes_per_s_max]
+    numbers += more if any(more) else []  # an older daemon cannot read those
+    return {LABEL: " ".join(map(str, numbers))}
 
 
 def from_labels(found: Mapping[str, str], settings: RuntimeSettings) -> LogPolicy:
@@ -57,7 +66,8 @@ def from_labels(found: Mapping[str, str], settings: RuntimeSettings) -> LogPolic
     if text == _NOTHING:
         return LogPolicy(host.size_bytes_max, host.files_max, kept=False)
     try:
-        size_bytes, files, compress = map(int, text.split())
+        size_bytes, files, compress, *more = map(int, text.split())
+        age_s, lines_per_s, bytes_per_s = more or (0, 0, 0)
     except ValueError:
         return host
-    return LogPolicy(size_bytes, files, bool(compress))
+    return LogPolicy(size_bytes, files, bool(compress), True, age_s, lines_per_s, bytes_per_s)

@@ -11,7 +11,6 @@ from runtime import log_archive, log_files, log_format
 from runtime.log_choice import LogChoice
 
 BATCH_BYTES_MAX = 256 * 1024
-RECORD_BYTES_MAX = log_format.LINE_BYTES_MAX + 64
 
 
 @dataclass(frozen=True)
@@ -39,6 +38,25 @@ def beginning(folder: Path, choice: LogChoice) -> Position:
 
 def read_batch(folder: Path, position: Position) -> tuple[list[LogLine], Position]:
     """The next whole records and the position after them; an unmoved position: there is no more yet."""
+    records, after = _next_records(folder, position)
+    parsed = (log_format.parse(record) for record in records)
+    return [line for line in parsed if line is not None], after
+
+
+def texts_after(folder: Path, position: Position, stream: str) -> Iterator[tuple[bytes, bool]]:
+    """What the log has of a stream from there on: each record's text, and whether its line goes on in the next."""
+    while True:
+        records, after = _next_records(folder, position)
+        for record in records:
+            tag, _, text = record[log_format.STAMP_LENGTH + 1 :].partition(b" ")
+            if tag.rstrip(b"+") == stream.encode():
+                yield text, tag.endswith(b"+")
+        if after == position:
+            return
+        position = after
+
+
+def _next_records(folder: Path, position: Position) -> tuple[list[bytes], Position]:
     present = log_files.numbers(folder)  # listed before reading: a file with a successor is complete
     if position.number not in present:
         later = [number for number in present if number > position.number]
@@ -50,12 +68,11 @@ def read_batch(folder: Path, position: Position) -> tuple[list[LogLine], Positio
     except FileNotFoundError:
         return [], Position(position.number + 1, 0)
     end = data.rfind(b"\n") + 1
-    if end == 0 and len(data) < RECORD_BYTES_MAX:
+    if end == 0 and len(data) < log_files.RECORD_BYTES_MAX:
         later = [number for number in present if number > position.number]
         return [], Position(later[0], 0) if later else position
     end = end or len(data)  # no record is that long: foreign bytes, passed over
-    parsed = (log_format.parse(record) for record in data[:end].split(b"\n"))
-    return [line for line in parsed if line is not None], Position(position.number, position.offset_bytes + end)
+    return data[:end].split(b"\n"), Position(position.number, position.offset_bytes + end)
 
 
 def _data_at(folder: Path, position: Position) -> bytes:

@@ -2,8 +2,8 @@
 
 The shim holds both ends of each FIFO for as long as the process has its own end open, so a restart of the daemon
 neither breaks the writing process nor loses what is in the pipe; `attach` after it goes on where the last reader
-stopped. Of a process that ends while there is no daemon, what the pipe still holds goes with the shim's ends:
-docs/logs.md says how much that can be.
+stopped. Of a process that ends while there is no daemon, what the pipe still holds goes with the shim's ends, unless
+somebody keeps it open (fifo_keeper.py).
 """
 
 from __future__ import annotations
@@ -11,92 +11,57 @@ from __future__ import annotations
 import logging
 import math
 import shutil
+import socket
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 
 import trio
 
 from proto.host_pb2 import LogLine
-from runtime import fifo, log_files, log_ids, log_reader
+from runtime import fifo, log_files, log_ids, log_reader, log_receiver
 from runtime.errors import NotFound
+from runtime.fifo_keeper import FifoKeeper, NoKeeper
+from runtime.live_log import STREAMS, LiveLog, Output
 from runtime.log_choice import ALL, LogChoice
-from runtime.log_files import LogFiles
-from runtime.log_format import LineSplitter
+from runtime.log_intake import TAKE_BYTES_MAX, path_of
 from runtime.log_policy import LogPolicy, usual
-from runtime.model import RuntimeSettings
-from runtime.unfinished_line import UnfinishedLine, path_of
+from runtime.log_shipping import LogShipping, Shipment
+from runtime.model import ContainerRequest, RuntimeSettings
 
 log = logging.getLogger(__name__)
 
-BATCH_WAIT_MS = 20  # collects what comes meanwhile: bounds a chatty task to 50 writes a second a stream
+BATCH_WAIT_MS = 20  # collects what comes meanwhile
+BUSY_WAIT_MS = 50  # the same while more comes all the time: bounds a chatty task to 20 writes a second a stream
 WRITER_THREADS_MAX = 2
 DRAIN_WAIT_MS_MAX = 2_000
-STREAMS = ("out", "err")
 OUTPUT_NAMES = {"out": "stdout", "err": "stderr"}
 TAP_CHUNKS_MAX = 16
 TAP_STALL_S_MAX = 30.0
 VISITOR_STALL_S_MAX = 2.0
-Output = trio.MemoryReceiveChannel[tuple[str, bytes]]
-
-
-class _LiveLog:
-    """One task's log while its FIFOs are read."""
-
-    def __init__(
-        self,
-        files: LogFiles | None,
-        readers: dict[str, fifo.FifoReader],
-        folder: Path,
-        *,
-        writers: bool,
-        compress: bool = False,
-    ) -> None:
-        self.files = files  # None: nothing is kept
-        self.compress = compress
-        self.archiving = False
-        self.to_archive = False  # files have become older since the last look
-        self.taps: dict[Output, tuple[trio.MemorySendChannel[tuple[str, bytes]], float]] = {}
-        self.readers = readers
-        self.unfinished = {stream: UnfinishedLine(folder, stream) for stream in STREAMS}
-        self.writers = writers  # False: nobody opens the FIFOs any more
-        self.scope = trio.CancelScope()
-        self.lock = trio.Lock()
-        self.changed = trio.Event()
-        self.ended = trio.Event()
-        self.dropped_bytes = 0
-
-    def write(self, stream: str, records: bytes, unfinished: bytes) -> None:
-        """Blocking; raises OSError. Killed in between, it leaves a line that counts as ended."""
-        if self.files is None:
-            return
-        if records:
-            self.files.append(records)
-        self.unfinished[stream].keep(unfinished, log_reader.Position(*self.files.end))
-
-    def close(self) -> None:
-        if self.files is not None:
-            self.files.close()
-        for line in self.unfinished.values():
-            line.close()
-
-    def wake(self) -> None:
-        self.changed.set()
-        self.changed = trio.Event()
 
 
 class TaskLogs:
     """Runs in `nursery`, which outlives every container that is attached."""
 
-    def __init__(self, settings: RuntimeSettings, nursery: trio.Nursery) -> None:
+    def __init__(self, settings: RuntimeSettings, nursery: trio.Nursery, keeper: FifoKeeper | None = None) -> None:
         self._settings = settings
+        self._keeper = keeper or NoKeeper()
         self._nursery = nursery
-        self._live: dict[str, _LiveLog] = {}
+        self._live: dict[str, LiveLog] = {}
         self._held: dict[str, trio.Event] = {}  # by task, set when a container of it begins to write
         self._complete: set[str] = set()  # nothing more can come of these
         self._limiter = trio.CapacityLimiter(WRITER_THREADS_MAX)
         self._archivers = trio.CapacityLimiter(1)
+        self._left_out_lines = 0  # of logs that have ended
+        self._settled = False
+        self._shipping = LogShipping(nursery, self.change_of, self._note)
+
+    @property
+    def left_out_lines(self) -> int:
+        """Since this daemon began: what tasks wrote beyond their bounds."""
+        return self._left_out_lines + sum(live.left_out_lines for live in self._live.values())
 
     def folder(self, task_id: str) -> Path:
         return self._settings.log_folder / log_ids.task_of(task_id)
@@ -152,6 +117,17 @@ class TaskLogs:
         if task_id not in self._live:
             self._open(task_id, () if running else ("out",) if tty else STREAMS, policy, writers=True)
 
+    def ship(self, request: ContainerRequest) -> None:
+        """The log of a container that is attached is sent where its spec says, too. Raises OSError."""
+        task_id = log_ids.task_of(request.id)
+        if (receiver := log_receiver.of(request, task_id, socket.gethostname())) is not None:
+            log_receiver.keep(self.folder(task_id), receiver)
+            self._shipping.look(task_id, self.folder(task_id))
+
+    @property
+    def shipments(self) -> Sequence[Shipment]:
+        return self._shipping.shipments
+
     def recover(self, task_id: str, policy: LogPolicy | None = None) -> None:
         """The task had ended when this daemon first saw it: takes what is left of its output, once.
 
@@ -178,17 +154,18 @@ class TaskLogs:
                 elif not (base / stream).exists():
                     continue
                 readers[stream] = fifo.FifoReader(base / stream)
-            folder = self.folder(task_id)
-            files = LogFiles(folder, policy.size_bytes_max, policy.files_max) if policy.kept else None
+            live = LiveLog(self.folder(task_id), readers, policy, writers=writers)
         except OSError:
             for reader in readers.values():
                 reader.close()
             raise
-        live = _LiveLog(files, readers, folder, writers=writers, compress=policy.compress)
+        for stream, reader in readers.items():
+            self._keeper.keep(_kept_name(task_id, stream), reader.file)
         self._live[task_id] = live
         if (held := self._held.get(log_ids.task_of(task_id))) is not None:
             held.set()
             self._held[log_ids.task_of(task_id)] = trio.Event()
+        self._shipping.look(log_ids.task_of(task_id), self.folder(task_id))
         self._archive_soon(task_id, live)  # what an earlier daemon had no time for
         self._nursery.start_soon(self._read_all, task_id, live)
 
@@ -200,6 +177,21 @@ class TaskLogs:
             deadline = trio.current_time() + DRAIN_WAIT_MS_MAX / 1000
             live.scope.deadline = min(live.scope.deadline, deadline)
 
+    def settle(self, task_ids: Container[str]) -> None:
+        """There are no other containers: what is kept of others is let go of, and what an earlier daemon had not sent
+        of their logs is sent."""
+        for name in list(self._keeper.kept()):
+            task_id = name.rpartition(".")[0]
+            if task_id not in task_ids and task_id not in self._live:
+                self._keeper.drop(name)
+        if not self._settled:
+            self._settled = True
+            self._nursery.start_soon(self._ship_rests)
+
+    async def _ship_rests(self) -> None:
+        for task_id in await self.ids():
+            self._shipping.look(task_id, self.folder(task_id))
+
     async def detach(self, task_id: str, *, drain: bool = True) -> None:
         """Stops reading and removes the FIFOs; `drain`: first waits (bounded) for every writer to close."""
         live = self._live.get(task_id)
@@ -209,6 +201,8 @@ class TaskLogs:
             live.scope.cancel()
             await live.ended.wait()
         self._complete.discard(task_id)
+        for stream in STREAMS:
+            self._keeper.drop(_kept_name(task_id, stream))
         shutil.rmtree(self._settings.run_folder / "io" / task_id, ignore_errors=True)
 
     async def ended(self, task_id: str) -> None:
@@ -241,10 +235,11 @@ class TaskLogs:
 
     async def remove(self, task_id: str) -> None:
         """Removes the files; harmless where there are none."""
+        self._shipping.stop(task_id)
         await self.detach(task_id, drain=False)
         await trio.to_thread.run_sync(shutil.rmtree, self.folder(task_id), True, limiter=self._limiter)
 
-    async def _read_all(self, task_id: str, live: _LiveLog) -> None:
+    async def _read_all(self, task_id: str, live: LiveLog) -> None:
         try:
             with live.scope:
                 async with trio.open_nursery() as nursery:
@@ -254,74 +249,91 @@ class TaskLogs:
             log.error("log of task %s stops: %s", task_id, group.exceptions[0])
         finally:
             self._live.pop(task_id, None)
+            self._left_out_lines += live.left_out_lines
             self._complete.add(task_id)
             live.close()
-            for send, _ in live.taps.values():
-                send.close()
             live.ended.set()
             live.wake()
 
-    async def _read_stream(self, task_id: str, live: _LiveLog, stream: str, reader: fifo.FifoReader | None) -> None:
+    async def _read_stream(self, task_id: str, live: LiveLog, stream: str, reader: fifo.FifoReader | None) -> None:
         if reader is None and live.writers:
             return  # a terminal has one stream only
-        splitter = LineSplitter(stream, live.unfinished[stream].load())
         ended = False
         try:
+            await self._write(task_id, live, live.load, stream)
             if reader is not None:
-                await self._read_fifo(task_id, live, stream, reader, splitter)
+                await self._read_fifo(task_id, live, stream, reader)
             ended = True
         finally:
-            # Also when the daemon goes down: what was taken out of the pipe must not be lost.
+            # What is left in the FIFO when the daemon goes is the next one's.
             with trio.CancelScope(shield=True):
-                rest = b""
-                while reader is not None and live.scope.cancel_called and len(rest) < fifo.PIPE_SIZE_BYTES:
-                    data = reader.read_now()
-                    if not data:
-                        break
-                    rest += splitter.feed(data, time.time_ns())
+                if live.scope.cancel_called and reader is not None:
+                    for _ in range(fifo.PIPE_SIZE_BYTES // TAKE_BYTES_MAX + 1):
+                        if not await self._take(task_id, live, stream):
+                            break
                 if ended or live.scope.cancel_called:
-                    rest += splitter.finish(time.time_ns())
-                await self._keep(task_id, live, stream, rest, splitter.unfinished)
+                    await self._write(task_id, live, live.finish, stream)
+                    self._keeper.drop(_kept_name(task_id, stream))
                 if reader is not None:
                     reader.close()
 
-    async def _read_fifo(
-        self, task_id: str, live: _LiveLog, stream: str, reader: fifo.FifoReader, splitter: LineSplitter
-    ) -> None:
-        data = await reader.read_after_open() if live.writers else reader.read_now()
-        while data:
-            await _tell(live, stream, data)
-            await self._keep(task_id, live, stream, splitter.feed(data, time.time_ns()), splitter.unfinished)
-            if not live.taps:
-                await trio.sleep(BATCH_WAIT_MS / 1000)
-            data = await reader.read()
+    async def _read_fifo(self, task_id: str, live: LiveLog, stream: str, reader: fifo.FifoReader) -> None:
+        waits, wait_ms = live.writers, BATCH_WAIT_MS  # for a writer first, where reading would take none for the end
+        while True:
+            if waits:
+                began = trio.current_time()
+                await reader.wait()
+                wait_ms = BUSY_WAIT_MS if trio.current_time() - began < BATCH_WAIT_MS / 1000 else BATCH_WAIT_MS
+            data = await self._take(task_id, live, stream)
+            if data == b"" or (data is None and not waits):  # it may be open in other hands, and nobody writes
+                return
+            waits = True
+            if data:
+                await _tell(live, stream, data)
+                if not live.taps and len(data) < TAKE_BYTES_MAX:
+                    await trio.sleep(wait_ms / 1000)
 
-    async def _keep(self, task_id: str, live: _LiveLog, stream: str, records: bytes, unfinished: bytes) -> None:
-        if live.files is None or (not records and unfinished == live.unfinished[stream].kept):
-            return
-        async with live.lock:
-            try:
-                await trio.to_thread.run_sync(live.write, stream, records, unfinished, limiter=self._limiter)
-            except OSError as error:
-                # The disk is full, say: the task goes on, its lines are counted as lost.
-                if live.dropped_bytes == 0:
-                    log.error("log of task %s loses lines: %s", task_id, error)
-                live.dropped_bytes += len(records)
-            else:
-                live.dropped_bytes = 0
-        if live.files.rotated:
+    async def _take(self, task_id: str, live: LiveLog, stream: str) -> bytes | None:
+        """What the FIFO held, which is in the log now; empty at its end, None where it holds nothing."""
+        try:
+            async with live.lock:
+                data = await trio.to_thread.run_sync(live.take, stream, limiter=self._limiter)
+        except BlockingIOError:
+            return None
+        if data:
+            self._grown(task_id, live)
+        return data
+
+    async def _write(self, task_id: str, live: LiveLog, part: Callable[[str], bool], stream: str) -> None:
+        try:
+            async with live.lock:
+                added = await trio.to_thread.run_sync(part, stream, limiter=self._limiter)
+        except OSError as error:
+            log.error("log of task %s loses a line: %s", task_id, error)
+        else:
+            if added:
+                self._grown(task_id, live)
+
+    def _note(self, task_id: str, words: str) -> None:
+        """Soon, where something writes to the log."""
+        for container_id, live in self._live.items():
+            if log_ids.task_of(container_id) == task_id:
+                self._nursery.start_soon(self._write, container_id, live, live.note, words)
+                return
+
+    def _grown(self, task_id: str, live: LiveLog) -> None:
+        if live.files is not None and live.files.rotated:
             live.files.rotated = False
             self._archive_soon(task_id, live)
-        if records:
-            live.wake()
+        live.wake()
 
-    def _archive_soon(self, task_id: str, live: _LiveLog) -> None:
+    def _archive_soon(self, task_id: str, live: LiveLog) -> None:
         live.to_archive = live.compress
         if live.compress and not live.archiving:
             live.archiving = True
             self._nursery.start_soon(self._archive, task_id, live)
 
-    async def _archive(self, task_id: str, live: _LiveLog) -> None:
+    async def _archive(self, task_id: str, live: LiveLog) -> None:
         """Apart from the writing, which it must not hold up; what fails is tried again at the next rotation."""
         try:
             while live.to_archive:
@@ -335,7 +347,7 @@ class TaskLogs:
             live.archiving = False
 
 
-async def _tell(live: _LiveLog, stream: str, data: bytes) -> None:
+async def _tell(live: LiveLog, stream: str, data: bytes) -> None:
     """Who does not take it within a while is left behind: the task must not wait for ever for a dead client."""
     for output, (send, stall_s_max) in list(live.taps.items()):
         with trio.move_on_after(stall_s_max) as waiting:
@@ -346,6 +358,10 @@ async def _tell(live: _LiveLog, stream: str, data: bytes) -> None:
         if waiting.cancelled_caught:
             live.taps.pop(output, None)
             send.close()
+
+
+def _kept_name(task_id: str, stream: str) -> str:
+    return f"{task_id}.{stream}"
 
 
 def _folders(folder: Path) -> list[str]:

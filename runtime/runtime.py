@@ -40,6 +40,7 @@ from runtime.containers import Containers
 from runtime.errors import MissingFeature, NotFound, RuntimeFailure, TimedOut, Unavailable
 from runtime.events import EventFan, Subscription, decode
 from runtime.execution import ExecSession, ProcessRequest
+from runtime.fifo_keeper import FifoKeeper
 from runtime.image_model import host_architecture
 from runtime.image_space import ImageSpaces
 from runtime.images import ImageStore
@@ -67,8 +68,9 @@ IMAGE_LABEL = "fairway/image-digest"
 class Runtime:
     """One per host. `images` is the host's ImageStore."""
 
-    def __init__(self, settings: RuntimeSettings) -> None:
+    def __init__(self, settings: RuntimeSettings, keeper: FifoKeeper | None = None) -> None:
         self._settings = settings
+        self._keeper = keeper
         self._cgroup = cgroup.detect()
         self._connection = Connection(settings.socket, settings.namespace)
         self._containers = Containers(self._connection, settings, self._cgroup)
@@ -77,7 +79,7 @@ class Runtime:
         self.spaces = ImageSpaces(self._connection, self.images, settings.snapshotter)
         self._fan = EventFan()
         self._nursery: trio.Nursery | None = None
-        self._logs: TaskLogs | None = None
+        self.logs: TaskLogs | None = None  # until it runs
         self._starting = trio.CapacityLimiter(settings.parallel_starts_max)
         self._deleting = trio.CapacityLimiter(settings.parallel_starts_max)
         self._making: set[str] = set()
@@ -117,7 +119,7 @@ class Runtime:
         await trio.to_thread.run_sync(self._staging.clear)
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
-            self._logs = TaskLogs(self._settings, nursery)
+            self.logs = TaskLogs(self._settings, nursery, self._keeper)
             nursery.start_soon(self._connection.run, self._on_event, self._on_connected)
             task_status.started()
 
@@ -254,6 +256,7 @@ class Runtime:
             elif container.state == "stopped" and container.id not in self._making:
                 self._recover_log(container)
             found.append(self._completed(container))
+        self._task_logs().settle({container.id for container in found})
         return found
 
     async def exec(
@@ -328,6 +331,7 @@ class Runtime:
             if stage is not None:
                 mounts = await trio.to_thread.run_sync(stage.root, mounts)
             logs.attach(request.id, running=False, tty=tty, policy=log_policy.policy_of(request.spec, self._settings))
+            logs.ship(request)
             stdin = logs.make_stdin(request.id) if request.spec.stdin_open else ""
             stdout, stderr = logs.fifo_paths(request.id, tty)
             process_id = await self._containers.create_task(
@@ -378,9 +382,9 @@ class Runtime:
             log.warning("log of task %s is not complete: %s", container.id, error)
 
     def _task_logs(self) -> TaskLogs:
-        if self._logs is None:
+        if self.logs is None:
             raise Unavailable("the container runtime is not running")
-        return self._logs
+        return self.logs
 
     def _on_event(self, envelope: api.Envelope) -> None:
         event = decode(envelope)

@@ -9,7 +9,7 @@ import time
 import zlib
 from collections.abc import Iterator
 
-from cli import output, words
+from cli import log_fields, output, words
 from cli.connection import connect
 from cli.failure import EXIT_OK, EXIT_USAGE, CommandFailed
 from cli.following import follow
@@ -43,12 +43,13 @@ def logs(options: argparse.Namespace) -> int:
             request.since_unix_ms, request.tail_lines = max(since, min(again)), -1
         return control.Logs(request)
 
+    printer = _Printer(options)
     asked = f"logs of {' '.join(options.targets)}"
     for chunk in follow(connect(options), asked, invoke, again=options.follow):
         place = places.setdefault(chunk.task_id, LogPlace())
         for line in chunk.lines:
             if line.unix_ns == 0 or place.is_new(line):
-                _print_line(options, chunk, line)
+                printer.print(chunk, line)
         sys.stdout.flush()
     return EXIT_OK
 
@@ -67,31 +68,54 @@ def _tail(text: str) -> int:
     return int(text)
 
 
-def _print_line(options: argparse.Namespace, chunk: host_pb2.LogChunk, line: host_pb2.LogLine) -> None:
-    if options.output == "json":
-        record = {
-            "task_id": chunk.task_id,
-            "task": chunk.task_name,
-            "app": chunk.app,
-            "node": chunk.node,
-            "unix_ns": line.unix_ns,
-            "stream": "stderr" if line.standard_error else "stdout",
-            "text": line.text.decode(errors="replace"),
-        }
-        print(json.dumps(record))
-        return
-    stream = sys.stderr if line.standard_error else sys.stdout
-    before = ""
-    if not _is_one_task(options.targets, chunk):
-        name = f"{chunk.app}/{chunk.task_name}" if len(options.targets) > 1 else chunk.task_name
-        colour = _COLOURS[zlib.crc32(name.encode()) % len(_COLOURS)]
-        before = f"{output.paint(name, colour, output.colours(stream))} | "
-    if options.timestamps and line.unix_ns:
-        before += words.timestamp(line.unix_ns // 1_000_000) + " "
-    if line.standard_error:
-        sys.stdout.flush()  # keeps the order where both go to one place
-    stream.buffer.write(before.encode() + line.text + b"\n")
-    stream.buffer.flush()
+class _Printer:
+    def __init__(self, options: argparse.Namespace) -> None:
+        self._options = options
+        self._fields = [name for name in options.fields.split(",") if name]
+        try:
+            self._filters = [log_fields.parse_filter(text) for text in options.where]
+        except ValueError as error:
+            raise CommandFailed("--where", str(error), EXIT_USAGE) from None
+
+    def print(self, chunk: host_pb2.LogChunk, line: host_pb2.LogLine) -> None:
+        options, found = self._options, None
+        if self._filters or self._fields or options.output == "json":
+            found = log_fields.object_of(line.text)
+        if line.unix_ns and not log_fields.matches(found, self._filters):
+            return
+        text = line.text
+        if self._fields and found is not None:
+            found = {name: log_fields.field(found, name.split(".")) for name in self._fields}
+            text = " ".join(f"{name}={log_fields.text_of(value)}" for name, value in found.items()).encode()
+        if options.output == "json":
+            print(json.dumps(_record(chunk, line, found)))
+            return
+        stream = sys.stderr if line.standard_error else sys.stdout
+        before = ""
+        if not _is_one_task(options.targets, chunk):
+            name = f"{chunk.app}/{chunk.task_name}" if len(options.targets) > 1 else chunk.task_name
+            colour = _COLOURS[zlib.crc32(name.encode()) % len(_COLOURS)]
+            before = f"{output.paint(name, colour, output.colours(stream))} | "
+        if options.timestamps and line.unix_ns:
+            before += words.timestamp(line.unix_ns // 1_000_000) + " "
+        if line.standard_error:
+            sys.stdout.flush()  # keeps the order where both go to one place
+        stream.buffer.write(before.encode() + text + b"\n")
+        if line.standard_error:
+            stream.buffer.flush()
+
+
+def _record(chunk: host_pb2.LogChunk, line: host_pb2.LogLine, found: dict[str, object] | None) -> dict[str, object]:
+    record: dict[str, object] = {
+        "task_id": chunk.task_id,
+        "task": chunk.task_name,
+        "app": chunk.app,
+        "node": chunk.node,
+        "unix_ns": line.unix_ns,
+        "stream": "stderr" if line.standard_error else "stdout",
+        "text": line.text.decode(errors="replace"),
+    }
+    return record if found is None else {**record, "fields": found}
 
 
 def _is_one_task(targets: list[str], chunk: host_pb2.LogChunk) -> bool:

@@ -28,6 +28,7 @@ from cli.compose.schema_types import (
     pairs,
     text_or_texts,
 )
+from proto import log_receivers
 from proto.container_rules import ULIMITS
 
 _LABELS = pairs("labels")
@@ -142,8 +143,19 @@ _ULIMIT = either(NUMBER, mapping("", {"soft": NUMBER, "hard": NUMBER}, required=
 _LOGGING = mapping(
     "what is kept of what tasks write",
     {
-        "driver": choice(["json-file", "local", "none"]),
-        "options": mapping("", {"max-size": SIZE, "max-file": COUNT, "compress": FLAG}),
+        "driver": choice(["json-file", "local", "none", *log_receivers.DRIVERS]),
+        "options": mapping(
+            "",
+            {
+                "max-size": SIZE,
+                "max-file": COUNT,
+                "max-age": DURATION,
+                "compress": FLAG,
+                "rate-lines": described(COUNT, "a second; what is more is left out"),
+                "rate-bytes": described(SIZE, "a second; what is more is left out"),
+                **dict.fromkeys(sorted(log_receivers.ALL_OPTIONS), TEXT),
+            },
+        ),
     },
 )
 _HOOK = mapping(

@@ -12,7 +12,11 @@ from proto.container_rules import (
     CPU_PERIOD_US_MIN,
     CPU_SHARES_MAX,
     CPU_SHARES_MIN,
+    LOG_AGE_S_MAX,
+    LOG_AGE_S_MIN,
+    LOG_BYTES_PER_S_MAX,
     LOG_FILES_MAX,
+    LOG_LINES_PER_S_MAX,
     LOG_SIZE_BYTES_MAX,
     LOG_SIZE_BYTES_MIN,
     OOM_SCORE_ADJ_MAX,
@@ -25,6 +29,7 @@ from proto.container_rules import (
     sysctl_problem,
     ulimit_problem,
 )
+from proto.log_receivers import driver_name, option_problem
 
 # A host that does not know one of these would run the container without it.
 SETTINGS = (
@@ -114,6 +119,16 @@ def _logging_problems(logging: objects.Logging) -> Iterator[str]:
         yield f"a file of its log is to have {size_bytes} bytes, not {LOG_SIZE_BYTES_MIN} to {LOG_SIZE_BYTES_MAX}"
     if logging.files_max > LOG_FILES_MAX:
         yield f"its log is to have {logging.files_max} files; at most {LOG_FILES_MAX} are possible"
+    if logging.age_s_max and not LOG_AGE_S_MIN <= logging.age_s_max <= LOG_AGE_S_MAX:
+        yield f"a file of its log is to be left after {logging.age_s_max} s, not {LOG_AGE_S_MIN} to {LOG_AGE_S_MAX}"
+    driver = driver_name(logging.driver)
+    if logging.options and not driver:
+        yield "its logging has options of a receiver and none of the drivers that have one"
+    for name, value in sorted(logging.options.items()):
+        if driver and (problem := option_problem(driver, name, value)):
+            yield f"its logging's {name} {problem}"
+    if logging.lines_per_s_max > LOG_LINES_PER_S_MAX or logging.bytes_per_s_max > LOG_BYTES_PER_S_MAX:
+        yield "its log is to have more lines or bytes a second than can be bounded"
 
 
 def _share_problems(shares: objects.KernelShares) -> Iterator[str]:

@@ -40,6 +40,7 @@ class HostMetrics:
         yield from self._network()
         yield from self._policies()
         yield from self._tasks()
+        yield from self._logs()
         if self._subject.member is not None:
             yield from _raft(self._subject.member)
 
@@ -115,6 +116,20 @@ class HostMetrics:
             "Tasks of this host by state.",
             [Sample({"state": state}, count) for state, count in sorted(states.items())],
         )
+
+    def _logs(self) -> Iterator[Family]:
+        logs = self._subject.runtime.logs
+        shipments = logs.shipments if logs is not None else ()
+        yield _counter(
+            "fairway_log_lines_left_out_total",
+            "Lines of tasks that wrote more a second than their service's logging allows.",
+            logs.left_out_lines if logs is not None else 0,
+        )
+        for name, help, value in (
+            ("receivers", "Logs of tasks that are sent to a receiver.", len(shipments)),
+            ("receivers_failing", "Those whose receiver takes nothing.", sum(bool(each.error) for each in shipments)),
+        ):
+            yield _gauge(f"fairway_log_{name}", help, value)
 
 
 def _raft(member: Member) -> Iterator[Family]:

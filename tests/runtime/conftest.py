@@ -17,6 +17,7 @@ import pytest
 import trio
 
 from proto import grpc_trio, objects_pb2
+from runtime.fifo_keeper import FifoKeeper
 from runtime.model import ContainerRequest, LoadedImage, RuntimeSettings
 from runtime.runtime import Runtime
 from tests.runtime import image_builder
@@ -122,12 +123,17 @@ def settings(containerd: Containerd, tmp_path: Path) -> RuntimeSettings:
     )
 
 
-def drive(settings: RuntimeSettings, body: Callable[[Runtime], Awaitable[T]], seconds: float = 40) -> T:
+def drive(
+    settings: RuntimeSettings,
+    body: Callable[[Runtime], Awaitable[T]],
+    keeper: FifoKeeper | None = None,
+    seconds: float = 40,
+) -> T:
     """Runs `body` with a runtime that is connected."""
 
     async def main() -> T:
         async with trio.open_nursery() as nursery:
-            runtime = Runtime(settings)
+            runtime = Runtime(settings, keeper)
             await nursery.start(runtime.run)
             try:
                 with trio.fail_after(seconds):

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import gzip
+import os
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runtime import log_archive, log_files, log_format, log_reader
+from runtime import log_archive, log_files, log_format, log_intake, log_reader
 from runtime.log_choice import LogChoice
 from runtime.log_files import LogFiles
 from runtime.log_format import LINE_BYTES_MAX, LineSplitter
+from runtime.log_intake import Intake, path_of
 from runtime.log_reader import Position
-from runtime.unfinished_line import UnfinishedLine, path_of
 
 SECOND_NS = 1_000_000_000
 START_NS = 1_795_000_000 * SECOND_NS + 123_456_789
@@ -103,6 +105,18 @@ def test_rotation_keeps_the_newest_and_bounds_the_whole(tmp_path: Path) -> None:
     assert texts == names(100 - len(texts), 100)
 
 
+def test_a_file_is_left_for_the_next_by_age_also_over_a_restart(tmp_path: Path) -> None:
+    for number, stamped_s_ago in enumerate([0, 0, 100, 0]):
+        files = LogFiles(tmp_path, 10_000, files_max=9, age_s_max=60)
+        files.append(LineSplitter("out").feed(b"line %d\n" % number, time.time_ns() - stamped_s_ago * SECOND_NS))
+        files.append(LineSplitter("out").feed(b"line\n", time.time_ns()))
+        files.close()
+        if number == 1:  # as if it had been begun long ago
+            path = log_files.path_of(tmp_path, 1)
+            path.write_bytes(path.read_bytes().replace(b"20", b"19", 1))
+    assert log_files.numbers(tmp_path) == [1, 2, 3]
+
+
 def test_a_reader_that_rotation_overtook_goes_on_with_the_oldest_file(tmp_path: Path) -> None:
     files = LogFiles(tmp_path, size_bytes_max=400, files_max=2)
     files.append(records(3))
@@ -159,29 +173,93 @@ def test_a_log_that_is_gone_is_empty(tmp_path: Path) -> None:
     assert read(tmp_path / "none", 5) == []
 
 
-def test_an_unfinished_line_is_found_again_until_it_has_ended(tmp_path: Path) -> None:
+def pending(folder: Path, files: LogFiles, stream: str = "out") -> bytes:
+    """What a new daemon finds of a stream."""
+    intake = Intake(folder, stream)
+    try:
+        return intake.load(Position(*files.end))
+    finally:
+        intake.close()
+
+
+def test_what_was_taken_is_found_again_until_it_is_in_the_log(tmp_path: Path) -> None:
+    source, writer = os.pipe2(os.O_NONBLOCK)
     files = LogFiles(tmp_path, 10_000, 3)
-    line = UnfinishedLine(tmp_path, "out")
-    assert line.load() == b""
-    files.append(records(2))
-    line.keep(b"a longer text", Position(*files.end))
-    line.keep(b"short", Position(*files.end))
-    assert UnfinishedLine(tmp_path, "out").load() == b"short"
-    assert UnfinishedLine(tmp_path, "err").load() == b""
-    files.append(LineSplitter("err").feed(b"of the other stream\n", START_NS))
-    assert UnfinishedLine(tmp_path, "out").load() == b"short"
+    intake, splitter = Intake(tmp_path, "out"), LineSplitter("out")
+    assert intake.load(Position(*files.end)) == b""
+    os.write(writer, b"line 0\nline 1\nlin")
+    assert intake.take(source, Position(*files.end)) == b"line 0\nline 1\nlin"
+    with pytest.raises(BlockingIOError):
+        intake.take(source, Position(*files.end))
+    assert pending(tmp_path, files) == b"line 0\nline 1\nlin"
+    assert pending(tmp_path, files, "err") == b""
     files.append(records(1))
-    assert UnfinishedLine(tmp_path, "out").load() == b""
-    line.keep(b"", Position(*files.end))
-    line.close()
+    files.append(LineSplitter("err").feed(b"line 1\n", START_NS))
+    assert pending(tmp_path, files) == b"line 1\nlin"
+    assert pending(tmp_path, files) == b"line 1\nlin"
+    intake = Intake(tmp_path, "out")
+    files.append(splitter.feed(intake.load(Position(*files.end)), START_NS))
+    intake.settle(splitter.unfinished, Position(*files.end))
+    assert pending(tmp_path, files) == b"lin"
+    os.close(writer)
+    assert intake.take(source, Position(*files.end)) == b""
+    files.append(splitter.finish(START_NS))
+    intake.settle(b"", Position(*files.end))
+    intake.close()
     assert not path_of(tmp_path, "out").exists()
+    assert read(tmp_path) == [b"line 0", b"line 1", b"line 1", b"lin"]
     files.close()
+    os.close(source)
 
 
-@pytest.mark.parametrize("content", [b"", b"1 2", b"1 0 9\nshort", b"x y z\nabc", b"\xff\xfe"])
-def test_a_torn_unfinished_line_is_none(tmp_path: Path, content: bytes) -> None:
+@settings(deadline=None)
+@given(st.data(), st.lists(st.sampled_from([b"a", b"aa", b"b", b"\n"]), max_size=60).map(b"".join))
+def test_a_kill_at_any_byte_of_an_append_loses_and_doubles_nothing(data: st.DataObject, text: bytes) -> None:
+    splitter = LineSplitter("out")
+    appended = splitter.feed(text, START_NS)
+    cut = data.draw(st.integers(0, len(appended)))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        log_files.path_of(folder, 1).write_bytes(appended[:cut])
+        files = LogFiles(folder, 10_000, 3)
+        there = list(log_reader.texts_after(folder, Position(1, 0), "out"))
+        again = LineSplitter("out")
+        files.append(again.feed(log_intake.remaining(text, there), START_NS))
+        files.append(again.finish(START_NS))
+        files.close()
+        assert read(folder) == text.split(b"\n")[: None if splitter.unfinished else -1]
+
+
+def test_lines_that_were_left_out_stay_left_out() -> None:
+    text = b"one\ntwo\nthree\nfour\nfi"
+    assert log_intake.remaining(text, [(b"one", False), (b"three", False)]) == b"four\nfi"
+    assert log_intake.remaining(b"x" * 20 + b"\ny", [(b"x" * 16, True), (b"xxxx", False)]) == b"y"
+
+
+@pytest.mark.parametrize("rest", [b"", b"rest"])
+def test_what_is_taken_is_kept_in_little_space(tmp_path: Path, rest: bytes) -> None:
+    source, writer = os.pipe2(os.O_NONBLOCK)
+    files = LogFiles(tmp_path, 10_000_000, 3)
+    intake, splitter = Intake(tmp_path, "out"), LineSplitter("out")
+    for _ in range(60):
+        os.write(writer, (b"x" * 999 + b"\n") * 30 + rest)
+        files.append(splitter.feed(intake.take(source, Position(*files.end)), START_NS))
+        intake.settle(splitter.unfinished, Position(*files.end))
+        assert path_of(tmp_path, "out").stat().st_size < log_intake.SHORTEN_BYTES + log_intake.TAKE_BYTES_MAX
+    assert pending(tmp_path, files) == rest
+    assert len(read(tmp_path)) == 60 * 30
+    intake.close()
+    files.close()
+    os.close(writer)
+    os.close(source)
+
+
+@pytest.mark.parametrize("content", [b"", b"1 2", b"1 0 9\nshort", b"\xff" * 64])
+def test_torn_pending_bytes_are_none(tmp_path: Path, content: bytes) -> None:
     path_of(tmp_path, "out").write_bytes(content)
-    assert UnfinishedLine(tmp_path, "out").load() == b""
+    files = LogFiles(tmp_path, 10_000, 3)
+    assert pending(tmp_path, files) == b""
+    files.close()
 
 
 @settings(deadline=None)  # they write files

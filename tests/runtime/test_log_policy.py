@@ -20,6 +20,11 @@ def test_what_a_spec_does_not_say_the_host_does_and_labels_carry_it() -> None:
         (objects_pb2.Logging(), LogPolicy(1000, 4)),
         (objects_pb2.Logging(size_bytes_max=70, compress=True), LogPolicy(70, 4, compress=True)),
         (objects_pb2.Logging(files_max=2), LogPolicy(1000, 2)),
+        (objects_pb2.Logging(age_s_max=60), LogPolicy(1000, 4, age_s_max=60)),
+        (
+            objects_pb2.Logging(lines_per_s_max=5, bytes_per_s_max=6),
+            LogPolicy(1000, 4, lines_per_s_max=5, bytes_per_s_max=6),
+        ),
         (objects_pb2.Logging(driver=NONE), LogPolicy(1000, 4, kept=False)),
     ):
         spec = objects_pb2.ContainerSpec()

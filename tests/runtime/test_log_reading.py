@@ -15,11 +15,11 @@ import trio
 
 from runtime.errors import NotFound
 from runtime.log_choice import LogChoice
+from runtime.log_intake import path_of
 from runtime.log_policy import LogPolicy
 from runtime.logs import TaskLogs
 from runtime.model import LoadedImage, RuntimeSettings
 from runtime.runtime import Runtime
-from runtime.unfinished_line import path_of
 from tests.runtime.conftest import drive, request_for, until
 
 ATTACHED = """
