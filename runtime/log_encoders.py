@@ -40,18 +40,25 @@ def journald(line: LogLine, tag: str, words: Mapping[str, str]) -> bytes:
     )
 
 
-def syslog(line: LogLine, tag: str, words: Mapping[str, str], facility: str = "", digits: int = 6) -> bytes:
-    """One message; `facility`: by name or number, daemon where it is empty."""
-    number = int(facility) if facility.isdecimal() else FACILITIES.index(facility or "daemon")
+def syslog(line: LogLine, tag: str, words: Mapping[str, str], facility: str = "") -> bytes:
+    """One message of RFC 5424; `facility`: by name or number, daemon where it is empty."""
     seconds, nanoseconds = divmod(line.unix_ns, 1_000_000_000)
-    moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
-    head = (
-        f"<{number * 8 + (_ERROR if line.standard_error else _INFORMATION)}>1 {moment}.{nanoseconds:09d}"[
-            : -(9 - digits) or None
-        ]
-        + f"Z {_printable(words['DaemonName'], 255)} {_printable(tag, 48)} {_printable(words['ID'], 128)} - - "
-    )
-    return head.encode() + line.text
+    moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{nanoseconds // 1000:06d}Z"
+    names = f"{_printable(words['DaemonName'], 255)} {_printable(tag, 48)} {_printable(words['ID'], 128)}"
+    return f"<{_priority(line, facility)}>1 {moment} {names} - - ".encode() + line.text
+
+
+def syslog_local(line: LogLine, tag: str, words: Mapping[str, str], facility: str = "") -> bytes:
+    """One message as syslog(3) writes it to /dev/log, where receivers read no other form: RFC 3164, without a host."""
+    moment = time.localtime(line.unix_ns // 1_000_000_000)
+    month = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"][moment.tm_mon - 1]
+    head = f"<{_priority(line, facility)}>{month} {moment.tm_mday:2d} {time.strftime('%H:%M:%S', moment)}"
+    return f"{head} {_printable(tag, 48)}[{_printable(words['ID'], 128)}]: ".encode() + line.text
+
+
+def _priority(line: LogLine, facility: str) -> int:
+    number = int(facility) if facility.isdecimal() else FACILITIES.index(facility or "daemon")
+    return number * 8 + (_ERROR if line.standard_error else _INFORMATION)
 
 
 def octet_counted(message: bytes) -> bytes:

@@ -47,8 +47,9 @@ def sender_to(receiver: Receiver, http_limiter: trio.CapacityLimiter) -> Sender:
 
 
 def _syslog(receiver: Receiver, line: LogLine) -> bytes:
-    facility = receiver.options.get("syslog-facility", "")
-    return log_encoders.syslog(line, receiver.tag, receiver.words, facility)
+    local = receiver.address.scheme == "unix" and "syslog-format" not in receiver.options
+    encode = log_encoders.syslog_local if local else log_encoders.syslog
+    return encode(line, receiver.tag, receiver.words, receiver.options.get("syslog-facility", ""))
 
 
 class _Datagrams:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+import socket
+import subprocess
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 import trio
 
+from lab import debian_packages
 from proto import log_receivers, objects_pb2
 from runtime import log_shipping
 from runtime.logs import TaskLogs
@@ -81,7 +84,7 @@ def test_syslog_gets_every_line(tmp_path: Path, way: str) -> None:
     with server as (place, received):
         port = place if isinstance(place, int) else place[1]
         address = f"unix://{tmp_path}/log" if way == "unix" else f"{way}://localhost:{port}"
-        options = {"syslog-address": address, "syslog-facility": "local0"}
+        options = {"syslog-address": address, "syslog-facility": "local0", "syslog-format": "rfc5424"}
         if context is not None:
             options["syslog-tls-ca-cert"] = str(ca)
 
@@ -94,6 +97,45 @@ def test_syslog_gets_every_line(tmp_path: Path, way: str) -> None:
 
         with_task(tmp_path, "syslog", options, body)
         assert syslog_texts(received) == [*numbered(0, 100).splitlines(), b"a line \xff with any bytes "]
+
+
+@pytest.mark.parametrize("way", ["unix", "tcp"])
+def test_rsyslog_reads_what_it_is_sent(tmp_path: Path, way: str) -> None:
+    tree = debian_packages.unpacked("rsyslog", ["rsyslog", "libestr0", "libfastjson4"], with_libraries=False)
+    modules = next(tree.glob("usr/lib/*/rsyslog"))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    inputs = {
+        "unix": f'module(load="imuxsock" SysSock.Use="off") input(type="imuxsock" Socket="{tmp_path}/log")',
+        "tcp": f'module(load="imptcp") input(type="imptcp" address="127.0.0.1" port="{port}")',
+    }
+    line = "%syslogfacility-text% %syslogseverity-text% %app-name% %procid%%msg%"
+    (tmp_path / "rsyslog.conf").write_text(
+        f'global(workDirectory="{tmp_path}")\n{inputs[way]}\n'
+        f'template(name="line" type="string" string="{line}\\n")\n'
+        f'action(type="omfile" file="{tmp_path}/received" template="line")\n'
+    )
+    command = [str(tree / "usr/sbin/rsyslogd"), "-n", "-f", f"{tmp_path}/rsyslog.conf", "-i", f"{tmp_path}/pid"]
+    environment = {"LD_LIBRARY_PATH": str(modules.parent), "RSYSLOG_MODDIR": str(modules)}
+    server = subprocess.Popen(command, env=environment)
+    address = f"unix://{tmp_path}/log" if way == "unix" else f"tcp://127.0.0.1:{port}"
+    received = tmp_path / "received"
+
+    def texts() -> list[str]:
+        return received.read_text().splitlines() if received.exists() else []
+
+    async def body(_: TaskLogs, writer: int) -> None:
+        os.write(writer, numbered(0, 20))
+        await until(lambda: len(texts()) >= 20, 20)
+
+    try:
+        with_task(tmp_path, "syslog", {"syslog-address": address, "syslog-facility": "local3"}, body)
+    finally:
+        server.terminate()
+        server.wait(20)
+    wanted = re.compile(r"local3 info shop\.web\.1 task1 ?line (\d+)")
+    found = [wanted.fullmatch(text) for text in texts()]
+    assert [int(match[1]) for match in found if match] == list(range(20)), texts()[:3]
 
 
 def test_journald_gets_fields_and_long_lines_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,9 @@ services:
         until [ -f /tmp/go ]; do sleep 0.1; done
         sleep 0.3; seq 1 300
     init: false
-    logging: {driver: syslog, options: {syslog-address: "unix:///run/test-of-logging", tag: "{{.Service}}"}}
+    logging:
+      driver: syslog
+      options: {syslog-address: "unix:///run/test-of-logging", syslog-format: rfc5424, tag: "{{.Service}}"}
     deploy: {placement: {constraints: [node.hostname == host-2]}, restart_policy: {condition: none}}
   loud:
     image: static-web:1
