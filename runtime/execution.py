@@ -6,7 +6,7 @@ import json
 import logging
 import random
 import shutil
-from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterable, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +29,9 @@ OUTPUT_CHUNKS_MAX = 16
 CLOSE_WAIT_MS_MAX = 10_000
 DRAIN_WAIT_MS_MAX = 1_000
 KILL_POLL_MS = 20
+LEFT_TRIES_MAX, LEFT_WAIT_MS = 10, 200
 STDERR, STDOUT = "stderr", "stdout"
+OWNER = "process"  # file: container, process id, when that began; for the daemon that finds it
 
 
 @dataclass(frozen=True)
@@ -77,18 +79,20 @@ class ExecSession:
         """None while it runs; 128 + n where signal n ended it."""
         return self._exit_code
 
-    async def start(self, nursery: trio.Nursery) -> int:
-        """Makes and starts the process; returns its process id. Raises RuntimeFailure; then all is undone."""
+    async def start(self, nursery: trio.Nursery) -> ExecSession:
+        """Makes and starts the process; returns itself. Raises RuntimeFailure; then all is undone."""
         try:
             await self._make()
             process_id = await self._containers.start(self._request.container_id, self._id)
             self._process = (process_id, process_session.start_time(process_id))
+            words = [self._request.container_id, *map(str, self._process)]
+            (self._folder / OWNER).write_text(" ".join(words))  # on a tmpfs
             self._pumping = True
             nursery.start_soon(self._pump)
         except BaseException:
             await self.close()
             raise
-        return process_id
+        return self
 
     async def send_stdin(self, data: bytes) -> None:
         """Waits while the process does not read; raises BrokenPipeError once its input is closed."""
@@ -252,3 +256,32 @@ class ExecSession:
         self._send.close()
         self._receive.close()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def left_behind(settings: RuntimeSettings) -> list[Path]:
+    """What sessions of an earlier daemon have left, which nobody reads or writes any more; for `end_left`."""
+    folder = settings.run_folder / "exec"
+    return list(folder.iterdir()) if folder.is_dir() else []
+
+
+async def end_left(connection: Connection, folders: Sequence[Path]) -> None:
+    """Kills what still runs of such sessions, and removes them. Waits for containerd."""
+    for folder in folders:
+        try:
+            container_id, process_id, began = (folder / OWNER).read_text().split()
+        except (OSError, ValueError):  # it had not begun
+            shutil.rmtree(folder, ignore_errors=True)
+            continue
+        await trio.to_thread.run_sync(process_session.kill_session, int(process_id), int(began))
+        await connection.wait_healthy()
+        request = api.DeleteProcessRequest(container_id=container_id, exec_id=folder.name)
+        for _ in range(LEFT_TRIES_MAX):
+            try:
+                await connection.do("tasks.v1.Tasks/DeleteProcess", request)
+                break
+            except NotFound:
+                break
+            except RuntimeFailure as error:  # its end has yet to be noticed
+                log.debug("process %s of container %s: %s", folder.name, container_id, error)
+                await trio.sleep(LEFT_WAIT_MS / 1000)
+        shutil.rmtree(folder, ignore_errors=True)

@@ -39,7 +39,7 @@ from runtime.connection import Connection
 from runtime.containers import Containers
 from runtime.errors import MissingFeature, NotFound, RuntimeFailure, TimedOut, Unavailable
 from runtime.events import EventFan, Subscription, decode
-from runtime.execution import ExecSession, ProcessRequest
+from runtime.execution import ExecSession, ProcessRequest, end_left, left_behind
 from runtime.fifo_keeper import FifoKeeper
 from runtime.image_model import host_architecture
 from runtime.image_space import ImageSpaces
@@ -121,6 +121,7 @@ class Runtime:
             self._nursery = nursery
             self.logs = TaskLogs(self._settings, nursery, self._keeper)
             nursery.start_soon(self._connection.run, self._on_event, self._on_connected)
+            nursery.start_soon(end_left, self._connection, left_behind(self._settings))
             task_status.started()
 
     def network_maker(self, spec: objects_pb2.ContainerSpec) -> Callable[[Path], None] | None:
@@ -363,9 +364,7 @@ class Runtime:
     async def _exec(self, request: ProcessRequest) -> ExecSession:
         if self._nursery is None:
             raise Unavailable("the container runtime is not running")
-        session = ExecSession(self._connection, self._containers, self._settings, request)
-        await session.start(self._nursery)
-        return session
+        return await ExecSession(self._connection, self._containers, self._settings, request).start(self._nursery)
 
     def _attach(self, container: ObservedContainer) -> None:
         policy = log_policy.from_labels(container.labels, self._settings)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
+from pathlib import Path
+
 import trio
 
 from proto.objects_pb2 import ContainerSpec, KernelShares, Resources
@@ -85,3 +89,43 @@ def test_shares_are_those_of_the_control_group(settings: RuntimeSettings, image:
 
     code, text = drive(settings, body)
     assert (code, text.split()) == (0, ["Cpus_allowed_list:", "0"])
+
+
+def test_what_runs_for_a_daemon_that_was_killed_ends_with_the_next_one(
+    settings: RuntimeSettings, image: LoadedImage
+) -> None:
+    request = request_for(image, "sleep", "100000")
+    exec_folder = settings.run_folder / "exec"
+
+    async def first(runtime: Runtime) -> tuple[Path, str]:
+        await runtime.create(request)
+        await runtime.start(request.id)
+        async with await runtime.exec(request.id, ["sh", "-c", "sleep 4321 & echo up; sleep 4321"]) as session:
+            async for _ in session.outputs():
+                break
+            (process,) = exec_folder.glob("*/process")
+            session.close = trio.lowlevel.checkpoint  # type: ignore[method-assign]  # as of a daemon that is killed
+        return process, process.read_text()
+
+    process, text = drive(settings, first)
+    assert process.exists()
+    leader = int(text.split()[1])
+    assert len(session_of(leader)) >= 2
+
+    async def second(runtime: Runtime) -> None:
+        while session_of(leader) or any(exec_folder.iterdir()):
+            await trio.sleep(0.05)
+        await runtime.delete(request.id)
+
+    drive(settings, second)
+
+
+def session_of(leader: int) -> list[int]:
+    """Its processes that run: nobody may wait for one that has ended in a container without an init."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError):
+            if entry.name.isdecimal() and os.getsid(int(entry.name)) == leader:
+                state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
+                found.extend([int(entry.name)] if state != "Z" else [])
+    return found
