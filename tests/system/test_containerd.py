@@ -19,7 +19,7 @@ services:
     ports: ["8090:8000"]
     init: true
     stop_grace_period: 2s
-    healthcheck: {test: [CMD, "true"], interval: 300ms, timeout: 2s, retries: 2}
+    healthcheck: {test: [CMD, "true"], interval: 500ms, timeout: 2s, retries: 3}
     deploy: {mode: global}
   more:
     image: static-web:1
