@@ -93,14 +93,29 @@ services:
         for i in 1 2 3 4 5 6; do (while :; do nc web 8000 <&3; sleep 0.2; done) & done; wait
     depends_on: {web: {condition: service_healthy}}
     deploy: {replicas: %d}
+  busy:
+    image: static-web:1
+    stop_grace_period: 0s
+    command: ["sh", "-c", "while :; do :; done"]
+    deploy: {resources: {limits: {cpus: "0.1"}}}
+    x-fairway: {autoscale: {max: 2, cpu: 50%%}}
+  large:
+    image: static-web:1
+    stop_grace_period: 0s
+    command: ["sh", "-c", "head -c 30000000 /dev/zero | tail -c 29000000 | (sleep 1000; cat)"]
+    deploy: {resources: {limits: {memory: 48m}}}
+    x-fairway: {autoscale: {max: 2, memory: 40%%}}
 """
 
 
-def test_the_number_of_tasks_follows_their_connections_and_a_metric(cluster: Cluster, deployed: Deploy) -> None:
+def test_the_number_of_tasks_follows_their_load_and_a_metric(cluster: Cluster, deployed: Deploy) -> None:
     app = deployed(SCALED % 1)
     web = f"{app}/web"
     cluster.wait(lambda: len(cluster.serving(web)) == 3, "six connections take three tasks")
     assert "connections of a task is" in cluster.fairway("why", web).stdout
+    cluster.wait(lambda: len(cluster.serving(f"{app}/busy")) == 2, "their CPU takes two tasks")
+    cluster.wait(lambda: len(cluster.serving(f"{app}/large")) == 2, "their memory takes two tasks")
+    assert "memory" in cluster.fairway("why", f"{app}/large").stdout
     assert "cannot be scaled by hand" in cluster.refused("scale", f"{web}=1")
     run_in_task(cluster, f"{web}.1", "sh", "-c", "echo jobs 10 > /tmp/w/metrics")
     cluster.deploy(f"name: {app}\n{SCALED % 0}")  # which says nothing of the number, and ends the connections
