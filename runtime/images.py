@@ -18,7 +18,7 @@ from runtime import archive, image_files, image_model
 from runtime.archive_layouts import Found
 from runtime.connection import Connection
 from runtime.content import ContentStore
-from runtime.errors import AlreadyExists, InvalidImage, NoSpace, NotFound, Unavailable
+from runtime.errors import AlreadyExists, InvalidImage, NoSpace, NotFound, RuntimeFailure, Unavailable
 from runtime.image_model import Blob, Manifest
 from runtime.model import ImageConfig, LoadedImage
 from runtime.references import normalise_reference, with_digest
@@ -81,11 +81,13 @@ class ImageStore:
         in_turn: InTurn | None = None,
         on_layer: Callable[[Blob], None] | None = None,
         keep_part: bool = False,
+        unpack: bool = False,
     ) -> LoadedImage:
         """Takes an image from elsewhere: `fetch(digest)` gives a blob's bytes. Only what lacks is fetched;
         everything is verified. `in_turn` says in which order layers come; `on_layer` hears of each that is here. Raises
         InvalidImage or WrongArchitecture, and then nothing is left behind; `keep_part`: where the other side fails,
-        whole layers stay until their lease's end, so that the next try finds them."""
+        whole layers stay until their lease's end, so that the next try finds them. `unpack`: each layer is unpacked as
+        soon as it and those below it are here; where that fails, `unpack` tries again and says why."""
         async with self._connection.lease(keep_on=Unavailable if keep_part else None) as lease:
             data = await self._document(manifest_digest, fetch)
             manifest = image_model.parse_manifest(data)
@@ -95,9 +97,21 @@ class ImageStore:
             image_model.check_layers(manifest, config)
             layers = list({layer.digest: layer for layer in manifest.layers}.values())
             turns = iter(layers) if in_turn is None else await in_turn(layers)
-            await _each(turns, layers_at_once, lambda layer: self._take_layer(layer, fetch, lease, on_layer))
+            here = {layer.digest: trio.Event() for layer in layers}
+
+            async def take(layer: Blob) -> None:
+                await self._take_layer(layer, fetch, lease, on_layer)
+                here[layer.digest].set()
+
+            unpacking = _Unpacking(self._unpacker, manifest, config) if unpack else None
+            parts = [lambda: _each(turns, layers_at_once, take)]
+            if unpacking is not None:
+                parts.append(lambda: unpacking.run(lease, lambda layer: here[layer.digest].wait()))
+            await _each(iter(parts), len(parts), lambda part: part())
             documents = {manifest.digest: data, manifest.config.digest: config_data}
             await self._store_documents(manifest, documents, lease)
+            if unpacking is not None and unpacking.done:
+                await self._unpacker.keep(manifest, config)
             await self._name(normalise_reference(name), manifest)
         return _loaded(normalise_reference(name), manifest, config)
 
@@ -267,6 +281,24 @@ class ImageStore:
             if len(self._known) > KNOWN_IMAGES_MAX:
                 self._known.popitem(last=False)
         return known
+
+
+class _Unpacking:
+    """Of an image that is still coming."""
+
+    def __init__(self, unpacker: Unpacker, manifest: Manifest, config: ImageConfig) -> None:
+        self._unpacker = unpacker
+        self._manifest = manifest
+        self._config = config
+        self.done = False
+
+    async def run(self, lease: str, ready: Callable[[Blob], Awaitable[None]]) -> None:
+        try:
+            await self._unpacker.apply(self._manifest, self._config, lease, ready)
+        except RuntimeFailure as error:
+            log.warning("image %s is not unpacked while it comes: %s", self._manifest.digest, error)
+        else:
+            self.done = True
 
 
 async def _each(waiting: Iterator[T], at_once: int, do: Callable[[T], Awaitable[None]]) -> None:

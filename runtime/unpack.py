@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 import shutil
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 
 import trio
@@ -32,17 +32,32 @@ class Unpacker:
     async def unpack(self, manifest: Manifest, config: ImageConfig) -> str:
         """Makes the image's snapshots where they are lacking; returns the top one's name (chain id)."""
         image_model.check_layers(manifest, config)
-        chain = image_model.chain_ids(config.diff_ids)
-        if not await self.has(chain[-1]):
+        top = image_model.chain_ids(config.diff_ids)[-1]
+        if not await self.has(top):
             async with self._connection.lease() as lease:
-                parent = ""
-                for layer, diff_id, name in zip(manifest.layers, config.diff_ids, chain, strict=True):
-                    await self._once(lease, layer, diff_id, parent, name)
-                    parent = name
-                await self._root(manifest, chain[-1])
-        elif root_label(self._snapshotter) not in await self._content.labels(manifest.config.digest):
-            await self._root(manifest, chain[-1])  # another image of the same layers was first, and may go first
-        return chain[-1]
+                await self.apply(manifest, config, lease)
+                await self.keep(manifest, config)
+        return top
+
+    async def apply(
+        self,
+        manifest: Manifest,
+        config: ImageConfig,
+        lease: str,
+        ready: Callable[[Blob], Awaitable[None]] | None = None,
+    ) -> None:
+        """Makes the snapshots that lack, under a lease; `ready` returns when a layer is here."""
+        parent = ""
+        chain = image_model.chain_ids(config.diff_ids)
+        for layer, diff_id, name in zip(manifest.layers, config.diff_ids, chain, strict=True):
+            if ready is not None:
+                await ready(layer)
+            await self._once(lease, layer, diff_id, parent, name)
+            parent = name
+
+    async def keep(self, manifest: Manifest, config: ImageConfig) -> None:
+        """The snapshots stay as long as the image, whose configuration must be here."""
+        await self._root(manifest, image_model.chain_ids(config.diff_ids)[-1])
 
     async def has(self, name: str) -> bool:
         request = api.SnapshotKeyRequest(snapshotter=self._snapshotter, key=name)

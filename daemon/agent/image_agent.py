@@ -195,6 +195,7 @@ class ImageAgent:
                 layers_at_once=LAYERS_AT_ONCE_MAX,
                 in_turn=sources.order,
                 keep_part=True,
+                unpack=lane is self._at_once,
             )
             await self._report()
             taken_s = trio.current_time() - began_s

@@ -79,7 +79,8 @@ class Puller:
     async def fetch(
         self, images: ImageStore, resolved: Resolved, on_progress: OnProgress, *, at_once: int = LAYERS_AT_ONCE_MAX
     ) -> Pulled:
-        """Stores the image. Raises RuntimeFailure; whole layers are kept for a later try, for a while."""
+        """Stores the image and unpacks it meanwhile. Raises RuntimeFailure; whole layers stay for a later try, for a
+        while."""
         manifest = resolved.manifest
         blobs = {blob.digest: blob for blob in (manifest.config, *manifest.layers)}
 
@@ -95,6 +96,7 @@ class Puller:
             layers_at_once=at_once,
             on_layer=lambda layer: on_progress(layer, layer.size_bytes, True),
             keep_part=True,
+            unpack=True,
         )
         return Pulled(loaded, resolved.digest)
 

@@ -72,7 +72,9 @@ def pull(
                 kinds.update(layer.media_type for layer in resolved.manifest.layers)
         try:
             assert done == {layer.digest: layer.size_bytes for layer in resolved.manifest.layers}
-            await runtime.images.unpack(pulled.image.manifest_digest)
+            top = await runtime.images.top_snapshot(pulled.image.manifest_digest)
+            assert await runtime.images._unpacker.has(top), "it was not unpacked while it came"
+            assert await runtime.images.unpack(pulled.image.manifest_digest) == top
             if run:
                 request = request_for(pulled.image, "sh", "-c", "wc -c </unique")
                 assert await output_of(runtime, request) == (0, "600000")
