@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 LOOK_S = 2.0  # at how full the file systems are
 FIRST_ROUND_S = 60.0
 ROUND_S = 3600.0  # at what is old
-FRUITLESS_S = 60.0  # before a file system that stays full is looked through again; doubled each time
+FRUITLESS_S = 10.0  # before a file system that stays full is looked through again; doubled each time
 FRUITLESS_S_MAX = 900.0
 SAVE_S = 600.0
 ITEMS_TOLD_MAX = 1_000
@@ -97,8 +97,8 @@ class Collector:
                 if self._settled() and (now_s >= next_round_s or (full and now_s >= next_full_s)):
                     next_round_s = now_s + ROUND_S
                     done = await self._round()
-                    fruitless_s = FRUITLESS_S if done else min(2 * fruitless_s, FRUITLESS_S_MAX)
                     next_full_s = trio.current_time() + (0 if done else fruitless_s)
+                    fruitless_s = FRUITLESS_S if done else min(2 * fruitless_s, FRUITLESS_S_MAX)
                 self._report(systems)
                 if now_s - saved_s >= SAVE_S:
                     saved_s = now_s

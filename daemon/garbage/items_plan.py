@@ -43,7 +43,7 @@ def image_items(
         since = unused_unix_ms.get(image.digest, image.came_unix_ms)
         name = image.names[0]
         by_tasks = "tasks here need them" if image.digest in needed else "" if sure else UNSURE
-        alone = "" if image.digest in spare else "fewer than two other hosts hold them"
+        alone = "" if image.digest in spare else "no two other hosts keep them"
         held = by_tasks or alone
         found.append(Item("image", image.digest, name, file_system, image.blobs, held, since, by_hand=False))
         if image.snapshots:
