@@ -143,8 +143,8 @@ def test_clients_that_are_killed_leave_nothing(cluster: Cluster, app: str, tmp_p
     with (tmp_path / "large").open("wb") as file:
         file.truncate(2 << 30)
     for host in (there, elsewhere):  # whoever has asked before keeps connections between hosts
-        cluster.fairway("exec", box, "true", host=host)
-        cluster.fairway("exec", shell, "true", host=host)
+        cluster.json("top", box, host=host)
+        cluster.json("top", shell, host=host)
     before = [held(cluster, host) for host in cluster.lab.hosts()]
     clients: list[Client] = []
 
