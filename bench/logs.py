@@ -32,6 +32,7 @@ LINES_A_SECOND = 1_000  # of each task
 SECONDS = 60
 KILLS = 2  # of each host's fairwayd
 HOSTS = 3
+KILL_PAUSE_SECONDS = 3.0  # with all away at once on few cores, a host would count as down and its tasks be replaced
 WAIT_SECONDS_MAX = 120.0
 POLL_SECONDS = 0.5
 SETTLE_SECONDS = 10.0  # from a daemon's start until its memory is looked at
@@ -154,6 +155,7 @@ def _watch(lab: Lab, tasks: int, seconds: int, kills: int) -> Cost:
             time.sleep(max(0.0, began + moment - time.monotonic()))
             for host in lab.hosts():
                 lab.restart_daemon(host)
+                time.sleep(KILL_PAUSE_SECONDS)
         time.sleep(max(0.0, began + seconds - time.monotonic()))
     finally:
         stop.set()
