@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import signal
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,3 +102,17 @@ def _remove_one(group: Path) -> bool:
     except OSError:
         return False
     return True
+
+
+def first_process(folders: Iterable[Path]) -> int:
+    """Id of the process in these groups that is number 1 of a process id namespace (proc_pid_status(5), NSpid); 0: none
+    runs."""
+    for folder in folders:
+        with suppress(OSError):
+            for process_id in (folder / "cgroup.procs").read_text().split():
+                with suppress(OSError):
+                    status = Path("/proc", process_id, "status").read_text()
+                    numbers = next(line for line in status.splitlines() if line.startswith("NSpid:")).split()[1:]
+                    if len(numbers) > 1 and numbers[-1] == "1":
+                        return int(process_id)
+    return 0

@@ -112,7 +112,8 @@ class Containers:
         """None where the container has no task."""
         request = api.GetTaskRequest(container_id=container_id)
         try:
-            return (await self._connection.unary("tasks.v1.Tasks/Get", request, api.GetTaskResponse)).process
+            reply = await self._connection.unary("tasks.v1.Tasks/Get", request, api.GetTaskResponse)
+            return self._known(reply.process)
         except NotFound:
             return None
 
@@ -129,7 +130,7 @@ class Containers:
             "containers.v1.Containers/List", api.ListContainersRequest(), api.ListContainersResponse
         )
         tasks = await self._connection.unary("tasks.v1.Tasks/List", api.ListTasksRequest(), api.ListTasksResponse)
-        processes = {process.id or process.container_id: process for process in tasks.tasks}
+        processes = {process.id or process.container_id: self._known(process) for process in tasks.tasks}
         return [self._observed(entry, processes.get(entry.id)) for entry in containers.containers]
 
     async def delete(self, container_id: str) -> None:
@@ -189,6 +190,16 @@ class Containers:
             await self._connection.do("snapshots.v1.Snapshots/Remove", request)
         except NotFound:
             return
+
+    def _known(self, process: api.Process) -> api.Process:
+        """containerd does not know the state of what a shim runs that does not answer; its control group tells."""
+        status = api.Process.Status
+        if process.status == status.UNKNOWN:
+            groups = cgroup.Groups(self._host, self._settings.cgroup_parent)
+            process.pid = cgroup.first_process(groups.of(process.id or process.container_id))
+            process.status = status.RUNNING if process.pid else status.STOPPED
+            process.exit_status = 0 if process.pid else EXIT_CODE_UNKNOWN
+        return process
 
     def _observed(self, entry: api.Container, process: api.Process | None) -> ObservedContainer:
         labels = dict(entry.labels)

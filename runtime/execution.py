@@ -6,7 +6,7 @@ import json
 import logging
 import random
 import shutil
-from collections.abc import AsyncIterable, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ import trio
 from google.protobuf.any_pb2 import Any as AnyMessage
 
 from proto import containerd_pb2 as api
-from runtime import fifo, process_session, signals
+from runtime import fifo, left_sessions, process_session, signals
 from runtime.connection import Connection
 from runtime.containers import PROCESS_TYPE, Containers
 from runtime.errors import NotFound, RuntimeFailure, Unavailable
@@ -29,9 +29,7 @@ OUTPUT_CHUNKS_MAX = 16
 CLOSE_WAIT_MS_MAX = 10_000
 DRAIN_WAIT_MS_MAX = 1_000
 KILL_POLL_MS = 20
-LEFT_TRIES_MAX, LEFT_WAIT_MS = 10, 200
 STDERR, STDOUT = "stderr", "stdout"
-OWNER = "process"  # file: container, process id, when that began; for the daemon that finds it
 
 
 @dataclass(frozen=True)
@@ -85,8 +83,7 @@ class ExecSession:
             await self._make()
             process_id = await self._containers.start(self._request.container_id, self._id)
             self._process = (process_id, process_session.start_time(process_id))
-            words = [self._request.container_id, *map(str, self._process)]
-            (self._folder / OWNER).write_text(" ".join(words))  # on a tmpfs
+            left_sessions.note_owner(self._folder, self._request.container_id, self._process)
             self._pumping = True
             nursery.start_soon(self._pump)
         except BaseException:
@@ -170,6 +167,7 @@ class ExecSession:
             fifo.make(self._folder / "stdin")
             self._writer = fifo.FifoWriter(self._folder / "stdin")
             stdin = str(self._folder / "stdin")
+        left_sessions.note_owner(self._folder, request.container_id)
         self._made = True  # from here on containerd may know of it, even if the answer is lost
         await self._connection.do(
             "tasks.v1.Tasks/Exec",
@@ -256,32 +254,3 @@ class ExecSession:
         self._send.close()
         self._receive.close()
         shutil.rmtree(self._folder, ignore_errors=True)
-
-
-def left_behind(settings: RuntimeSettings) -> list[Path]:
-    """What sessions of an earlier daemon have left, which nobody reads or writes any more; for `end_left`."""
-    folder = settings.run_folder / "exec"
-    return list(folder.iterdir()) if folder.is_dir() else []
-
-
-async def end_left(connection: Connection, folders: Sequence[Path]) -> None:
-    """Kills what still runs of such sessions, and removes them. Waits for containerd."""
-    for folder in folders:
-        try:
-            container_id, process_id, began = (folder / OWNER).read_text().split()
-        except (OSError, ValueError):  # it had not begun
-            shutil.rmtree(folder, ignore_errors=True)
-            continue
-        await trio.to_thread.run_sync(process_session.kill_session, int(process_id), int(began))
-        await connection.wait_healthy()
-        request = api.DeleteProcessRequest(container_id=container_id, exec_id=folder.name)
-        for _ in range(LEFT_TRIES_MAX):
-            try:
-                await connection.do("tasks.v1.Tasks/DeleteProcess", request)
-                break
-            except NotFound:
-                break
-            except RuntimeFailure as error:  # its end has yet to be noticed
-                log.debug("process %s of container %s: %s", folder.name, container_id, error)
-                await trio.sleep(LEFT_WAIT_MS / 1000)
-        shutil.rmtree(folder, ignore_errors=True)

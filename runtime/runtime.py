@@ -39,11 +39,12 @@ from runtime.connection import Connection
 from runtime.containers import Containers
 from runtime.errors import MissingFeature, NotFound, RuntimeFailure, TimedOut, Unavailable
 from runtime.events import EventFan, Subscription, decode
-from runtime.execution import ExecSession, ProcessRequest, end_left, left_behind
+from runtime.execution import ExecSession, ProcessRequest
 from runtime.fifo_keeper import FifoKeeper
 from runtime.image_model import host_architecture
 from runtime.image_space import ImageSpaces
 from runtime.images import ImageStore
+from runtime.left_sessions import end_left, left_behind
 from runtime.log_choice import ALL, LogChoice
 from runtime.logs import LogLines, TaskLogs
 from runtime.model import (
@@ -121,7 +122,7 @@ class Runtime:
             self._nursery = nursery
             self.logs = TaskLogs(self._settings, nursery, self._keeper)
             nursery.start_soon(self._connection.run, self._on_event, self._on_connected)
-            nursery.start_soon(end_left, self._connection, left_behind(self._settings))
+            nursery.start_soon(end_left, self._connection, left_behind(self._settings.run_folder / "exec"))
             task_status.started()
 
     def network_maker(self, spec: objects_pb2.ContainerSpec) -> Callable[[Path], None] | None:

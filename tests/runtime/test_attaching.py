@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 from contextlib import suppress
 from pathlib import Path
 
+import pytest
 import trio
+from google.protobuf.any_pb2 import Any as AnyMessage
 
+from proto import containerd_pb2 as api
 from proto.objects_pb2 import ContainerSpec, KernelShares, Resources
+from runtime import left_sessions
 from runtime.attaching import AttachSession
+from runtime.containers import PROCESS_TYPE
+from runtime.errors import RuntimeFailure
 from runtime.model import LoadedImage, RuntimeSettings
 from runtime.runtime import Runtime
 from tests.runtime.conftest import drive, output_of, request_for
@@ -129,3 +136,55 @@ def session_of(leader: int) -> list[int]:
                 state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
                 found.extend([int(entry.name)] if state != "Z" else [])
     return found
+
+
+def test_a_daemon_that_is_killed_as_it_starts_a_process_blocks_no_container(
+    settings: RuntimeSettings, image: LoadedImage
+) -> None:
+    """The shim waits for the readers of the process's output, and does not say meanwhile that its container runs."""
+    request = request_for(image, "sleep", "100000")
+    folder = settings.run_folder / "exec" / "exec-of-the-killed"
+    pids: list[int] = []
+
+    async def first(runtime: Runtime) -> None:
+        await runtime.create(request)
+        pids.append(await runtime.start(request.id))
+        session = await runtime.exec(request.id, ["true"])
+        made = session._request
+        await session.close()
+        folder.mkdir(parents=True)
+        for name in ("stdout", "stderr"):
+            os.mkfifo(folder / name)
+        left_sessions.note_owner(folder, request.id)
+        await runtime._connection.do(
+            "tasks.v1.Tasks/Exec",
+            api.ExecProcessRequest(
+                container_id=request.id,
+                exec_id=folder.name,
+                stdout=str(folder / "stdout"),
+                stderr=str(folder / "stderr"),
+                spec=AnyMessage(type_url=PROCESS_TYPE, value=json.dumps(made.process).encode()),
+            ),
+        )
+        with pytest.raises(RuntimeFailure):  # it never returns
+            start = api.StartRequest(container_id=request.id, exec_id=folder.name)
+            await runtime._connection.unary("tasks.v1.Tasks/Start", start, api.StartResponse, timeout_ms=500)
+        (seen,) = await runtime.list()
+        assert (seen.state, seen.pid) == ("running", pids[0])
+        assert await runtime.first_process(request.id) == pids[0]
+
+    async def second(runtime: Runtime) -> None:
+        while folder.exists():
+            await trio.sleep(0.05)
+        (seen,) = await runtime.list()
+        assert (seen.state, seen.pid) == ("running", pids[0])
+        assert await output_of_exec(runtime, request.id) == 0
+        await runtime.delete(request.id)
+
+    drive(settings, first)
+    drive(settings, second)
+
+
+async def output_of_exec(runtime: Runtime, container_id: str) -> int:
+    async with await runtime.exec(container_id, ["true"]) as session:
+        return await session.wait()
