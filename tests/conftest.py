@@ -16,11 +16,15 @@ SECOND = (
             "compose_language",
             "disaster",
             "growth",
+            "isolation",
             "kinds",
+            "logging",
             "placement",
             "precedence",
             "rollouts",
             "secrets",
+            "sessions",
+            "workloads",
         )
     ),
 )
