@@ -214,8 +214,11 @@ def _finish_surge(
         draft.wake_at(at)
     for task in older:
         if task.generation == newest.generation and serving(task) and not _draining(task, nodes) and not moves(newest):
-            stop_task(draft, newest, "not needed: the task that it was to replace may stay")
-            return list(older)
+            # Those on hosts that drain go with it: the next one would be made in their place, and be no more needed.
+            needless = [newest, *(other for other in older if _draining(other, nodes))]
+            for other in needless:
+                stop_task(draft, other, "not needed: the task that it was to replace may stay")
+            return [other for other in older if other not in needless]
     stay = []
     for task in older:
         # What serves nobody may hold what the new task needs; a volume or a port must be let go of first.

@@ -181,6 +181,22 @@ def test_replicas_and_labels_replace_no_task() -> None:
     assert len(model.serving()) == 4
 
 
+def test_a_host_that_takes_tasks_again_while_others_drain_ends_the_moves() -> None:
+    """Each pass made a task in place of one on a draining host, and ended it as one that was not needed."""
+    model = deployed(version(0))
+    model.change_node("host-2", availability=objects.AVAILABILITY_DRAINING)
+    model.plan()
+    model.host_step()
+    model.change_node("host-1", availability=objects.AVAILABILITY_DRAINING)
+    model.plan()
+    model.change_node("host-2", availability=objects.AVAILABILITY_ACTIVE)
+    for _ in range(3):
+        model.plan()
+    assert not len(model.plan().builder)
+    model.settle()
+    assert len(model.serving()) == 3 and "host-1" not in model.hosts("web")
+
+
 OPERATIONS = st.lists(
     st.tuples(
         st.sampled_from(["deploy", "deploy bad", "scale", "down", "up", "drain", "activate", "step", "step"]),
