@@ -13,13 +13,14 @@ from proto.store_pb2 import Transaction, TransactionResult
 from raft.errors import NotLeader, Unavailable
 from raft.requests import ProposeChain
 from raft.simulation.checks import Violation
-from raft.simulation.clients import PATIENCE_SECONDS, REGISTERS, THINK_SECONDS, Attempt, Hosts, Task
+from raft.simulation.clients import PATIENCE_SECONDS, REGISTERS, Attempt, Hosts, Task
 from raft.simulation.events import Events
 from raft.simulation.linearizable import Kind, Operation
 from raft.simulation.plan import Plan
 from raft.transaction import TransactionBuilder, chained_version
 
 LENGTH_MAX = 4
+THINK_SECONDS = 0.4  # each chain is as much work as several clients'
 
 
 @dataclass(eq=False)

@@ -95,8 +95,12 @@ services:
     x-fairway: {schedule: {cron: "0 3 31 12 *", time_zone: Europe/Berlin}}
 """)
     assert not cluster.json("ps", f"{app}/nightly")
-    service = cluster.json("show", f"{app}/nightly")["service"]
-    moment = datetime.datetime.fromtimestamp(int(service["next_run_unix_ms"]) / 1000, datetime.UTC)
+
+    def next_run() -> int:
+        return int(cluster.json("show", f"{app}/nightly")["service"]["next_run_unix_ms"])
+
+    cluster.wait(lambda: next_run() > 0, "the leader knows its next moment")
+    moment = datetime.datetime.fromtimestamp(next_run() / 1000, datetime.UTC)
     assert (moment.month, moment.day, moment.hour) == (12, 31, 2)
     cluster.fairway("trigger", f"{app}/nightly")
     (run,) = cluster.json("show", f"{app}/nightly")["service"]["runs"]

@@ -31,12 +31,18 @@ def allowed_host(cluster: Cluster) -> Iterator[str]:
     before = path.read_text()
     path.write_text(before + "\n[network]\nhost_network_allowed = true\n")
     try:
-        cluster.lab.restart_daemon(host)
+        restarted(cluster, host)
         yield host
     finally:
         path.write_text(before)
-        cluster.lab.restart_daemon(host)
-        cluster.make_whole()
+        restarted(cluster, host)
+
+
+def restarted(cluster: Cluster, host: str) -> None:
+    """Its fairwayd has read its configuration anew."""
+    cluster.lab.restart_daemon(host)
+    cluster.wait(lambda: cluster.has_quorum(host), f"{host} is back")
+    cluster.make_whole()
 
 
 def test_a_hosts_network_is_shared_where_it_is_allowed_and_nothing_is_shared_with_none(

@@ -75,7 +75,7 @@ def site(cluster: Cluster) -> Iterator[Site]:
 
 def no_request_failed(result: dict[str, Any]) -> None:
     assert result["failed"] == 0, f"{result['failed']} of {result['sent']} failed: {result['reasons']}"
-    assert result["ok"] >= RATE_PER_SECOND
+    assert result["ok"] >= RATE_PER_SECOND // 4, "the test was over before the load began"
 
 
 @pytest.fixture
