@@ -191,8 +191,12 @@ def _sample(lab: Lab, cost: Cost, stop: threading.Event) -> None:
 
 
 def _rss_mb(pid: int) -> float:
-    text = Path(f"/proc/{pid}/status").read_text()
-    return next(int(line.split()[1]) for line in text.splitlines() if line.startswith("VmRSS:")) * 1024 / 1e6
+    """Raises OSError where it has ended."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    kilobytes = [int(line.split()[1]) for line in lines if line.startswith("VmRSS:")]
+    if not kilobytes:
+        raise ProcessLookupError(f"process {pid} has ended")
+    return kilobytes[0] * 1024 / 1e6
 
 
 def _read(socket: str, app: str, tasks: int, each: int) -> Found:
