@@ -14,7 +14,6 @@ SECOND = (
         for name in (
             "churn",
             "compose_language",
-            "disaster",
             "growth",
             "isolation",
             "kinds",

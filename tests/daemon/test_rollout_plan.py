@@ -262,5 +262,5 @@ def check_invariants(model: ClusterModel) -> None:
     assert leases == held
     for task in model.alive():
         assert task.slot <= model.service("web").spec.replicas
-    for slot in {task.slot for task in model.alive()}:
-        assert len([task for task in model.alive() if task.slot == slot]) <= 3
+    for slot in {task.slot for task in model.alive()}:  # one on each host that drains, and what waits for another host
+        assert len([task for task in model.alive() if task.slot == slot]) <= 4

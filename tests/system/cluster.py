@@ -139,6 +139,7 @@ class Cluster:
 
     def listing(self) -> dict[str, list[str]]:
         """Everything that an operator can list, by id: what a refused request must leave as it was."""
+        self.settle()
         found: dict[str, list[str]] = {}
         for what in ("ls", "ps -a", "node ls", "image ls", "token ls"):
             rows = self.json(*what.split())

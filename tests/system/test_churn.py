@@ -9,7 +9,7 @@ from tests.churn.run import churn
 from tests.churn.workload import Size
 from tests.system.cluster import Cluster
 
-TASKS = 24
+TASKS = 12
 PORT = 18_480
 SIZE = Size(high=6, waves=2)
 

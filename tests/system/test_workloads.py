@@ -174,6 +174,42 @@ services:
     assert len(cluster.json("ps", f"{app}/once", "-a")) == 1
 
 
+def test_tasks_lie_close_where_that_is_liked_and_a_job_keeps_so_many_runs(cluster: Cluster, deployed: Deploy) -> None:
+    app = deployed(f"""
+{BASE}
+services:
+  shop: {{<<: *base}}
+  packed:
+    <<: *base
+    deploy: {{replicas: 3, resources: {{reservations: {{memory: 8M}}}}}}
+    x-fairway: {{placement: {{strategy: pack}}}}
+  fond:
+    <<: *base
+    depends_on: [shop]
+    deploy: {{replicas: 2}}
+    x-fairway: {{placement: {{affinity: [{{service: shop}}]}}}}
+  job:
+    <<: *base
+    command: ["true"]
+    deploy: {{mode: replicated-job}}
+    x-fairway: {{job: {{keep: 2}}}}
+""")
+
+    def hosts(service: str) -> set[str]:
+        return {str(task["node_id"]) for task in cluster.tasks(f"{app}/{service}")}
+
+    def runs() -> list[tuple[int, str]]:
+        kept = cluster.json("show", f"{app}/job")["service"]["runs"]
+        return [(int(run["number"]), run["outcome"]) for run in kept]
+
+    assert len(hosts("packed")) == 1
+    assert hosts("fond") == hosts("shop")
+    for number in (2, 3):
+        cluster.fairway("trigger", f"{app}/job")
+        cluster.wait(lambda number=number: runs()[-1] == (number, "succeeded"), "it has run")  # type: ignore[misc]
+    assert [number for number, _ in runs()] == [2, 3]
+
+
 READ_ONLY = "read-only file system"
 VOLUMES = "/var/lib/fairway/volumes"
 WIDE = f"{BASE}services:\n  web: {{<<: *base, deploy: {{replicas: 3}}}}\n"
