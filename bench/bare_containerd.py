@@ -9,11 +9,10 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
-import subprocess
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -23,7 +22,7 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import Message
 
-from bench.programs import output_of
+from bench.programs import containerd, output_of
 from lab import cgroups
 from lab.images import ARCHITECTURE
 from lab.layout import LabError
@@ -34,23 +33,12 @@ from runtime import cgroup, oci_spec
 from runtime.model import ContainerRequest, ImageConfig
 from runtime.users import ProcessUser
 
-WAIT_SECONDS_MAX = 20.0
 CALL_SECONDS_MAX = 60.0
-POLL_SECONDS = 0.02
 NAMESPACE = "bench"
 RUNTIME_NAME = "io.containerd.runc.v2"
 SPEC_TYPE = "types.containerd.io/opencontainers/runtime-spec/1/Spec"
 SNAPSHOTTER = "overlayfs"
 REMOVED_AT_ONCE = 8
-_CONFIG = """version = 2
-root = "{folder}/root"
-state = "{folder}/state"
-disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.snapshotter.v1.btrfs"]
-[grpc]
-address = "{folder}/c.sock"
-[plugins."io.containerd.internal.v1.opt"]
-path = "{folder}/opt"
-"""
 
 Reply = TypeVar("Reply", bound=Message)
 
@@ -61,7 +49,7 @@ class BareContainerd:
     def __init__(self, root: RootFilesystem) -> None:
         self._root = root
         self._folder = Path(tempfile.mkdtemp(prefix="fairway-ctrd-", dir="/var/tmp"))
-        self._process: subprocess.Popen[bytes] | None = None
+        self._running = ExitStack()
         self._numbers = itertools.count()
         self._options = AnyMessage(
             type_url="containerd.runc.v1.Options",
@@ -95,17 +83,7 @@ class BareContainerd:
                 list(callers.map(self._remove, ids))
 
     def _start(self) -> None:
-        (self._folder / "config.toml").write_text(_CONFIG.format(folder=self._folder))
-        socket = self._folder / "c.sock"
-        with (self._folder / "log").open("wb") as log:
-            argv = ["containerd", "-c", str(self._folder / "config.toml"), "-l", "warn"]
-            self._process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        deadline = time.monotonic() + WAIT_SECONDS_MAX
-        while not socket.exists():
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                words = (self._folder / "log").read_text(errors="replace")[-2000:]
-                raise LabError(f"containerd does not listen: {words}")
-            time.sleep(POLL_SECONDS)
+        socket = self._running.enter_context(containerd(self._folder))
         image = self._folder / "image.tar"
         image.write_bytes(archive(ImageSettings("bench:1", ("sh",), architecture=ARCHITECTURE), self._root))
         output_of(["ctr", "-a", str(socket), "-n", NAMESPACE, "image", "import", str(image)], "ctr image import")
@@ -164,9 +142,7 @@ class BareContainerd:
         return reply
 
     def _stop(self) -> None:
-        if self._process is not None:
-            self._process.terminate()
-            self._process.wait(WAIT_SECONDS_MAX)
+        self._running.close()
         left = cgroups.remove(f"/{self._folder.name}")  # ends what still runs, and by that its shims
         shutil.rmtree(self._folder, ignore_errors=True)
         if left:

@@ -9,12 +9,12 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from bench import dns_names as names
 from bench.process_cost import cpu_seconds
+from bench.programs import wait
 from lab import debian_packages
 from lab.layout import LabError
 from net import dns_message as message
@@ -34,7 +34,7 @@ class Wire:
         own = Path("/proc/self/ns/net").readlink()
         self.server, self.client = (Path(f"/proc/{each.pid}/ns/net") for each in self._holders)
         for namespace in (self.server, self.client):
-            _wait(lambda namespace=namespace: namespace.readlink() != own, "a network namespace")
+            wait(lambda namespace=namespace: namespace.readlink() != own, "a network namespace", READY_SECONDS_MAX)  # type: ignore[misc]
         client = self._holders[1].pid
         pools = "10.112.0.0/13"
         _run(
@@ -86,7 +86,7 @@ def running(side: str, wire: Wire) -> Iterator[Server]:
             text=True,
         )
     try:
-        _wait(lambda: process.poll() is not None or _answers(wire), f"{side} answers")
+        wait(lambda: process.poll() is not None or _answers(wire), f"{side} answers", READY_SECONDS_MAX)
         if process.poll() is not None:
             raise LabError(f"{side} ended: {(folder / 'log').read_text().strip()[-500:]}")
         yield Server(process, folder / "log")
@@ -162,15 +162,6 @@ def _answers(wire: Wire) -> bool:
             asker.sendto(message.write_query(1, names.complete(0), message.TYPE_A), (GATEWAY_ADDRESS, 53))
             return message.response_code(asker.recv(512)) == message.NO_ERROR
     return False
-
-
-def _wait(condition: object, what: str) -> None:
-    assert callable(condition)
-    deadline = time.monotonic() + READY_SECONDS_MAX
-    while not condition():
-        if time.monotonic() > deadline:
-            raise LabError(f"not within {READY_SECONDS_MAX:.0f} s: {what}")
-        time.sleep(0.05)
 
 
 def _run(namespace: Path, command: str) -> None:

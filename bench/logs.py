@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.process_cost import cpu_seconds
-from bench.programs import ROOT, output_of
+from bench.programs import ROOT, output_of, wait
 from bench.table import Report, Row
 from lab import images
 from lab.cluster import Lab
@@ -143,7 +143,7 @@ def _compose(app: str, tasks: int, script: str) -> str:
 
 def _watch(lab: Lab, tasks: int, seconds: int, kills: int) -> Cost:
     """Until every task has had its time, with the kills in between, one host after the other."""
-    _wait(lambda: _running(lab) >= tasks, f"{tasks} tasks run")
+    wait(lambda: _running(lab) >= tasks, f"{tasks} tasks run", WAIT_SECONDS_MAX, POLL_SECONDS)
     cost = Cost()
     began = time.monotonic()
     moments = [seconds * (number + 1) / (kills + 1) for number in range(kills)]
@@ -209,7 +209,7 @@ def _read(socket: str, app: str, tasks: int, each: int) -> Found:
             return fairway(socket, "logs", f"{app}/writer", "--tail", "1").count(last) == tasks
         return False
 
-    _wait(ended, "every task's last line is there")
+    wait(ended, "every task's last line is there", WAIT_SECONDS_MAX, POLL_SECONDS)
     began = time.monotonic()
     process = subprocess.Popen(
         [str(program_folder() / "fairway"), "logs", f"{app}/writer"],
@@ -234,15 +234,6 @@ def _read(socket: str, app: str, tasks: int, each: int) -> Found:
     if process.wait() != 0:
         raise LabError(f"fairway logs ended with {process.returncode}")
     return found
-
-
-def _wait(condition: object, what: str) -> None:
-    assert callable(condition)
-    deadline = time.monotonic() + WAIT_SECONDS_MAX
-    while not condition():
-        if time.monotonic() > deadline:
-            raise LabError(f"waited {WAIT_SECONDS_MAX:.0f} s in vain: {what}")
-        time.sleep(POLL_SECONDS)
 
 
 if __name__ == "__main__":

@@ -10,13 +10,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bench.fairway_side import IMAGE, FairwaySide
+from bench.programs import wait
 from bench.table import Report, Row, quotient
 from lab.cluster import Lab
 from lab.debian_packages import library_folders, unpacked
@@ -28,7 +28,6 @@ STREAM_SECONDS = 3
 ROUND_TRIP_SECONDS = 2.0
 STREAMS_MANY = 4
 READY_SECONDS_MAX = 30.0
-POLL_SECONDS = 0.1
 IPERF_PORT, PEER_PORT = 5201, 5202
 ASKING, SERVING = "host-1", "host-2"
 _APP = f"""name: overlay
@@ -74,7 +73,11 @@ def measure(_sides: Sequence[str]) -> Report:
         tasks = _ends(side)
         for asking, serving in (hosts, tasks):
             _serve(lab, serving)
-            _wait(lambda asking=asking, serving=serving: _answers(lab, asking, serving), "the servers answer")  # type: ignore[misc]
+            wait(
+                lambda asking=asking, serving=serving: _answers(lab, asking, serving),  # type: ignore[misc]
+                "the servers answer",
+                READY_SECONDS_MAX,
+            )
         for name in ("plain", "encrypted"):
             if name == "encrypted":
                 side.fairway("net", "encryption", "set", "wireguard", "--timeout", "60s")
@@ -126,14 +129,6 @@ def _answers(lab: Lab, asking: End, serving: End) -> bool:
     except LabError:
         return False
     return True
-
-
-def _wait(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + READY_SECONDS_MAX
-    while not condition():
-        if time.monotonic() > deadline:
-            raise LabError(f"not within {READY_SECONDS_MAX:.0f} s: {what}")
-        time.sleep(POLL_SECONDS)
 
 
 def _measure(lab: Lab, asking: End, serving: End, found: Measured) -> None:

@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.programs import output_of
+from bench.programs import containerd, output_of, running, wait
 from bench.table import Report, Row, quotient
 from lab import debian_packages
 from lab.layout import LabError
@@ -35,20 +35,9 @@ from lab.layout import LabError
 RUNS = 5
 LAYERS = 10
 LAYER_BYTES = 20 << 20
-WAIT_SECONDS_MAX = 20.0
-POLL_SECONDS = 0.02
 BAR = 1.0  # of ctr's time
 Within = Callable[[Sequence[str]], list[str]]
 _MEDIA = "application/vnd.oci.image."
-_CONTAINERD = """version = 2
-root = "{folder}/root"
-state = "{folder}/state"
-disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.snapshotter.v1.btrfs"]
-[grpc]
-address = "{folder}/c.sock"
-[plugins."io.containerd.internal.v1.opt"]
-path = "{folder}/opt"
-"""
 
 
 def measure(_sides: Sequence[str]) -> Report:
@@ -57,11 +46,11 @@ def measure(_sides: Sequence[str]) -> Report:
     require_skopeo()
     with tempfile.TemporaryDirectory(prefix="fairway-bench-") as name:
         folder = Path(name)
-        with registry(folder / "registry", _free_address()) as log, _containerd(folder / "containerd") as containerd:
+        with registry(folder / "registry", _free_address()) as log, containerd(folder / "containerd") as to:
             image = fill(log.address, folder)
             for run in range(RUNS):
-                found["fairway"].append(_fairway(containerd, image))
-                found["ctr"].append(_ctr(containerd, image))
+                found["fairway"].append(_fairway(to, image))
+                found["ctr"].append(_ctr(to, image))
                 target = folder / f"copy-{run}"
                 began = time.monotonic()
                 output_of(_skopeo(f"docker://{image}", f"oci:{target}:1", "--src-tls-verify=false"), "skopeo")
@@ -132,8 +121,8 @@ def registry(folder: Path, address: str, within: Within = list) -> Iterator[Regi
     argv = [str(package / "usr/bin/docker-registry"), "serve", str(folder / "config.json")]
     host, _, port = address.rpartition(":")
     listens = within(["bash", "-c", f"</dev/tcp/{host}/{port}"])
-    with _running(within(argv), folder / "log"):
-        _wait(lambda: subprocess.run(listens, stderr=subprocess.DEVNULL, check=False).returncode == 0, "it listens")
+    with running(within(argv), folder / "log"):
+        wait(lambda: subprocess.run(listens, stderr=subprocess.DEVNULL, check=False).returncode == 0, "it listens")
         yield Registry(address, folder / "log")
 
 
@@ -153,46 +142,17 @@ def _free_address() -> str:
         return f"127.0.0.1:{listener.getsockname()[1]}"
 
 
-@contextlib.contextmanager
-def _containerd(folder: Path) -> Iterator[Path]:
-    folder.mkdir()
-    (folder / "config.toml").write_text(_CONTAINERD.format(folder=folder))
-    with _running(["containerd", "-c", str(folder / "config.toml"), "-l", "warn"], folder / "log"):
-        _wait(lambda: (folder / "c.sock").exists(), "containerd listens")
-        yield folder / "c.sock"
-
-
-@contextlib.contextmanager
-def _running(argv: Sequence[str], log: Path) -> Iterator[None]:
-    with log.open("wb") as output:
-        process = subprocess.Popen(argv, stdout=output, stderr=output)
-    try:
-        yield
-    finally:
-        process.terminate()
-        process.wait(WAIT_SECONDS_MAX)
-
-
-def _wait(condition: object, what: str) -> None:
-    assert callable(condition)
-    deadline = time.monotonic() + WAIT_SECONDS_MAX
-    while not condition():
-        if time.monotonic() > deadline:
-            raise LabError(f"waited {WAIT_SECONDS_MAX:.0f} s in vain: {what}")
-        time.sleep(POLL_SECONDS)
-
-
 def _skopeo(source: str, target: str, *options: str) -> list[str]:
     return ["skopeo", "--insecure-policy", "copy", "-q", *options, source, target]
 
 
-def _fairway(containerd: Path, image: str) -> float:
-    text = output_of([sys.executable, "-m", "bench.pull_side", str(containerd), image], "Fairway's side")
+def _fairway(to: Path, image: str) -> float:
+    text = output_of([sys.executable, "-m", "bench.pull_side", str(to), image], "Fairway's side")
     return float(text)
 
 
-def _ctr(containerd: Path, image: str) -> float:
-    ctr = ["ctr", "-a", str(containerd), "-n", "ctr"]
+def _ctr(to: Path, image: str) -> float:
+    ctr = ["ctr", "-a", str(to), "-n", "ctr"]
     began = time.monotonic()
     output_of([*ctr, "image", "pull", "--plain-http", image], "ctr image pull")
     taken = time.monotonic() - began

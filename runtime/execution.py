@@ -28,7 +28,6 @@ log = logging.getLogger(__name__)
 OUTPUT_CHUNKS_MAX = 16
 CLOSE_WAIT_MS_MAX = 10_000
 DRAIN_WAIT_MS_MAX = 1_000
-KILL_POLL_MS = 20
 STDERR, STDOUT = "stderr", "stdout"
 
 
@@ -138,7 +137,7 @@ class ExecSession:
             if self._process is not None and self._exit_code is None:
                 await trio.to_thread.run_sync(process_session.kill_session, *self._process)
             if self._made:
-                await self._delete()
+                await left_sessions.delete_process(self._connection, self._request.container_id, self._id)
             self._scope.cancel()
             if self._pumping:
                 await self._pumped.wait()
@@ -230,21 +229,6 @@ class ExecSession:
             except RuntimeFailure as error:
                 log.debug("process %s: %s", self._id, error)
                 return EXIT_CODE_UNKNOWN
-
-    async def _delete(self) -> None:
-        request = api.DeleteProcessRequest(container_id=self._request.container_id, exec_id=self._id)
-        while True:
-            try:
-                await self._connection.do("tasks.v1.Tasks/DeleteProcess", request)
-                return
-            except NotFound:
-                return
-            except Unavailable:
-                await self._connection.wait_healthy()
-            except RuntimeFailure:
-                with suppress(RuntimeFailure):
-                    await self._containers.kill(self._request.container_id, 9, exec_id=self._id)
-                await trio.sleep(KILL_POLL_MS / 1000)
 
     def _release(self) -> None:
         if self._writer is not None:

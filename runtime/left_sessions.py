@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,11 +16,12 @@ import trio
 from proto import containerd_pb2 as api
 from runtime import process_session
 from runtime.connection import Connection
-from runtime.errors import NotFound, RuntimeFailure
+from runtime.errors import NotFound, RuntimeFailure, Unavailable
 
 log = logging.getLogger(__name__)
 
-TRIES_MAX, WAIT_MS = 50, 200
+END_MS_MAX = 10_000
+KILL_POLL_MS = 20
 OWNER = "process"  # file: container, then of a process that was started its id and when it began
 
 
@@ -54,6 +56,24 @@ async def end_left(connection: Connection, left: Sequence[Left]) -> None:
         shutil.rmtree(each.folder, ignore_errors=True)
 
 
+async def delete_process(connection: Connection, container_id: str, exec_id: str) -> None:
+    """Until containerd knows nothing of it; it is killed while it runs. The caller bounds it."""
+    delete = api.DeleteProcessRequest(container_id=container_id, exec_id=exec_id)
+    kill = api.KillRequest(container_id=container_id, exec_id=exec_id, signal=signal.SIGKILL)
+    while True:
+        try:
+            await connection.do("tasks.v1.Tasks/DeleteProcess", delete)
+            return
+        except NotFound:
+            return
+        except Unavailable:
+            await connection.wait_healthy()
+        except RuntimeFailure:  # it runs, or its end has yet to be noticed
+            with suppress(RuntimeFailure):
+                await connection.do("tasks.v1.Tasks/Kill", kill)
+            await trio.sleep(KILL_POLL_MS / 1000)
+
+
 async def _end(connection: Connection, folder: Path) -> None:
     try:
         container_id, *process = (folder / OWNER).read_text().split()
@@ -61,21 +81,11 @@ async def _end(connection: Connection, folder: Path) -> None:
         return
     if len(process) == 2:
         await trio.to_thread.run_sync(process_session.kill_session, int(process[0]), int(process[1]))
-    await connection.wait_healthy()
-    delete = api.DeleteProcessRequest(container_id=container_id, exec_id=folder.name)
-    kill = api.KillRequest(container_id=container_id, exec_id=folder.name, signal=9)
-    for _ in range(TRIES_MAX):
-        try:
-            await connection.do("tasks.v1.Tasks/DeleteProcess", delete)
-            return
-        except NotFound:
-            return
-        except RuntimeFailure as error:  # it runs, or its end has yet to be noticed
-            log.debug("process %s of container %s: %s", folder.name, container_id, error)
-        with suppress(RuntimeFailure):
-            await connection.do("tasks.v1.Tasks/Kill", kill)
-        await trio.sleep(WAIT_MS / 1000)
-    log.warning("process %s of container %s is left", folder.name, container_id)
+    await connection.wait_healthy()  # however long that takes
+    with trio.move_on_after(END_MS_MAX / 1000) as scope:
+        await delete_process(connection, container_id, folder.name)
+    if scope.cancelled_caught:
+        log.warning("process %s of container %s is left", folder.name, container_id)
 
 
 def _held(folder: Path) -> tuple[int, ...]:

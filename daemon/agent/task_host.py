@@ -106,9 +106,8 @@ class ContainerHost:
         request = await self._request(task)
         if task.spec.container.init_tasks:
             with self._runtime.log_held(task.meta.id):
-                if task.spec.networks:
-                    with trio.move_on_after(ADMISSION_S_USUAL):  # they may need others, as a migration does
-                        await self._network.admitted(task.meta.id)
+                with trio.move_on_after(ADMISSION_S_USUAL):  # they may need others, as a migration does
+                    await self._admitted(task)
                 await self._init_tasks.run(task, request, progress)
                 await self._runtime.create(request)
         else:
@@ -262,14 +261,16 @@ class ContainerHost:
 
     async def _wait_admitted(self, task: objects.Task, report: Callable[[Readiness], None]) -> None:
         """Until this host's rules let others reach it: else one that hears of it first would be refused."""
-        if not task.spec.networks:
-            return
         with trio.move_on_after(ADMISSION_S_USUAL) as usual:
-            await self._network.admitted(task.meta.id)
+            await self._admitted(task)
         if not usual.cancelled_caught:
             return
         report(Readiness(False, message="running; this host's rules do not let anybody reach it yet"))
-        await self._network.admitted(task.meta.id)
+        await self._admitted(task)
+
+    async def _admitted(self, task: objects.Task) -> None:
+        if task.spec.networks:
+            await self._network.admitted(task.meta.id)
 
     def linger_s(self, task: objects.Task) -> float:
         """See TaskHost."""

@@ -11,11 +11,12 @@ import subprocess
 import sys
 import termios
 import time
+from abc import ABC, abstractmethod
 
 from tests.system.cluster import ROOT, Cluster
 
 
-class Client:
+class Client(ABC):
     """A command line that runs; `reader` has what it prints."""
 
     def __init__(self, child: subprocess.Popen[bytes], reader: int) -> None:
@@ -23,8 +24,9 @@ class Client:
         self.reader = reader
         self.seen = b""
 
+    @abstractmethod
     def write(self, text: str) -> None:
-        raise NotImplementedError
+        """Types it."""
 
     def expect(self, text: str, seconds: float = 30) -> None:
         deadline = time.monotonic() + seconds
