@@ -66,7 +66,7 @@ def candidate_of(
         node_id = host_of_slot(task.slot, nodes)
         if not node_id:
             return "the host that it is for is not in the cluster any more"
-    if task.move.node_id:
+    if task.move.node_id and not assigned(task):  # where it has got to, it may leave again
         node_id = task.move.node_id
         if node_id not in nodes:
             return "the host that it was to move to is not in the cluster any more"
