@@ -32,8 +32,7 @@ def on_its_way(store: Store, service: objects.Service, node_id: str) -> bool:
     digests = {service.image_digest, *(init.image_digest for init in service.spec.container.init_tasks)} - {""}
     for digest in digests:
         images = store.table(objects.Image).by("manifest", digest)
-        holders = {holder for image in images for holder in image.node_ids}
-        if holders and node_id not in holders:
+        if any(image.node_ids for image in images) and not any(node_id in image.node_ids for image in images):
             return True
     return False
 

@@ -238,6 +238,8 @@ def planned_moves(
                 balance.make(move)
                 moves.append(move)
                 again = True
+                if out_of_time():  # one large service may have hundreds
+                    return moves, False
             if out_of_time():
                 return moves, False
     return moves, True
