@@ -16,6 +16,7 @@ from lab.cluster import Lab
 from lab.layout import RUN_ROOT, LabError
 from lab.main import main
 from lab.processes import ProcessMark, alive, mark, namespace_pids
+from tests.control_groups import control_groups
 from tests.lab.lab_fixtures import (
     fetch,
     mechanical_lab,
@@ -208,11 +209,12 @@ def test_a_lab_leaves_nothing_behind_and_two_do_not_disturb_each_other(tmp_path:
             assert first.address("host-1") == second.address("host-1")
             run_container(first, "host-1", "same-name")
             run_container(second, "host-1", "same-name")
+            assert control_groups(f"fairway-lab-{second.name}")
             running = _all_processes(second, "host-1")
             second_paths = second.paths
         assert len(running) >= 5 and not any(alive(process) for process in running)
         assert not second_paths.run.exists() and not second_paths.state.exists()
-        assert not list(Path("/sys/fs/cgroup").glob(f"**/fairway-lab-{second.name}"))
+        assert not control_groups(f"fairway-lab-{second.name}")
         assert "same-name" in first.run_in("host-1", ["ctr", "task", "ls"]).stdout
     ours = (str(tmp_path), first.name, second.name)  # other labs of this machine come and go meanwhile
     mounts = Path("/proc/self/mounts").read_text().splitlines()

@@ -13,6 +13,7 @@ from proto.objects_pb2 import ContainerSpec, Resources
 from runtime import errors
 from runtime.model import EventKind, LoadedImage, RuntimeSettings
 from runtime.runtime import Runtime
+from tests.control_groups import control_groups
 from tests.runtime.conftest import Containerd, drive, mounts, request_for, shims, until
 
 
@@ -41,11 +42,12 @@ def test_delete_leaves_nothing(settings: RuntimeSettings, image: LoadedImage, co
         request = request_for(image, "sleep", "1000")
         await runtime.create(request)
         await runtime.start(request.id)
+        assert control_groups(request.id)
         assert any(request.id in target for target in mounts(containerd.folder))
         await runtime.delete(request.id)
         assert request.id not in {container.id for container in await runtime.list()}
         assert not any(request.id in target for target in mounts(containerd.folder))
-        assert not list(Path("/sys/fs/cgroup").glob(f"**/{request.id}"))
+        assert not control_groups(request.id)
         assert not (settings.run_folder / "io" / request.id).exists()
         await until(lambda: set(shims(containerd.folder)) <= before)
 

@@ -31,14 +31,21 @@ class Client(ABC):
     def expect(self, text: str, seconds: float = 30) -> None:
         deadline = time.monotonic() + seconds
         while text.encode() not in self.seen:
-            readable, _, _ = select.select([self.reader], [], [], max(0.0, deadline - time.monotonic()))
-            assert readable, f"no {text!r} in {self.seen!r}"
-            try:
-                data = os.read(self.reader, 65536)
-            except OSError:
-                data = b""
+            data = self.look(deadline - time.monotonic())
+            assert data is not None, f"no {text!r} in {self.seen!r}"
             assert data, f"it ended without {text!r}: {self.seen!r}"
-            self.seen += data
+
+    def look(self, seconds: float) -> bytes | None:
+        """What it has printed since, added to `seen`; empty: it has ended, None: nothing came."""
+        readable, _, _ = select.select([self.reader], [], [], max(0.0, seconds))
+        if not readable:
+            return None
+        try:
+            data = os.read(self.reader, 65536)
+        except OSError:
+            data = b""
+        self.seen += data
+        return data
 
     def close(self) -> None:
         if self.child.poll() is None:

@@ -13,7 +13,7 @@ from lab.cluster import Lab
 from lab.layout import LabError
 from raft.features import FEATURE_LEVEL
 from tests.system import next_build
-from tests.system.cluster import APP, Cluster, steady_load
+from tests.system.cluster import APP, Cluster, Failed, steady_load
 from tests.system.conftest import keep_logs, unique_name
 
 HOSTS = ("host-1", "host-2", "host-3")
@@ -54,7 +54,11 @@ def level(cluster: Cluster, host: str = "host-1") -> int:
 
 
 def all_ready(cluster: Cluster) -> bool:
-    return all(view["node"]["state"] == "ready" for view in cluster.json("node", "ls"))
+    """To be waited for: Failed names who is not."""
+    states = {view["node"]["meta"]["name"]: view["node"]["state"] for view in cluster.json("node", "ls")}
+    if set(states.values()) != {"ready"}:
+        raise Failed(f"hosts are not ready: {states}")
+    return True
 
 
 def change_build(cluster: Cluster, host: str, build: Path | None, version: str) -> None:
@@ -65,13 +69,14 @@ def change_build(cluster: Cluster, host: str, build: Path | None, version: str) 
 
 
 def let_lead(cluster: Cluster, wanted: str) -> None:
-    """Restarts whoever leads until it is `wanted`: each hands over before it ends."""
+    """Restarts whoever leads until it is `wanted`: each hands over before it ends, to any of the others, and an
+    election may choose it again."""
     for _ in range(LEADER_TRIES_MAX):
         leader = cluster.leader()
         if leader == wanted:
             return
         cluster.lab.change_build(leader, cluster.lab.build(leader))
-        cluster.wait(lambda leader=leader: cluster.leader() != leader and all_ready(cluster), "another leads")  # type: ignore[misc]
+        cluster.wait(lambda: bool(cluster.leader()) and all_ready(cluster), "a host leads and all are ready")
     raise AssertionError(f"{wanted} did not lead after {LEADER_TRIES_MAX} changes")
 
 

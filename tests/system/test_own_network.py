@@ -55,11 +55,12 @@ def test_a_hosts_network_is_shared_where_it_is_allowed_and_nothing_is_shared_wit
     devices = run_in_task(cluster, f"{app}/agent", "cat", "/proc/net/dev")
     assert "fw" in devices, "the host's interfaces are the task's"
     assert run_in_task(cluster, f"{app}/agent", "hostname").strip() == allowed_host
-    local = cluster.lab.run_in(allowed_host, ["curl", "-sf", f"http://127.0.0.1:{PORT}/hostname"])
+    local = cluster.lab.run_in(allowed_host, ["busybox", "wget", "-qO-", f"http://127.0.0.1:{PORT}/hostname"])
     assert local.stdout.strip() == allowed_host
     address = next(node["node"]["address"] for node in cluster.json("node", "ls") if _name(node) == allowed_host)
     other = next(host for host in cluster.lab.hosts() if host != allowed_host)
-    assert cluster.lab.run_in(other, ["curl", "-sf", f"http://{address}:{PORT}/hostname"]).stdout == local.stdout
+    away = cluster.lab.run_in(other, ["busybox", "wget", "-qO-", f"http://{address}:{PORT}/hostname"])
+    assert away.stdout == local.stdout
 
     lines = run_in_task(cluster, f"{app}/alone", "cat", "/proc/net/dev").splitlines()
     assert [line.split(":")[0].strip() for line in lines if ":" in line] == ["lo"]

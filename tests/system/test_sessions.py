@@ -82,7 +82,10 @@ def test_several_look_on_at_a_task_and_leave_it(cluster: Cluster, app: str) -> N
     clients: list[Client] = [Terminal(cluster, "attach", shell), Pipe(cluster, "attach", shell, host="host-3")]
     try:
         clients[0].expect("# ")
-        clients[1].expect("# ")  # drawn anew for one who comes later
+        while b"# " not in clients[1].seen:  # a pipe has no size to be drawn anew for: it sees what comes
+            clients[0].write("\n")
+            assert clients[1].look(0.5) != b"", clients[1].seen
+        clients[1].expect("# ")
         clients[0].write("stty size; echo fr''om the first\n")
         clients[1].write("echo fr''om the second\n")
         for client in clients:
