@@ -279,15 +279,16 @@ class TaskLogs:
 
     async def _read_fifo(self, task_id: str, live: LiveLog, stream: str, reader: fifo.FifoReader) -> None:
         waits, wait_ms = live.writers, BATCH_WAIT_MS  # for a writer first, where reading would take none for the end
+        first = True
         while True:
             if waits:
                 began = trio.current_time()
                 await reader.wait()
                 wait_ms = BUSY_WAIT_MS if trio.current_time() - began < BATCH_WAIT_MS / 1000 else BATCH_WAIT_MS
             data = await self._take(task_id, live, stream)
-            if data == b"" or (data is None and not waits):  # it may be open in other hands, and nobody writes
+            if data == b"" or (data is None and first and not live.writers):  # other hands hold it, and nobody writes
                 return
-            waits = True
+            waits, first = live.writers or data is None, False  # one that was opened without a writer tells no end
             if data:
                 await _tell(live, stream, data)
                 if not live.taps and len(data) < TAKE_BYTES_MAX:

@@ -186,6 +186,26 @@ def test_a_daemon_that_goes_in_order_leaves_the_line_to_the_next(tmp_path: Path)
     with_logs(tmp_path, second)
 
 
+def test_what_is_left_of_a_task_that_has_ended_is_read_to_its_end(tmp_path: Path) -> None:
+    fifo = tmp_path / "run" / "io" / "task" / "out"
+    fifo.parent.mkdir(parents=True)
+    os.mkfifo(fifo)
+    (tmp_path / "logs" / "task").mkdir(parents=True)
+    kept = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)  # as systemd keeps it, so that what it holds stays
+    try:
+        writer = os.open(fifo, os.O_WRONLY)
+        os.write(writer, b"one\ntwo\n")
+        os.close(writer)
+
+        async def body(logs: TaskLogs) -> None:
+            logs.recover("task")
+            assert [line.text async for line in logs.read("task", follow=True)] == [b"one", b"two"]
+
+        with_logs(tmp_path, body)
+    finally:
+        os.close(kept)
+
+
 def lines_after(settings: RuntimeSettings, container_id: str) -> list[bytes]:
     """What a new daemon gives of the whole log of a task that ends."""
 
