@@ -79,7 +79,10 @@ class LocalVolumes:
     async def list(self) -> Sequence[LocalVolume]:
         """All volumes here, by id; what an interrupted removal left is removed for good."""
         async with self._making:
-            return await trio.to_thread.run_sync(_list_folder, self._folder)
+            found, left = await trio.to_thread.run_sync(_list_folder, self._folder)
+        for folder in left:  # with much data in it this takes long, and nobody waits for it to make a volume
+            await trio.to_thread.run_sync(_remove_left, folder)
+        return found
 
     async def prepare(
         self, task_id: str, app: str, needs: Sequence[Need], volume_ids: Mapping[str, str]
@@ -145,24 +148,29 @@ def _make_folder(path: Path, volume: LocalVolume) -> None:
 
 def _remove_folder(path: Path, removing: Path) -> None:
     if path.exists():
-        shutil.rmtree(removing, ignore_errors=True)
+        _remove_left(removing)
         path.replace(removing)  # from now on it is gone, whatever interrupts the rest
+    _remove_left(removing)
+
+
+def _remove_left(removing: Path) -> None:
     shutil.rmtree(removing, ignore_errors=True)
 
 
-def _list_folder(folder: Path) -> Sequence[LocalVolume]:
+def _list_folder(folder: Path) -> tuple[Sequence[LocalVolume], Sequence[Path]]:
+    """The volumes, and the folders that an interrupted removal left."""
     if not folder.is_dir():
-        return []
-    found = []
+        return [], []
+    found, left = [], []
     for entry in sorted(folder.iterdir()):
         if entry.name.startswith(_REMOVING):
-            shutil.rmtree(entry, ignore_errors=True)
+            left.append(entry)
             continue
         try:
             found.append(LocalVolume(**json.loads((entry / "volume.json").read_text())))
         except (OSError, ValueError, TypeError) as error:
             log.warning("%s is no volume: %s", entry, error)
-    return found
+    return found, left
 
 
 def _within(path: Path, need: mount_plan.VolumeNeed) -> CheckedSource:
