@@ -40,12 +40,6 @@ class ContentStore:
             return False
         return True
 
-    async def labels(self, digest: str) -> Mapping[str, str]:
-        """Of a blob; raises NotFound."""
-        request = api.ContentInfoRequest(digest=digest)
-        reply = await self._connection.unary("content.v1.Content/Info", request, api.ContentInfoResponse)
-        return dict(reply.info.labels)
-
     async def read(self, digest: str, offset_bytes: int = 0) -> AsyncGenerator[bytes, None]:
         """The blob's bytes from an offset; raises NotFound."""
         file = await self._files.opened(digest)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 from collections.abc import Mapping
@@ -27,11 +28,11 @@ class Receiver:
     options: Mapping[str, str]
     words: Mapping[str, str]  # what a tag may speak of, by log_receivers.TAG_WORDS
 
-    @property
+    @functools.cached_property
     def address(self) -> log_receivers.Address:
         return log_receivers.address_of(self.driver, self.options)
 
-    @property
+    @functools.cached_property
     def tag(self) -> str:
         return log_receivers.tag_of(self.options, self.words)
 

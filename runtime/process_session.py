@@ -18,7 +18,7 @@ ROUNDS_MAX = 10
 
 def start_time(process_id: int) -> int:
     """In ticks since the host was started; 0 where there is no such process."""
-    fields = _fields(process_id)
+    fields = stat_fields(process_id)
     return int(fields[_START_TIME]) if fields else 0
 
 
@@ -57,12 +57,13 @@ def _process_ids() -> list[int]:
 
 
 def _session_of(process_id: int) -> int:
-    fields = _fields(process_id)
+    fields = stat_fields(process_id)
     return int(fields[_SESSION]) if fields else 0
 
 
-def _fields(process_id: int) -> list[str]:
-    """What follows the name, which may hold anything."""
+def stat_fields(process_id: int) -> list[str]:
+    """Of proc_pid_stat(5) what follows the name, which may hold anything, brackets too: the state first. Empty: there
+    is no such process."""
     try:
         return (_PROC / str(process_id) / "stat").read_text(errors="replace").rpartition(")")[2].split()
     except OSError:

@@ -15,6 +15,7 @@ from runtime.cgroup import Groups
 from runtime.errors import NotFound
 from runtime.id_map import IdMap
 from runtime.openat2 import open_in_root
+from runtime.process_session import stat_fields
 from runtime.runtime import Runtime
 
 PROC = Path("/proc")
@@ -74,7 +75,7 @@ def sample(ids: Iterable[int]) -> Sampled:
     """Of those that still run."""
     times = {}
     for number in ids:
-        fields = _stat(number)
+        fields = stat_fields(number)
         if fields:
             times[number] = (int(fields[11]) + int(fields[12])) * 1_000_000_000 // _TICKS_PER_S
     return Sampled(time.monotonic_ns(), times)
@@ -90,7 +91,7 @@ def describe(ids: Iterable[int], before: Sampled, after: Sampled, first: int) ->
     span_ns = max(after.when_ns - before.when_ns, 1)
     uptime_s = float((PROC / "uptime").read_text().split()[0])
     for number in ids:
-        fields, status = _stat(number), _status(number)
+        fields, status = stat_fields(number), _status(number)
         if not fields or not status:
             continue
         inside[number] = int(status.get("NSpid", str(number)).split()[-1])
@@ -112,14 +113,6 @@ def describe(ids: Iterable[int], before: Sampled, after: Sampled, first: int) ->
     for process in found:
         process.parent = inside.get(process.parent, 0)
     return sorted(found, key=lambda process: process.id)
-
-
-def _stat(number: int) -> list[str]:
-    """From the state on: the name before it may hold anything, brackets too. Empty: it is gone."""
-    try:
-        return (PROC / str(number) / "stat").read_text(errors="replace").rpartition(")")[2].split()
-    except OSError:
-        return []
 
 
 def _status(number: int) -> dict[str, str]:

@@ -57,7 +57,9 @@ class Unpacker:
 
     async def keep(self, manifest: Manifest, config: ImageConfig) -> None:
         """The snapshots stay as long as the image, whose configuration must be here."""
-        await self._root(manifest, image_model.chain_ids(config.diff_ids)[-1])
+        # The configuration refers to the snapshots, so they live as long as the image (containerd's rule).
+        top = image_model.chain_ids(config.diff_ids)[-1]
+        await self._content.label(manifest.config.digest, {root_label(self._snapshotter): top})
 
     async def has(self, name: str) -> bool:
         request = api.SnapshotKeyRequest(snapshotter=self._snapshotter, key=name)
@@ -74,10 +76,6 @@ class Unpacker:
             await self._connection.do("snapshots.v1.Snapshots/Remove", request)
         except NotFound:
             return
-
-    async def _root(self, manifest: Manifest, name: str) -> None:
-        # The configuration refers to the snapshots, so they live as long as the image (containerd's rule).
-        await self._content.label(manifest.config.digest, {root_label(self._snapshotter): name})
 
     async def _once(self, lease: str, layer: Blob, diff_id: str, parent: str, name: str) -> None:
         lock = self._locks.setdefault(name, trio.Lock())
