@@ -97,6 +97,8 @@ class Leadership:
                 if leads and scope is None:
                     scope = await nursery.start(self._lead)
                 elif not leads and scope is not None:
+                    after = f"{status.leader_id} does" if status.leader_id else "nobody is known to yet"
+                    logger.info("this host does not lead any more, %s", after)
                     scope.cancel()
                     scope = None
                 self._notify()

@@ -76,8 +76,14 @@ def let_lead(cluster: Cluster, wanted: str) -> None:
         if leader == wanted:
             return
         cluster.lab.change_build(leader, cluster.lab.build(leader))
-        cluster.wait(lambda: bool(cluster.leader()) and all_ready(cluster), "a host leads and all are ready")
+        cluster.wait(lambda leader=leader: _whole(cluster, leader), f"{leader} is back and a host leads")  # type: ignore[misc]
     raise AssertionError(f"{wanted} did not lead after {LEADER_TRIES_MAX} changes")
+
+
+def _whole(cluster: Cluster, restarted: str) -> bool:
+    """Its own word that it hears the others too: that it is ready may be from before, and with a second host restarted
+    now there would be no majority."""
+    return cluster.has_quorum(restarted) and all_ready(cluster) and bool(cluster.leader())
 
 
 def rows(cluster: Cluster, host: str, query: str) -> str:
