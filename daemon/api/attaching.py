@@ -7,7 +7,7 @@ from collections.abc import Callable
 import trio
 
 from daemon.agent.attachments import Attachment, Attachments
-from daemon.api.exec_relay import feed
+from daemon.api.exec_relay import feed, tell_not_started
 from daemon.api.grpc_service import Receive, Send
 from daemon.errors import Kind, Refused
 from proto.host_pb2 import ExecInput, ExecOutput, ExecStart
@@ -17,6 +17,7 @@ from runtime.runtime import Runtime
 
 TASK_NEWS_S_MAX = 5.0  # who asks may have heard of the task before its host
 LOOK_S = 0.05
+NO_CONTAINER = 125  # the exit code, as docker has it
 VISIT_END_S_MAX = 3.0
 END_S_MAX = 10.0  # from the end of what it writes to that of the process
 
@@ -42,7 +43,7 @@ async def serve_attach(
     try:
         await _wait_made(attachment)
         if attachment.problem:
-            await _tell_problem(attachment.problem, send)
+            await tell_not_started(f"fairway: {attachment.problem}", NO_CONTAINER, send)
             return
         try:
             session = runtime.attach(start.task_id)
@@ -103,13 +104,6 @@ async def _wait_made(attachment: Attachment) -> None:
         raise Refused("the task ended before it had started", Kind.NOT_POSSIBLE)
 
 
-async def _tell_problem(problem: str, send: Send) -> None:
-    """As a shell and docker have it: 127 where the command is not there, 125 where there is no container."""
-    missing = "not found" in problem or "no such file" in problem
-    await send(ExecOutput(stderr=f"fairway: {problem}\n".encode()))
-    await send(ExecOutput(exit_code=127 if missing else 125))
-
-
 async def _serve(
     session: AttachSession, attachment: Attachment, start: ExecStart, receive: Receive, send: Send
 ) -> bool:
@@ -127,7 +121,7 @@ async def _serve(
                 code = await session.wait()
         nursery.cancel_scope.cancel()
     if attachment.problem:
-        await _tell_problem(attachment.problem, send)
+        await tell_not_started(f"fairway: {attachment.problem}", NO_CONTAINER, send)
         return True
     if code is None:
         raise Refused("it writes nothing any more and has not ended", Kind.NOT_POSSIBLE)

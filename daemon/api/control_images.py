@@ -22,7 +22,8 @@ from daemon.pulling.image_plan import (
     plan_tag,
     users_of,
 )
-from daemon.pulling.pulls import ImagePulls, Progress, refused
+from daemon.pulling.pulls import ImagePulls, Progress
+from daemon.runtime_failures import refused
 from proto import control_pb2 as control
 from proto import objects_pb2 as objects
 from runtime.errors import RuntimeFailure

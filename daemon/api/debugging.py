@@ -7,13 +7,12 @@ from contextlib import suppress
 import trio
 
 from daemon.agent.debug_containers import DebugContainers
-from daemon.api.exec_relay import feed
+from daemon.api.exec_relay import NOT_STARTED, feed, tell_not_started
 from daemon.api.grpc_service import Receive, Send
-from daemon.api.host_hands import refused
+from daemon.runtime_failures import refused
 from proto.host_pb2 import ExecOutput, ExecStart
 from runtime.errors import CannotStart, NotFound, RuntimeFailure
 
-NOT_FOUND, NOT_STARTED = 127, 126  # as of exec, and of a shell
 END_S_MAX = 10.0  # from the end of what it writes to that of the process
 EXIT_CODE_KILLED = 137
 
@@ -27,9 +26,7 @@ async def serve_debug(containers: DebugContainers, start: ExecStart, receive: Re
         finally:
             await containers.remove(container_id)
     except CannotStart as error:
-        missing = "not found" in str(error) or "no such file" in str(error)
-        await send(ExecOutput(stderr=f"{error}\n".encode()))
-        await send(ExecOutput(exit_code=NOT_FOUND if missing else NOT_STARTED))
+        await tell_not_started(str(error), NOT_STARTED, send)
     except RuntimeFailure as error:
         raise refused(error) from error
 

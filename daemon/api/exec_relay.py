@@ -9,14 +9,16 @@ import grpc
 import trio
 
 from daemon.api.grpc_service import Receive, Send
-from daemon.errors import Kind, Refused
+from daemon.runtime_failures import refused
 from proto.grpc_trio import call, patient
 from proto.host_pb2 import ExecInput, ExecOutput, ExecStart
 from proto.host_pb2_grpc import HostStub
 from runtime.attaching import AttachSession
-from runtime.errors import CannotStart, NotFound, RuntimeFailure
+from runtime.errors import CannotStart, RuntimeFailure
 from runtime.execution import ExecSession
 from runtime.runtime import Runtime
+
+NOT_FOUND, NOT_STARTED = 127, 126  # as a shell has it: a command that is not there, one that does not run
 
 
 async def serve_exec(runtime: Runtime, start: ExecStart, receive: Receive, send: Send) -> None:
@@ -31,14 +33,11 @@ async def serve_exec(runtime: Runtime, start: ExecStart, receive: Receive, send:
             tty=start.tty,
             stdin=start.stdin,
         )
-    except CannotStart as error:  # as a shell has it: a command that is not there, one that does not run
-        missing = "not found" in str(error) or "no such file" in str(error)
-        await send(ExecOutput(stderr=f"{error}\n".encode()))
-        await send(ExecOutput(exit_code=127 if missing else 126))
+    except CannotStart as error:
+        await tell_not_started(str(error), NOT_STARTED, send)
         return
     except RuntimeFailure as error:
-        kind = Kind.NOT_FOUND if isinstance(error, NotFound) else Kind.NOT_POSSIBLE
-        raise Refused(str(error), kind) from error
+        raise refused(error) from error
     async with session:
         if start.tty and start.size.columns:
             await session.resize(start.size.columns, start.size.rows)
@@ -48,6 +47,13 @@ async def serve_exec(runtime: Runtime, start: ExecStart, receive: Receive, send:
                 await send(ExecOutput(stderr=data) if stream == "stderr" else ExecOutput(stdout=data))
             await send(ExecOutput(exit_code=await session.wait()))
             nursery.cancel_scope.cancel()
+
+
+async def tell_not_started(problem: str, otherwise: int, send: Send) -> None:
+    """What hindered a process, and NOT_FOUND where that was a command that is not there; or else the other code."""
+    missing = "not found" in problem or "no such file" in problem
+    await send(ExecOutput(stderr=f"{problem}\n".encode()))
+    await send(ExecOutput(exit_code=NOT_FOUND if missing else otherwise))
 
 
 async def feed(session: ExecSession | AttachSession, receive: Receive) -> None:

@@ -27,7 +27,8 @@ from daemon.errors import Kind, Refused
 from daemon.garbage.collector import Collector
 from daemon.identity.renewal_plan import sign_renewal
 from daemon.orchestration.task_states import ended
-from daemon.pulling.blob_sending import BlobSending, refused
+from daemon.pulling.blob_sending import BlobSending
+from daemon.runtime_failures import refused
 from proto import doctor_pb2 as doctor
 from proto import host_pb2 as host
 from runtime.errors import NotFound

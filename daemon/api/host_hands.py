@@ -7,11 +7,12 @@ from collections.abc import Awaitable, Callable
 from daemon.api.caller import Caller, require_node
 from daemon.api.grpc_service import Receive, Send
 from daemon.api.port_forwarding import Forwarding
-from daemon.errors import Kind, Refused
+from daemon.errors import Refused
+from daemon.runtime_failures import refused
 from proto import hands_pb2 as hands
 from proto import objects_pb2 as objects
 from runtime.copying import Copying
-from runtime.errors import InvalidRequest, NotFound, RuntimeFailure
+from runtime.errors import RuntimeFailure
 from runtime.processes import processes_of
 from runtime.runtime import Runtime
 from runtime.usage import usage_of
@@ -89,10 +90,3 @@ class HostHands:
             await self._forwarding.serve(first.start, receive, send)
         except RuntimeFailure as error:
             raise refused(error) from error
-
-
-def refused(error: RuntimeFailure) -> Refused:
-    """What the one who asked is told."""
-    if isinstance(error, InvalidRequest):
-        return Refused(str(error), Kind.INVALID)
-    return Refused(str(error), Kind.NOT_FOUND if isinstance(error, NotFound) else Kind.NOT_POSSIBLE)

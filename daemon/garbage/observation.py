@@ -14,6 +14,7 @@ from daemon.config import Config
 from daemon.garbage import items_plan
 from daemon.garbage.garbage_plan import FileSystem, Item
 from daemon.garbage.items_plan import Folder
+from daemon.garbage.room import used_and_whole_bytes
 from daemon.ids import is_id
 from runtime.errors import RuntimeFailure
 from runtime.runtime import Runtime
@@ -115,8 +116,7 @@ def _file_systems(places: Iterable[tuple[Path, str]]) -> list[FileSystem]:
     found = []
     for device, path in paths.items():
         status = os.statvfs(path)
-        used = (status.f_blocks - status.f_bfree) * status.f_frsize
-        whole = used + status.f_bavail * status.f_frsize
+        used, whole = used_and_whole_bytes(status)
         holds = tuple(dict.fromkeys(held[device]))
         inodes_used = status.f_files - status.f_ffree
         found.append(FileSystem(device, str(path), holds, used, whole, inodes_used, status.f_files))

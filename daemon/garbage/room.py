@@ -27,8 +27,13 @@ class Room:
                 status = os.statvfs(folder)
             except OSError:
                 continue
-            used = (status.f_blocks - status.f_bfree) * status.f_frsize
-            whole = used + status.f_bavail * status.f_frsize
+            used, whole = used_and_whole_bytes(status)
             if 100 * (used + UNPACKED_TIMES * size_bytes) > percent * whole:
                 return False
         return True
+
+
+def used_and_whole_bytes(status: os.statvfs_result) -> tuple[int, int]:
+    """As df(1) counts: the whole is what is used, and what is free for programs without privileges."""
+    used = (status.f_blocks - status.f_bfree) * status.f_frsize
+    return used, used + status.f_bavail * status.f_frsize

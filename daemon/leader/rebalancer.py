@@ -13,6 +13,7 @@ import trio
 from daemon.errors import Refused
 from daemon.host_conditions import left_since_unix_ms
 from daemon.leader.writer import Writer
+from daemon.orchestration.move_plan import wanted_at_all
 from proto import objects_pb2 as objects
 from raft.store import Store
 from raft.transaction import TransactionBuilder
@@ -45,7 +46,7 @@ class Rebalancer:
             await trio.sleep(wait_s)
             wait_s = LOOK_S
             await self._relieve()
-            if not any(_wanted(cluster) for cluster in self._writer.store.table(objects.Cluster)):
+            if not any(wanted_at_all(cluster) for cluster in self._writer.store.table(objects.Cluster)):
                 self._round = None
                 continue
             began_s = trio.current_time()
@@ -95,7 +96,3 @@ class Rebalancer:
         look, _ = await self._writer.commit(plan_now, actor="leader")
         self._round = look.round
         return look.again_unix_ms
-
-
-def _wanted(cluster: objects.Cluster) -> bool:
-    return cluster.rebalancing.asked or cluster.rebalance.automatic

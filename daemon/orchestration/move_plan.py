@@ -20,6 +20,11 @@ READY_MS_MAX = 300_000  # after which a move is given up
 GIVEN_UP_MAX = 100
 
 
+def wanted_at_all(cluster: objects.Cluster) -> bool:
+    """A move was asked for, or may be begun by itself."""
+    return cluster.rebalancing.asked or cluster.rebalance.automatic
+
+
 def begin_move(draft: Draft, service: objects.Service, slot: int, target: objects.Node, why: str) -> objects.Task:
     """The task that is to take over, on that host or not at all."""
     task = create_task(draft, service, slot)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from daemon.orchestration.draft import Draft
-from daemon.orchestration.move_plan import READY_MS_MAX, begin_move, moves
+from daemon.orchestration.move_plan import READY_MS_MAX, begin_move, moves, wanted_at_all
 from daemon.orchestration.rebalance_plan import Balance, OutOfTime
 from daemon.orchestration.task_states import assigned, ended, settled, wanted
 from proto import objects_pb2 as objects
@@ -37,11 +37,6 @@ class Look:
     builder: TransactionBuilder
     again_unix_ms: int
     round: Round
-
-
-def wanted_at_all(cluster: objects.Cluster) -> bool:
-    """A move was asked for, or may be begun by itself."""
-    return cluster.rebalancing.asked or cluster.rebalance.automatic
 
 
 def plan_rebalancing(

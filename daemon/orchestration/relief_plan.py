@@ -32,9 +32,12 @@ def hosts_to_leave(nodes: Collection[objects.Node], now_unix_ms: int) -> list[ob
     in_trouble = [node for node in nodes if node.state != objects.NODE_STATE_READY or barring(node)]
     if 2 * len(in_trouble) > len(nodes):
         return []
-    since = {node.meta.id: left_since_unix_ms(node) for node in in_trouble if node.state == objects.NODE_STATE_READY}
-    found = [(at, node.meta.name, node) for node in in_trouble if (at := since.get(node.meta.id)) is not None]
-    return [node for at, _, node in sorted(found, key=lambda one: one[:2]) if at + LEAVE_AFTER_MS <= now_unix_ms]
+    found = []
+    for node in in_trouble:
+        since_unix_ms = left_since_unix_ms(node) if node.state == objects.NODE_STATE_READY else None
+        if since_unix_ms is not None and since_unix_ms + LEAVE_AFTER_MS <= now_unix_ms:
+            found.append((since_unix_ms, node.meta.name, node))
+    return [node for _, _, node in sorted(found, key=lambda one: one[:2])]
 
 
 def plan_relief(store: Store, now_unix_ms: int, new_id: Callable[[], str]) -> TransactionBuilder:

@@ -9,8 +9,9 @@ import trio
 
 from daemon.api.grpc_service import Send
 from daemon.errors import Kind, Refused
+from daemon.runtime_failures import refused
 from proto import host_pb2 as host
-from runtime.errors import NotFound, RuntimeFailure
+from runtime.errors import RuntimeFailure
 from runtime.images import ImageStore
 
 SENDS_AT_ONCE_MAX = 8
@@ -80,7 +81,3 @@ class BlobSending:
             yield
         finally:
             self._turns.release()
-
-
-def refused(error: RuntimeFailure) -> Refused:
-    return Refused(str(error), Kind.NOT_FOUND if isinstance(error, NotFound) else Kind.NOT_POSSIBLE)

@@ -18,9 +18,10 @@ from daemon.leader.leadership import now_unix_ms
 from daemon.orchestration.image_lookup import find_image
 from daemon.pulling import registry_plan
 from daemon.pulling.image_plan import Arrived, plan_arrival
+from daemon.runtime_failures import refused
 from proto import control_pb2 as control
 from proto import objects_pb2 as objects
-from runtime.errors import AccessDenied, InvalidRequest, NoSpace, NotFound, RuntimeFailure, Unavailable
+from runtime.errors import InvalidRequest, RuntimeFailure
 from runtime.image_model import Blob, host_architecture
 from runtime.images import ImageStore
 from runtime.references import normalise_reference
@@ -141,13 +142,3 @@ class ImagePulls:
         finally:
             if not lock.locked() and lock.statistics().tasks_waiting == 0:
                 self._locks.pop(name, None)
-
-
-def refused(error: RuntimeFailure) -> Refused:
-    """A failure of the runtime as an answer to operators."""
-    if isinstance(error, NoSpace):
-        return Refused(str(error), Kind.EXHAUSTED)
-    if isinstance(error, NotFound):
-        return Refused(str(error), Kind.NOT_FOUND)
-    # Not UNAVAILABLE, which means that the cluster does not answer.
-    return Refused(str(error), Kind.NOT_POSSIBLE if isinstance(error, AccessDenied | Unavailable) else Kind.INVALID)
