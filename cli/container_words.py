@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from cli import words
 from proto import objects_pb2
+from proto.log_receivers import driver_name
 
 COMMAND_CHARACTERS_MAX = 60
 
@@ -29,16 +30,20 @@ def hook_words(container: objects_pb2.ContainerSpec) -> str:
 
 
 def logging_words(container: objects_pb2.ContainerSpec) -> str:
-    """ "at most 3 files, files of 10M, compressed"; empty where the hosts' own bounds hold"""
+    """ "syslog, at most 3 files, files of 10M, compressed"; empty where the hosts' own bounds hold"""
     if not container.HasField("logging"):
         return ""
     said = container.logging
     if said.driver == objects_pb2.Logging.DRIVER_NONE:
         return "not kept"
     parts = [
+        driver_name(said.driver),
         f"at most {words.plural(said.files_max, 'file')}" if said.files_max else "",
         f"files of {words.size(said.size_bytes_max)}" if said.size_bytes_max else "",
+        f"a new file after {words.duration(1_000 * said.age_s_max)}" if said.age_s_max else "",
         "compressed" if said.compress else "",
+        f"{said.lines_per_s_max} lines a second" if said.lines_per_s_max else "",
+        f"{words.size(said.bytes_per_s_max)} a second" if said.bytes_per_s_max else "",
     ]
     return ", ".join(filter(None, parts)) or "as the hosts say"
 

@@ -103,6 +103,13 @@ def paint(text: str, colour: str, enabled: bool) -> str:
     return f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m" if enabled and text else text
 
 
+def write_all(descriptor: int, data: bytes) -> None:
+    """What is no text, past Python's own buffers."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
 def warn(text: str) -> None:
     sys.stdout.flush()
     print(paint(f"warning: {text}", "yellow", colours(sys.stderr)), file=sys.stderr)

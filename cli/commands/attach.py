@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import sys
 
 from cli import terminal
@@ -24,11 +23,7 @@ def attach(options: argparse.Namespace) -> int:
     start = host_pb2.ExecStart(
         task_id=task.meta.id, attach=True, tty=container.tty, stdin=container.stdin_open and not options.no_stdin
     )
-    raw: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
     at_terminal = start.tty and start.stdin and sys.stdin.isatty()
-    if at_terminal:
-        start.size.columns, start.size.rows = terminal.window_size(sys.stdin.fileno())
-        raw = terminal.raw_mode(sys.stdin.fileno())
     leave = f"{options.detach_keys} leaves it" if at_terminal and keys else "Ctrl-C leaves it"
     if options.sig_proxy and not at_terminal:
         leave = "signals are passed on; Ctrl-C three times leaves it"
@@ -38,11 +33,11 @@ def attach(options: argparse.Namespace) -> int:
         cluster,
         f"attach to {name}",
         start,
+        at_terminal=at_terminal,
         pass_signals=options.sig_proxy or at_terminal,
         detach_keys=keys if at_terminal else b"",
     )
-    with raw:
-        status = session.run()
+    status = session.run()
     if at_terminal and session.left:
         print(f"\nLeft {name}, which goes on.", file=sys.stderr)
     return status

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import sys
 import time
 from collections.abc import Callable
 
-from cli import terminal
 from cli.commands.exec import Session
 from cli.connection import Cluster
 from cli.failure import EXIT_USAGE, CommandFailed
@@ -35,12 +33,7 @@ def attach(options: argparse.Namespace, cluster: Cluster, asked: str, task_of: C
     """Waits for the task, which waits for this; its exit status."""
     task = task_of()
     start = host_pb2.ExecStart(task_id=task.meta.id, attach=True, tty=options.tty, stdin=options.interactive)
-    raw: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
-    if options.tty:
-        start.size.columns, start.size.rows = terminal.window_size(sys.stdin.fileno())
-        raw = terminal.raw_mode(sys.stdin.fileno())
-    with raw:
-        return Session(cluster, asked, start).run()
+    return Session(cluster, asked, start, at_terminal=options.tty).run()
 
 
 def placed_task(cluster: Cluster, asked: str, app: str, service: str, revision: int) -> objects_pb2.Task:

@@ -131,7 +131,7 @@ class _Download:
             first = next(replies, hands_pb2.CopyFromReply())
             if path == STREAM:
                 for reply in replies:
-                    _write_all(sys.stdout.fileno(), reply.data)
+                    output.write_all(sys.stdout.fileno(), reply.data)
                 return ""
             if Path(path).is_symlink():
                 path = os.path.realpath(path)
@@ -182,9 +182,3 @@ def _present(path: str) -> Present:
 
 def _amount(files: int, size_bytes: int) -> str:
     return f"{words.plural(files, 'file')}, {words.size(size_bytes)}"
-
-
-def _write_all(descriptor: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import sys
 
-from cli import terminal
 from cli.commands.exec import Session, find_task, given_environment
 from cli.connection import connect
 from cli.failure import EXIT_USAGE, CommandFailed
@@ -41,11 +39,6 @@ def debug(options: argparse.Namespace) -> int:
         user=options.user,
         debug=host_pb2.DebugStart(image=image),
     )
-    raw: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
     if tty:
-        start.size.columns, start.size.rows = terminal.window_size(sys.stdin.fileno())
         print(f"{image} beside {name}: its processes are these, its files are in /proc/1/root.", file=sys.stderr)
-        raw = terminal.raw_mode(sys.stdin.fileno())
-    session = Session(cluster, f"debug {name}", start)
-    with raw:
-        return session.run()
+    return Session(cluster, f"debug {name}", start, at_terminal=tty).run()

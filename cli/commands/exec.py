@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 
-from cli import terminal
+from cli import output, terminal
 from cli.connection import CALL_SECONDS_MAX, Cluster, connect
 from cli.failure import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, CommandFailed
 from cli.progress_plan import ended
@@ -41,13 +41,7 @@ def run(options: argparse.Namespace) -> int:
         user=options.user,
         working_dir=options.workdir,
     )
-    if options.tty:
-        start.size.columns, start.size.rows = terminal.window_size(sys.stdin.fileno())
-    session = Session(cluster, f"exec in {task.app}/{task.meta.name}", start)
-    if not options.tty:
-        return session.run()
-    with terminal.raw_mode(sys.stdin.fileno()):
-        return session.run()
+    return Session(cluster, f"exec in {task.app}/{task.meta.name}", start, at_terminal=options.tty).run()
 
 
 def given_environment(asked: str, given: Sequence[str], tty: bool) -> dict[str, str]:
@@ -104,10 +98,13 @@ class Session:
         asked: str,
         start: host_pb2.ExecStart,
         *,
+        at_terminal: bool,
         pass_signals: bool = True,
         detach_keys: bytes = b"",
     ) -> None:
-        """`detach_keys`, typed one after the other, end the session, with exit status 0."""
+        """`at_terminal`: standard input is the terminal that the process has, and each key goes there as it is.
+        `detach_keys`, typed one after the other, end the session, with exit status 0."""
+        self._at_terminal = at_terminal
         self._pass_signals = pass_signals
         self._keys = terminal.KeySequence(detach_keys)
         self._cluster = cluster
@@ -124,6 +121,14 @@ class Session:
         return self._detach.is_set()
 
     def run(self) -> int:
+        """The exit status of the process."""
+        if not self._at_terminal:
+            return self._run()
+        self._start.size.columns, self._start.size.rows = terminal.window_size(sys.stdin.fileno())
+        with terminal.raw_mode(sys.stdin.fileno()):
+            return self._run()
+
+    def _run(self) -> int:
         numbers = [
             *(_FORWARDED if self._pass_signals else ()),
             *([signal.SIGWINCH] if self._start.tty and sys.stdin.isatty() else ()),
@@ -136,7 +141,7 @@ class Session:
                     kind = reply.WhichOneof("output")
                     if kind == "exit_code":
                         return reply.exit_code if 0 <= reply.exit_code <= 255 else EXIT_FAILED
-                    _write(1 if kind == "stdout" else 2, reply.stdout or reply.stderr)
+                    output.write_all(1 if kind == "stdout" else 2, reply.stdout or reply.stderr)
         except CommandFailed:
             if self._detach.is_set():
                 return self._detached
@@ -204,9 +209,3 @@ def _read(descriptor: int) -> bytes:
         return os.read(descriptor, READ_BYTES_MAX)
     except OSError:  # the terminal is gone
         return b""
-
-
-def _write(descriptor: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]

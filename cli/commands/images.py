@@ -13,7 +13,6 @@ from typing import Any, BinaryIO
 
 from cli import output, pulling, words
 from cli.connection import CALL_SECONDS_MAX, connect
-from cli.containerd_image import ContainerdImage
 from cli.failure import EXIT_OK, EXIT_USAGE, CommandFailed
 from cli.moments import option_duration_ms
 from proto import control_pb2, objects_pb2
@@ -45,6 +44,8 @@ def push(options: argparse.Namespace) -> int:
     if options.what == "-" or Path(options.what).is_file():
         options.file = options.what
         return load(options)
+    from cli.containerd_image import ContainerdImage  # containerd's whole API, which the other commands do not need
+
     with ContainerdImage(options.what, options.containerd, options.namespace) as image:
         name = options.name or image.name
         return _give(options, f"push {options.what}", f"read {image.name}", image.archive(), name)

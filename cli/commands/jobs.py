@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import secrets
 import sys
 import threading
@@ -14,6 +13,7 @@ from collections.abc import Iterator
 from cli import output, words
 from cli.commands import attached_run
 from cli.commands.attached_run import EXIT_NOT_STARTED
+from cli.commands.exec import given_environment
 from cli.compose.service import STOP_GRACE_MS
 from cli.connection import CALL_SECONDS_MAX, Cluster, connect
 from cli.failure import (
@@ -22,7 +22,6 @@ from cli.failure import (
     EXIT_OK,
     EXIT_TASKS_FAILED,
     EXIT_TIMED_OUT,
-    EXIT_USAGE,
     CommandFailed,
 )
 from cli.following import follow
@@ -77,15 +76,9 @@ def run(options: argparse.Namespace) -> int:
     attached_run.check(options)
     command = options.command[1:] if options.command[:1] == ["--"] else options.command
     cluster, asked = connect(options), f"run {options.target}"
-    environment = {"TERM": os.environ.get("TERM", "xterm")} if options.tty else {}
-    for text in options.env:
-        name, equals, value = text.partition("=")
-        if not name or not equals:
-            raise CommandFailed("run", f"--env {text!r} is not NAME=VALUE", EXIT_USAGE)
-        environment[name] = value
     request = control_pb2.RunOnceRequest(
         service=options.target,
-        environment=environment,
+        environment=given_environment("run", options.env, options.tty),
         user=options.user,
         working_dir=options.workdir,
         request_id=secrets.token_hex(13),

@@ -71,6 +71,7 @@ def _tail(text: str) -> int:
 class _Printer:
     def __init__(self, options: argparse.Namespace) -> None:
         self._options = options
+        self._colours = {stream: output.colours(stream) for stream in (sys.stdout, sys.stderr)}
         self._fields = [name for name in options.fields.split(",") if name]
         try:
             self._filters = [log_fields.parse_filter(text) for text in options.where]
@@ -95,7 +96,7 @@ class _Printer:
         if not _is_one_task(options.targets, chunk):
             name = f"{chunk.app}/{chunk.task_name}" if len(options.targets) > 1 else chunk.task_name
             colour = _COLOURS[zlib.crc32(name.encode()) % len(_COLOURS)]
-            before = f"{output.paint(name, colour, output.colours(stream))} | "
+            before = f"{output.paint(name, colour, self._colours[stream])} | "
         if options.timestamps and line.unix_ns:
             before += words.timestamp(line.unix_ns // 1_000_000) + " "
         if line.standard_error:

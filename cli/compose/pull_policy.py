@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from cli.compose.reader import Field, Reader
+from typing import TYPE_CHECKING
+
 from proto import objects_pb2
+
+if TYPE_CHECKING:  # commands that read no Compose file have no use for its parser
+    from cli.compose.reader import Field, Reader
 
 POLICIES = {
     "always": objects_pb2.PULL_POLICY_ALWAYS,

@@ -37,3 +37,13 @@ def test_what_is_not_said_is_not_shown() -> None:
     container.logging.Clear()
     container.logging.SetInParent()
     assert container_words.logging_words(container) == "as the hosts say"
+
+
+def test_where_logs_are_sent_and_how_much_of_them_is_shown() -> None:
+    container = objects_pb2.ContainerSpec(
+        logging=objects_pb2.Logging(
+            driver=objects_pb2.Logging.DRIVER_SYSLOG, age_s_max=3600, lines_per_s_max=100, bytes_per_s_max=1 << 20
+        )
+    )
+    said = "syslog, a new file after 1h, 100 lines a second, 1M a second"
+    assert container_words.logging_words(container) == said
