@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 
 from cli.compose.metric import PORT_MAX, read_metric_name, read_metric_path
 from cli.compose.placement import REPLICAS_MAX
 from cli.compose.reader import Field, Reader
+from cli.compose.values import decimal
 from proto import objects_pb2
 
 COUNT_MAX = 1_000_000
@@ -101,10 +102,7 @@ def percent(text: str) -> int:
 
 def thousandths(text: str) -> int:
     """ "0.5" -> 500."""
-    try:
-        value = Decimal(text.strip())
-    except InvalidOperation:
-        value = Decimal("NaN")
-    if not value.is_finite() or not Decimal("0.001") <= value <= 10**12:
+    value = decimal(text)
+    if value is None or not Decimal("0.001") <= value <= 10**12:
         raise ValueError(f"{text!r} is not a number between 0.001 and 10^12")
     return int(value * 1000)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from decimal import Decimal, InvalidOperation
-
 from cli.compose.reader import Field, Reader
 from cli.compose.rollout_check import read_check
+from cli.compose.values import decimal
 from proto import objects_pb2
 
 PARALLELISM_MAX = 10_000
@@ -97,11 +96,8 @@ def _steps(reader: Reader, field: Field, rollout: objects_pb2.RolloutSpec) -> No
 
 def ratio_millionths(text: str) -> int:
     """ "0.25" -> 250000."""
-    try:
-        value = Decimal(text.strip())
-    except InvalidOperation:
-        value = Decimal("NaN")
-    if not (value.is_finite() and 0 <= value <= 1):
+    value = decimal(text)
+    if value is None or value > 1:
         raise ValueError(f"{text!r} is not a ratio between 0 and 1")
     return int(value * _MILLION)
 
@@ -109,10 +105,7 @@ def ratio_millionths(text: str) -> int:
 def share_millionths(text: str) -> int:
     """ "12.5%" -> 125000."""
     number, percent, rest = text.strip().partition("%")
-    try:
-        value = Decimal(number)
-    except InvalidOperation:
-        value = Decimal("NaN")
-    if not percent or rest or not (value.is_finite() and 0 < value <= 100):
+    value = decimal(number)
+    if not percent or rest or value is None or not 0 < value <= 100:
         raise ValueError(f'{text!r} is not a share; write it like "10%"')
     return max(1, int(value * _MILLION / 100))

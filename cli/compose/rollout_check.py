@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from decimal import Decimal, InvalidOperation
-
 from cli.compose.metric import PORT_MAX, read_metric_name, read_metric_path
 from cli.compose.reader import Field, Reader
+from cli.compose.values import decimal
 from proto import objects_pb2
 
 CHECK_KEYS = frozenset({"port", "path", "name", "labels", "per_second", "of", "max"})
@@ -49,7 +48,7 @@ def read_check(reader: Reader, field: Field, check: objects_pb2.RolloutCheck) ->
 def percentage(text: str) -> int:
     """ "1.5%" -> 15000 millionths; of a share."""
     value, sign, rest = text.strip().partition("%")
-    found = _decimal(value)
+    found = decimal(value)
     if not sign or rest or found is None or found > 100:
         raise ValueError(f'{text!r} is not a share of `of`; write it like "1%"')
     return int(found * _MILLION / 100)
@@ -57,15 +56,7 @@ def percentage(text: str) -> int:
 
 def number(text: str) -> int:
     """ "0.5" -> 500000 millionths."""
-    found = _decimal(text.strip())
+    found = decimal(text)
     if found is None or found > _MAX:
         raise ValueError(f"{text!r} is not a number from 0 to 10^12; a share needs `of`: of which metric it is")
     return int(found * _MILLION)
-
-
-def _decimal(text: str) -> Decimal | None:
-    try:
-        value = Decimal(text.strip())
-    except InvalidOperation:
-        return None
-    return value if value.is_finite() and value >= 0 else None

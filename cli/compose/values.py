@@ -102,13 +102,19 @@ def size_bytes(text: str) -> int:
     return value
 
 
-def cpu_millis(text: str) -> int:
-    """ "0.5" -> 500, thousandths of a core."""
+def decimal(text: str) -> Decimal | None:
+    """None where it is no finite number, or below 0."""
     try:
         value = Decimal(text.strip())
     except InvalidOperation:
-        value = Decimal("NaN")
-    if not value.is_finite() or value < 0:
+        return None
+    return value if value.is_finite() and value >= 0 else None
+
+
+def cpu_millis(text: str) -> int:
+    """ "0.5" -> 500, thousandths of a core."""
+    value = decimal(text)
+    if value is None:
         raise ValueError(f'{text!r} is not a number of cores; write it like "0.5"')
     if value > _CPUS_MAX:
         raise ValueError(f"{text!r} is more than {_CPUS_MAX} cores")
