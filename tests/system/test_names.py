@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from tests.system.cluster import Cluster, run_in_task
+from tests.system.cluster import ROOT, Cluster, run_in_task
 
 Deploy = Callable[[str], str]
 SERVICES = """
@@ -60,6 +65,32 @@ for _ in questions:
     number, flags, _, count = struct.unpack_from(">HHHH", data)
     found[" ".join(questions[number])] = [count, flags & 15]
 print(json.dumps(found))
+"""
+# Both on one host, whose answers of one server must not be those of the other.
+CHOOSERS = """
+services:
+  one: &one
+    image: shop-api:1
+    stop_grace_period: 1s
+    expose: ["8000"]
+    dns: [{first}]
+    deploy: {{placement: {{constraints: ["node.hostname == host-1"]}}}}
+  other: {{<<: *one, dns: [{second}]}}
+"""
+# Knows the address of printer.example and no other name; says that it listens, and then each name that it is asked for.
+NAME_SERVER = """
+import socket, sys
+from net import dns_message as message
+server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+server.bind((sys.argv[1], 53))
+print("listens", flush=True)
+while True:
+    data, asker = server.recvfrom(4096)
+    query = message.read_query(data)
+    print(query.name, flush=True)
+    known = query.name == "printer.example"
+    answers = [message.address_record(sys.argv[2], 60)] if known and query.kind == message.TYPE_A else []
+    server.sendto(message.write_response(query, message.NO_ERROR if known else message.NAME_ERROR, answers), asker)
 """
 QUICK_S = 1.0  # far less than a resolver's time-out
 
@@ -127,3 +158,41 @@ def test_names_as_containers_see_them(cluster: Cluster, deployed: Deploy) -> Non
     )
     cluster.fairway("scale", f"{app}/many=0")
     cluster.wait(lambda: named() == set(), "none is left, which is said at once")
+
+
+@contextlib.contextmanager
+def name_server(cluster: Cluster, where: str, answer: str) -> Iterator[Callable[[], set[str]]]:
+    """At the address of a host or client. The yielded function ends it and gives the names that it was asked for."""
+    process = cluster.lab.popen(
+        where,
+        [sys.executable, "-c", NAME_SERVER, cluster.lab.address(where), answer],
+        env=dict(os.environ, PYTHONPATH=str(ROOT)),
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+
+    def finish() -> set[str]:
+        os.killpg(process.pid, signal.SIGKILL)  # nsenter and what it runs
+        return set(process.communicate()[0].split())
+
+    try:
+        assert process.stdout.readline() == "listens\n"
+        yield finish
+    finally:
+        if process.poll() is None:
+            finish()
+
+
+def test_names_from_outside_are_asked_of_the_servers_that_a_service_chose(cluster: Cluster, deployed: Deploy) -> None:
+    with name_server(cluster, "client", "192.0.2.1") as first, name_server(cluster, "host-2", "192.0.2.2") as second:
+        app = deployed(CHOOSERS.format(first=cluster.lab.address("client"), second=cluster.lab.address("host-2")))
+        vips = {service: cluster.vip(f"{app}/{service}") for service in ("one", "other")}
+        for service, printer in (("one", "192.0.2.1"), ("other", "192.0.2.2")):
+            names = ("printer.example", "scanner.example", "one", f"other.{app}.fairway.internal")
+            found = look_up(cluster, f"{app}/{service}", *names)
+            found = {name: [each for each in addresses if ":" not in each] for name, addresses in found.items()}
+            assert found == dict(zip(names, ([printer], [], [vips["one"]], [vips["other"]]), strict=True))
+        # The cluster's own names are nobody else's business.
+        assert first() == second() == {"printer.example", "scanner.example"}
