@@ -25,7 +25,7 @@ services:
     {more}
     deploy:
       replicas: {replicas}
-      update_config: {{parallelism: 2, failure_action: rollback}}
+      update_config: {{parallelism: 2, failure_action: {action}}}
     x-fairway: {{{extension}}}
 """
 FAILING = 'command: ["sh", "-c", "exit 3"]'
@@ -37,9 +37,9 @@ class Site:
     def __init__(self, cluster: Cluster, app: str) -> None:
         self.cluster, self.app, self.web = cluster, app, f"{app}/web"
 
-    def deploy(self, round: str, extension: str = "", more: str = "", code: int = 0) -> None:
+    def deploy(self, round: str, extension: str = "", more: str = "", code: int = 0, action: str = "rollback") -> None:
         """Fails where the command does not end with `code`."""
-        text = WEB.format(app=self.app, round=round, replicas=REPLICAS, extension=extension, more=more)
+        text = WEB.format(app=self.app, round=round, replicas=REPLICAS, extension=extension, more=more, action=action)
         done = self.cluster.deploy(text, ok=code == 0)
         assert done.returncode == code, done.stdout + done.stderr
 
@@ -125,3 +125,18 @@ def test_an_update_that_fails_goes_back_by_itself(site: Site) -> None:
     history = site.cluster.json("service", "history", site.web)
     assert [revision["failed"] for revision in history[-2:]] == [True, False]
     assert history[-1]["back_to"] == history[-3]["generation"]
+
+
+@pytest.mark.usefixtures("load")
+def test_an_update_that_continues_tries_every_slot_though_all_of_them_fail(site: Site) -> None:
+    before = site.ids()
+    site.deploy("passed over", more=FAILING, action="continue")
+    tried = [
+        task
+        for task in site.cluster.json("ps", site.web, "-a")
+        if task["spec"]["container"]["environment"]["ROUND"] == "passed over"
+    ]
+    assert {task["slot"] for task in tried} == set(range(1, REPLICAS + 1))  # `pause` ends with the first two
+    assert site.ids() == before, "the old tasks serve in their place"
+    site.deploy("mended", action="continue")
+    assert site.rounds() == ["mended"] * REPLICAS
