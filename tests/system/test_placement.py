@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 
@@ -26,6 +27,24 @@ services:
   later:
     <<: *base
     deploy: {{replicas: 0, placement: {{constraints: [node.labels.bay == c]}}}}
+"""
+# A host of a lab has 4 GiB and 4 CPUs for reservations.
+RESERVING = """
+services:
+  large: &base
+    image: static-web:1
+    init: true
+    stop_grace_period: 1s
+    deploy:
+      replicas: 0
+      placement: {{constraints: ["node.hostname == {host}"]}}
+      resources: {{reservations: {{memory: 3g}}}}
+  busy:
+    <<: *base
+    deploy:
+      replicas: 0
+      placement: {{constraints: ["node.hostname == {host}"]}}
+      resources: {{reservations: {{cpus: "3"}}}}
 """
 AT_ONCE_SECONDS_MAX = 10.0  # of a machine with much to do; a pass that nothing wakes comes after 30
 
@@ -71,3 +90,45 @@ def test_tasks_lie_as_the_file_says_and_what_is_pending_says_what_helps(
     began = time.monotonic()
     cluster.wait(lambda: hosts("later") == [nearest["node"]], "the task is on the host that was made fit")
     assert time.monotonic() - began < AT_ONCE_SECONDS_MAX
+
+
+@contextlib.contextmanager
+def shares(cluster: Cluster, host: str, memory_percent: int, cpu_percent: int) -> Iterator[None]:
+    """So much of what the host has can be reserved by tasks."""
+    file = cluster.lab.paths.host_state(host) / "etc/fairwayd.toml"
+    before = file.read_text()
+    assert before.rpartition("[")[2].startswith("resources]")
+    whole = reservable(cluster, host)
+    parts = (whole[0] * memory_percent // 100, whole[1] * cpu_percent // 100)
+    file.write_text(f"{before}memory_percent = {memory_percent}\ncpu_percent = {cpu_percent}\n")
+    try:
+        cluster.lab.restart_daemon(host)
+        cluster.wait(lambda: reservable(cluster, host) == parts, "the cluster knows what the host gives")
+        yield
+    finally:
+        file.write_text(before)
+        cluster.lab.restart_daemon(host)
+        cluster.wait(lambda: reservable(cluster, host) == whole, "the host is as before")
+
+
+def reservable(cluster: Cluster, host: str) -> tuple[int, int]:
+    """Memory in bytes and CPU in thousandths, of a host that is ready."""
+    node = cluster.json("node", "show", host)["node"]
+    has = node["description"]
+    return (int(has["memory_bytes"]), int(has["cpu_millis"])) if node["state"] == "ready" else (0, 0)
+
+
+def test_a_host_gives_more_or_less_than_it_has_as_it_is_told(cluster: Cluster, deployed: Callable[[str], str]) -> None:
+    host = next(host for host in reversed(cluster.lab.hosts()) if host != cluster.leader())
+    app = deployed(RESERVING.format(host=host))
+
+    def ready(service: str) -> set[str]:
+        return {task["meta"]["id"] for task in cluster.tasks(f"{app}/{service}") if task["status"]["ready"]}
+
+    with shares(cluster, host, memory_percent=200, cpu_percent=50):
+        cluster.fairway("scale", f"{app}/large=3", f"{app}/busy=1")
+        cluster.wait(lambda: len(ready("large")) == 2, "two have 6 of 4 GiB")
+        large = ready("large")
+        assert all(cluster.pending_reasons(f"{app}/{name}") for name in ("large", "busy")), "9 GiB, 3 of 2 CPUs"
+    cluster.wait(lambda: len(ready("busy")) == 1, "it has 3 of 4 CPUs")
+    assert ready("large") == large, "what has its room keeps it"
