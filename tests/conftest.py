@@ -18,6 +18,7 @@ SECOND = (
             "isolation",
             "kinds",
             "logging",
+            "minutes",
             "placement",
             "precedence",
             "rollouts",
