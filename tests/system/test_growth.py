@@ -12,6 +12,7 @@ from tests.system.conftest import unique_name
 
 HOSTS = 7
 WORKERS = ("host-6", "host-7")
+SOUTH = ("host-5", *WORKERS)  # a zone; the others are in the north
 APP = """
 name: wide
 services:
@@ -133,3 +134,48 @@ def test_a_voter_that_is_removed_is_replaced_in_the_vote_only_by_hosts_that_may(
     token = grown.fairway("token", "create", "--role", "voter", "-q").stdout.strip()
     join(grown, follower, token)
     grown.wait(lambda: len(voters(grown)) == 5, "five hosts vote again")
+
+
+@pytest.fixture
+def zones(grown: Cluster) -> Iterator[None]:
+    for host in grown.lab.hosts():
+        grown.fairway("node", "label", host, f"zone={'south' if host in SOUTH else 'north'}")
+    yield
+    grown.make_whole()
+    grown.let_go("zoned")
+    for host in grown.lab.hosts():
+        grown.fairway("node", "label", host, "zone-")
+
+
+def test_what_a_dark_zone_ran_is_spread_over_the_others_and_ends_there_when_it_is_back(
+    grown: Cluster, zones: None
+) -> None:
+    grown.deploy(APP.replace("wide", "zoned").replace("replicas: 14", f"replicas: {HOSTS}"))
+    names = grown.node_names()
+
+    def by_host() -> dict[str, set[str]]:
+        """Of the tasks that are ready and are to stay."""
+        found: dict[str, set[str]] = {host: set() for host in grown.lab.hosts()}
+        for task in grown.tasks("zoned/web"):
+            if task["status"]["ready"] and task["desired"] == "running":
+                found[names[task["node_id"]]].add(task["meta"]["id"])
+        return found
+
+    def count(tasks: dict[str, set[str]], zone: list[str]) -> int:
+        return sum(len(tasks[host]) for host in zone)
+
+    south, north = list(SOUTH), [host for host in grown.lab.hosts() if host not in SOUTH]
+    before = by_host()
+    assert all(len(tasks) == 1 for tasks in before.values())
+    grown.lab.partition(south)
+    grown.wait(lambda: (count(by_host(), north), count(by_host(), south)) == (HOSTS, 0), "all run in the north")
+    now = by_host()
+    assert all(before[host] <= now[host] for host in north), "what ran there is not touched"
+    assert {len(now[host]) for host in north} == {1, 2}
+    grown.make_whole()
+
+    def containers(host: str) -> set[str]:
+        return set(grown.lab.run_in(host, ["ctr", "-n", "fairway", "containers", "ls", "-q"]).stdout.split())
+
+    grown.wait(lambda: not any(before[host] & containers(host) for host in south), "what was replaced has ended")
+    assert count(by_host(), [*north, *south]) == HOSTS
