@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from daemon.errors import Refused
+from daemon.host_conditions import barring
 from daemon.orchestration.budget_plan import bounded, standing_of
 from daemon.orchestration.draft import Draft
 from daemon.orchestration.move_plan import moves
@@ -33,7 +34,7 @@ UNITS_AHEAD_MAX = 200  # that are counted to answer a question
 def place_pending(draft: Draft, nodes: Mapping[str, objects.Node]) -> None:
     """Assigns what can be assigned; what cannot carries the reason in `status.message`."""
     turns = Turns(draft, nodes)
-    starts_max = STARTING_A_HOST_MAX * sum(node.state == objects.NODE_STATE_READY for node in nodes.values())
+    starts_max = STARTING_A_HOST_MAX * sum(map(_takes_tasks, nodes.values()))
     starting = sum(_starting(task, draft.now_unix_ms) for task in turns.tasks) if turns.units else 0
     for unit in turns.units:
         if draft.full:
@@ -197,6 +198,11 @@ class Turns:
 
     def _service(self, service_id: str) -> objects.Service | None:
         return self._draft.get(objects.Service, service_id)
+
+
+def _takes_tasks(node: objects.Node) -> bool:
+    closed = node.availability in (objects.AVAILABILITY_CORDONED, objects.AVAILABILITY_DRAINING)
+    return node.state == objects.NODE_STATE_READY and not closed and not barring(node)
 
 
 def _starting(task: objects.Task, now_unix_ms: int) -> bool:

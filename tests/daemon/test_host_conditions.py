@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -207,12 +208,17 @@ def test_nothing_leaves_where_most_hosts_are_in_trouble_or_it_may_stay() -> None
     assert Counter(model.hosts()) == before
 
 
-def test_a_dark_zone_does_not_overrun_the_hosts_that_are_left() -> None:
+@pytest.mark.parametrize(
+    "closed", [{}, {"availability": objects.AVAILABILITY_CORDONED}, {"conditions": [objects.NodeCondition(kind=DISK)]}]
+)
+def test_a_dark_zone_does_not_overrun_the_hosts_that_are_left(closed: dict[str, Any]) -> None:
+    """`closed`: why another one that is left takes nothing; its share is not for the one that does."""
     model = ClusterModel(4)
     model.deploy(app_spec(web=service_spec(240)))
     model.settle()
     assert len(model.serving()) == 240
-    for number in (1, 2, 3):
+    model.change_node("host-1", **closed)
+    for number in (2, 3) if closed else (1, 2, 3):
         model.change_node(f"host-{number}", state=objects.NODE_STATE_DOWN)
         for task in list(model.alive()):
             if task.node_id and model.node_of(task).meta.name == f"host-{number}":
