@@ -22,6 +22,7 @@ from net.policy_chains import policy_of_counter
 from net.policy_connections import cut_forbidden
 from net.ruleset import RulesetChange, repair
 from net.ruleset_plan import RulesetPlan
+from net.untranslated import forget_untranslated, publishes_datagrams
 from net.wireguard import WireGuard
 from net.wireguard_keys import WireGuardKeys
 
@@ -65,7 +66,8 @@ class Kernel:
         # What another task has by now is forgotten before anybody is sent there: its connections are not the old one's.
         reused = index.reused(change.gone, change)
         words = self._forget([], [each for each in change.gone if each in reused])
-        self._apply_ruleset(steps, generation)
+        if self._apply_ruleset(steps, generation) or publishes_datagrams(steps):
+            words += forget_untranslated(desired)
         words += self._forget(change.withdrawn + change.vanished, [each for each in change.gone if each not in reused])
         if self._plan.policies.changed:
             self._plan.policies.changed = False
@@ -90,7 +92,10 @@ class Kernel:
         found += self._apply_overlay(desired, compare=True)
         self._overlay_known = True
         if self._nftables.generation() != self._generation:
-            found += of_kind(NFTABLES, self._repair_ruleset().describe())
+            repaired = self._repair_ruleset()
+            found += of_kind(NFTABLES, repaired.describe())
+            for words in forget_untranslated(desired) if repaired else ():
+                log.warning("after the ruleset was repaired: %s", words)
         return found
 
     def differences(self, desired: DesiredNetwork) -> tuple[list[str], RulesetChange]:
@@ -116,22 +121,22 @@ class Kernel:
         self.wireguard.retire(desired)
         return found
 
-    def _apply_ruleset(self, steps: RulesetChange, before: int) -> None:
+    def _apply_ruleset(self, steps: RulesetChange, before: int) -> bool:
+        """Whether the kernel's was another one than we knew."""
         if before < 0:
-            self._repair_ruleset()
-            return
+            return bool(self._repair_ruleset())
         if not steps:
             self._generation = before
-            return
+            return False
         try:
             self._nftables.apply(steps)
         except KernelRefused as error:
             log.warning("%s; comparing the whole ruleset with the kernel's", error)
-            self._repair_ruleset()
-            return
+            return bool(self._repair_ruleset())
         after = self._nftables.generation()
         # Someone else's transaction in between may have changed ours: the next check looks.
         self._generation = after if after == _next_generation(before) else 0
+        return False
 
     def _repair_ruleset(self) -> RulesetChange:
         self._generation = -1
