@@ -18,6 +18,17 @@ STATE: tuple[Command, ...] = (
         "state",
     ),
     Command(
+        "raft transfer",
+        "cli.commands.raft:transfer",
+        "Let another voter lead, in a moment and without an election.",
+        ("fairway raft transfer host-2", "fairway raft transfer   # whichever is nearest to the leader's log"),
+        (
+            option("node", metavar="NODE", nargs="?", default="", help="the voter that is to lead"),
+            OUTPUT,
+        ),
+        "state",
+    ),
+    Command(
         "backup create",
         "cli.commands.backup:create",
         "Write the cluster's state to a file, as it is at one moment, while everything goes on.",

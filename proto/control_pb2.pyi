@@ -1936,9 +1936,50 @@ class ListEventsRequest(_message.Message):
 Global___ListEventsRequest: _TypeAlias = ListEventsRequest  # noqa: Y015
 
 @_typing.final
-class RaftStatusRequest(_message.Message):
+class TransferLeadershipRequest(_message.Message):
     """---- consensus: its state, backups, and what to do after a disaster ---------------------------------"""
 
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: _builtins.int
+    node: _builtins.str
+    def __init__(
+        self,
+        *,
+        node: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["node", b"node"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TransferLeadershipRequest: _TypeAlias = TransferLeadershipRequest  # noqa: Y015
+
+@_typing.final
+class TransferLeadershipReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEADER_NAME_FIELD_NUMBER: _builtins.int
+    FORMER_NAME_FIELD_NUMBER: _builtins.int
+    leader_name: _builtins.str
+    former_name: _builtins.str
+    def __init__(
+        self,
+        *,
+        leader_name: _builtins.str = ...,
+        former_name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["former_name", b"former_name", "leader_name", b"leader_name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TransferLeadershipReply: _TypeAlias = TransferLeadershipReply  # noqa: Y015
+
+@_typing.final
+class RaftStatusRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(

@@ -563,6 +563,11 @@ class ControlStub:
                 request_serializer=proto_dot_control__pb2.RaftStatusRequest.SerializeToString,
                 response_deserializer=proto_dot_control__pb2.RaftStatusReply.FromString,
                 _registered_method=True)
+        self.TransferLeadership = channel.unary_unary(
+                '/fairway.v1.Control/TransferLeadership',
+                request_serializer=proto_dot_control__pb2.TransferLeadershipRequest.SerializeToString,
+                response_deserializer=proto_dot_control__pb2.TransferLeadershipReply.FromString,
+                _registered_method=True)
         self.CreateBackup = channel.unary_stream(
                 '/fairway.v1.Control/CreateBackup',
                 request_serializer=proto_dot_control__pb2.CreateBackupRequest.SerializeToString,
@@ -934,6 +939,13 @@ class ControlServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def TransferLeadership(self, request, context):
+        """Another voter leads; nothing is lost, and nobody waits for an election.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CreateBackup(self, request, context):
         """The bytes of a backup file, of one revision; writes go on meanwhile.
         """
@@ -1271,6 +1283,11 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.RaftStatus,
                     request_deserializer=proto_dot_control__pb2.RaftStatusRequest.FromString,
                     response_serializer=proto_dot_control__pb2.RaftStatusReply.SerializeToString,
+            ),
+            'TransferLeadership': grpc.unary_unary_rpc_method_handler(
+                    servicer.TransferLeadership,
+                    request_deserializer=proto_dot_control__pb2.TransferLeadershipRequest.FromString,
+                    response_serializer=proto_dot_control__pb2.TransferLeadershipReply.SerializeToString,
             ),
             'CreateBackup': grpc.unary_stream_rpc_method_handler(
                     servicer.CreateBackup,
@@ -2573,6 +2590,33 @@ class Control:
             '/fairway.v1.Control/RaftStatus',
             proto_dot_control__pb2.RaftStatusRequest.SerializeToString,
             proto_dot_control__pb2.RaftStatusReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TransferLeadership(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fairway.v1.Control/TransferLeadership',
+            proto_dot_control__pb2.TransferLeadershipRequest.SerializeToString,
+            proto_dot_control__pb2.TransferLeadershipReply.FromString,
             options,
             channel_credentials,
             insecure,

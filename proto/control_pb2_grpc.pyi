@@ -284,6 +284,8 @@ class ControlStub:
     ListEvents: _grpc.UnaryStreamMultiCallable[_control_pb2.ListEventsRequest, _objects_pb2.Event]
     RaftStatus: _grpc.UnaryUnaryMultiCallable[_control_pb2.RaftStatusRequest, _control_pb2.RaftStatusReply]
     """Answered by whichever voter is asked, also without a majority."""
+    TransferLeadership: _grpc.UnaryUnaryMultiCallable[_control_pb2.TransferLeadershipRequest, _control_pb2.TransferLeadershipReply]
+    """Another voter leads; nothing is lost, and nobody waits for an election."""
     CreateBackup: _grpc.UnaryStreamMultiCallable[_control_pb2.CreateBackupRequest, _control_pb2.BackupChunk]
     """The bytes of a backup file, of one revision; writes go on meanwhile."""
     Doctor: _grpc.UnaryUnaryMultiCallable[_doctor_pb2.DoctorRequest, _doctor_pb2.DoctorReply]
@@ -369,6 +371,8 @@ class ControlAsyncStub(ControlStub):
     ListEvents: _aio.UnaryStreamMultiCallable[_control_pb2.ListEventsRequest, _objects_pb2.Event]  # type: ignore[assignment]
     RaftStatus: _aio.UnaryUnaryMultiCallable[_control_pb2.RaftStatusRequest, _control_pb2.RaftStatusReply]  # type: ignore[assignment]
     """Answered by whichever voter is asked, also without a majority."""
+    TransferLeadership: _aio.UnaryUnaryMultiCallable[_control_pb2.TransferLeadershipRequest, _control_pb2.TransferLeadershipReply]  # type: ignore[assignment]
+    """Another voter leads; nothing is lost, and nobody waits for an election."""
     CreateBackup: _aio.UnaryStreamMultiCallable[_control_pb2.CreateBackupRequest, _control_pb2.BackupChunk]  # type: ignore[assignment]
     """The bytes of a backup file, of one revision; writes go on meanwhile."""
     Doctor: _aio.UnaryUnaryMultiCallable[_doctor_pb2.DoctorRequest, _doctor_pb2.DoctorReply]  # type: ignore[assignment]
@@ -721,6 +725,14 @@ class ControlServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_control_pb2.RaftStatusReply, _abc.Awaitable[_control_pb2.RaftStatusReply]]:
         """Answered by whichever voter is asked, also without a majority."""
+
+    @_abc_1.abstractmethod
+    def TransferLeadership(
+        self,
+        request: _control_pb2.TransferLeadershipRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.TransferLeadershipReply, _abc.Awaitable[_control_pb2.TransferLeadershipReply]]:
+        """Another voter leads; nothing is lost, and nobody waits for an election."""
 
     @_abc_1.abstractmethod
     def CreateBackup(

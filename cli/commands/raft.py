@@ -1,4 +1,4 @@
-"""`raft status`."""
+"""`raft status` and `raft transfer`."""
 
 from __future__ import annotations
 
@@ -22,6 +22,22 @@ def status(options: argparse.Namespace) -> int:
     else:
         _print(reply)
     return EXIT_OK if reply.quorum else EXIT_UNREACHABLE
+
+
+def transfer(options: argparse.Namespace) -> int:
+    """Another voter leads, before its host is touched by hand."""
+    request = control_pb2.TransferLeadershipRequest(node=options.node)
+    reply = connect(options).call(
+        f"let {options.node or 'another host'} lead",
+        lambda control: control.TransferLeadership(request, timeout=CALL_SECONDS_MAX),
+    )
+    if options.output == "json":
+        output.print_json(output.plain(reply))
+    elif reply.leader_name == reply.former_name:
+        print(f"{reply.leader_name} leads already.")
+    else:
+        print(f"{reply.leader_name} leads now, instead of {reply.former_name}.")
+    return EXIT_OK
 
 
 def _print(reply: control_pb2.RaftStatusReply) -> None:

@@ -51,6 +51,11 @@ class VoterContext:
             raise Refused(NO_LEADER, Kind.UNAVAILABLE) from error
         return self.store
 
+    def node_name(self, node_id: str) -> str:
+        """As people know it; the id where there is no such node."""
+        node = self.store.get(objects.Node, node_id)
+        return node.meta.name if node is not None else node_id
+
     def node(self, node_id: str) -> objects.Node:
         """A node that must answer for a task of its own. Raises Refused where it is down or unknown."""
         node = self.store.get(objects.Node, node_id)

@@ -8,6 +8,7 @@ from daemon import lookup
 from daemon.api import control_views as views
 from daemon.api.caller import Caller
 from daemon.api.cluster_context import VoterContext
+from daemon.api.control_raft import hand_over
 from daemon.api.event_log import EventLog
 from daemon.api.grpc_service import Send
 from daemon.deploying.node_changes_plan import plan_remove_node, plan_update_node
@@ -75,7 +76,7 @@ class ControlCluster:
         leading = self._context.leading()
         node = lookup.find_node(await self._context.current_store(), request.node)
         if node.meta.id == self._context.identity.node_id:
-            await self._hand_over(node)
+            await hand_over(self._context)
             raise Refused(
                 f"{node.meta.name} led the cluster and has handed over; try again to remove it",
                 Kind.UNAVAILABLE,
@@ -91,17 +92,6 @@ class ControlCluster:
         leading.sessions.end(node.meta.id)
         await self._context.peers.forget(node.meta.id)
         return control.RemoveNodeReply(message=message)
-
-    async def _hand_over(self, node: objects.Node) -> None:
-        status = self._context.member.status()
-        for peer in status.peers:
-            if peer.node_id in status.voters and peer.connected:
-                await self._context.member.transfer_leadership(peer.node_id)
-                return
-        raise Refused(
-            f"{node.meta.name} is the only host that can lead; there would be no cluster without it",
-            Kind.NOT_POSSIBLE,
-        )
 
     async def create_token(self, request: control.CreateTokenRequest, caller: Caller) -> control.CreateTokenReply:
         if request.role not in (objects.NODE_ROLE_VOTER, objects.NODE_ROLE_WORKER):

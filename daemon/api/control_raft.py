@@ -5,9 +5,11 @@ from __future__ import annotations
 import grpc
 import trio
 
+from daemon import lookup
 from daemon.api.caller import Caller
 from daemon.api.cluster_context import VoterContext
 from daemon.api.raft_status_plan import raft_status
+from daemon.errors import Kind, Refused
 from daemon.peers import target
 from proto import control_pb2 as control
 from proto import host_pb2 as host
@@ -16,6 +18,25 @@ from proto.grpc_trio import call
 from raft.member import Member
 
 ASK_TIMEOUT_S = 1.0
+
+
+async def hand_over(context: VoterContext, wanted: objects.Node | None = None) -> str:
+    """Lets that voter lead, or any other; the node id of who does. Raises Refused where this leader goes on."""
+    status = context.member.status()
+    others = {peer.node_id: peer for peer in status.peers if peer.node_id in status.voters}
+    if wanted is None:
+        reason = "no other voter took over" if others else "it is the only one with a vote"
+        words = f"{context.node_name(context.identity.node_id)} goes on leading: {reason}"
+    elif wanted.meta.id not in others:
+        raise Refused(f"{wanted.meta.name} has no vote, so it cannot lead: `fairway raft status`", Kind.NOT_POSSIBLE)
+    elif not others[wanted.meta.id].connected:
+        raise Refused(f"{wanted.meta.name} cannot lead: it is not connected to the leader", Kind.NOT_POSSIBLE)
+    else:
+        words = f"{wanted.meta.name} did not take over; see the leader's log, and try again"
+    leader = await context.leadership.hand_over(wanted.meta.id if wanted is not None else "")
+    if not leader:
+        raise Refused(words, Kind.NOT_POSSIBLE)
+    return leader
 
 
 def own_part(member: Member) -> host.RaftMember:
@@ -43,7 +64,7 @@ def own_part(member: Member) -> host.RaftMember:
 
 
 class ControlRaft:
-    """Runs on any voter, with or without a majority: that is when people look."""
+    """The status runs on any voter, with or without a majority: that is when people look."""
 
     def __init__(self, context: VoterContext) -> None:
         self._context = context
@@ -62,6 +83,19 @@ class ControlRaft:
                 if node.meta.id != context.identity.node_id:
                     nursery.start_soon(self._ask, node, answers)
         return raft_status(nodes, answers, context.identity.node_id)
+
+    async def transfer_leadership(
+        self, request: control.TransferLeadershipRequest, _caller: Caller
+    ) -> control.TransferLeadershipReply:
+        context = self._context
+        context.leading()
+        store = await context.current_store()
+        wanted = lookup.find_node(store, request.node) if request.node else None
+        here = context.node_name(context.identity.node_id)
+        if wanted is None or wanted.meta.id != context.identity.node_id:
+            there = await hand_over(context, wanted)
+            return control.TransferLeadershipReply(leader_name=context.node_name(there), former_name=here)
+        return control.TransferLeadershipReply(leader_name=here, former_name=here)
 
     async def _ask(self, node: objects.Node, answers: dict[str, host.RaftMember | str]) -> None:
         stub = self._context.host(node)

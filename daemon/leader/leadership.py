@@ -68,19 +68,23 @@ class Leadership:
         """Returns at the next change of who leads, as far as this host knows."""
         await self._changed.wait()
 
-    async def hand_over(self) -> None:
-        """Lets the voter lead that is nearest to this leader's log, or the next; returns when this host does
-        not lead, or nobody took over."""
+    async def hand_over(self, to: str = "") -> str:
+        """Lets that voter lead; or else the one that is nearest to this leader's log, or the next. Returns who does,
+        when this host does not lead any more; empty: nobody took over, or this host did not lead."""
         status = self._member.status()
         able = [peer for peer in status.peers if peer.connected and peer.node_id in status.voters]
         for peer in sorted(able, key=lambda peer: peer.lag_entries):
+            if to and peer.node_id != to:
+                continue
             if self._member.status().role != "leader":
-                return
+                break
             try:
                 await self._member.transfer_leadership(peer.node_id)
                 logger.info("%s leads now", peer.node_id)
+                return peer.node_id
             except NotServed as error:
                 logger.info("the leadership was not handed to %s: %s", peer.node_id, error)
+        return ""
 
     def _notify(self) -> None:
         self._changed.set()

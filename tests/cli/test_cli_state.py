@@ -77,6 +77,16 @@ def test_status_is_a_table_and_its_exit_status_tells_of_a_lost_majority(
     assert json.loads(shown.out)["members"][1]["lag_entries"] == 9
 
 
+def test_who_leads_is_said_when_it_has_changed(server: ControlServer, fairway: Fairway) -> None:
+    reply = control_pb2.TransferLeadershipReply(leader_name="b", former_name="a")
+    server.on("TransferLeadership", reply)
+    assert fairway("raft", "transfer", "b").out == "b leads now, instead of a.\n"
+    assert server.asked("TransferLeadership")[0].node == "b"
+    assert json.loads(fairway("raft", "transfer", "-o", "json").out)["leader_name"] == "b"
+    reply.leader_name = "a"
+    assert fairway("raft", "transfer", "a").out == "a leads already.\n"
+
+
 def test_the_passphrase_never_leaves_the_command(server: ControlServer, made: Path) -> None:
     (request,) = server.asked("CreateBackup")
     assert b"correct horse" not in request.SerializeToString()

@@ -18,7 +18,6 @@ from tests.system.conftest import keep_logs, unique_name
 
 HOSTS = ("host-1", "host-2", "host-3")
 OLD_VERSION = importlib.metadata.version("fairway")
-LEADER_TRIES_MAX = 12
 LOAD_SECONDS_MAX = 400
 DATABASE = "/var/lib/fairway/raft/cluster.sqlite"
 STOPPED = (
@@ -69,21 +68,9 @@ def change_build(cluster: Cluster, host: str, build: Path | None, version: str) 
 
 
 def let_lead(cluster: Cluster, wanted: str) -> None:
-    """Restarts whoever leads until it is `wanted`: each hands over before it ends, to any of the others, and an
-    election may choose it again."""
-    for _ in range(LEADER_TRIES_MAX):
-        leader = cluster.leader()
-        if leader == wanted:
-            return
-        cluster.lab.change_build(leader, cluster.lab.build(leader))
-        cluster.wait(lambda leader=leader: _whole(cluster, leader), f"{leader} is back and a host leads")  # type: ignore[misc]
-    raise AssertionError(f"{wanted} did not lead after {LEADER_TRIES_MAX} changes")
-
-
-def _whole(cluster: Cluster, restarted: str) -> bool:
-    """Its own word that it hears the others too: that it is ready may be from before, and with a second host restarted
-    now there would be no majority."""
-    return cluster.has_quorum(restarted) and all_ready(cluster) and bool(cluster.leader())
+    """Whatever build it and its leader have."""
+    cluster.fairway("raft", "transfer", wanted)
+    cluster.wait(lambda: cluster.leader() == wanted, f"{wanted} leads")
 
 
 def rows(cluster: Cluster, host: str, query: str) -> str:
