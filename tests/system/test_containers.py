@@ -102,6 +102,8 @@ def test_logs_are_kept_as_the_service_says(cluster: Cluster, deployed: Deploy) -
     def files() -> list[str]:
         return sorted(name for name in cluster.lab.run_in(host, ["ls", folder]).stdout.split() if ".log" in name)
 
+    last = ("logs", "--tail", "1", f"{app}/small.1")
+    cluster.wait(lambda: cluster.fairway(*last).stdout.startswith("20000 "), "all is written")
     cluster.wait(lambda: [name[-3:] for name in files()] == [".gz", ".gz", "log"], "older files are compressed")
     lines = cluster.fairway("logs", f"{app}/small.1").stdout.splitlines()
     assert lines[-1].split()[0] == "20000"

@@ -82,7 +82,8 @@ services:
     assert "CapEff:\t0000000000001000" in run_in_task(cluster, box, "cat", "/proc/1/status")
     forked = cluster.fairway("exec", box, "--", "sh", "-c", "for i in $(seq 60); do sleep 3 & done", ok=False)
     assert "fork" in forked.stderr
-    run_in_task(cluster, box, "test", "-e", "/tmp/seen")
+    seen = ("exec", box, "--", "test", "-e", "/tmp/seen")
+    cluster.wait(lambda: cluster.fairway(*seen, ok=False).returncode == 0, "there is room for a process again")
     assert cluster.serving(f"{app}/plain") and len(cluster.serving(f"{app}/health")) == 2
     run_in_task(cluster, f"{app}/health.1", "touch", "/tmp/down")
     cluster.wait(lambda: len(cluster.serving(f"{app}/health")) == 1, "one says that it does not serve")
@@ -123,16 +124,16 @@ def test_rollouts_that_fail_late_or_are_held_and_undone_by_hand(cluster: Cluster
     # Stop first, all at once; both are ready for a moment and fail while the update is still watched.
     late = text(2, "sleep 0.7; exit 3", "failure_action: rollback, monitor: 2s, max_failure_ratio: 0.5")
     outcome(cluster.deploy(f"name: {app}\n{late}", ok=False), EXIT_ROLLED_BACK)
-    assert rounds() == ["1", "1"]
+    cluster.wait(lambda: rounds() == ["1", "1"], "what was new has ended")
     canary = "{strategy: canary, steps: [{tasks: 1, wait: by hand}]}"
     held = text(3, "exec sleep 100000", "failure_action: pause", canary)
     outcome(cluster.deploy(f"name: {app}\n{held}", ok=False), EXIT_PAUSED)
-    assert rounds() == ["1", "3"]
+    cluster.wait(lambda: rounds() == ["1", "3"], "one of the old has ended")
     cluster.fairway("service", "pause", web)
     assert "paused" in cluster.fairway("show", web).stdout
     cluster.fairway("service", "resume", web, "--detach")
     cluster.fairway("service", "abort", web)
-    assert rounds() == ["1", "1"]
+    cluster.wait(lambda: rounds() == ["1", "1"], "the canary has ended")
 
 
 def test_jobs_of_every_host_and_with_a_deadline(cluster: Cluster, deployed: Deploy) -> None:
