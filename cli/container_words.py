@@ -69,6 +69,12 @@ def isolation_words(isolation: objects_pb2.Isolation) -> str:
     return ", ".join(filter(None, parts))
 
 
+def sharing_words(sharing: objects_pb2.Sharing) -> str:
+    """ "processes and IPC of web" """
+    shared = " and ".join(filter(None, ["processes" if sharing.processes else "", "IPC" if sharing.ipc else ""]))
+    return f"{shared} of {sharing.processes or sharing.ipc}" if shared else ""
+
+
 def _short(command: Iterable[str]) -> str:
     text = " ".join(command)
     return text if len(text) <= COMMAND_CHARACTERS_MAX else text[: COMMAND_CHARACTERS_MAX - 3] + "..."

@@ -75,6 +75,11 @@ def sysctl_problem(name: str) -> str:
     return "it is the whole host's: only net.*, fs.mqueue.* and the kernel's of System V IPC are a container's own"
 
 
+def ipc_sysctl(name: str) -> bool:
+    """Whether it is a setting of the IPC namespace (ipc_namespaces(7))."""
+    return name in _IPC_SYSCTLS or name.startswith("fs.mqueue.")
+
+
 def runtime_problem(name: str) -> str:
     if _RUNTIME.fullmatch(name) or _SHIM.fullmatch(name):
         return ""

@@ -408,6 +408,32 @@ class Isolation(_message.Message):
 Global___Isolation: _TypeAlias = Isolation  # noqa: Y015
 
 @_typing.final
+class Sharing(_message.Message):
+    """with the task of the same slot of another service of the app, on that one's host"""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROCESSES_FIELD_NUMBER: _builtins.int
+    IPC_FIELD_NUMBER: _builtins.int
+    processes: _builtins.str
+    """name of the service whose process ids it sees; empty: its own"""
+    ipc: _builtins.str
+    """the same of System V IPC, POSIX queues and /dev/shm; where both are said, they are one"""
+    def __init__(
+        self,
+        *,
+        processes: _builtins.str = ...,
+        ipc: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ipc", b"ipc", "processes", b"processes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Sharing: _TypeAlias = Sharing  # noqa: Y015
+
+@_typing.final
 class NetworkSpec(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -34,6 +34,7 @@ from proto.containers_pb2 import Isolation as Isolation
 from proto.containers_pb2 import KernelShares as KernelShares
 from proto.containers_pb2 import Logging as Logging
 from proto.containers_pb2 import NetworkSpec as NetworkSpec
+from proto.containers_pb2 import Sharing as Sharing
 from proto.containers_pb2 import StringList as StringList
 from proto.containers_pb2 import Ulimit as Ulimit
 from proto.containers_pb2 import VolumeSpec as VolumeSpec

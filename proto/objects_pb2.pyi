@@ -42,6 +42,7 @@ from proto.containers_pb2 import Isolation as Isolation
 from proto.containers_pb2 import KernelShares as KernelShares
 from proto.containers_pb2 import Logging as Logging
 from proto.containers_pb2 import NetworkSpec as NetworkSpec
+from proto.containers_pb2 import Sharing as Sharing
 from proto.containers_pb2 import StringList as StringList
 from proto.containers_pb2 import Ulimit as Ulimit
 from proto.containers_pb2 import VolumeSpec as VolumeSpec
@@ -472,6 +473,7 @@ class ContainerSpec(_message.Message):
     HOST_NETWORK_FIELD_NUMBER: _builtins.int
     ATTACHED_FIELD_NUMBER: _builtins.int
     PROBES_FIELD_NUMBER: _builtins.int
+    SHARING_FIELD_NUMBER: _builtins.int
     PULL_POLICY_FIELD_NUMBER: _builtins.int
     ISOLATION_FIELD_NUMBER: _builtins.int
     image: _builtins.str
@@ -586,6 +588,10 @@ class ContainerSpec(_message.Message):
     @_builtins.property
     def probes(self) -> _health_pb2.Probes: ...
     @_builtins.property
+    def sharing(self) -> _containers_pb2.Sharing:
+        """needs feature level 2"""
+
+    @_builtins.property
     def isolation(self) -> _containers_pb2.Isolation:
         """needs feature level 2"""
 
@@ -634,12 +640,13 @@ class ContainerSpec(_message.Message):
         host_network: _builtins.bool = ...,
         attached: _builtins.bool = ...,
         probes: _health_pb2.Probes | None = ...,
+        sharing: _containers_pb2.Sharing | None = ...,
         pull_policy: _registries_pb2.PullPolicy.ValueType = ...,
         isolation: _containers_pb2.Isolation | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "entrypoint", b"entrypoint", "healthcheck", b"healthcheck", "isolation", b"isolation", "logging", b"logging", "probes", b"probes", "shares", b"shares"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "entrypoint", b"entrypoint", "healthcheck", b"healthcheck", "isolation", b"isolation", "logging", b"logging", "probes", b"probes", "shares", b"shares", "sharing", b"sharing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotations", b"annotations", "apparmor_profile", b"apparmor_profile", "attached", b"attached", "cap_add", b"cap_add", "cap_drop", b"cap_drop", "command", b"command", "devices", b"devices", "dns_options", b"dns_options", "dns_search", b"dns_search", "dns_servers", b"dns_servers", "domainname", b"domainname", "entrypoint", b"entrypoint", "environment", b"environment", "extra_hosts", b"extra_hosts", "files", b"files", "group_add", b"group_add", "healthcheck", b"healthcheck", "host_network", b"host_network", "hostname", b"hostname", "image", b"image", "init", b"init", "init_tasks", b"init_tasks", "isolation", b"isolation", "labels", b"labels", "logging", b"logging", "mounts", b"mounts", "no_new_privileges", b"no_new_privileges", "oom_score_adj", b"oom_score_adj", "post_start", b"post_start", "pre_stop", b"pre_stop", "probes", b"probes", "pull_policy", b"pull_policy", "read_only", b"read_only", "seccomp_profile", b"seccomp_profile", "shares", b"shares", "shm_size_bytes", b"shm_size_bytes", "stdin_open", b"stdin_open", "stop_grace_ms", b"stop_grace_ms", "stop_signal", b"stop_signal", "sysctls", b"sysctls", "tty", b"tty", "ulimits", b"ulimits", "user", b"user", "working_dir", b"working_dir"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotations", b"annotations", "apparmor_profile", b"apparmor_profile", "attached", b"attached", "cap_add", b"cap_add", "cap_drop", b"cap_drop", "command", b"command", "devices", b"devices", "dns_options", b"dns_options", "dns_search", b"dns_search", "dns_servers", b"dns_servers", "domainname", b"domainname", "entrypoint", b"entrypoint", "environment", b"environment", "extra_hosts", b"extra_hosts", "files", b"files", "group_add", b"group_add", "healthcheck", b"healthcheck", "host_network", b"host_network", "hostname", b"hostname", "image", b"image", "init", b"init", "init_tasks", b"init_tasks", "isolation", b"isolation", "labels", b"labels", "logging", b"logging", "mounts", b"mounts", "no_new_privileges", b"no_new_privileges", "oom_score_adj", b"oom_score_adj", "post_start", b"post_start", "pre_stop", b"pre_stop", "probes", b"probes", "pull_policy", b"pull_policy", "read_only", b"read_only", "seccomp_profile", b"seccomp_profile", "shares", b"shares", "sharing", b"sharing", "shm_size_bytes", b"shm_size_bytes", "stdin_open", b"stdin_open", "stop_grace_ms", b"stop_grace_ms", "stop_signal", b"stop_signal", "sysctls", b"sysctls", "tty", b"tty", "ulimits", b"ulimits", "user", b"user", "working_dir", b"working_dir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1675,6 +1682,7 @@ class Task(_message.Message):
     VIP_FIELD_NUMBER: _builtins.int
     RUN_FIELD_NUMBER: _builtins.int
     MOVE_FIELD_NUMBER: _builtins.int
+    SHARES_WITH_FIELD_NUMBER: _builtins.int
     PREEMPTED_FIELD_NUMBER: _builtins.int
     DEVICES_FIELD_NUMBER: _builtins.int
     app: _builtins.str
@@ -1701,6 +1709,8 @@ class Task(_message.Message):
     """its service's"""
     run: _builtins.int
     """JobRun's number, of a job"""
+    shares_with: _builtins.str
+    """id of the task whose namespaces it has joined, where its spec says sharing"""
     @_builtins.property
     def meta(self) -> _nodes_pb2.Meta:
         """name: SERVICE.SLOT"""
@@ -1747,12 +1757,13 @@ class Task(_message.Message):
         vip: _builtins.str = ...,
         run: _builtins.int = ...,
         move: _budgets_pb2.TaskMove | None = ...,
+        shares_with: _builtins.str = ...,
         preempted: _precedence_pb2.Preemption | None = ...,
         devices: _abc.Iterable[_devices_pb2.AllottedDevice] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta", "move", b"move", "preempted", b"preempted", "spec", b"spec", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "app", b"app", "attempt", b"attempt", "desired", b"desired", "desired_message", b"desired_message", "devices", b"devices", "generation", b"generation", "image_digest", b"image_digest", "meta", b"meta", "move", b"move", "networks", b"networks", "node_id", b"node_id", "not_before_unix_ms", b"not_before_unix_ms", "preempted", b"preempted", "run", b"run", "service", b"service", "service_id", b"service_id", "slot", b"slot", "spec", b"spec", "status", b"status", "vip", b"vip"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "app", b"app", "attempt", b"attempt", "desired", b"desired", "desired_message", b"desired_message", "devices", b"devices", "generation", b"generation", "image_digest", b"image_digest", "meta", b"meta", "move", b"move", "networks", b"networks", "node_id", b"node_id", "not_before_unix_ms", b"not_before_unix_ms", "preempted", b"preempted", "run", b"run", "service", b"service", "service_id", b"service_id", "shares_with", b"shares_with", "slot", b"slot", "spec", b"spec", "status", b"status", "vip", b"vip"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

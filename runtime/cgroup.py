@@ -10,6 +10,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from runtime.process_session import start_time
+
 log = logging.getLogger(__name__)
 
 CGROUP_FOLDER = Path("/sys/fs/cgroup")
@@ -105,14 +107,19 @@ def _remove_one(group: Path) -> bool:
 
 
 def first_process(folders: Iterable[Path]) -> int:
-    """Id of the process in these groups that is number 1 of a process id namespace (proc_pid_status(5), NSpid); 0: none
-    runs."""
+    """Id of the process in these groups that is number 1 of a process id namespace (proc_pid_status(5), NSpid), or of
+    the one that began first where that namespace is another container's; 0: none runs."""
     for folder in folders:
+        found: list[tuple[int, int]] = []
         with suppress(OSError):
-            for process_id in (folder / "cgroup.procs").read_text().split():
+            for process_id in map(int, (folder / "cgroup.procs").read_text().split()):
                 with suppress(OSError):
-                    status = Path("/proc", process_id, "status").read_text()
+                    status = Path(f"/proc/{process_id}/status").read_text()
                     numbers = next(line for line in status.splitlines() if line.startswith("NSpid:")).split()[1:]
                     if len(numbers) > 1 and numbers[-1] == "1":
-                        return int(process_id)
+                        return process_id
+                    if len(numbers) > 1:
+                        found.append((start_time(process_id), process_id))
+        if found:
+            return min(found)[1]
     return 0

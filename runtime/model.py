@@ -69,6 +69,14 @@ class Device:
 
 
 @dataclass(frozen=True)
+class Joins:
+    """Namespaces that a container shares with another one that runs; `kinds` of joining.ALL."""
+
+    container_id: str
+    kinds: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class ContainerRequest:
     """One container to be made. `id` names it in containerd, in the cgroup tree and in the log folder."""
 
@@ -85,7 +93,7 @@ class ContainerRequest:
     devices: tuple[Device, ...] = ()
     cdi_devices: tuple[str, ...] = ()  # "vendor.com/class=name", of this host's CDI specifications
     environment: Mapping[str, str] = field(default_factory=dict)  # below spec.environment, above the image's
-    joined_process: int = 0  # id of a process whose namespaces it shares (joining.py); 0: it has its own
+    joined: Joins | None = None  # None: it has namespaces of its own
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ from proto.container_rules import UNCONFINED
 from runtime import (
     capabilities,
     container_settings,
-    joining,
     kernel_shares,
     oci_mounts,
     seccomp,
@@ -64,8 +63,6 @@ def build(request: ContainerRequest, image: ImageConfig, user: ProcessUser, host
         "readonlyPaths": oci_mounts.READ_ONLY_PATHS,
         "sysctl": container_settings.sysctls(spec),
     }
-    if request.joined_process:
-        joining.join(linux, request.joined_process)
     if request.devices:
         linux["devices"] = container_settings.device_nodes(request.devices)
         linux["resources"]["devices"] += container_settings.device_rules(request.devices)
@@ -170,7 +167,9 @@ def _process(
     spec = request.spec
     arguments_ = arguments(spec, image)
     if spec.init:
-        arguments_ = [oci_mounts.INIT_TARGET, "--", *arguments_]
+        # Where it is not number 1, those whose parents have gone come to it only if it asks for them (tini's -s).
+        first = request.joined is None or "pid" not in request.joined.kinds
+        arguments_ = [oci_mounts.INIT_TARGET, *([] if first else ["-s"]), "--", *arguments_]
     process: dict[str, Any] = {
         "terminal": spec.tty,
         "user": user_entry(user),

@@ -24,6 +24,7 @@ from runtime import (
     cgroup,
     devices,
     features,
+    joining,
     log_policy,
     mounted,
     oci_runtimes,
@@ -158,8 +159,9 @@ class Runtime:
         if spec.devices:
             found = await trio.to_thread.run_sync(devices.resolve, spec.devices, self._settings.allowed_devices)
             request = dataclasses.replace(request, devices=found)
-        async with self._staging.staged(request) as (staged, stage), self._starting:
-            oci = oci_spec.build(staged, image, user, self._host)
+        held = joining.held(request, self._settings.run_folder / "staged", self.first_process)
+        async with held as joined, self._staging.staged(request) as (staged, stage), self._starting:
+            oci = joined.applied(oci_spec.build(staged, image, user, self._host))
             if request.cdi_devices:
                 cdi_edits.apply(oci, await trio.to_thread.run_sync(self._edits, request.cdi_devices))
             self._making.add(request.id)
@@ -408,13 +410,10 @@ class Runtime:
         state = seen.state
         if state == "stopped" and seen.exit_code == EXIT_CODE_UNKNOWN and seen.id in self._making:
             state = "created"
-        return ObservedContainer(
-            seen.id,
-            seen.labels,
-            state,
-            seen.pid,
-            0 if state == "created" else seen.exit_code,
-            seen.out_of_memory or seen.id in self._out_of_memory,
-            self._started_ms.get(seen.id, seen.started_unix_ms),
-            seen.finished_unix_ms,
+        return dataclasses.replace(
+            seen,
+            state=state,
+            exit_code=0 if state == "created" else seen.exit_code,
+            out_of_memory=seen.out_of_memory or seen.id in self._out_of_memory,
+            started_unix_ms=self._started_ms.get(seen.id, seen.started_unix_ms),
         )

@@ -24,6 +24,7 @@ import trio
 
 from proto import containerd_pb2 as api
 from runtime import id_mapped_mounts as mapped
+from runtime import mount_trees as trees
 from runtime.errors import InvalidRequest, MissingFeature
 from runtime.model import BindMount, ContainerRequest
 
@@ -67,7 +68,7 @@ def check(first: int, folder: Path) -> str:
         probe.mkdir(parents=True, exist_ok=True)
         try:
             mapped.mount_mapped(probe, probe, UserNamespace(first).descriptor())
-            mapped.unmount(probe)
+            trees.unmount(probe)
         finally:
             probe.rmdir()
     except (OSError, subprocess.SubprocessError) as error:
@@ -97,7 +98,7 @@ class Staging:
         def keep(process: Path) -> None:
             _map(process, self._namespace.first)
             path.touch(mode=0o600, exist_ok=True)
-            mapped.bind(process / "ns/net", path)
+            trees.bind(process / "ns/net", path)
 
         _in_child(["unshare", "--user", "--net", "cat"], "net", keep)
 
@@ -234,7 +235,7 @@ def _remove(folder: Path) -> None:
     for line in reversed(Path("/proc/self/mountinfo").read_text().splitlines()):
         place = _OCTAL.sub(lambda found: chr(int(found[1], 8)), line.split()[4])
         if place.startswith(prefix):
-            mapped.unmount(Path(place))
+            trees.unmount(Path(place))
     for place_of_one in folder.iterdir():
         if place_of_one.name.startswith(_FILES):
             (place_of_one / _FILE).unlink(missing_ok=True)

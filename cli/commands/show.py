@@ -84,6 +84,7 @@ def describe(view: control_pb2.ServiceView) -> list[tuple[str, str]]:
         ("Logging", container_words.logging_words(container)),
         ("Shares", container_words.share_words(container.shares)),
         ("Isolation", container_words.isolation_words(container.isolation)),
+        ("Sharing", container_words.sharing_words(container.sharing)),
         ("Limits", ", ".join(filter(None, limits))),
         ("Reserved", ", ".join(filter(None, reserved))),
         ("Devices", asked_words(resources)),

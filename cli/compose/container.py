@@ -35,7 +35,8 @@ _DOMAIN = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,61}[A-Za-z0-9])?")
 _GROUP = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 _APPARMOR = re.compile(r"[!-~]{1,255}")
 _RUNC_SHIM = f"{SHIM_PREFIX}runc.v2"
-_PRIVATE_IPC = ("private", "")
+_OWN_IPC = ("private", "shareable", "")  # whose it is, others may share it
+_OF_SERVICE = "service:"
 
 Container = objects_pb2.ContainerSpec
 
@@ -177,8 +178,26 @@ def _seccomp(reader: Reader, field: Field, value: str) -> str:
 
 
 def _ipc(reader: Reader, field: Field, container: Container) -> None:
-    if reader.text(field) not in _PRIVATE_IPC:
-        reader.unsupported(field, "tasks share no memory with the host or with each other")
+    text = reader.text(field)
+    if text.startswith(_OF_SERVICE):
+        container.sharing.ipc = _service_of(reader, field, text)
+    elif text not in _OWN_IPC:
+        reader.unsupported(field, 'tasks share no memory with their host; "service:NAME" is that of another service')
+
+
+def _pid(reader: Reader, field: Field, container: Container) -> None:
+    text = reader.text(field)
+    if text.startswith(_OF_SERVICE):
+        container.sharing.processes = _service_of(reader, field, text)
+    elif text not in ("private", ""):
+        reader.unsupported(field, 'tasks see no processes of their host; "service:NAME" are those of another service')
+
+
+def _service_of(reader: Reader, field: Field, text: str) -> str:
+    name = text.removeprefix(_OF_SERVICE)
+    if not name:
+        reader.refuse(field, f"{text!r} names no service")
+    return name
 
 
 def _runtime(reader: Reader, field: Field, container: Container) -> None:
@@ -221,6 +240,7 @@ KEYS: dict[str, Callable[[Reader, Field, Container], None]] = {
     "devices": _devices,
     "security_opt": _security_opt,
     "ipc": _ipc,
+    "pid": _pid,
     "runtime": _runtime,
     "userns_mode": _userns_mode,
     "cgroup": _cgroup,

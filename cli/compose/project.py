@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cli.compose import extension, external, profiles, references, task_files
+from cli.compose import extension, external, profiles, references, sharing, task_files
 from cli.compose.document import Source
 from cli.compose.environment import Surroundings
 from cli.compose.problems import ComposeRefused, Problem, Problems
@@ -91,11 +91,13 @@ def _app(reader: Reader, root: Field, surroundings: Surroundings, choices: Choic
     volumes = _volumes(reader, top, app)
     definitions = task_files.read_definitions(reader, top, app.name)
     services = _services(reader, root, top, surroundings)
+    hidden = services
     services = profiles.active(reader, services, profiles.wanted(choices.profiles, surroundings.environment))
     references.check_ports(reader, services)
     task_files.add_files(reader, services.values(), definitions, surroundings, app)
     references.check_dependencies(reader, services)  # may settle that a service runs once
     for service in services.values():
+        sharing.check_sharing(reader, service, services, hidden)
         references.check_networks(reader, service, networks)
         references.check_volumes(reader, service, volumes)
         if not service.spec.networks and not service.without_network:

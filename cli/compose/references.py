@@ -89,7 +89,8 @@ def _check_cycles(reader: Reader, services: Mapping[str, ServiceRead]) -> None:
                 continue
             if name in trail:
                 loop = [*trail[trail.index(name) :], name]
-                field = services[loop[-2]].dependency_fields[name]
+                service = services[loop[-2]]
+                field = {**service.sharing_fields, **service.dependency_fields}[name]
                 reader.refuse(field, f"depends on itself: {' -> '.join(loop)}")
                 continue
             if name in finished or name not in services:
@@ -97,3 +98,4 @@ def _check_cycles(reader: Reader, services: Mapping[str, ServiceRead]) -> None:
             trail.append(name)
             stack.append((name, True))
             stack.extend((each.service, False) for each in services[name].spec.depends_on)
+            stack.extend((each, False) for each in services[name].sharing_fields)

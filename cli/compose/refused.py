@@ -22,7 +22,6 @@ REFUSED: dict[str, str] = {
     "mem_swappiness": "control groups of version 2 have none; write memswap_limit",
     "models": "there are no models",
     "oom_kill_disable": "a task that cannot be ended would block its host; raise deploy.resources.limits.memory",
-    "pid": "tasks see no processes of the host or of each other",
     "privileged": "it would be root on the host; name what the service needs in cap_add and devices",
     "provider": "only containers are services here",
     "storage_opt": "the size of a container's own files cannot be limited; use a tmpfs with a size",

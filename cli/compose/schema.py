@@ -26,6 +26,7 @@ from cli.compose.schema_types import (
     mapping,
     named,
     pairs,
+    service_word,
     text_or_texts,
 )
 from proto import log_receivers
@@ -202,7 +203,7 @@ SERVICE_KEYS: dict[str, Schema] = {
     "hostname": TEXT,
     "image": TEXT,
     "init": FLAG,
-    "ipc": choice(["private"]),
+    "ipc": service_word(["private", "shareable"], "the other service's IPC and /dev/shm"),
     "label_file": text_or_texts("files of labels"),
     "labels": _LABELS,
     "logging": _LOGGING,
@@ -212,6 +213,7 @@ SERVICE_KEYS: dict[str, Schema] = {
     "network_mode": choice(["bridge", "default", "host", "none"]),
     "networks": either(items(TEXT), named(mapping("", {"aliases": items(TEXT, "further names")}))),
     "oom_score_adj": NUMBER,
+    "pid": service_word(["private"], "the other service's processes"),
     "pids_limit": NUMBER,
     "platform": TEXT,
     "post_start": items(_HOOK, "once the container has started; ready when they have succeeded"),

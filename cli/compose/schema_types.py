@@ -24,6 +24,12 @@ def choice(words: Sequence[str], description: str = "") -> Schema:
     return described({"anyOf": [{"enum": list(words)}, _VARIABLE]}, description)
 
 
+def service_word(words: Sequence[str], description: str) -> Schema:
+    """One of `words`, or service:NAME, which is described."""
+    of_service = described({"type": "string", "pattern": "^service:."}, description)
+    return {"anyOf": [{"enum": list(words)}, of_service, _VARIABLE]}
+
+
 def items(schema: Schema, description: str = "") -> Schema:
     return described({"type": ["array", "null"], "items": schema}, description)
 

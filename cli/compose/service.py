@@ -54,6 +54,7 @@ class ServiceRead:
     profiles: frozenset[str] = frozenset()
     without_network: bool = False  # not even the app's default one
     optional: dict[str, Field] = dataclasses.field(default_factory=dict)  # dependencies it can do without
+    sharing_fields: dict[str, Field] = dataclasses.field(default_factory=dict)  # by the service that it is beside
 
 
 def read_service(reader: Reader, surroundings: Surroundings, name: str, below: Field) -> ServiceRead:
@@ -69,6 +70,9 @@ def read_service(reader: Reader, surroundings: Surroundings, name: str, below: F
     for key, read in _KEYS.items():
         if key in entries:
             read(reader, entries[key], service)
+    for key, owner in (("pid", spec.container.sharing.processes), ("ipc", spec.container.sharing.ipc)):
+        if owner:
+            service.sharing_fields[owner] = entries[key]
     read_environment(reader, surroundings, entries, spec.container)
     read_lifecycle(reader, surroundings, entries, spec.container)
     _scale_and_deploy(reader, entries, service)

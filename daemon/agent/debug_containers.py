@@ -22,8 +22,9 @@ from daemon.doctor.host_facts import memory_bytes
 from daemon.errors import Kind, Refused
 from proto import objects_pb2 as objects
 from proto.host_pb2 import ExecStart
+from runtime import joining
 from runtime.errors import NotFound, RuntimeFailure
-from runtime.model import BindMount, ContainerRequest
+from runtime.model import BindMount, ContainerRequest, Joins
 from runtime.runtime import Runtime
 
 logger = logging.getLogger(__name__)
@@ -93,7 +94,7 @@ class DebugContainers:
         if task is None:
             raise Refused("the task is not on its host any more", Kind.NOT_FOUND)
         try:
-            process_id = await self.runtime.first_process(task.meta.id)
+            await self.runtime.first_process(task.meta.id)
         except NotFound as error:
             raise Refused("the task does not run on its host any more", Kind.NOT_FOUND) from error
         await self._wait_known(start.debug.image_digest)
@@ -110,18 +111,9 @@ class DebugContainers:
                 labels={LABEL_DEBUG: task.meta.id, LABEL_TASK: task.meta.name, LABEL_APP: task.app},
                 hostname=task.spec.container.hostname or task.meta.id[:12],
                 files=self._files(task.meta.id),
-                joined_process=process_id,
+                joined=Joins(task.meta.id, joining.ALL),
             )
         )
-        # Its namespaces were found by the number of its process, which is another's once it has ended.
-        if await self._first_process(task.meta.id) != process_id:
-            raise Refused("the task ended meanwhile", Kind.NOT_POSSIBLE)
-
-    async def _first_process(self, task_id: str) -> int:
-        try:
-            return await self.runtime.first_process(task_id)
-        except NotFound:
-            return 0
 
     async def _wait_known(self, digest: str) -> None:
         with trio.move_on_after(IMAGE_NEWS_S_MAX):

@@ -16,6 +16,7 @@ from daemon.agent.host_view import HostView
 from daemon.agent.image_agent import ImageAgent
 from daemon.agent.init_tasks import InitTasks
 from daemon.agent.own_network import LOOPBACK, SELF, address_within, check_allowed, host_name, resolv_conf
+from daemon.agent.shared_namespaces import joined_by, wait_for_owner
 from daemon.agent.task_hooks import TaskHooks
 from daemon.agent.task_probes import TaskProbes
 from daemon.agent.task_runner import Readiness, TaskFailure
@@ -103,6 +104,7 @@ class ContainerHost:
 
     async def _try_start(self, task: objects.Task, progress: Callable[[str], None]) -> int:
         await self._images.ensure(task.image_digest, task.spec.container.image, progress)
+        await wait_for_owner(task, self._view, self._runtime, progress)
         request = await self._request(task)
         if task.spec.container.init_tasks:
             with self._runtime.log_held(task.meta.id):
@@ -152,6 +154,7 @@ class ContainerHost:
             cdi_devices=tuple(f"{device.kind}={device.name}" for device in task.devices),
             shim_group=_shim_group(task),
             environment={},
+            joined=joined_by(task),
         )
 
     async def _mounts(self, task: objects.Task) -> tuple[BindMount | TmpfsMount, ...]:

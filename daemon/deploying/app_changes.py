@@ -11,6 +11,7 @@ from daemon.deploying.kind_words import kind_changes
 from daemon.deploying.lifecycle_checks import lifecycle_changes
 from daemon.deploying.placement_checks import placement_changes
 from daemon.deploying.probe_checks import probe_changes
+from daemon.deploying.sharing_checks import sharing_changes
 from daemon.orchestration.quantities import bytes_text, cpu_text, duration_text
 from daemon.orchestration.task_files import kind_word
 from proto import objects_pb2 as objects
@@ -182,7 +183,7 @@ def _scalar_changes(old: objects.ContainerSpec, new: objects.ContainerSpec) -> l
         reasons.append("filter of system calls changed")
     reasons += _set_changes("mount", old.mounts, new.mounts, _mount)
     reasons += file_changes(old, new)
-    reasons += lifecycle_changes(old, new)
+    reasons += lifecycle_changes(old, new) + sharing_changes(old, new)
     for name in SHARES:
         share, other = getattr(old.shares, name), getattr(new.shares, name)
         if share != other:

@@ -24,9 +24,11 @@ from daemon.deploying.placement_checks import placement_problems
 from daemon.deploying.precedence_checks import precedence_problems
 from daemon.deploying.probe_checks import probe_problems
 from daemon.deploying.rollout_checks import rollout_problems
+from daemon.deploying.sharing_checks import sharing_problems
 from daemon.deploying.task_file_plan import mount_problems
 from daemon.errors import Refused
 from daemon.orchestration import constraints
+from daemon.orchestration.sharing import owner_name
 from daemon.orchestration.task_states import named_volumes
 from daemon.policies.policy_checks import service_policy_problems
 from proto import control_pb2 as control
@@ -111,6 +113,7 @@ def _problems(app: control.AppSpec, name: str, spec: objects.ServiceSpec) -> Ite
     yield from host_network_problems(spec)
     yield from placement_problems(app, spec)
     yield from precedence_problems(app, name, spec)
+    yield from sharing_problems(app, name, spec)
     yield from rollout_problems(spec)
     yield from budget_problems(spec)
     if spec.HasField("policy"):
@@ -149,4 +152,6 @@ def _check_cycles(app: control.AppSpec) -> None:
                 continue
             path.append(name)
             stack.append((name, True))
-            stack += [(dependency.service, False) for dependency in app.services[name].depends_on]
+            needed = [dependency.service for dependency in app.services[name].depends_on]
+            needed += filter(None, [owner_name(app.services[name])])
+            stack += [(each, False) for each in needed]

@@ -50,7 +50,13 @@ SETTINGS = (
     "host_network",
 )
 # The same, of those that are messages of their own.
-PARTS: tuple[Literal["logging", "probes", "shares", "isolation"], ...] = ("logging", "probes", "shares", "isolation")
+PARTS: tuple[Literal["logging", "probes", "shares", "isolation", "sharing"], ...] = (
+    "logging",
+    "probes",
+    "shares",
+    "isolation",
+    "sharing",
+)
 ENTRIES_MAX = 256  # of each setting
 _DOMAIN = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,61}[A-Za-z0-9])?")
 _PROFILE = re.compile(r"[!-~]{1,255}")

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from daemon.orchestration import constraints
 from daemon.orchestration.draft import Draft
 from daemon.orchestration.kinds import follows_hosts, slots_of
+from daemon.orchestration.sharing import sharers_of
 from daemon.orchestration.task_states import alive, assigned, named_volumes, serving
 from proto import objects_pb2 as objects
 
@@ -85,11 +86,14 @@ def may_disrupt(draft: Draft, task: objects.Task, nodes: Mapping[str, objects.No
 
 
 def draft_refusal(draft: Draft, task: objects.Task, nodes: Mapping[str, objects.Node]) -> str:
-    """As `refusal`, of a task as the plan leaves it so far."""
+    """As `refusal`, of a task as the plan leaves it so far, and of those that end with it (sharing.py)."""
     service = draft.get(objects.Service, task.service_id)
-    if service is None or service.removing or not bounded(service.spec):
+    if service is None or service.removing:
         return ""
-    return refusal(service, draft.tasks_of(service.meta.id), nodes, task)
+    for one, each in ((service, task), *sharers_of(draft, task)):
+        if bounded(one.spec) and (why := refusal(one, draft.tasks_of(one.meta.id), nodes, each)):
+            return why
+    return ""
 
 
 def drain_waits(

@@ -28,7 +28,8 @@ def stop_tied_tasks(draft: Draft, nodes: Mapping[str, objects.Node]) -> None:
             task = draft.get(objects.Task, stored.meta.id)
             if task is not None and alive(task):
                 tasks.append(task)
-        if not all(named_volumes(task.spec) or _others_have_theirs(draft, task) for task in tasks):
+        tied = (named_volumes(task.spec) or task.shares_with or _others_have_theirs(draft, task) for task in tasks)
+        if not all(tied):
             continue
         for task in sorted(tasks, key=age_key):
             service = draft.get(objects.Service, task.service_id)

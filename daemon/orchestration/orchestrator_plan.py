@@ -17,6 +17,7 @@ from daemon.orchestration.pending_plan import place_pending
 from daemon.orchestration.placement_plan import resolve_image
 from daemon.orchestration.removal_plan import remove_empty_apps, remove_orphans, remove_service, remove_unused_networks
 from daemon.orchestration.rollout_plan import plan_service
+from daemon.orchestration.sharing import shares
 from daemon.orchestration.task_files import remove_unused_files
 from daemon.orchestration.volume_removal_plan import remove_volumes
 from proto import objects_pb2 as objects
@@ -38,7 +39,7 @@ def plan(store: Store, now_unix_ms: int, new_id: Callable[[], str]) -> Plan:
     """Looks at the whole store; the cost grows with the tasks in it, not with those that change."""
     draft = Draft(store, now_unix_ms, new_id)
     nodes = {node.meta.id: node for node in store.table(objects.Node)}
-    for service in sorted(store.table(objects.Service), key=lambda one: (one.meta.created_unix_ms, one.meta.id)):
+    for service in sorted(store.table(objects.Service), key=_turn):
         if draft.full:
             break
         if service.removing:
@@ -56,3 +57,8 @@ def plan(store: Store, now_unix_ms: int, new_id: Callable[[], str]) -> Plan:
     place_pending(draft, nodes)
     place_floating_addresses(draft, nodes)
     return Plan(draft.builder(), draft.wake_at_unix_ms, draft.full)
+
+
+def _turn(service: objects.Service) -> tuple[bool, int, str]:
+    """A service whose tasks follow those of another one comes after that."""
+    return shares(service.spec), service.meta.created_unix_ms, service.meta.id

@@ -7,7 +7,7 @@ nowhere, so two groups never wait for each other. Its tasks that wait for their 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from daemon.errors import Refused
 from daemon.host_conditions import barring
@@ -20,6 +20,7 @@ from daemon.orchestration.preemption_plan import Preemption, Room, Spare
 from daemon.orchestration.quantities import names_text
 from daemon.orchestration.quota_plan import Quotas
 from daemon.orchestration.scheduler_plan import Candidate, Scheduler
+from daemon.orchestration.sharing import sharing_services
 from daemon.orchestration.task_plan import stop_task
 from daemon.orchestration.task_states import assigned, ended, serving, wanted
 from proto import objects_pb2 as objects
@@ -192,8 +193,14 @@ class Turns:
     def _spare(self, service_id: str) -> Spare:
         service = self._service(service_id)
         tasks = self._draft.tasks_of(service_id)
-        if service is not None and bounded(service.spec):
-            return Spare(standing_of(service, tasks, self._nodes).room, True)
+        ending = (service, *sharing_services(self._draft, service)) if service is not None else ()
+        rooms = [
+            standing_of(each, self._draft.tasks_of(each.meta.id), self._nodes).room
+            for each in ending
+            if bounded(each.spec)
+        ]
+        if rooms:
+            return Spare(min(rooms), True)
         return Spare(len({task.slot for task in tasks if serving(task)}) - 1, False)
 
     def _service(self, service_id: str) -> objects.Service | None:
@@ -273,7 +280,7 @@ def _with_volumes_of(candidate: Candidate, found: Attempt) -> Candidate:
         bound.CopyFrom(volume)
         bound.node_id = volume.node_id or where.get(volume.meta.id, "")
         volumes.append(bound)
-    return Candidate(candidate.task, candidate.image, volumes, candidate.node_id)
+    return replace(candidate, volumes=volumes)
 
 
 def _shape(candidate: Candidate) -> tuple[object, ...]:

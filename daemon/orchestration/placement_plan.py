@@ -13,6 +13,7 @@ from daemon.orchestration.kinds import follows_hosts, host_of_slot, is_ordered
 from daemon.orchestration.own_volumes import volume_of
 from daemon.orchestration.quantities import names_text
 from daemon.orchestration.scheduler_plan import Candidate
+from daemon.orchestration.sharing import shared_words, shares, to_join
 from daemon.orchestration.task_states import assigned, gone, named_volumes, serving
 from proto import objects_pb2 as objects
 
@@ -70,7 +71,19 @@ def candidate_of(
         node_id = task.move.node_id
         if node_id not in nodes:
             return "the host that it was to move to is not in the cluster any more"
-    return Candidate(task, image, volumes, node_id)
+    if not shares(task.spec):
+        return Candidate(task, image, volumes, node_id)
+    owner = to_join(draft, task, nodes)
+    if isinstance(owner, str):
+        return owner
+    for volume in volumes:
+        if volume.node_id not in ("", owner.node_id):
+            where, here = (nodes[each].meta.name if each in nodes else "" for each in (volume.node_id, owner.node_id))
+            return (
+                f"volume {volume.meta.name} is on {where or 'a host that is gone'}, and {owner.meta.name}, whose "
+                f"{shared_words(task.spec)} it shares, on {here}"
+            )
+    return Candidate(task, image, volumes, owner.node_id, owner.meta.id)
 
 
 def assign(
@@ -92,6 +105,7 @@ def assign(
     edited.node_id = node.meta.id
     edited.address = address
     edited.devices.extend(devices)
+    edited.shares_with = candidate.shares_with
     edited.image_digest = candidate.image.manifest_digest
     service = draft.get(objects.Service, task.service_id)
     edited.vip = service.vip if service is not None else ""

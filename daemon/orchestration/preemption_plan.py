@@ -21,6 +21,7 @@ from daemon.orchestration.kinds import follows_hosts
 from daemon.orchestration.precedence import Precedences
 from daemon.orchestration.scheduler_hosts import Flags, Numbers
 from daemon.orchestration.scheduler_plan import Candidate, Scheduler
+from daemon.orchestration.sharing import shares
 from daemon.orchestration.task_states import age_key, assigned, ended, gone, named_volumes, serving, wanted
 from proto import objects_pb2 as objects
 
@@ -367,7 +368,8 @@ class _There:
 
     def _look(self, task: objects.Task) -> Held:
         precedence, spec = self._precedences.of(task), task.spec
-        dear = precedence.group or named_volumes(spec) or spec.HasField("stateful") or follows_hosts(spec)
+        tied = named_volumes(spec) or spec.HasField("stateful") or follows_hosts(spec) or shares(spec)
+        dear = precedence.group or tied
         return Held(task, precedence.priority, _released(task), _ends(task), serving(task), bool(dear), age_key(task))
 
 

@@ -24,6 +24,7 @@ from daemon.orchestration.rollout_course_plan import tracked
 from daemon.orchestration.scheduler_board import spread_keys
 from daemon.orchestration.scheduler_hosts import LOAD_PARTS, Flags, Numbers
 from daemon.orchestration.scheduler_plan import Scheduler
+from daemon.orchestration.sharing import owner_name, shared_words, shares
 from daemon.orchestration.task_states import age_key, assigned, ended, settled, wanted
 from proto import objects_pb2 as objects
 
@@ -52,6 +53,8 @@ def left_alone(draft: Draft, service: objects.Service, nodes: Mapping[str, objec
         return "it is being removed"
     if is_job(spec) or follows_hosts(spec):
         return "its tasks run to their end" if is_job(spec) else "it has one task on each host"
+    if shares(spec):
+        return f"its tasks are where those of {owner_name(spec)} are, whose {shared_words(spec)} they share"
     if stops_first(spec):
         return "its tasks keep data in volumes, or are the only ones of their slots"
     if spec.resources.devices:

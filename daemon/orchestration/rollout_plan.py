@@ -9,6 +9,7 @@ Invariants, for each slot from 1 to replicas (of a global service: for each host
   task that fails halts it, or what the service says of failures happens; while it does not go on, what fails of
   the old tasks is replaced by the old version;
 - of a blue/green change both versions have all their slots until traffic has gone over and a while has passed;
+- a task that shares namespaces goes with the task that it shares them with (sharing_plan.py);
 - a drain moves a bounded number of a service's tasks at once, by the same surge; where a task must stop first, as
   far as the service's disruption budget allows (budget_plan.py).
 """
@@ -29,6 +30,8 @@ from daemon.orchestration.rollout_begin_plan import begin_rollout
 from daemon.orchestration.rollout_course_plan import Counts, Course, advance, course_of, end_split, judge, tracked
 from daemon.orchestration.scheduler_devices import has_devices
 from daemon.orchestration.scheduler_words import DEVICES_HELD, PORT_TAKEN
+from daemon.orchestration.sharing import shares
+from daemon.orchestration.sharing_plan import follow_owners, goes_over, kept_for_sharers, may_have_ended_with_owner
 from daemon.orchestration.task_plan import create_task, forget_tasks, lose_tasks_of_lost_hosts, stop_task
 from daemon.orchestration.task_states import (
     age_key,
@@ -39,6 +42,7 @@ from daemon.orchestration.task_states import (
     serving,
     settled,
     settled_at_unix_ms,
+    succeeded,
     wanted,
 )
 from daemon.orchestration.traffic import kept_until_unix_ms
@@ -84,6 +88,7 @@ class Slots:
 def plan_service(draft: Draft, service: objects.Service, nodes: Mapping[str, objects.Node]) -> None:
     """All steps for one service that is not being removed."""
     lose_tasks_of_lost_hosts(draft, draft.tasks_of(service.meta.id), nodes)
+    follow_owners(draft, service)
     service = begin_rollout(draft, service)
     if tracked(service):
         service = draft.edit(service)
@@ -119,7 +124,7 @@ def _observe(draft: Draft, service: objects.Service) -> Slots:
     for task in slots.tasks:
         if wanted(task):
             slots.wanted.setdefault(task.slot, []).append(task)
-            if slots.current(task) and _failed(task):
+            if slots.current(task) and _failed(task) and not may_have_ended_with_owner(draft, task):
                 slots.failed.append(task)
         elif assigned(task) and not ended(task):
             slots.stopping.add(task.slot)
@@ -179,7 +184,7 @@ def _follow(draft: Draft, slots: Slots, slot: int, over: objects.Task) -> object
         stop_task(draft, over, "replaced by a newer version")
         return create_task(draft, slots.service, slot)
     restart = restart_plan.after_end(over, draft.now_unix_ms)
-    if restart is None:
+    if restart is None or may_have_ended_with_owner(draft, over):
         return over
     stop_task(draft, over, "")
     return create_task(
@@ -204,7 +209,7 @@ def _finish_surge(
     if slots.both_sides and slots.current(newest):
         return [*older, newest]
     if settled(newest, draft.now_unix_ms):
-        stay = _kept(draft, slots, older, nodes)
+        stay = _kept(draft, slots, older, nodes) or kept_for_sharers(draft, older, newest, nodes)
         for task in older:
             if task not in stay:
                 stop_task(draft, task, _why_replaced(task, newest, nodes))
@@ -213,7 +218,8 @@ def _finish_surge(
     if at is not None:
         draft.wake_at(at)
     for task in older:
-        if task.generation == newest.generation and serving(task) and not _draining(task, nodes) and not moves(newest):
+        needed = _draining(task, nodes) or moves(newest) or goes_over(draft, task)
+        if task.generation == newest.generation and serving(task) and not needed:
             # Those on hosts that drain go with it: the next one would be made in their place, and be no more needed.
             needless = [newest, *(other for other in older if _draining(other, nodes))]
             for other in needless:
@@ -316,7 +322,7 @@ def _counts(
 def _drain(draft: Draft, slots: Slots, nodes: Mapping[str, objects.Node]) -> None:
     """Begins to move tasks off draining hosts. Tasks that are tied to the host by a volume are left to
     daemon/orchestration/drain_plan.py, which stops them last."""
-    if named_volumes(slots.service.spec):
+    if named_volumes(slots.service.spec) or shares(slots.service.spec):
         return
     split = slots.service.traffic.generation  # the older side of a blue/green change is not on the move
     moving = sum(sum(alive(task) and task.generation >= split for task in tasks) > 1 for tasks in slots.wanted.values())
@@ -409,10 +415,4 @@ def _failed(task: objects.Task) -> bool:
 
 def _done(task: objects.Task) -> bool:
     """It has ended and its policy asks for no further run: for a rollout, as good as settled if it succeeded."""
-    if not ended(task):
-        return False
-    return (
-        task.status.state == objects.TASK_STATE_EXITED
-        and task.status.exit_code == 0
-        and (task.spec.restart.condition != objects.RestartPolicy.CONDITION_ANY)
-    )
+    return succeeded(task) and task.spec.restart.condition != objects.RestartPolicy.CONDITION_ANY

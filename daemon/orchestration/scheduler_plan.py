@@ -38,12 +38,14 @@ Name = tuple[str, str, str]  # tenant, app, service
 @dataclass(frozen=True)
 class Candidate:
     """A task that needs a host. `volumes`: those it uses, by name; one that has a host ties the task to it.
-    `node_id`: the only host that it may be on, of a service that follows hosts; else empty."""
+    `node_id`: the only host that it may be on, of a service that follows hosts or shares namespaces with the task
+    `shares_with`; else empty."""
 
     task: objects.Task
     image: objects.Image
     volumes: Sequence[objects.Volume] = ()
     node_id: str = ""
+    shares_with: str = ""
 
 
 @dataclass(frozen=True)

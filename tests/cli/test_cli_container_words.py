@@ -22,6 +22,7 @@ def test_what_surrounds_a_container_in_words() -> None:
     )
     isolation = objects_pb2.Isolation(runtime="crun", user_namespace=True)
     assert container_words.isolation_words(isolation) == "runtime crun, user namespace"
+    assert container_words.sharing_words(objects_pb2.Sharing(processes="web", ipc="web")) == "processes and IPC of web"
     command = objects_pb2.StringList(values=["up"])
     assert container_words.init_words(objects_pb2.InitTask(image="migrate:1", command=command)) == "migrate:1 up"
     assert container_words.init_words(objects_pb2.InitTask(command=command)) == "up"
@@ -31,7 +32,9 @@ def test_what_is_not_said_is_not_shown() -> None:
     container = objects_pb2.ContainerSpec()
     assert container_words.hook_words(container) == container_words.logging_words(container) == ""
     assert container_words.share_words(container.shares) == ""
-    assert container_words.isolation_words(container.isolation) == ""
+    assert (
+        container_words.isolation_words(container.isolation) == container_words.sharing_words(container.sharing) == ""
+    )
     container.logging.driver = objects_pb2.Logging.DRIVER_NONE
     assert container_words.logging_words(container) == "not kept"
     container.logging.Clear()
