@@ -20,10 +20,11 @@ import trio
 from runtime import mount_trees as trees
 from runtime.errors import CannotStart
 from runtime.model import ContainerRequest
+from runtime.user_namespaces import make_network_within
 
 log = logging.getLogger(__name__)
 
-NETWORK, PROCESSES, IPC = "network", "pid", "ipc"
+NETWORK, PROCESSES, IPC, USERS = "network", "pid", "ipc", "user"
 ALL = (NETWORK, PROCESSES, IPC)
 SHM = "/dev/shm"  # noqa: S108 the container's
 _FILES = {NETWORK: "net"}
@@ -49,10 +50,25 @@ async def held(
             await trio.to_thread.run_sync(joined.release)
 
 
-class Joined:
-    """Namespaces of the first process of a container, `kinds` of ALL, held until `release`."""
+@asynccontextmanager
+async def network_maker(
+    container_id: str, first_process: Callable[[str], Awaitable[int]]
+) -> AsyncIterator[Callable[[Path], None]]:
+    """What makes a network namespace for a container that joins the user namespace of another one: it belongs to that,
+    or the container would have no say in it. Raises NotFound, CannotStart."""
+    joined = Joined((USERS,), None)
+    try:
+        await joined.hold(container_id, first_process)
+        yield lambda path: make_network_within(joined.path(USERS), path)
+    finally:
+        joined.release()
 
-    def __init__(self, kinds: Sequence[str], folder: Path) -> None:
+
+class Joined:
+    """Namespaces of the first process of a container, `kinds` of ALL and USERS, held until `release`. `folder` is for
+    its /dev/shm."""
+
+    def __init__(self, kinds: Sequence[str], folder: Path | None) -> None:
         self._kinds = kinds
         self._folder = folder
         self._descriptors: dict[str, int] = {}
@@ -77,7 +93,7 @@ class Joined:
             return oci
         linux = oci["linux"]
         others = [each for each in linux["namespaces"] if each["type"] not in self._kinds]
-        shared = [{"type": kind, "path": f"/proc/{os.getpid()}/fd/{self._descriptors[kind]}"} for kind in self._kinds]
+        shared = [{"type": kind, "path": self.path(kind)} for kind in self._kinds]
         linux["namespaces"] = [*others, *shared]
         if NETWORK in self._kinds:
             linux["sysctl"] = {}
@@ -86,15 +102,18 @@ class Joined:
             oci["mounts"] = [mount if each["destination"] == SHM else each for each in oci["mounts"]]
         return oci
 
+    def path(self, kind: str) -> str:
+        """Of a namespace, for any process of the host."""
+        return f"/proc/{os.getpid()}/fd/{self._descriptors[kind]}"
+
     def release(self) -> None:
         """Blocking; safe to repeat. Who has joined keeps what it has joined."""
         while self._descriptors:
             os.close(self._descriptors.popitem()[1])
         try:
-            if self._shm:
-                trees.unmount(self._folder)
-                self._shm = False
-            if self._folder.is_dir():
+            if self._folder is not None and self._folder.is_dir():
+                if self._shm:
+                    trees.unmount(self._folder)
                 self._folder.rmdir()
                 self._folder.parent.rmdir()
         except OSError as error:  # the container is made all the same
@@ -106,7 +125,8 @@ class Joined:
             self._descriptors[kind] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
     def _take_shm(self) -> None:
-        self._folder.mkdir(parents=True, mode=0o711)
+        assert self._folder is not None
+        self._folder.mkdir(parents=True, mode=0o711, exist_ok=True)
         tree = _tree_within(self._descriptors.pop("mnt"), SHM)
         try:
             trees.attach(tree, self._folder)

@@ -168,7 +168,8 @@ class Stage:
         if network_namespace is not None:
             self._owner = _owner_of(network_namespace)
             users["path"] = f"/proc/{os.getpid()}/fd/{self._owner}"
-        linux["namespaces"].append(users)
+        if all(each["type"] != "user" for each in linux["namespaces"]):  # else it is another container's (joining.py)
+            linux["namespaces"].append(users)
         for kind in ("uidMappings", "gidMappings"):
             linux[kind] = [{"containerID": 0, "hostID": self.first, "size": IDS}]
         if "kernel.domainname" in linux["sysctl"]:
@@ -209,6 +210,17 @@ class Stage:
         self._count += 1
         folder.mkdir(parents=True, mode=0o711)
         return folder
+
+
+def make_network_within(user_namespace: str, path: Path) -> None:
+    """A network namespace mounted on `path` that belongs to a user namespace, given by a path. Blocking. Raises
+    OSError."""
+
+    def keep(process: Path) -> None:
+        path.touch(mode=0o600, exist_ok=True)
+        trees.bind(process / "ns/net", path)
+
+    _in_child(["nsenter", f"--user={user_namespace}", "unshare", "--net", "cat"], "net", keep)
 
 
 def _owner_of(namespace: Path) -> int:

@@ -45,5 +45,3 @@ def _check_beside(reader: Reader, field: Field, service: ServiceRead, other: Ser
         reader.refuse(field, f"names {other.name!r}: one of the two has a task on each host, and the other has not")
     if own.container.isolation != others.container.isolation:
         reader.refuse(field, f"names {other.name!r}, whose runtime or userns_mode is another one")
-    elif own.container.isolation.user_namespace:
-        reader.refuse(field, "cannot be beside userns_mode: private")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
 
 import trio
 
@@ -24,8 +26,22 @@ def joined_by(task: objects.Task) -> Joins | None:
     sharing = task.spec.container.sharing
     if not task.shares_with:
         return None
-    kinds = [joining.PROCESSES] if sharing.processes else []
-    return Joins(task.shares_with, (*kinds, *([joining.IPC] if sharing.ipc else [])))
+    wanted = (
+        (joining.PROCESSES, sharing.processes),
+        (joining.IPC, sharing.ipc),
+        (joining.USERS, task.spec.container.isolation.user_namespace),  # which has the say over the others
+    )
+    return Joins(task.shares_with, tuple(kind for kind, said in wanted if said))
+
+
+@asynccontextmanager
+async def network_maker(task: objects.Task, runtime: Runtime) -> AsyncIterator[Callable[[Path], None] | None]:
+    """What makes its network namespace; None: any may be its own. Raises RuntimeFailure."""
+    if not task.shares_with or not task.spec.container.isolation.user_namespace:
+        yield runtime.network_maker(task.spec.container)
+        return
+    async with joining.network_maker(task.shares_with, runtime.first_process) as make:
+        yield make
 
 
 async def wait_for_owner(task: objects.Task, view: HostView, runtime: Runtime, progress: Callable[[str], None]) -> None:

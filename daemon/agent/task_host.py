@@ -16,7 +16,7 @@ from daemon.agent.host_view import HostView
 from daemon.agent.image_agent import ImageAgent
 from daemon.agent.init_tasks import InitTasks
 from daemon.agent.own_network import LOOPBACK, SELF, address_within, check_allowed, host_name, resolv_conf
-from daemon.agent.shared_namespaces import joined_by, wait_for_owner
+from daemon.agent.shared_namespaces import joined_by, network_maker, wait_for_owner
 from daemon.agent.task_hooks import TaskHooks
 from daemon.agent.task_probes import TaskProbes
 from daemon.agent.task_runner import Readiness, TaskFailure
@@ -124,9 +124,8 @@ class ContainerHost:
         hostname = host_name(spec, task.meta.id)
         namespace, names, gateway = None, "", LOOPBACK
         if task.spec.networks:
-            namespace = await self._network.create_task_network(
-                task.meta.id, task.address, self._runtime.network_maker(spec)
-            )
+            async with network_maker(task, self._runtime) as make:
+                namespace = await self._network.create_task_network(task.meta.id, task.address, make)
             names, gateway = self._network.resolv_conf(task.app, spec.dns_search, spec.dns_options), GATEWAY_ADDRESS
         files = task_files.write(
             self._files_folder / task.meta.id,

@@ -30,8 +30,6 @@ def sharing_problems(app: control.AppSpec, name: str, spec: objects.ServiceSpec)
         yield f"its slots keep their hosts (stateful), and it is to be where the tasks of {owner} are"
     if spec.container.isolation.runtime.startswith(SHIM_PREFIX):
         yield f"the shim {spec.container.isolation.runtime} is not known to share {shared} between tasks"
-    if spec.container.isolation.user_namespace:
-        yield f"with a user namespace of its own (userns_mode private) it cannot share the {shared} of {owner}"
     if sharing.ipc and spec.container.shm_size_bytes:
         yield f"its /dev/shm is that of {owner}: say shm_size there"
     for each in sorted(spec.container.sysctls):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,14 @@ from typing import Any
 import pytest
 import trio
 
-from proto.objects_pb2 import ContainerSpec, Resources
+from proto.objects_pb2 import ContainerSpec, Isolation, Resources
 from runtime import cgroup, errors, joining
+from runtime import mount_trees as trees
 from runtime.model import ContainerRequest, Joins, LoadedImage, RuntimeSettings
 from runtime.processes import processes_of
 from runtime.runtime import Runtime
 from runtime.usage import usage_of
-from tests.runtime.conftest import drive, mounts, request_for, until
+from tests.runtime.conftest import Containerd, drive, mounts, request_for, until
 
 # Passes a signal on to what shows that it came, and ends by none that it is not sent.
 OWNER = "trap 'echo signalled > /dev/shm/told' USR1; echo of the owner > /dev/shm/first; while :; do sleep 0.05; done"
@@ -153,3 +155,39 @@ def test_an_init_beside_the_owners_takes_in_what_its_children_leave(
                 assert (await runtime.stop(side.id, "TERM", 5_000)).exit_code == 143
 
     drive(settings, body)
+
+
+def test_with_user_namespaces_both_have_one(
+    settings: RuntimeSettings, containerd: Containerd, image: LoadedImage, tmp_path: Path
+) -> None:
+    containerd.folder.chmod(0o711)
+    shifted = dataclasses.replace(settings, user_ids_first=1_900_019_712)
+    private = ContainerSpec(isolation=Isolation(user_namespace=True))
+    networks = tmp_path / "first", tmp_path / "second"
+
+    async def body(runtime: Runtime) -> None:
+        make = runtime.network_maker(private)
+        assert make is not None
+        await trio.to_thread.run_sync(make, networks[0])
+        owner = request_for(image, "sh", "-c", OWNER, spec=private, network_namespace=networks[0])
+        async with running(runtime, owner) as first:
+            async with joining.network_maker(owner.id, runtime.first_process) as beside_it:
+                await trio.to_thread.run_sync(beside_it, networks[1])
+            kinds = (*BOTH, joining.USERS)
+            for network in (networks[1], None):
+                side = beside(image, owner, kinds, spec=private, network_namespace=network)
+                async with running(runtime, side) as second:
+                    assert all(namespace(first, each) == namespace(second, each) for each in ("pid", "ipc", "user"))
+                    assert namespace(first, "net") != namespace(second, "net")
+                    assert await said(runtime, side, "cat", "/dev/shm/first") == "of the owner"
+                    await said(runtime, side, "sh", "-c", "echo back > /dev/shm/second")
+                    assert await said(runtime, owner, "cat", "/dev/shm/second") == "back"
+                    assert "of the owner" in await said(runtime, side, "ps")
+                    assert (await runtime.stop(side.id, "TERM", 5_000)).exit_code == 143
+        assert mounts(settings.run_folder) == []
+
+    try:
+        drive(shifted, body)
+    finally:
+        for network in networks:
+            trees.unmount(network)
