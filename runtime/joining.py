@@ -7,6 +7,7 @@ container's own mount namespace, since nobody else may (mount_namespaces(7)).
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import threading
@@ -19,7 +20,7 @@ import trio
 
 from runtime import mount_trees as trees
 from runtime.errors import CannotStart
-from runtime.model import ContainerRequest
+from runtime.model import BindMount, ContainerRequest
 from runtime.user_namespaces import make_network_within
 
 log = logging.getLogger(__name__)
@@ -101,6 +102,14 @@ class Joined:
             mount = {"destination": SHM, "type": "bind", "source": str(self._folder), "options": list(_SHM_OPTIONS)}
             oci["mounts"] = [mount if each["destination"] == SHM else each for each in oci["mounts"]]
         return oci
+
+    def checked(self, request: ContainerRequest) -> ContainerRequest:
+        """The request, with what else is to be compared once the container is made (mounted.py)."""
+        if not self._shm or self._folder is None:
+            return request
+        info = self._folder.stat()
+        shm = BindMount(self._folder, SHM, identity=(info.st_dev, info.st_ino))
+        return dataclasses.replace(request, mounts=(*request.mounts, shm))
 
     def path(self, kind: str) -> str:
         """Of a namespace, for any process of the host."""

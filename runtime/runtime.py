@@ -166,7 +166,7 @@ class Runtime:
                 cdi_edits.apply(oci, await trio.to_thread.run_sync(self._edits, request.cdi_devices))
             self._making.add(request.id)
             try:
-                await self._create(staged, oci, stage)
+                await self._create(joined.checked(staged), oci, stage)
             finally:
                 self._making.discard(request.id)
 

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from daemon.deploying.service_changes_plan import plan_scale
 from daemon.errors import Refused
@@ -322,3 +324,52 @@ def test_a_service_that_is_shared_cannot_be_left_out_and_none_shares_with_one_th
     waiting.depends_on.add(service="side")
     with pytest.raises(Refused, match="wait for each other in a circle: side -> web -> side"):
         model.deploy(app_spec(web=waiting, side=beside()))
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["web", "side", "both", "drain", "activate", "down", "up", "end web", "end side", "scale"]),
+        st.integers(1, 3),
+        st.integers(0, 3),  # rounds until the next one
+    ),
+    max_size=12,
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(steps=STEPS, processes=st.booleans())
+def test_whatever_happens_nobody_is_left_alone_and_all_are_beside_theirs_in_the_end(
+    steps: list[tuple[str, int, int]], processes: bool
+) -> None:
+    model = deployed(3, processes=processes)
+    versions, replicas = {"web": 1, "side": 1}, 3
+    for what, number, rounds in steps:
+        host = f"host-{number}"
+        match what:
+            case "web" | "side" | "both":
+                for name in versions:
+                    versions[name] += what in (name, "both")
+            case "scale":
+                replicas = number
+            case "drain" | "activate":
+                model.change_node(host, availability=DRAINING if what == "drain" else ACTIVE)
+            case "down" | "up":
+                state = objects.NODE_STATE_DOWN if what == "down" else objects.NODE_STATE_READY
+                model.change_node(host, state=state)
+            case _:
+                for task in model.serving(what.removeprefix("end "))[:number]:
+                    report(model, task, objects.TASK_STATE_FAILED, KILLED)
+        if what in ("web", "side", "both", "scale"):
+            web = changed(service_spec(replicas), versions["web"])
+            model.deploy(
+                app_spec(web=web, side=changed(beside(replicas=replicas, processes=processes), versions["side"]))
+            )
+        for _ in range(rounds):
+            model.plan()
+            check_none_is_left(model)
+            model.host_step()
+            model.now_unix_ms += 700
+    for number in (1, 2, 3):
+        model.change_node(f"host-{number}", state=objects.NODE_STATE_READY, availability=ACTIVE)
+    model.settle(200)
+    check_beside(model, replicas)
