@@ -18,14 +18,15 @@ import numpy as np
 
 from daemon.orchestration.budget_plan import bounded, standing_of, stops_first
 from daemon.orchestration.draft import Draft
+from daemon.orchestration.host_ports import host_ports
 from daemon.orchestration.kinds import follows_hosts, is_job
 from daemon.orchestration.placement_plan import candidate_of
 from daemon.orchestration.rollout_course_plan import tracked
 from daemon.orchestration.scheduler_board import spread_keys
 from daemon.orchestration.scheduler_hosts import LOAD_PARTS, Flags, Numbers
 from daemon.orchestration.scheduler_plan import Scheduler
-from daemon.orchestration.sharing import owner_name, shared_words, shares
-from daemon.orchestration.task_states import age_key, assigned, ended, settled, wanted
+from daemon.orchestration.sharing import owner_name, shared_words, shares, sharing_services
+from daemon.orchestration.task_states import age_key, assigned, ended, named_volumes, settled, wanted
 from proto import objects_pb2 as objects
 
 LOAD_STEP = LOAD_PARTS // 10  # so much fuller is the old host than the new one will be
@@ -57,6 +58,9 @@ def left_alone(draft: Draft, service: objects.Service, nodes: Mapping[str, objec
         return f"its tasks are where those of {owner_name(spec)} are, whose {shared_words(spec)} they share"
     if stops_first(spec):
         return "its tasks keep data in volumes, or are the only ones of their slots"
+    for other in sharing_services(draft, service):
+        if _needs_more_than_any_host(other.spec):
+            return f"the tasks of {other.meta.name}, which share its {shared_words(other.spec)}, may not fit elsewhere"
     if spec.resources.devices:
         return "its tasks hold devices of their hosts"
     if spec.update.order == objects.UPDATE_ORDER_STOP_FIRST:
@@ -246,6 +250,13 @@ def planned_moves(
             if out_of_time():
                 return moves, False
     return moves, True
+
+
+def _needs_more_than_any_host(spec: objects.ServiceSpec) -> bool:
+    """A host that has room for a task of another service may have none for one of this."""
+    asked = spec.resources
+    reserves = asked.cpu_reserved_millis or asked.memory_reserved_bytes or asked.devices
+    return bool(reserves or host_ports(spec) or spec.constraints or spec.HasField("placement") or named_volumes(spec))
 
 
 def _at_rest(draft: Draft, service: objects.Service, task: objects.Task, nodes: Mapping[str, objects.Node]) -> bool:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from daemon.deploying.service_changes_plan import plan_scale
 from daemon.errors import Refused
 from daemon.orchestration.draft import Draft
+from daemon.orchestration.move_plan import begin_move
 from daemon.orchestration.rebalance_plan import left_alone
 from daemon.orchestration.sharing_plan import GO_OVER_MS_MAX, KILLED
 from daemon.orchestration.why_plan import why
@@ -254,10 +255,35 @@ def test_its_budget_holds_against_moves_of_the_other_one() -> None:
 
 def test_nothing_moves_it_by_itself() -> None:
     model = deployed()
-    draft = Draft(model.store, model.now_unix_ms, model.new_id)
     nodes = {node.meta.id: node for node in model.store.table(objects.Node)}
-    words = "its tasks are where those of web are, whose processes and IPC they share"
-    assert left_alone(draft, model.service("side"), nodes) == words
+
+    def why_left(service: str) -> str:
+        return left_alone(Draft(model.store, model.now_unix_ms, model.new_id), model.service(service), nodes)
+
+    assert why_left("side") == "its tasks are where those of web are, whose processes and IPC they share"
+    assert why_left("web") == ""
+    reserving = beside(replicas=2, resources=objects.Resources(memory_reserved_bytes=1 << 20))
+    model.deploy(app_spec(web=service_spec(2), side=reserving))
+    model.settle()
+    assert why_left("web") == "the tasks of side, which share its processes and IPC, may not fit elsewhere"
+
+
+def test_a_move_of_the_other_one_takes_it_along() -> None:
+    model = deployed(1, nodes=2)
+    (owner,) = model.serving("web")
+    target = next(node for node in model.store.table(objects.Node) if node.meta.id != owner.node_id)
+    draft = Draft(model.store, model.now_unix_ms, model.new_id)
+    begin_move(draft, model.service("web"), 1, target, "better balance")
+    model.apply(draft.builder())
+
+    def look() -> None:
+        assert model.serving("web")
+        assert model.serving("side")
+        check_none_is_left(model)
+
+    course(model, look)
+    check_beside(model, 1)
+    assert model.hosts() == [target.meta.name] * 2
 
 
 def test_a_global_service_beside_another() -> None:
