@@ -362,7 +362,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(steps=STEPS, processes=st.booleans())
 def test_whatever_happens_nobody_is_left_alone_and_all_are_beside_theirs_in_the_end(
     steps: list[tuple[str, int, int]], processes: bool
