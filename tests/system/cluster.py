@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -21,6 +22,7 @@ from cli import contexts
 from lab import images
 from lab.cluster import Lab
 from lab.formation import FormedCluster
+from lab.layout import LabError
 
 ROOT = Path(__file__).parents[2]
 COMMAND_SECONDS_MAX = 120.0
@@ -127,9 +129,16 @@ class Cluster:
 
     def let_go(self, app: str) -> None:
         """Removes an app and its volumes without waiting for their end; fine where it is not there."""
-        with contextlib.suppress(Failed):
-            self.json("rm", app, "--volumes")
+
+        def going() -> bool:
+            try:
+                self.json("rm", app, "--volumes")
+            except Failed:  # it is not there, or nobody leads just now
+                return app not in {_meta(row)["name"] for row in self.json("ls")}
             self._leaving.add(app)
+            return True
+
+        self.wait(going, f"{app} is on its way out")
 
     def settle(self) -> None:
         """Waits until nothing is left of what was removed."""
@@ -210,12 +219,23 @@ class Cluster:
         found: dict[str, Any] = json.loads(done.stdout)["host"]
         return found
 
+    def restart(self, host: str, number: signal.Signals = signal.SIGKILL) -> None:
+        """Another fairwayd runs on the host when this returns, and hears the majority."""
+        self.wait(lambda: "fairwayd" in self.lab.process_ids(host), f"fairwayd runs on {host}")
+        before = self.lab.restart_daemon(host, number=number)
+        self.wait(
+            lambda: self.lab.process_ids(host).get("fairwayd", before) != before and self.has_quorum(host),
+            f"{host} is back",
+        )
+
     def make_whole(self) -> None:
         """Every host is on, reached and ready again, whatever a test did to them."""
         for host in self.lab.hosts():
             if not self.lab.is_on(host):
                 self.lab.start(host)
         self.lab.heal()
+        # What the leader last heard of a host may be older than its restart.
+        self.wait(lambda: all(self.has_quorum(host) for host in self.lab.hosts()), "all hear the majority")
         self.wait(lambda: all(view["node"]["state"] == "ready" for view in self.json("node", "ls")), "all are ready")
 
     def wait(self, condition: Callable[[], bool], what: str, seconds_max: float = WAIT_SECONDS_MAX) -> float:
@@ -227,8 +247,8 @@ class Cluster:
                 if condition():
                     return time.monotonic() - began
                 last = ""
-            except (Failed, json.JSONDecodeError, KeyError) as error:
-                last = str(error)
+            except (Failed, LabError, json.JSONDecodeError, LookupError, StopIteration) as error:
+                last = str(error) or repr(error)
             time.sleep(POLL_SECONDS)
         raise Failed(f"waited {seconds_max:.0f} s in vain: {what} {last}")
 
@@ -276,19 +296,20 @@ def _meta(row: dict[str, Any]) -> dict[str, Any]:
 def steady_load(
     cluster: Cluster, url: str, client: str = "client", rate: int = 100, seconds: int = 120
 ) -> Iterator[Callable[[], dict[str, Any]]]:
-    """A load from a client's namespace; the yielded function gives its result, at its end by itself where it lasts
-    no longer than a few seconds, else at once."""
+    """A load from a client's namespace, under way inside the block; the yielded function gives its result, at its end
+    by itself where it lasts no longer than a few seconds, else at once."""
     command = [sys.executable, "-m", "lab.load", url, "--rate", str(rate), "--seconds", str(seconds), "--json"]
     with tempfile.TemporaryFile("w+") as output:
         process = cluster.lab.popen(
             client, command, stdout=output, cwd=ROOT, env=dict(os.environ, PYTHONPATH=str(ROOT))
         )
         try:
+            _wait_until_it_sends(process)
 
             def finish() -> dict[str, Any]:
                 if seconds > SHORT_LOAD_SECONDS_MAX:
                     process.terminate()
-                process.wait(timeout=SHORT_LOAD_SECONDS_MAX + 10)
+                process.wait(timeout=SHORT_LOAD_SECONDS_MAX + 30)
                 output.seek(0)
                 result: dict[str, Any] = json.loads(output.read())
                 return result
@@ -298,3 +319,15 @@ def steady_load(
             if process.poll() is None:
                 process.kill()
             process.wait()
+
+
+def _wait_until_it_sends(load: subprocess.Popen[Any]) -> None:
+    """From then on it takes SIGTERM, as proc(5) says: SigCgt."""
+    deadline = time.monotonic() + WAIT_SECONDS_MAX
+    while load.poll() is None and time.monotonic() < deadline:
+        with contextlib.suppress(FileNotFoundError):
+            status = Path(f"/proc/{load.pid}/status").read_text()
+            if int(status.partition("SigCgt:")[2].split()[0], 16) & 1 << (signal.SIGTERM - 1):
+                return
+        time.sleep(0.01)
+    raise Failed("the load did not begin")

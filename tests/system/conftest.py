@@ -116,5 +116,5 @@ def site(cluster: Cluster) -> Iterator[Cluster]:
     cluster.deploy(APP.format(replicas=REPLICAS))
     yield cluster
     cluster.make_whole()
-    cluster.fairway("rm", "site", ok=False)
+    cluster.let_go("site")
     cluster.wait(lambda: not cluster.json("ls"), "the site is gone")

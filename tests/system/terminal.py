@@ -28,7 +28,7 @@ class Client(ABC):
     def write(self, text: str) -> None:
         """Types it."""
 
-    def expect(self, text: str, seconds: float = 30) -> None:
+    def expect(self, text: str, seconds: float = 60) -> None:
         deadline = time.monotonic() + seconds
         while text.encode() not in self.seen:
             data = self.look(deadline - time.monotonic())

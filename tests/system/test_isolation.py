@@ -36,6 +36,7 @@ def test_runtimes_and_user_namespaces(cluster: Cluster, deployed: Callable[[str]
     def shell(service: str, line: str) -> str:
         return run_in_task(cluster, f"{app}/{service}", "sh", "-c", line)
 
+    cluster.wait(lambda: bool(shell("plain", "cat /data/index.html")), "the page is there")
     assert shell("shifted", "cat /proc/self/uid_map").split() == ["0", FIRST, "65536"]
     assert shell("shifted", "cd /data; id -u; stat -c %u . index.html; ls /sys/class/net").split() == [
         *("0", "0", "0"),
@@ -43,7 +44,7 @@ def test_runtimes_and_user_namespaces(cluster: Cluster, deployed: Callable[[str]
     ]
     secret = cluster.fairway("exec", "--user", "1000", f"{app}/shifted", "--", "cat", "/run/secrets/token")
     assert secret.stdout == "hidden"
-    assert shell("plain", "wget -qO- http://shifted/") == "of the volume\n"
+    cluster.wait(lambda: shell("plain", "wget -qO- http://shifted/") == "of the volume\n", "it is served")
     source = cluster.folder / "copied"
     source.write_text("a copy")
     cluster.fairway("cp", str(source), f"{app}/shifted:/data/copied")
@@ -53,6 +54,8 @@ def test_runtimes_and_user_namespaces(cluster: Cluster, deployed: Callable[[str]
     (task,) = cluster.tasks(f"{app}/shifted")
     host = cluster.node_names()[task["node_id"]]
     assert cluster.lab.run_in(host, ["stat", "-c", "%u", f"/proc/{task['status']['pid']}"]).stdout.strip() == FIRST
-    assert not cluster.lab.run_in(host, ["ls", "/run/fairway/containers/staged"]).stdout
+    cluster.wait(
+        lambda: not cluster.lab.run_in(host, ["ls", "/run/fairway/containers/staged"]).stdout, "shifted mounts are gone"
+    )
     assert shell("crun", "cat /proc/self/uid_map").split() == ["0", FIRST, "65536"]
     assert "runtime crun, user namespace" in cluster.fairway("show", f"{app}/crun").stdout

@@ -7,6 +7,7 @@ every host (VIP, dnsrr) and by an outside client at every host (published, host 
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ FAMILIES = (4, 6)
 REPLICAS = 2
 PUBLISHED = {"red": 8101, "blue": 8102}
 HOST_MODE = {"red": 8103, "blue": 8104}
+ASKED_SECONDS_MAX = 60.0
 ONE_A_HOST = 8105  # two tasks with the same port of host mode are never on one host
 
 
@@ -136,21 +138,31 @@ class Table:
         return Asker(lambda text: lab.run_in("client", [sys.executable, "-c", ASKING, text]).stdout, cases)
 
 
-def wrong_cells(table: Table) -> tuple[int, list[str]]:
-    """How many cells were asked, all askers at once, and those that are not as they have to be, in words."""
-    with ThreadPoolExecutor(len(table.askers)) as pool:
-        texts = list(
-            pool.map(lambda asker: asker.ask(questions_text([case.question for case in asker.cases])), table.askers)
-        )
-    wrong, count = [], 0
-    for asker, text in zip(table.askers, texts, strict=True):
+def wrong_cells(askers: list[Asker]) -> tuple[list[Asker], list[str]]:
+    """Asks all cells, all askers at once; those that are not as they have to be, also in words."""
+    with ThreadPoolExecutor(len(askers)) as pool:
+        texts = list(pool.map(lambda asker: asker.ask(questions_text([case.question for case in asker.cases])), askers))
+    again, wrong = [], []
+    for asker, text in zip(askers, texts, strict=True):
+        cases = []
         for case, reply in zip(asker.cases, replies_of(text), strict=True):
-            count += 1
             refused = isinstance(reply, str)
             if (case.expected and reply != case.expected) or (not case.expected and not refused):
                 wanted = sorted(case.expected) or "no answer"
                 wrong.append(f"{case.words}: {reply if refused else sorted(reply)}, and not {wanted}")
-    return count, wrong
+                cases.append(case)
+        if cases:
+            again.append(Asker(asker.ask, cases))
+    return again, wrong
+
+
+def wrong_in_the_end(table: Table) -> list[str]:
+    """Cells that stay wrong, in words: hosts hear of what is ready a moment later, and a busy one answers late."""
+    askers, began = table.askers, time.monotonic()
+    while True:
+        askers, wrong = wrong_cells(askers)
+        if not wrong or time.monotonic() - began > ASKED_SECONDS_MAX:
+            return wrong
 
 
 def test_every_way_to_a_service_leads_there_and_shows_who_asks(
@@ -163,6 +175,7 @@ def test_every_way_to_a_service_leads_there_and_shows_who_asks(
         if encryption == "encrypted":
             cluster.fairway("net", "encryption", "set", "wireguard", "--timeout", "60s")
             assert cluster.json("net", "encryption", "status")["state"]["sending"] > 0
-        count, wrong = wrong_cells(table)
+        count = sum(len(asker.cases) for asker in table.askers)
         assert count == 3 * 2 * 2 * 2 * 2 + 3 * 2 * 2 * 2 * 2
+        wrong = wrong_in_the_end(table)
         assert not wrong, f"{encryption}: {len(wrong)} of {count} are wrong:\n" + "\n".join(wrong)

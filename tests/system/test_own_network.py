@@ -40,8 +40,7 @@ def allowed_host(cluster: Cluster) -> Iterator[str]:
 
 def restarted(cluster: Cluster, host: str) -> None:
     """Its fairwayd has read its configuration anew."""
-    cluster.lab.restart_daemon(host)
-    cluster.wait(lambda: cluster.has_quorum(host), f"{host} is back")
+    cluster.restart(host)
     cluster.make_whole()
 
 
@@ -71,7 +70,8 @@ def test_a_hosts_network_is_shared_where_it_is_allowed_and_nothing_is_shared_wit
         f"name: {app}\n{SERVICES}  banned: {{image: 'static-web:1', network_mode: host, deploy: {banned}}}\n"
     )
     cluster.fairway("deploy", str(path), "--timeout", "1s", ok=False)
-    assert f"{other} does not let tasks share its network" in cluster.pending_reasons(f"{app}/banned")
+    words = f"{other} does not let tasks share its network"
+    cluster.wait(lambda: words in cluster.pending_reasons(f"{app}/banned"), "it is said why it waits")
     why = cluster.fairway("why", f"{app}/banned").stdout
     assert f"set network.host_network_allowed = true in {other}'s fairwayd.toml" in why
 

@@ -15,7 +15,7 @@ from lab import images
 from tests import registry_servers
 from tests.registry_servers import PASSWORD, USER, Authority, Registry
 from tests.runtime import image_builder
-from tests.system.cluster import Cluster
+from tests.system.cluster import Cluster, Failed
 
 PLAIN_PORT, SECURE_PORT = 5000, 5443
 
@@ -58,7 +58,8 @@ def forget(cluster: Cluster) -> Iterator[Callable[[str], None]]:
     yield parts.append
     for image in cluster.json("image", "ls"):
         if any(part in image["meta"]["name"] for part in parts):
-            cluster.json("image", "rm", "-f", image["meta"]["name"])
+            with contextlib.suppress(Failed):  # the last revision of the app may have taken it along
+                cluster.json("image", "rm", "-f", image["meta"]["name"])
 
 
 def everywhere(image: str, policy: str = "missing") -> str:
@@ -121,15 +122,20 @@ def test_a_service_waits_for_its_registry_and_starts_when_the_cluster_is_let_in(
         path.write_text(f"name: {app}\n{everywhere(image)}")
         warned = cluster.fairway("deploy", str(path), "--timeout", "1s", ok=False)
         assert "certificate that is not trusted" in warned.stderr
-        assert "is not in the cluster: pull it" in cluster.pending_reasons(f"{app}/tool")
+        words = "is not in the cluster: pull it"
+        cluster.wait(lambda: words in cluster.pending_reasons(f"{app}/tool"), "it is said why it waits")
 
         cluster.json("registry", "set", registry.address, "--ca", str(authority.ca_file))
         login = ("registry", "login", registry.address, "--user", USER, "--password-stdin")
         wrong = cluster.fairway(*login, text_in="wrong", ok=False)
         assert f"does not let user {USER}" in wrong.stderr
         cluster.fairway(*login, text_in=f"{PASSWORD}\n")
-        cluster.wait(lambda: len(digests(cluster, app) - {""}) == 1, "the leader has pulled the image by itself")
-        cluster.wait(lambda: all(task["status"]["ready"] for task in cluster.tasks(f"{app}/tool")), "the tasks run")
+
+        def run_it() -> bool:
+            tasks = [task for task in cluster.tasks(f"{app}/tool") if task["status"]["ready"]]
+            return [task["spec"]["container"]["image"] for task in tasks] == [image] * 3
+
+        cluster.wait(run_it, "the leader has pulled the image by itself, and the tasks run")
         (shown,) = [each for each in cluster.json("registry", "ls") if each["meta"]["name"] == registry.address]
         assert (shown["user"], shown["sealed_password"]) == (USER, "")
         for host in cluster.lab.hosts():

@@ -20,6 +20,7 @@ BOX = """
 services:
   box:
     image: static-web:1
+    expose: ["7778"]
     command: ["sh", "-c", "echo up; echo oh >&2; nc -ll -p 7778 -e cat & while :; do sleep 0.3; echo tick; done"]
     init: true
     stop_grace_period: 1s
@@ -30,6 +31,7 @@ services:
     stdin_open: true
     stop_grace_period: 100ms
 """
+ENDED_SECONDS_MAX = 60
 POOLS = ("Trio thread", "event_engine")  # of trio and gRPC, as large as they were busy
 IMAGE = ("--image", "static-web:1")
 
@@ -58,7 +60,7 @@ def test_exec_at_a_terminal_and_through_a_pipe(cluster: Cluster, app: str) -> No
         terminal.expect("xterm")
         terminal.resize(101, 33)
         os.killpg(terminal.child.pid, signal.SIGWINCH)
-        terminal.write("sleep 0.2; stty size\n")
+        terminal.write("until stty size | grep '33 1''01'; do sleep 0.05; done\n")
         terminal.expect("33 101")
         for key, name, code in (("\x03", "interrupted", 130), ("\x1c", "quit", 131)):
             terminal.write(f"sh -c 'echo {name[0]}\"\"{name[1:]} begins; exec sleep 1000'\n")
@@ -67,10 +69,10 @@ def test_exec_at_a_terminal_and_through_a_pipe(cluster: Cluster, app: str) -> No
             terminal.write(f"echo {name} with $?\n")
             terminal.expect(f"{name} with {code}")
         terminal.write("exit 9\n")
-        assert terminal.child.wait(timeout=20) == 9
+        assert terminal.child.wait(timeout=ENDED_SECONDS_MAX) == 9
         pipe.expect("up")
         pipe.child.terminate()
-        assert pipe.child.wait(timeout=20) == 44
+        assert pipe.child.wait(timeout=ENDED_SECONDS_MAX) == 44
     finally:
         terminal.close()
         pipe.close()
@@ -86,7 +88,7 @@ def test_several_look_on_at_a_task_and_leave_it(cluster: Cluster, app: str) -> N
             clients[0].write("\n")
             assert clients[1].look(0.5) != b"", clients[1].seen
         clients[1].expect("# ")
-        clients[0].write("stty size; echo fr''om the first\n")
+        clients[0].write("until stty size | grep '25 9''0'; do sleep 0.05; done; echo fr''om the first\n")
         clients[1].write("echo fr''om the second\n")
         for client in clients:
             client.expect("25 90")
@@ -94,9 +96,9 @@ def test_several_look_on_at_a_task_and_leave_it(cluster: Cluster, app: str) -> N
             client.expect("from the second")
         clients[0].write("\x10\x11")
         clients[0].expect(f"Left {shell}, which goes on.")
-        assert clients[0].child.wait(timeout=20) == 0
+        assert clients[0].child.wait(timeout=ENDED_SECONDS_MAX) == 0
         clients[1].write("exit 6\n")
-        assert clients[1].child.wait(timeout=20) == 6
+        assert clients[1].child.wait(timeout=ENDED_SECONDS_MAX) == 6
     finally:
         for client in clients:
             client.close()
@@ -126,11 +128,22 @@ def test_a_toolbox_beside_a_task_sees_its_network_processes_and_files(cluster: C
 
 
 def test_logs_are_chosen_by_task_stream_and_time(cluster: Cluster, app: str) -> None:
-    assert cluster.fairway("logs", "--stderr", f"{app}/box").stderr == "box.1 | oh\n"
-    several = cluster.fairway("logs", "--stdout", "--tail", "2", f"{app}/box.1", f"{app}/shell", host="host-3").stdout
-    assert several.count(f"{app}/box.1 | tick\n") == 2
-    lines = cluster.fairway("logs", "-o", "json", app).stdout.splitlines()
-    assert {'"box.1"', '"shell.1"'} <= {word.strip(",") for line in lines for word in line.split()}
+    cluster.wait(
+        lambda: cluster.fairway("logs", "--stderr", f"{app}/box").stderr == "box.1 | oh\n", "what it says to stderr"
+    )
+
+    def ticked_twice() -> bool:
+        asked = ("--stdout", "--tail", "2", f"{app}/box.1", f"{app}/shell")
+        return cluster.fairway("logs", *asked, host="host-3").stdout.count(f"{app}/box.1 | tick\n") == 2
+
+    cluster.wait(ticked_twice, "the last two lines")
+    lines: list[str] = []
+
+    def both_said_something() -> bool:
+        lines[:] = cluster.fairway("logs", "-o", "json", app).stdout.splitlines()
+        return {'"box.1"', '"shell.1"'} <= {word.strip(",") for line in lines for word in line.split()}
+
+    cluster.wait(both_said_something, "lines of both")
     stamps = [int(line.split('"unix_ns": ')[1].split(",")[0]) for line in lines]
     assert stamps == sorted(stamps)
     first = cluster.fairway("logs", "--until", "10m", "--tail", "5", f"{app}/box").stdout
@@ -179,7 +192,7 @@ def test_clients_that_are_killed_leave_nothing(cluster: Cluster, app: str, tmp_p
         # Through a pipe: see test_hands.py.
         clients.append(Terminal(cluster, "cp", "-q", str(tmp_path / "large"), f"{box}:/tmp", host=elsewhere))
         cluster.wait(lambda: ".fairway-" in run_in_task(cluster, box, "ls", "-A", "/tmp"), "the copy goes on")
-        assert len(processes_with(f"9{mark}")) >= 4
+        cluster.wait(lambda: len(processes_with(f"9{mark}")) >= 4, "what they started runs")
         for client in clients:
             client.child.kill()
         cluster.wait(lambda: not processes_with(f"9{mark}"), "nothing that they started runs")
