@@ -184,6 +184,11 @@ def _scalar_changes(old: objects.ContainerSpec, new: objects.ContainerSpec) -> l
     reasons += _set_changes("mount", old.mounts, new.mounts, _mount)
     reasons += file_changes(old, new)
     reasons += lifecycle_changes(old, new) + sharing_changes(old, new)
+    was, now = old.isolation, new.isolation
+    if was.runtime != now.runtime:
+        reasons.append(f"runtime {was.runtime or 'runc'} -> {now.runtime or 'runc'}")
+    if was.user_namespace != now.user_namespace:
+        reasons.append(f"user namespace {_value(was.user_namespace)} -> {_value(now.user_namespace)}")
     for name in SHARES:
         share, other = getattr(old.shares, name), getattr(new.shares, name)
         if share != other:
