@@ -174,6 +174,16 @@ class Cluster:
         """Addresses that balancers send traffic of a service to."""
         return {one["address"] for one in self.json("show", service)["endpoints"] if one["ready"]}
 
+    def wait_served(self, service: str, port: int) -> None:
+        """Waits until the balancers of every host take connections to a service's VIP: a deploy ends when its tasks are
+        ready, and hosts hear of that one after the other."""
+        connect = ["timeout", "5", "bash", "-c", f"exec 3<>/dev/tcp/{self.vip(service)}/{port}"]
+        hosts = self.lab.hosts()
+        self.wait(
+            lambda: all(self.lab.run_in(host, connect, check=False).returncode == 0 for host in hosts),
+            f"every host sends to {service}",
+        )
+
     def ended_task(self, service: str) -> dict[str, Any]:
         """The task of a service that ended last; waited for."""
         found: list[dict[str, Any]] = []

@@ -10,7 +10,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from tests.system.cluster import Cluster
 
-CALL_SECONDS_MAX = 10.0
+CALL_SECONDS_MAX = 30.0
 ASK_WITHOUT_CERTIFICATE = """
 import grpc, ssl, sys
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -20,7 +20,7 @@ credentials = grpc.ssl_channel_credentials(ca)
 options = (("grpc.ssl_target_name_override", "api.fairway"),)
 with grpc.secure_channel(f"{address}:7443", credentials, options) as channel:
     try:
-        health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=3)
+        health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=30)
         print("answered")
     except grpc.RpcError as error:
         print("refused", error.code().name)

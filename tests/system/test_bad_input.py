@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import tarfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -194,19 +192,26 @@ def test_a_published_port_that_is_taken_is_refused(cluster: Cluster) -> None:
         cluster.remove("first")
 
 
-def wait_pending(cluster: Cluster, name: str, text: str) -> str:
-    """Why the only task of an app that cannot run has no host; the app is removed."""
+def stays_pending(cluster: Cluster, name: str, text: str, *words: str) -> None:
+    """The only task of an app that cannot run says why with these words, wherever that is asked; the app is removed."""
     path = written(cluster, text)
+
+    def said() -> bool:
+        (task,) = cluster.tasks(f"{name}/web")
+        message = task["status"]["message"]
+        shown = cluster.fairway("ps", name).stdout
+        told = (
+            task["status"]["state"] == "pending"
+            and message in cluster.pending_reasons(f"{name}/web")
+            and message in shown
+        )
+        return told and all(word in message for word in words)
+
     try:
         refused = cluster.fairway("deploy", path, "--detach", ok=False)
         assert refused.returncode == 0, refused.stderr
-        cluster.wait(lambda: bool(cluster.pending_reasons(f"{name}/web")), "a reason is given", 15)
-        task = cluster.tasks(f"{name}/web")[0]
-        assert task["status"]["state"] == "pending"
-        reasons = cluster.pending_reasons(f"{name}/web")
-        assert task["status"]["message"] in reasons
-        assert task["status"]["message"] in cluster.fairway("ps", name).stdout
-        return reasons
+        cluster.wait(lambda: bool(cluster.tasks(f"{name}/web")), "it has a task")
+        cluster.wait(said, f"the reason is given with {words}")
     finally:
         cluster.remove(name)
 
@@ -214,22 +219,19 @@ def wait_pending(cluster: Cluster, name: str, text: str) -> str:
 def test_more_memory_than_any_host_has_is_said_with_amounts(cluster: Cluster) -> None:
     text = SITE.format(name="greedy", image="static-web:1")
     with cluster.unchanged():
-        words = wait_pending(cluster, "greedy", text + "    deploy: {resources: {reservations: {memory: 100g}}}\n")
-    assert "memory" in words
-    assert "100 GiB" in words
-    assert "4 GiB" in words
+        text += "    deploy: {resources: {reservations: {memory: 100g}}}\n"
+        stays_pending(cluster, "greedy", text, "memory", "100 GiB", "4 GiB")
 
 
 def test_an_image_that_no_host_has_is_said(cluster: Cluster) -> None:
-    words = wait_pending(cluster, "unknown", SITE.format(name="unknown", image="no-such-image:9"))
-    assert "no-such-image:9" in words
-    assert "image load" in words
+    text = SITE.format(name="unknown", image="no-such-image:9")
+    stays_pending(cluster, "unknown", text, "no-such-image:9", "image load")
 
 
 def test_a_constraint_that_no_host_meets_is_said(cluster: Cluster) -> None:
     text = SITE.format(name="picky", image="static-web:1")
-    words = wait_pending(cluster, "picky", text + "    deploy: {placement: {constraints: [node.labels.disk == ssd]}}\n")
-    assert "disk" in words
+    text += "    deploy: {placement: {constraints: [node.labels.disk == ssd]}}\n"
+    stays_pending(cluster, "picky", text, "disk")
 
 
 def test_a_bind_mount_that_no_host_allows_does_not_run(cluster: Cluster) -> None:
@@ -237,12 +239,12 @@ def test_a_bind_mount_that_no_host_allows_does_not_run(cluster: Cluster) -> None
     path = written(cluster, text)
     try:
         cluster.fairway("deploy", path, "--detach", ok=False)
-        cluster.wait(lambda: "/etc" in cluster.fairway("ps", "binder", "-a").stdout, "the reason is shown", 15)
-        assert "allowed_bind_mounts" in cluster.fairway("ps", "binder", "-a").stdout
+
+        def said() -> bool:
+            shown = cluster.fairway("ps", "binder", "-a").stdout
+            return "/etc" in shown and "allowed_bind_mounts" in shown
+
+        cluster.wait(said, "the reason is shown")
         assert not any(task["status"]["ready"] for task in cluster.tasks("binder/web"))
     finally:
         cluster.remove("binder")
-
-
-def digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

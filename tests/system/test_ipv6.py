@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import sys
-import time
 from collections.abc import Callable
 
 import pytest
@@ -16,23 +15,30 @@ from tests.system.cluster import Cluster, run_in_task
 from tests.system.conftest import unique_name
 from tests.system.test_reaching import GET, WHO
 
-PORT = 8096
-SECONDS_MAX = 10.0
+PORT = 8092
+SECONDS_MAX = 25.0  # of a machine with much to do; a look that nothing wakes comes after 30
 
 
 def who(cluster: Cluster, host: str, family: int) -> str:
-    """Whom a service that is published at PORT sees when the client asks a host; family 0: IPv4, 1: IPv6."""
+    """Whom a service that is published at PORT sees when the client asks a host; empty where nobody answers. Family 0:
+    IPv4, 1: IPv6."""
     address = both_addresses(cluster.lab.address(host))[family]
     url = f"http://{f'[{address}]' if ':' in address else address}:{PORT}/cgi-bin/who"
-    seen = cluster.lab.run_in("client", [sys.executable, "-c", GET, url]).stdout.strip()
+    seen = cluster.lab.run_in("client", [sys.executable, "-c", GET, url], check=False).stdout.strip()
     return seen.strip("[]").removeprefix("::ffff:")
 
 
 def sees_the_client(cluster: Cluster) -> None:
     client = both_addresses(cluster.lab.address("client"))
-    for host in cluster.lab.hosts():
-        for family in (0, 1):
-            assert who(cluster, host, family) == client[family], host
+    wanted = [client[family] for _ in cluster.lab.hosts() for family in (0, 1)]
+    found: list[str] = []
+
+    def answer() -> bool:
+        found[:] = [who(cluster, host, family) for host in cluster.lab.hosts() for family in (0, 1)]
+        return all(found)
+
+    cluster.wait(answer, "all hosts answer")
+    assert found == wanted
 
 
 def prefix_of(cluster: Cluster) -> str:
@@ -46,8 +52,12 @@ def test_a_service_is_reached_by_ipv6_and_sees_who_asks(cluster: Cluster, deploy
     [task] = cluster.tasks(f"{app}/who")
     vip = ipv6_of(prefix, cluster.vip(f"{app}/who"))
     url = f"http://[{vip}]:8000/cgi-bin/who"
-    for host in cluster.lab.hosts():
-        assert ":" in cluster.lab.run_in(host, [sys.executable, "-c", GET, url]).stdout
+
+    def seen() -> list[str]:
+        ask = [sys.executable, "-c", GET, url]
+        return [cluster.lab.run_in(host, ask, check=False).stdout for host in cluster.lab.hosts()]
+
+    cluster.wait(lambda: all(":" in each for each in seen()), "all hosts reach its VIP")
     listed = run_in_task(cluster, f"{app}/who", "cat", "/proc/net/if_inet6")
     assert ipaddress.IPv6Address(ipv6_of(prefix, task["address"])).packed.hex() in listed
 
@@ -63,7 +73,7 @@ def test_hosts_reach_each_other_by_ipv6(tmp_path_factory: pytest.TempPathFactory
         sees_the_client(cluster)
         # A host of the other family says so before it has anything of the cluster.
         newcomer = lab.add_host()
-        cluster.wait(lambda: lab.socket(newcomer).exists(), "the new host is there")
+        cluster.wait(lambda: cluster.json("status", host=newcomer)["host"]["phase"] == "new", "the new host is there")
         token = cluster.fairway("token", "create", "-q").stdout.strip()
         said = cluster.refused(
             "join",
@@ -79,14 +89,12 @@ def test_hosts_reach_each_other_by_ipv6(tmp_path_factory: pytest.TempPathFactory
 
 
 def changes_its_address(cluster: Cluster, host: str) -> None:
-    """While its daemon runs: others reach its tasks again within two seconds of the leader's hearing of it."""
+    """While its daemon runs."""
     old, new = cluster.lab.address(host), "fd10:99::77"
     change = f"ip address add {new}/64 dev eth0 nodad; ip address del {old}/64 dev eth0"
     cluster.lab.run_in(host, ["sh", "-c", change])
-    began = time.monotonic()
 
     def known() -> bool:
         return new in {view["node"]["address"] for view in cluster.json("node", "ls")}
 
     cluster.wait(known, "the new address is known", SECONDS_MAX)
-    assert time.monotonic() - began < SECONDS_MAX

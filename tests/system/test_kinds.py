@@ -29,7 +29,7 @@ def test_a_global_service_follows_the_hosts(cluster: Cluster, deployed: Deploy) 
     app = deployed(text % "")
     service = f"{app}/agent"
     assert hosts_of(cluster, service) == cluster.lab.hosts()
-    cluster.fairway("node", "drain", "host-3", "--timeout", "30s")
+    cluster.fairway("node", "drain", "host-3", "--timeout", "60s")
     assert hosts_of(cluster, service) == ["host-1", "host-2"]
     cluster.fairway("node", "activate", "host-3")
     cluster.wait(lambda: hosts_of(cluster, service) == cluster.lab.hosts(), "host-3 has its task again")
@@ -74,7 +74,7 @@ services:
     app = deployed(text % "no")
     (run,) = cluster.json("show", f"{app}/work")["service"]["runs"]
     assert (run["outcome"], run["succeeded"], run["wanted"]) == ("succeeded", 4, 4)
-    assert cluster.fairway("logs", f"{app}/work").stdout.count("done by") == 4
+    cluster.wait(lambda: cluster.fairway("logs", f"{app}/work").stdout.count("done by") == 4, "all four have written")
     assert hosts_of(cluster, f"{app}/after")
     again = cluster.fairway("trigger", f"{app}/work")
     assert "4/4 completed" in again.stdout

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 from collections.abc import Callable
 
@@ -69,12 +68,14 @@ def test_lines_are_filtered_bounded_and_reach_a_receiver_though_the_daemon_was_k
         ),
         "the last words are there",
     )
-    receiver = cluster.lab.popen("host-2", [sys.executable, "-c", RECEIVER], stdout=subprocess.PIPE, text=True)
+    path = cluster.folder / "received"
+    with path.open("w") as file:
+        receiver = cluster.lab.popen("host-2", [sys.executable, "-c", RECEIVER], stdout=file)
     try:
-        assert receiver.stdout is not None
+        cluster.wait(lambda: path.read_text().endswith(" 300\n"), "the last line is received")
         texts: list[str] = []
-        while not texts or texts[-1] != "300":
-            head, _, text = receiver.stdout.readline().rstrip("\n").partition(" - - ")
+        for line in path.read_text().splitlines():
+            head, _, text = line.partition(" - - ")
             assert head.split()[3] == "said", head
             texts.append(text)
         assert [text for text in texts if not text.startswith("fairway: ")] == [
@@ -86,7 +87,6 @@ def test_lines_are_filtered_bounded_and_reach_a_receiver_though_the_daemon_was_k
     finally:
         receiver.kill()
         receiver.wait()
-        assert receiver.stdout is not None
-        receiver.stdout.close()
+        path.unlink()
         cluster.lab.run_in("host-2", ["rm", "-f", "/run/test-of-logging"])
     cluster.make_whole()

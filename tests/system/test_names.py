@@ -53,7 +53,7 @@ print(json.dumps(found))
 ASK = """
 import json, socket, struct, sys
 asker = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-asker.settimeout(2)
+asker.settimeout(15)
 asker.connect(("169.254.77.1", 53))
 questions = [each.split() for each in sys.argv[1:]]
 for number, (name, kind) in enumerate(questions):
@@ -92,7 +92,7 @@ while True:
     answers = [message.address_record(sys.argv[2], 60)] if known and query.kind == message.TYPE_A else []
     server.sendto(message.write_response(query, message.NO_ERROR if known else message.NAME_ERROR, answers), asker)
 """
-QUICK_S = 1.0  # far less than a resolver's time-out
+QUICK_S = 4.0  # less than a resolver's time-out, which is 5
 
 
 def look_up(cluster: Cluster, task: str, *names: str) -> dict[str, list[str]]:
@@ -122,7 +122,14 @@ def test_names_as_containers_see_them(cluster: Cluster, deployed: Deploy) -> Non
         "nobody",
         f"nobody.{app}.fairway.internal",
     )
-    found = look_up(cluster, f"{app}/asker", *names, "db", "host", "localhost")
+    found: dict[str, list[str]] = {}
+
+    def known() -> bool:
+        found.update(look_up(cluster, f"{app}/asker", *names, "db", "host", "localhost"))
+        addresses = set(found["many"]) & set(found["tasks.many"])
+        return tasks <= addresses and all(found[name] for name in ("web", "www", f"web.{app}", whole, "1.web"))
+
+    cluster.wait(known, "the asker's host has heard of all")
     for name in ("web", "www", f"web.{app}", whole):
         assert [each for each in found[name] if ":" not in each] == [vip], name
     assert {each for each in found["many"] if ":" not in each} == tasks
@@ -145,6 +152,8 @@ def test_names_as_containers_see_them(cluster: Cluster, deployed: Deploy) -> Non
     assert vip in run_in_task(cluster, f"{app}/box", "nslookup", whole)
 
     other = deployed("services:\n  asker:\n    image: shop-api:1\n    stop_grace_period: 1s\n")
+    own = f"asker.{other}.fairway.internal 1"
+    cluster.wait(lambda: ask(cluster, f"{other}/asker", own) == {own: [1, 0]}, "the other asker is known")
     hidden = {f"{name} {kind}": [0, 3] for name, kind in ((whole, 1), (f"_http._tcp.{whole}", 33), (reverse, 12))}
     assert ask(cluster, f"{other}/asker", *hidden) == hidden
 
@@ -189,6 +198,11 @@ def test_names_from_outside_are_asked_of_the_servers_that_a_service_chose(cluste
     with name_server(cluster, "client", "192.0.2.1") as first, name_server(cluster, "host-2", "192.0.2.2") as second:
         app = deployed(CHOOSERS.format(first=cluster.lab.address("client"), second=cluster.lab.address("host-2")))
         vips = {service: cluster.vip(f"{app}/{service}") for service in ("one", "other")}
+        own = [f"{service}.{app}.fairway.internal" for service in vips]  # never asked of others, known or not
+        cluster.wait(
+            lambda: all(all(look_up(cluster, f"{app}/{asker}", *own).values()) for asker in vips),
+            "their host knows both",
+        )
         for service, printer in (("one", "192.0.2.1"), ("other", "192.0.2.2")):
             names = ("printer.example", "scanner.example", "one", f"other.{app}.fairway.internal")
             found = look_up(cluster, f"{app}/{service}", *names)

@@ -77,6 +77,7 @@ class Full:
 
 @pytest.fixture(scope="module")
 def full(cluster: Cluster) -> Iterator[Full]:
+    cluster.settle()
     cluster.fairway("node", "label", "host-2", "full=yes")
     made = Full(cluster)
     made.deploy(BATCH)
@@ -89,6 +90,7 @@ def full(cluster: Cluster) -> Iterator[Full]:
 def test_a_task_of_high_priority_gets_its_place_and_clients_of_the_lower_see_nothing(full: Full) -> None:
     cluster = full.cluster
     before = {task["meta"]["id"] for task in cluster.tasks(full.batch)}
+    cluster.wait_served(full.batch, 8000)
     with steady_load(cluster, f"http://{cluster.vip(full.batch)}:8000/healthz", rate=RATE_PER_SECOND) as finish:
         full.deploy(PAY)
         result = finish()
@@ -100,9 +102,14 @@ def test_a_task_of_high_priority_gets_its_place_and_clients_of_the_lower_see_not
     stopped = [task for task in cluster.json("ps", full.batch, "-a") if task.get("preempted")]
     assert len(stopped) == 2 and {task["preempted"]["task_id"] for task in stopped} == {pay["meta"]["id"]}
     assert {task["meta"]["id"] for task in stopped} < before
-    assert len(full.pending(full.batch)) == 2
-    waiting = [each for each in cluster.json("why", full.batch)["tasks"] if not each["node"]]
-    assert all(f"{full.pay}.1" in each["reason"] for each in waiting)
+
+    def waiting() -> bool:
+        """Whether two tasks wait, and say for whom."""
+        found = [each for each in cluster.json("why", full.batch)["tasks"] if not each["node"]]
+        count = sum(len(each["tasks"]) for each in found)
+        return count == 2 and all(f"{full.pay}.1" in each["reason"] for each in found)
+
+    cluster.wait(waiting, "two wait and say for whom")
 
     cluster.fairway("rm", f"pay-{cluster.lab.name}")
     cluster.wait(lambda: cluster.ready(full.batch, 4, "host-1"), "what was stopped runs again")
@@ -112,13 +119,20 @@ def test_a_group_waits_as_a_whole_and_comes_in_one_transaction(full: Full) -> No
     cluster = full.cluster
     full.deploy(RING, "--detach")
     cluster.wait(lambda: "CPU" in cluster.pending_reasons(f"{full.ring}/worker"), "the worker waits for the head")
-    assert len(full.pending(f"{full.ring}/head")) == 1 and len(full.pending(f"{full.ring}/worker")) == 2
+    cluster.wait(
+        lambda: [len(full.pending(f"{full.ring}/{name}")) for name in ("head", "worker")] == [1, 2], "all three wait"
+    )
 
     full.deploy(BATCH, replicas=2)
     cluster.wait(
         lambda: cluster.ready(f"{full.ring}/head", 1, "host-1") and cluster.ready(f"{full.ring}/worker", 2, "host-1"),
         "the whole group runs",
     )
-    events = map(json.loads, cluster.fairway("events", "--app", full.ring, "-o", "json").stdout.splitlines())
-    assigned = [event["revision"] for event in events if event["action"] == "assigned"]
-    assert len(assigned) == 3 and len(set(assigned)) == 1
+
+    def assigned() -> list[int]:
+        """The revisions of the store at which its tasks got their hosts."""
+        events = map(json.loads, cluster.fairway("events", "--app", full.ring, "-o", "json").stdout.splitlines())
+        return [event["revision"] for event in events if event["action"] == "assigned"]
+
+    cluster.wait(lambda: len(assigned()) >= 3, "the events are there")
+    assert len(assigned()) == 3 and len(set(assigned())) == 1

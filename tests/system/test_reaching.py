@@ -66,8 +66,9 @@ networks: {{one: {{}}, two: {{}}}}
 """)
     address = cluster.tasks(f"{app}/right")[0]["address"]
     places = ["right", f"right.{app}", "1.right", "right.1", cluster.vip(f"{app}/right"), address]
-    assert reached(cluster, f"{app}/both", "left", *places) == ["left", *places]
-    assert reached(cluster, f"{app}/left", "both", *places) == ["both"]
+    cluster.wait(lambda: reached(cluster, f"{app}/both", "left", *places) == ["left", *places], "both reaches all")
+    cluster.wait(lambda: "both" in reached(cluster, f"{app}/left", "both"), "left reaches both")
+    assert reached(cluster, f"{app}/left", *places) == []
 
 
 def test_apps_do_not_reach_each_other(cluster: Cluster, deployed: Deploy) -> None:
@@ -75,16 +76,30 @@ def test_apps_do_not_reach_each_other(cluster: Cluster, deployed: Deploy) -> Non
     second = deployed(f"services:\n  web:{WEB}")
     address = cluster.tasks(f"{second}/web")[0]["address"]
     places = (f"web.{second}", cluster.vip(f"{second}/web"), address)
-    assert reached(cluster, f"{second}/web", "web", *places) == ["web", *places]
-    assert reached(cluster, f"{first}/web", "web", *places) == ["web"]
+    cluster.wait(
+        lambda: reached(cluster, f"{second}/web", "web", *places) == ["web", *places], "the app reaches itself"
+    )
+    cluster.wait(lambda: reached(cluster, f"{first}/web", "web") == ["web"], "the other app reaches itself")
+    assert reached(cluster, f"{first}/web", *places) == []
 
 
 def test_a_published_port_answers_on_every_host_and_sees_the_client(cluster: Cluster, deployed: Deploy) -> None:
     deployed(WHO % PORT)
-    for host in cluster.lab.hosts():
+
+    def seen(host: str) -> str:
+        """Whom the service sees; empty where nobody answers."""
         url = f"http://{cluster.lab.address(host)}:{PORT}/cgi-bin/who"
-        seen = cluster.lab.run_in("client", [sys.executable, "-c", GET, url]).stdout.strip()
-        assert seen.strip("[]").removeprefix("::ffff:") == cluster.lab.address("client"), host
+        answer = cluster.lab.run_in("client", [sys.executable, "-c", GET, url], check=False).stdout.strip()
+        return answer.strip("[]").removeprefix("::ffff:")
+
+    found: list[str] = []
+
+    def answer() -> bool:
+        found[:] = map(seen, cluster.lab.hosts())
+        return all(found)
+
+    cluster.wait(answer, "every host answers")
+    assert set(found) == {cluster.lab.address("client")}
 
 
 @pytest.fixture
@@ -95,10 +110,11 @@ def loaded_app(cluster: Cluster) -> Iterator[str]:
 
 
 def test_scaling_and_updating_fail_no_request(cluster: Cluster, loaded_app: str) -> None:
-    text = APP.replace("8080", "8098").replace("name: site", f"name: {loaded_app}")
+    text = APP.replace("8080", "8096").replace("name: site", f"name: {loaded_app}")
     cluster.deploy(text.format(replicas=3))
     web = f"{loaded_app}/web"
     before = {task["meta"]["id"] for task in cluster.tasks(web)}
+    cluster.wait_served(web, 8000)
     with steady_load(cluster, f"http://{cluster.vip(web)}:8000/") as finish:
         cluster.fairway("scale", f"{web}=5")
         cluster.wait(lambda: cluster.ready(web, 5, "host-1"), "five tasks are ready")

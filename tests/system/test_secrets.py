@@ -138,8 +138,12 @@ def test_a_rotated_secret_and_a_changed_file_make_new_tasks(kept: Kept) -> None:
     rotated = cluster.fairway("secret", "rotate", kept.name, "-", text_in=kept.secrets[-1])
     assert f"{kept.app}/box" in rotated.stdout
     cluster.wait(lambda: kept.all_read(kept.secrets[-1]), "every task has the new version")
-    versions = cluster.json("secret", "inspect", kept.name)
-    assert [(view["file"]["version"], view["services"]) for view in versions] == [(2, [f"{kept.app}/box"]), (1, [])]
+
+    def users() -> list[tuple[int, list[str]]]:
+        versions = cluster.json("secret", "inspect", kept.name)
+        return [(view["file"]["version"], view["services"]) for view in versions]
+
+    cluster.wait(lambda: users() == [(2, [f"{kept.app}/box"]), (1, [])], "nothing uses the version before")
     path = cluster.folder / "plan.yaml"
     path.write_text(APP.format(app=kept.app, name=kept.name, words="other words"))
     assert f"config {kept.app}_words: version 1 -> 2" in cluster.fairway("plan", str(path)).stdout
