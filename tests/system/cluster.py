@@ -244,9 +244,13 @@ class Cluster:
             if not self.lab.is_on(host):
                 self.lab.start(host)
         self.lab.heal()
-        # What the leader last heard of a host may be older than its restart.
-        self.wait(lambda: all(self.has_quorum(host) for host in self.lab.hosts()), "all hear the majority")
-        self.wait(lambda: all(view["node"]["state"] == "ready" for view in self.json("node", "ls")), "all are ready")
+
+        def is_back(view: dict[str, Any]) -> bool:
+            """What the leader last heard of a host may be older than its restart; a worker says nothing of itself."""
+            node = view["node"]
+            return node["state"] == "ready" and (node["role"] == "worker" or self.has_quorum(node["meta"]["name"]))
+
+        self.wait(lambda: all(is_back(view) for view in self.json("node", "ls")), "all are back")
 
     def wait(self, condition: Callable[[], bool], what: str, seconds_max: float = WAIT_SECONDS_MAX) -> float:
         """Seconds until `condition` held; Failed, naming `what`, where it did not in time."""
