@@ -7,17 +7,17 @@ import re
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
 from cli.failure import EXIT_FOUND_BROKEN, EXIT_OK, EXIT_WARNINGS
 from lab.processes import ProcessMark
-from tests.system.cluster import Cluster
+from tests.system.cluster import Cluster, Failed
 
-SAID_SECONDS_MAX = 20.0
-MENDED_SECONDS_MAX = 30.0
+SAID_SECONDS_MAX = 60.0
+MENDED_SECONDS_MAX = 60.0
 NOBODY_MAC = "02:00:00:00:00:99"
 
 
@@ -34,10 +34,14 @@ class World:
         return self.cluster.lab.address(host)
 
     def task(self, service: str) -> dict[str, str]:
-        """Of the one running task: id, address and pid on its host."""
-        found = next(
-            each for each in self.cluster.tasks(f"{self.app}/{service}") if each["status"]["state"] == "running"
-        )
+        """Of the one ready task: id, address and pid on its host."""
+
+        def ready() -> list[dict[str, Any]]:
+            tasks = self.cluster.tasks(f"{self.app}/{service}")
+            return [each for each in tasks if each["status"]["ready"] and each["desired"] == "running"]
+
+        self.cluster.wait(lambda: len(ready()) == 1, f"a task of {service} is ready")
+        (found,) = ready()
         return {"id": found["meta"]["id"], "address": found["address"], "pid": str(found["status"]["pid"])}
 
     def said(self, case: Case) -> str:
@@ -54,10 +58,17 @@ class World:
     def wait_until_named(self, case: Case, named: bool, seconds_max: float) -> None:
         """Until the cause is named, or is not any more."""
         pattern = re.compile(case.says.format(app=self.app, a=self.a, b=self.b))
-        began = time.monotonic()
-        while (pattern.search(said := self.said(case)) is not None) != named:
-            assert time.monotonic() - began < seconds_max, said
-            time.sleep(0.1)
+        said = ""
+
+        def is_so() -> bool:
+            nonlocal said
+            said = self.said(case)
+            return (pattern.search(said) is not None) == named
+
+        try:
+            self.cluster.wait(is_so, case.name, seconds_max)
+        except Failed as failure:
+            raise Failed(f"{failure}: {said}") from failure
 
 
 Breaking = Callable[[World], AbstractContextManager[None]]
