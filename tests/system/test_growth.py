@@ -78,7 +78,10 @@ def test_a_worker_has_the_secrets_of_its_tasks_from_a_voter(grown: Cluster) -> N
     grown.remove("hidden")
     grown.fairway("secret", "rm", "of-workers")
     for host in WORKERS:
-        assert grown.lab.run_in(host, ["sh", "-c", "ls /run/fairway/secrets/* 2>/dev/null"], check=False).stdout == ""
+        grown.wait(
+            lambda on=host: not grown.lab.run_in(on, ["sh", "-c", "ls /run/fairway/secrets/* || true"]).stdout,  # type: ignore[misc]
+            f"nothing of the secret is left on {host}",
+        )
 
 
 def phase(cluster: Cluster, host: str) -> str:
@@ -106,7 +109,13 @@ def test_a_drained_host_leaves_and_comes_back_with_a_new_token(grown: Cluster) -
 
 def join(cluster: Cluster, host: str, token: str) -> None:
     address = cluster.lab.address(host)
-    cluster.fairway("join", cluster.lab.address("host-1"), "--token", token, "--address", address, host=host)
+
+    def joined() -> bool:
+        """The answer may be lost while the host changes over; it is in the cluster then."""
+        words = ("join", cluster.lab.address("host-1"), "--token", token, "--address", address)
+        return cluster.fairway(*words, host=host, ok=False).returncode == 0 or ready(cluster, host)
+
+    cluster.wait(joined, f"{host} has joined")
     cluster.wait(lambda: ready(cluster, host), f"{host} is ready")
 
 
