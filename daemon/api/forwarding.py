@@ -21,6 +21,8 @@ from proto.grpc_trio import call, patient
 
 CALLER_KEY = "fairway-caller"
 CALL_TIMEOUT_S = 60.0
+ELECTION_S_MAX = 3.0  # nobody leads for less than that, where a majority is up
+LOOK_S = 0.05
 
 NO_LEADER = (
     "no leader: this host hears no majority of the cluster's voters, so it refuses to answer for the cluster "
@@ -46,17 +48,15 @@ class Forwarder:
         self._leader = leader
         self._peers = peers
         self._node_id = node_id
+        self._lost_s: float | None = None  # since when nobody is known to lead
 
     async def redirect(
         self, method: Method, caller: Caller, context: Context, receive: Receive, send: Send, request: Any
     ) -> bool:
         """False: run it here. Raises Refused where nobody leads, AioRpcError with the leader's refusal."""
-        if self._leads():
+        leader = await self._awaited_leader(_was_forwarded(context))
+        if leader is None:
             return False
-        leader = self._leader()
-        if leader is None or leader.node_id == self._node_id or _was_forwarded(context):
-            fault = self._fault()
-            raise Refused(STOPPED.format(fault=fault) if fault else NO_LEADER, Kind.UNAVAILABLE)
         channel = self._peers.channel(leader.node_id, leader.address, leader.api_port)
         remaining_s = context.time_remaining()
         options: dict[str, Any] = {
@@ -88,6 +88,24 @@ class Forwarder:
                     await _copy_out(stream, send)
                     nursery.cancel_scope.cancel()
         return True
+
+    async def _awaited_leader(self, here_only: bool) -> Leader | None:
+        """Who leads; None: this host. Raises Refused where nobody does, when there has been time to elect somebody.
+        `here_only`: another host has passed the call on, so it goes no further."""
+        while True:
+            if self._leads():
+                self._lost_s = None
+                return None
+            leader = self._leader()
+            elsewhere = leader is not None and leader.node_id != self._node_id
+            if elsewhere and not here_only:
+                self._lost_s = None
+                return leader
+            fault, now_s = self._fault(), trio.current_time()
+            self._lost_s = now_s if self._lost_s is None else self._lost_s
+            if fault or elsewhere or now_s >= self._lost_s + ELECTION_S_MAX:
+                raise Refused(STOPPED.format(fault=fault) if fault else NO_LEADER, Kind.UNAVAILABLE)
+            await trio.sleep(LOOK_S)
 
 
 def forwarded_actor(context: Context) -> str:
