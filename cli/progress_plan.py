@@ -77,7 +77,8 @@ def with_rollout(line: Line, service: objects_pb2.Service, changed: bool) -> Lin
         case state.STATE_GOING:
             return Line(line.name, "going", line.text, line.reasons)
         case state.STATE_DONE if rollout.back_to and changed:
-            return Line(line.name, "back", f"back at revision {rollout.back_to}: {line.text}", said)
+            mark = "going" if line.mark == "going" and not service.HasField("traffic") else "back"
+            return Line(line.name, mark, f"back at revision {rollout.back_to}: {line.text}", said)
         case state.STATE_DONE if service.HasField("traffic") or rollout.failed_slots:
             return Line(line.name, "done", line.text, said)  # older tasks are kept, or failures let pass
     return line

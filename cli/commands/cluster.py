@@ -10,7 +10,7 @@ from cli import contexts, output, words
 from cli.commands.encryption import ENCRYPTIONS
 from cli.commands.nodes import print_nodes
 from cli.connection import CALL_SECONDS_MAX, Cluster, connect, connect_local
-from cli.failure import EXIT_OK, EXIT_UNREACHABLE, EXIT_USAGE, CommandFailed
+from cli.failure import EXIT_OK, EXIT_USAGE, CommandFailed
 from proto import control_pb2, objects_pb2
 
 # Making keys, joining and the first snapshot take longer than other calls.
@@ -114,8 +114,8 @@ def status(options: argparse.Namespace) -> int:
             return _without_cluster(options, host)
     try:
         reply, nodes = _ask(cluster)
-    except CommandFailed as failure:
-        if host is None or failure.exit_code != EXIT_UNREACHABLE:
+    except CommandFailed:
+        if host is None:
             raise
         if options.output == "json":
             output.print_json({"cluster": None, "host": output.plain(host)})

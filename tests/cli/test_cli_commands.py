@@ -300,6 +300,20 @@ def test_status_of_a_host_without_a_cluster(server: ControlServer, fairway: Fair
     assert "fairway init" in fairway("status").out
 
 
+@pytest.mark.parametrize(
+    ("code", "exit_code"), [(grpc.StatusCode.UNAVAILABLE, 3), (grpc.StatusCode.PERMISSION_DENIED, 1)]
+)
+def test_a_host_says_how_it_is_where_nobody_speaks_for_the_cluster(
+    server: ControlServer, fairway: Fairway, code: grpc.StatusCode, exit_code: int
+) -> None:
+    server.on("Status", control_pb2.LocalStatusReply(phase="member", node_name="host-4", raft_role="none"))
+    server.refuse("GetCluster", code, "ask a voter")
+    ended = fairway("status", "-o", "json")
+    assert (ended.code, json.loads(ended.out)["host"]["node_name"]) == (exit_code, "host-4")
+    assert "ask a voter" in ended.err
+    assert "host-4, worker" in fairway("status").out
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_names_every_command(fairway: Fairway, shell: str) -> None:
     found = fairway("completion", shell).out

@@ -114,6 +114,14 @@ def test_a_rollout_says_whether_a_service_is_done(state: Rollout.State.ValueType
     assert deploy_progress(rolled(state, back_to=back_to), {"web"}).lines[0].mark == mark
 
 
+def test_a_rollback_is_over_when_what_was_new_has_ended() -> None:
+    reply = rolled(Rollout.STATE_DONE, "1 of 2 new tasks failed", back_to=1)
+    reply.tasks.append(task("web", 2, ready=True, generation=reply.services[0].generation + 1))
+    assert deploy_progress(reply, {"web"}).lines[0].mark == "going"
+    reply.tasks[-1].status.state = objects_pb2.TASK_STATE_EXITED
+    assert deploy_progress(reply, {"web"}).lines[0].mark == "back"
+
+
 def test_a_rollback_of_long_ago_is_nobodys_failure() -> None:
     assert deploy_progress(rolled(Rollout.STATE_DONE, back_to=1)).done
 
