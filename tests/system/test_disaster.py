@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -21,6 +22,8 @@ from proto import control_pb2, control_pb2_grpc
 from tests.system.cluster import APP, Cluster, Failed
 
 HOSTS = ("host-1", "host-2", "host-3")
+JOIN_TRIES_MAX = 6
+SETTLE_SECONDS_MAX = 15.0
 SETTINGS = """
 [timing]
 voter_replace_ms = 5000
@@ -86,12 +89,24 @@ def is_whole(cluster: Cluster, host: str, names: set[str]) -> bool:
     return found["quorum"] and up == names
 
 
-def joined(cluster: Cluster, host: str, address: str, token: str, of: str = "host-1") -> bool:
-    """Whether a host is in the cluster of another, after one more try to join it: the answer of a join may be lost
-    while the host changes over, and the next try finds it in the cluster then."""
-    done = cluster.fairway("join", address, "--token", token, host=host, ok=False)
-    leaders = [cluster.json("status", host=each)["leader_id"] for each in (host, of)]
-    return done.returncode == 0 or leaders[0] == leaders[1] != ""
+def join(cluster: Cluster, host: str, address: str, token: str, of: str = "host-1") -> None:
+    """Makes a host one of the cluster of another. The answer of a join may be lost while the host changes over, and
+    each try begins anew: so what came of the one before is waited for first."""
+
+    def settled() -> bool:
+        leaders = [cluster.json("status", host=each)["leader_id"] for each in (host, of)]
+        return bool(leaders[0]) and leaders[0] == leaders[1]
+
+    said = ""
+    for _ in range(JOIN_TRIES_MAX):
+        done = cluster.fairway("join", address, "--token", token, host=host, ok=False)
+        if done.returncode == 0:
+            return
+        said = done.stderr
+        with contextlib.suppress(Failed):
+            cluster.wait(settled, f"{host} is in the cluster", seconds_max=SETTLE_SECONDS_MAX)
+            return
+    raise Failed(f"{host} has not joined: {said}")
 
 
 def backup(cluster: Cluster, name: str, host: str = "host-1") -> Path:
@@ -220,7 +235,7 @@ def test_a_voter_that_is_gone_is_replaced_and_told_when_it_returns(disaster: Clu
     disaster.wait(lambda: disaster.lab.socket(newcomer).exists(), "the new host is there")
     token = disaster.fairway("token", "create", "-q").stdout.strip()
     address = disaster.lab.address("host-1")
-    disaster.wait(lambda: joined(disaster, newcomer, address, token), "the new host has joined")
+    join(disaster, newcomer, address, token)
     leader = disaster.leader()
     gone = next(host for host in HOSTS if host != leader)
     disaster.lab.kill(gone)
@@ -292,8 +307,9 @@ def test_a_backup_is_restored_on_a_fresh_host_and_an_old_one_joins_it(disaster: 
         lambda: {app["app"]["meta"]["name"] for app in disaster.json("ls", host=fresh)} == {"site"}, "the app is known"
     )
     disaster.lab.start("host-1")
+    disaster.wait(lambda: bool(disaster.local_status("host-1")), "host-1's daemon answers")
     token = disaster.fairway("token", "create", "-q", host=fresh).stdout.strip()
     address = disaster.lab.address(fresh)
-    disaster.wait(lambda: joined(disaster, "host-1", address, token, fresh), "host-1 has joined the restored cluster")
+    join(disaster, "host-1", address, token, fresh)
     disaster.wait(lambda: disaster.ready("web", 3, fresh), "the application runs again, with host-1's image")
     disaster.wait(lambda: disaster.leader("host-1") == disaster.leader(fresh), "both follow one leader")
