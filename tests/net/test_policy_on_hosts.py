@@ -24,6 +24,7 @@ from tests.net.world import (
     HOSTS,
     Server,
     World,
+    ask_by_udp,
     connect,
     endpoint,
     running_world,
@@ -83,10 +84,20 @@ class Places:
             return Party("task", found.address, name, service, found.networks)
         return Party("outside", name, name)
 
-    def verdict(self, source: str, target: str, *, ipv6: bool = False, published: bool = False, port: int = 80) -> bool:
+    def verdict(
+        self,
+        source: str,
+        target: str,
+        *,
+        ipv6: bool = False,
+        published: bool = False,
+        port: int = 80,
+        protocol: str = "tcp",
+    ) -> bool:
         networks = {each.network_id: each for each in self.desired.networks}
         judge = Judge(Policies(self.desired.policies), networks, CONFIG.trusted_cidrs)
-        return judge.verdict(Connection(self.party(source), self.party(target), "tcp", port, ipv6, published)).allowed
+        asked = Connection(self.party(source), self.party(target), protocol, port, ipv6, published)
+        return judge.verdict(asked).allowed
 
     def namespace(self, source: str) -> Path:
         return self.world.tasks.get(source, self.world.client)
@@ -95,6 +106,13 @@ class Places:
         try:
             with connect(self.namespace(source), address, port, 1.5) as connection, connection.makefile() as lines:
                 return bool(lines.readline())
+        except OSError:
+            return False
+
+    def answers(self, source: str, address: str, port: int = 81) -> bool:
+        """The same by UDP."""
+        try:
+            return bool(ask_by_udp(self.namespace(source), address, port, 1.5))
         except OSError:
             return False
 
@@ -188,6 +206,39 @@ def test_the_kernel_does_as_the_verdict_says(places: Places, case: str) -> None:
         got = dict(zip(tries, threads.map(lambda each: places.reaches(*each), tries.values()), strict=True))
     assert got == said
     assert places.reaches("db1", "10.120.0.3"), "a task reaches itself by its VIP"
+
+
+DATAGRAMS: dict[str, tuple[Policy, ...]] = {
+    "none": (),
+    "of TCP alone": (Policy("p1", "db", DB, (WEB,)),),
+    "of one service": (
+        Policy(
+            "p1", "db", DB, (PolicyRule((Peer(Selector("default", "shop", "web")),), (PolicyPort("udp", 81, 81),)),)
+        ),
+    ),
+    "on another port": (Policy("p1", "db", DB, (PolicyRule((), (PolicyPort("udp", 82, 90),)),)),),
+    "whoever comes": (Policy("p1", "db", DB, (PolicyRule((), (PolicyPort("udp", 80, 81),)),)),),
+    "from one service alone": (
+        Policy("p1", "cart", Selector("default", "shop", "cart"), None, (PolicyRule((Peer(cidr=f"{CLIENT}/32"),)),)),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", DATAGRAMS)
+def test_datagrams_are_let_through_as_the_verdict_says(places: Places, case: str) -> None:
+    places.apply(*DATAGRAMS[case])
+    tries: dict[str, tuple[str, str]] = {}
+    said: dict[str, bool] = {}
+    for source in SOURCES:
+        for way, (address, ipv6) in ways("db1").items():
+            key = f"{source} to db1 by {way}"
+            tries[key] = (source, address)
+            said[key] = places.verdict(source, "db1", ipv6=ipv6, port=81, protocol="udp")
+        key = f"{source} to outside"
+        tries[key], said[key] = (source, CLIENT), places.verdict(source, CLIENT, port=81, protocol="udp")
+    with ThreadPoolExecutor(len(tries)) as threads:
+        got = dict(zip(tries, threads.map(lambda each: places.answers(*each), tries.values()), strict=True))
+    assert got == said
 
 
 def test_a_closed_network_opens_by_policy_only(places: Places) -> None:
