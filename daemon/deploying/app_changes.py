@@ -34,7 +34,8 @@ _URL_WITH_PASSWORD = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s]*:[^/\s]*@", re.IGNO
 
 def spec_changes(before: objects.ServiceSpec, after: objects.ServiceSpec) -> list[str]:
     """Reasons why tasks must be replaced; empty where only what tasks do not see differs."""
-    if as_tasks_see(before) == as_tasks_see(after):
+    was, now = as_tasks_see(before), as_tasks_see(after)
+    if was == now:
         return []
     old, new = before.container, after.container
     reasons = []
@@ -43,6 +44,8 @@ def spec_changes(before: objects.ServiceSpec, after: objects.ServiceSpec) -> lis
     reasons += _list_change("entrypoint", old, new)
     reasons += _list_change("command", old, new)
     reasons += map_changes("environment", old.environment, new.environment, hide_secrets=True)
+    if reasons and _without_usual(was) == _without_usual(now):
+        return reasons  # mostly it is that, and to ask for all else is most of the work
     reasons += _scalar_changes(old, new)
     reasons += _resource_changes(before.resources, after.resources)
     reasons += _other_changes(before, after)
@@ -134,6 +137,13 @@ def as_tasks_see(spec: objects.ServiceSpec) -> objects.ServiceSpec:
         copy.ClearField(field)
     copy.container.ClearField("pull_policy")
     return copy
+
+
+def _without_usual(spec: objects.ServiceSpec) -> objects.ServiceSpec:
+    """Takes away what has been compared by then; `spec` is a copy."""
+    for name in ("image", "entrypoint", "command", "environment"):
+        spec.container.ClearField(name)
+    return spec
 
 
 def _list_change(name: str, old: objects.ContainerSpec, new: objects.ContainerSpec) -> list[str]:

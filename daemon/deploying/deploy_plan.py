@@ -38,7 +38,7 @@ from daemon.deploying.task_file_plan import AppFiles
 from daemon.errors import Kind, Refused
 from daemon.orchestration.external_parts import external_ids
 from daemon.orchestration.image_lookup import find_image
-from daemon.orchestration.kinds import is_job, needs_kinds, slots_of
+from daemon.orchestration.kinds import follows_hosts, is_job, needs_kinds, slots_of
 from daemon.orchestration.leases import LeasePool
 from daemon.orchestration.quota_plan import check_volumes
 from proto import control_pb2 as control
@@ -309,6 +309,8 @@ class _Deploy:
 
     def _count(self, spec: objects.ServiceSpec) -> int:
         """How many tasks the service has, with the hosts as they are."""
+        if not follows_hosts(spec):
+            return spec.replicas  # as of most, without a copy of it
         return len(slots_of(objects.Service(spec=spec), self.nodes))
 
     def _labels(self, name: str) -> Mapping[str, str]:
