@@ -4,7 +4,12 @@ then makes clusters too: for the tests of workloads, and of those that make thei
 from __future__ import annotations
 
 import pytest
+from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadScopeScheduling
+
+# The same examples each time, however slow the machine is; `--hypothesis-profile=default` looks at others.
+settings.register_profile("repeatable", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("repeatable")
 
 WHOLE_CLUSTERS = "tests/system/"
 SECOND = (
