@@ -22,13 +22,12 @@ from raft.codec import encode, encode_hello, framed
 from raft.member import Ambiguous, Member, Unavailable
 from raft.messages import Append, AppendReply, StaleTerm, TakeOver, Vote, VoteRequest
 from raft.refusals import LINES_MINUTE_MAX, REMEMBERED_MAX, Newcomers, Refusals
-from tests.raft import test_real_cluster
 from tests.raft.certificates import Authority, NodeTls
-from tests.raft.test_real_cluster import LOOPBACK, Cluster, cluster_of_three, until, write
+from tests.raft.members import LOOPBACK, STEADY, Cluster, cluster_of_three, until, write
 
 SECONDS = float(os.environ.get("FAIRWAY_FUZZ_SECONDS", "30"))
 ATTACKERS = 4
-WRITE_SECONDS_MAX = 5.0
+WRITE_SECONDS_MAX = 20.0
 GROWTH_BYTES_MAX = 48 << 20
 ENDED = (OSError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError)
 
@@ -126,15 +125,11 @@ class Attacker:
             await trio.aclose_forcefully(stream)
 
 
-def test_fire_at_the_port_harms_nothing(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_fire_at_the_port_harms_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
-    # The timing of a real cluster: attackers and members share one interpreter here, and the machine with others.
-    monkeypatch.setattr(test_real_cluster, "QUICK", {})
 
     async def main() -> None:
-        async with cluster_of_three(tmp_path) as cluster:
+        async with cluster_of_three(tmp_path, STEADY) as cluster:
             leader = await cluster.leader()
             term = leader.status().term
             attackers = [Attacker(cluster, tmp_path, seed) for seed in range(ATTACKERS)]
@@ -169,7 +164,7 @@ def test_a_member_that_sends_nonsense_is_refused_and_the_others_go_on(tmp_path: 
     """It has a good certificate and a vote: only the form of what it sends is wrong."""
 
     async def main() -> None:
-        async with cluster_of_three(tmp_path) as cluster:
+        async with cluster_of_three(tmp_path, STEADY) as cluster:
             leader = await cluster.leader()
             victim = leader.settings.port
             name = next(one for one in "abc" if one != leader.settings.node_id)
@@ -222,7 +217,7 @@ def test_a_removed_member_is_cut_off_and_refused(tmp_path: Path, caplog: pytest.
     caplog.set_level(logging.WARNING)
 
     async def main() -> None:
-        async with cluster_of_three(tmp_path) as cluster:
+        async with cluster_of_three(tmp_path, STEADY) as cluster:
             leader = await cluster.leader()
             gone = next(one for one in "abc" if one != leader.settings.node_id)
             await leader.remove_voter(gone)
@@ -230,7 +225,7 @@ def test_a_removed_member_is_cut_off_and_refused(tmp_path: Path, caplog: pytest.
             term = leader.status().term
             for name in left:
                 cluster.hosts[name].member.forget_peer(gone)
-            await until(lambda: any(gone in record.getMessage() for record in caplog.records))
+            await until(lambda: any("was removed" in record.getMessage() for record in caplog.records))
             for _ in range(3):  # it goes on trying; nobody is disturbed, and it is said once
                 await trio.sleep(0.2)
                 assert (await write(leader, f"undisturbed-{_}")).code == 0
