@@ -76,10 +76,14 @@ def ls(_: argparse.Namespace) -> int:
         return 0
     print(f"{'LAB':20} {'HOSTS':>5} {'ON':>4} {'CLIENTS':>8}  STATE FOLDER")
     for name in names:
-        lab = Lab.open(name)
-        hosts = lab.hosts()
-        on = sum(lab.is_on(host) for host in hosts)
-        print(f"{name:20} {len(hosts):>5} {on:>4} {len(lab.clients()):>8}  {lab.paths.state}")
+        try:
+            lab = Lab.open(name)
+            hosts = lab.hosts()
+            on = sum(lab.is_on(host) for host in hosts)
+            print(f"{name:20} {len(hosts):>5} {on:>4} {len(lab.clients()):>8}  {lab.paths.state}")
+        except LabError:  # it may have been taken down meanwhile
+            if name in records.names():
+                raise
     return 0
 
 

@@ -1,10 +1,11 @@
 """The first process of a lab host: sets its namespaces up, starts its daemons, and starts them again.
 
 `python -m lab.host_init SETUP.json` leaves a process that is PID 1 of new PID, mount, UTS, IPC and network
-namespaces, prints its id on the machine, and ends. The new process waits for a line on its standard
-input (the network is wired meanwhile), then starts the daemons one after another and, as systemd would with
-Restart=always, each again when it ends. To the host SIGKILL of this process is a power cut: the kernel ends
-every process of the namespace at once. Only the standard library is used: this process stays small.
+namespaces, prints its id on the machine once the host's folders and name stand, and ends. The new process
+waits for a line on its standard input (the network is wired meanwhile), then starts the daemons one after
+another and, as systemd would with Restart=always, each again when it ends. To the host SIGKILL of this process
+is a power cut: the kernel ends every process of the namespace at once. Only the standard library is used: this
+process stays small.
 """
 
 from __future__ import annotations
@@ -88,16 +89,22 @@ def main() -> None:
     setup = HostSetup.from_json(Path(sys.argv[1]).read_text())
     cgroups.join(setup.cgroup_parent, os.getpid())
     system_calls.unshare(_NEW)
+    standing, stands = os.pipe()
     child = os.fork()
     if child:
-        print(child, flush=True)
+        os.close(stands)
+        if os.read(standing, 1):  # nothing where it has failed: its log says why
+            print(child, flush=True)
         os._exit(0)
+    os.close(standing)
     os.setsid()
     with contextlib.suppress(BrokenPipeError):
         # From here on errors are read in the host's own log.
         _log_to(Path(setup.process_file).with_name("init.log"))
     _mount_all(setup)
     socket.sethostname(setup.hostname)
+    os.write(stands, b".")
+    os.close(stands)
     if not sys.stdin.readline():
         return  # whoever started us has gone: so do we, and with us the namespaces
     _serve(setup)

@@ -29,7 +29,7 @@ def mechanical_lab(folder: Path, hosts: int) -> Iterator[Lab]:
         yield lab
 
 
-def wait_until(condition: Callable[[], bool], what: str, timeout_seconds: float = 20.0) -> None:
+def wait_until(condition: Callable[[], bool], what: str, timeout_seconds: float = 60.0) -> None:
     deadline = time.monotonic() + timeout_seconds
     while not condition():
         assert time.monotonic() < deadline, f"not within {timeout_seconds:.0f} s: {what}"

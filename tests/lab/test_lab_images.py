@@ -84,7 +84,7 @@ def test_a_second_build_is_the_cached_file() -> None:
 
 
 _SERVE_AND_ASK = (
-    "python3 /srv/web_server.py api & for n in $(seq 100); do"
+    "python3 /srv/web_server.py api & for n in $(seq 300); do"
     " wget -qO- 127.0.0.1:8000/healthz 2>/dev/null && exit; sleep 0.1; done; exit 1"
 )
 
