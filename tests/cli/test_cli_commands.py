@@ -104,7 +104,7 @@ def test_ctrl_c_detaches_from_a_deploy(server: ControlServer, compose: str) -> N
     server.on("WatchTasks", watch)
     command = [sys.executable, "-m", "cli.main", "deploy", compose]
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    killer = threading.Timer(20, child.kill)
+    killer = threading.Timer(60, child.kill)
     killer.start()
     try:
         assert child.stdout is not None
@@ -358,8 +358,13 @@ def test_a_command_that_is_mistyped_is_guessed(fairway: Fairway) -> None:
 
 
 def test_help_is_quick() -> None:
-    """In seconds of CPU, which a busy machine does not stretch much."""
-    assert min(_cpu_seconds_of_help() for _ in range(5)) < 0.15
+    """It loads nothing that takes long; in seconds of CPU, which a busy machine stretches to twice as many."""
+    command = [sys.executable, "-X", "importtime", "-m", "cli.main", "--help"]
+    told = subprocess.run(command, check=True, capture_output=True, text=True).stderr
+    loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in told.splitlines()}
+    assert {"cli", "argparse"} <= loaded
+    assert not loaded & {"asyncio", "cryptography", "google", "grpc", "proto", "ssl", "trio", "yaml"}
+    assert min(_cpu_seconds_of_help() for _ in range(5)) < 0.3
 
 
 def _cpu_seconds_of_help() -> float:

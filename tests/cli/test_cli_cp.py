@@ -23,6 +23,7 @@ from tests.cli.conftest import Ended
 from tests.cli.control_server import ControlServer
 
 Fairway = Callable[..., Ended]
+WAIT_SECONDS_MAX = 60.0
 
 
 class Box:
@@ -125,12 +126,14 @@ def test_a_pipe_takes_and_gives_archives(box: Box, here: Path) -> None:
     (box.root / "data").mkdir()
     (box.root / "data" / "big").write_bytes(os.urandom(1_000_000))
     command = [sys.executable, "-m", "cli.main", "cp"]
-    given = subprocess.run([*command, "db.1:/data", "-"], capture_output=True, timeout=20, check=True)
+    given = subprocess.run([*command, "db.1:/data", "-"], capture_output=True, timeout=WAIT_SECONDS_MAX, check=True)
     assert given.stderr == b""
     with tarfile.open(fileobj=io.BytesIO(given.stdout)) as archive:
         assert sorted(archive.getnames()) == ["data", "data/big"]
     (box.root / "data" / "big").unlink()
-    taken = subprocess.run([*command, "-", "db.1:/"], input=given.stdout, capture_output=True, timeout=20, check=True)
+    taken = subprocess.run(
+        [*command, "-", "db.1:/"], input=given.stdout, capture_output=True, timeout=WAIT_SECONDS_MAX, check=True
+    )
     assert b"Copied 2 files, 977K" in taken.stdout
     assert (box.root / "data" / "big").stat().st_size == 1_000_000
     assert not box.targets[0].HasField("source")
@@ -149,17 +152,17 @@ def test_what_fails_here_is_said_and_what_is_killed_ends(
         context.add_callback(gone.set)
         next(requests)
         came.set()
-        gone.wait(20)
+        gone.wait(WAIT_SECONDS_MAX)
 
     server.on("CopyTo", stuck)
     reader, writer = os.pipe()
     child = subprocess.Popen([sys.executable, "-m", "cli.main", "cp", "-", "web.1:/"], stdin=reader)
     os.close(reader)
     try:
-        assert came.wait(20)
+        assert came.wait(WAIT_SECONDS_MAX)
         child.send_signal(signal.SIGINT)
-        assert child.wait(timeout=20) == 130
-        assert gone.wait(20)
+        assert child.wait(timeout=WAIT_SECONDS_MAX) == 130
+        assert gone.wait(WAIT_SECONDS_MAX)
     finally:
         child.kill()
         child.wait()

@@ -192,7 +192,7 @@ def test_a_run_with_input_attaches_to_its_task_and_ends_as_it_does(server: Contr
 
     server.on("Exec", echo)
     command = [sys.executable, "-m", "cli.main", "run", "-i", "shop/web", "--", "tr"]
-    ended = subprocess.run(command, input=b"abc", capture_output=True, timeout=30)
+    ended = subprocess.run(command, input=b"abc", capture_output=True, timeout=60)
     assert (ended.returncode, ended.stdout) == (9, b"ABC")
     (asked,) = server.asked("RunOnce")
     assert (asked.attached, asked.stdin, asked.tty) == (True, True, False)
@@ -200,7 +200,7 @@ def test_a_run_with_input_attaches_to_its_task_and_ends_as_it_does(server: Contr
     assert (start.attach, start.task_id, start.stdin) == (True, task("web-run-x", 1, RUNNING).meta.id, True)
     assert server.asked("RemoveService")[0].service == "shop/web-run-x"
     server.on("GetCluster", control_pb2.GetClusterReply(cluster=objects_pb2.Cluster(feature_level=1)))
-    early = subprocess.run(command, input=b"", capture_output=True, timeout=30)
+    early = subprocess.run(command, input=b"", capture_output=True, timeout=60)
     assert early.returncode == 1
     assert b"not every host knows -i and -t" in early.stderr
     assert len(server.asked("RunOnce")) == 1

@@ -22,6 +22,7 @@ from tests.cli.control_server import ControlServer
 from tests.cli.test_cli_rendering import listing, task
 
 Output = hands_pb2.ForwardOutput
+WAIT_SECONDS_MAX = 60.0
 
 
 def echo(requests: Iterator[hands_pb2.ForwardInput], context: grpc.ServicerContext) -> Iterator[Output]:
@@ -73,7 +74,7 @@ def send_and_end(client: socket.socket, content: bytes) -> None:
 
 
 def connect(port: int) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", port), timeout=20)
+    return socket.create_connection(("127.0.0.1", port), timeout=WAIT_SECONDS_MAX)
 
 
 def test_several_connections_with_half_closes(server: ControlServer, forwarding: Any) -> None:
@@ -92,10 +93,10 @@ def test_several_connections_with_half_closes(server: ControlServer, forwarding:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(WAIT_SECONDS_MAX)
     assert results == dict.fromkeys(range(4), content + b" 3000000")
     child.send_signal(signal.SIGINT)
-    assert child.wait(timeout=20) == 130
+    assert child.wait(timeout=WAIT_SECONDS_MAX) == 130
 
 
 def test_what_the_task_refuses_is_said_and_the_next_connection_is_served(forwarding: Any) -> None:
@@ -122,7 +123,7 @@ def test_a_client_that_hangs_up_ends_its_stream(server: ControlServer, forwardin
     _, (port,) = forwarding(":80")
     with connect(port) as client:
         client.recv(10)
-    assert gone.wait(20)
+    assert gone.wait(WAIT_SECONDS_MAX)
 
 
 def test_ports_as_they_are_written(fairway: Callable[..., Ended], server: ControlServer) -> None:

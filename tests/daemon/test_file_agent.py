@@ -10,6 +10,7 @@ from typing import Any, ParamSpec
 import grpc
 import pytest
 import trio
+import trio.testing
 
 from daemon.agent import file_agent
 from daemon.agent.file_agent import FileAgent
@@ -129,13 +130,12 @@ async def test_what_is_gone_is_not_asked_for_again(folder: Path, monkeypatch: py
     assert voters.asked == ["one"]
 
 
-@in_trio
-async def test_a_task_fails_in_words_where_no_voter_answers(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(file_agent, "FETCH_S_MAX", 0.3)
+def test_a_task_fails_in_words_where_no_voter_answers(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     down = failed(grpc.StatusCode.UNAVAILABLE, "connection refused")
     voters = Voters(one=[down], two=[reply(a=b"secret")])
+    made = agent(folder, voters, monkeypatch)
     with pytest.raises(TaskFailure, match=r"secret pw .* cannot be had: a voter told other files"):
-        await agent(folder, voters, monkeypatch).prepare(task(), folder / "task")
+        trio.run(made.prepare, task(), folder / "task", clock=trio.testing.MockClock(autojump_threshold=0))
 
 
 @in_trio

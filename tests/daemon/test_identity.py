@@ -23,7 +23,7 @@ from daemon.identity.tls import NodeTls
 from proto.grpc_trio import call, run
 from tests.daemon.small_cluster import SmallCluster, now_unix_ms
 
-DEADLINE_S = 20
+DEADLINE_S = 60
 
 
 def within_deadline(main: Callable[[], Awaitable[None]]) -> None:
@@ -205,7 +205,7 @@ class EchoCaller(grpc.GenericRpcHandler):
 async def ask_who(channel: grpc.aio.Channel) -> str:
     try:
         ask: Any = channel.unary_unary("/test/Who")
-        return str(bytes(await call(ask(b"", timeout=5))).decode())
+        return str(bytes(await call(ask(b"", timeout=30))).decode())
     finally:
         await call(channel.close(None))
 

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import socket
 
+import pytest
 import trio
 
+from daemon.leader import knocking as knocking_module
 from daemon.leader.knocking import KNOCKS_AT_ONCE_MAX, Knocking, answers
 from proto import objects_pb2 as objects
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process itself may stand still for longer than a host is waited for."""
+    monkeypatch.setattr(knocking_module, "ANSWER_TIMEOUT_S", 60.0)
 
 
 def test_a_port_that_nobody_serves_answers_for_its_kernel() -> None:

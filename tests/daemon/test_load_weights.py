@@ -118,7 +118,7 @@ def test_a_host_measures_the_tasks_of_services_balanced_by_load_only() -> None:
     async def main() -> list[TaskLoad]:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(LoadAgent(view, reports).run)
-            with trio.fail_after(10):
+            with trio.fail_after(60):
                 while not (loads := list(reports.next().loads)):
                     await trio.sleep(0.01)
             nursery.cancel_scope.cancel()

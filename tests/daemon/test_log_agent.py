@@ -16,7 +16,7 @@ from proto.host_pb2 import HostItem, HostState
 from runtime.logs import TaskLogs
 from runtime.model import RuntimeSettings
 
-WAIT_S_MAX = 10.0
+WAIT_S_MAX = 60.0
 
 
 class Logs:

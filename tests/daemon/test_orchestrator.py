@@ -57,7 +57,7 @@ def run(body: Callable[[ClusterModel, ModelWriter], object], scenario: Callable[
 
 def test_it_starts_with_a_full_pass_and_follows_a_deploy_at_once() -> None:
     async def scenario(model: ClusterModel, writer: ModelWriter) -> None:
-        with trio.fail_after(1):
+        with trio.fail_after(60):
             while len(model.alive("early")) != 1:
                 await trio.sleep(0.005)
             model.deploy(app_spec("late", late=service_spec(3)))

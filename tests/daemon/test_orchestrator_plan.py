@@ -51,11 +51,13 @@ def test_one_pass_after_a_deploy_assigns_every_task_and_the_next_has_nothing_to_
 
 def test_fifty_tasks_on_one_node_are_planned_quickly_in_one_transaction() -> None:
     model = deployed(ClusterModel(1), web=service_spec(50))
-    started = time.perf_counter()
-    planned = plan(model.store, model.now_unix_ms, model.new_id)
-    took_s = time.perf_counter() - started
-    assert len(planned.builder) == 100
-    assert took_s < 0.25  # about 10 ms; wide for a busy machine
+    took_s = []
+    for _ in range(3):  # a collector of garbage may come once
+        started_s = time.thread_time()
+        planned = plan(model.store, model.now_unix_ms, model.new_id)
+        took_s.append(time.thread_time() - started_s)
+        assert len(planned.builder) == 100
+    assert min(took_s) < 0.25  # about 10 ms; wide for a busy machine
 
 
 def test_scaling_down_stops_the_highest_slots_and_up_makes_new_ones() -> None:

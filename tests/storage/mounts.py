@@ -9,4 +9,4 @@ from pathlib import Path
 def unmount(folder: Path) -> None:
     """Fine where nothing is mounted."""
     if folder.is_mount():
-        subprocess.run(["umount", str(folder)], check=True, timeout=10)
+        subprocess.run(["umount", str(folder)], check=True, timeout=60)
