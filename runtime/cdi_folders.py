@@ -22,7 +22,7 @@ FOLDERS = (Path("/etc/cdi"), Path("/var/run/cdi"))  # where the CDI library look
 FILES_MAX = 128  # of one folder
 SUFFIXES = (".json", ".yaml")
 
-_FileState = tuple[str, int, int, int, int]
+_FileState = tuple[str, int, int, int, int, int, int]
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,8 @@ def _states(folder: Path) -> list[_FileState]:
         names = sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES)
         for path in [folder, *names[:FILES_MAX]]:
             info = path.stat()
-            found.append((str(path), info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns))
+            times = info.st_mtime_ns, info.st_ctime_ns  # of the kernel's last tick: who may write may change within one
+            found.append((str(path), info.st_ino, info.st_size, info.st_mode, info.st_uid, *times))
     except OSError as error:
-        found.append((str(folder), error.errno or 0, 0, 0, 0))
+        found.append((str(folder), error.errno or 0, 0, 0, 0, 0, 0))
     return found

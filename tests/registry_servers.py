@@ -9,6 +9,7 @@ import http.client
 import http.server
 import ipaddress
 import json
+import re
 import socket
 import subprocess
 import threading
@@ -27,7 +28,9 @@ from lab import debian_packages
 
 USER, PASSWORD = "ana", "s3cret"
 _HTPASSWD = f"{USER}:$2b$04$3L7ig2BMuCnmjqTWl.FST.bp4HK/e/oKhgvpthvIRASEFmq8UPseS\n"  # of PASSWORD
-START_SECONDS_MAX = 20.0
+START_SECONDS_MAX = 60.0
+ON_LOOPBACK = "127.0.0.1:0"  # at any port that is free
+_LISTENING = re.compile(rb"listening on ([^,\" ]+)")
 _SERVICE = "test-registry"
 
 
@@ -122,7 +125,8 @@ def registry(
     token_authority: Authority | None = None,
     within: Callable[[Sequence[str]], list[str]] = list,
 ) -> Iterator[Registry]:
-    """Runs docker-registry at host:port; `within` makes the command line that runs another in its network."""
+    """Runs docker-registry at host:port (port 0: any that is free); `within` makes the command line that runs
+    another in its network."""
     folder.mkdir(parents=True, exist_ok=True)
     http_part: dict[str, Any] = {"addr": address}
     if authority is not None:
@@ -153,14 +157,14 @@ def registry(
         )
     try:
         deadline = time.monotonic() + START_SECONDS_MAX
-        while b"listening on" not in log_file.read_bytes():
+        while (said := _LISTENING.search(log_file.read_bytes())) is None:
             if process.poll() is not None or time.monotonic() > deadline:
                 raise AssertionError(f"docker-registry did not start: {log_file.read_text()}")
             time.sleep(0.02)
-        yield Registry(address, process, log_file)
+        yield Registry(said[1].decode() if address.endswith(":0") else address, process, log_file)
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(60)
 
 
 def push(
@@ -174,19 +178,21 @@ def push(
     assert done.returncode == 0, done.stderr
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+@contextlib.contextmanager
+def silent_address() -> Iterator[str]:
+    """Where nobody listens, and nobody else can."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{taken.getsockname()[1]}"
 
 
 # ---- tokens ----------------------------------------------------------------------------------------------
 
 
 class TokenServer:
-    """Gives tokens of a short life to USER (Docker's "token" specification), and counts them."""
+    """Gives tokens to USER (Docker's "token" specification), and counts them."""
 
-    def __init__(self, authority: Authority, life_s: int = 60) -> None:
+    def __init__(self, authority: Authority, life_s: int = 600) -> None:
         self.given: list[str] = []  # scopes
         self._authority = authority
         self._life_s = life_s

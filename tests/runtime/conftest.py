@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import shutil
@@ -16,6 +17,7 @@ from typing import TypeVar
 import pytest
 import trio
 
+from lab import cgroups
 from proto import grpc_trio, objects_pb2
 from runtime.fifo_keeper import FifoKeeper
 from runtime.model import ContainerRequest, LoadedImage, RuntimeSettings
@@ -55,10 +57,19 @@ class Containerd:
         assert self.process is not None
         self.process.send_signal(number)
 
+    def stands_still(self) -> bool:
+        """Whether all of its threads have noticed a SIGSTOP."""
+        assert self.process is not None
+        try:
+            stats = [path.read_text() for path in Path(f"/proc/{self.process.pid}/task").glob("*/stat")]
+        except OSError:  # of a thread that ends
+            return False
+        return all(stat.rpartition(")")[2].split()[0] == "T" for stat in stats)
+
     def kill(self, number: int = signal.SIGKILL) -> None:
         if self.process is not None:
             self.process.send_signal(number)
-            self.process.wait(20)
+            self.process.wait(60)
             self.process = None
 
 
@@ -73,33 +84,35 @@ def containerd() -> Iterator[Containerd]:
         server.kill(signal.SIGTERM)
         end_leftovers(folder)
         remove_mounts(folder)
-        for hierarchy in Path("/sys/fs/cgroup").glob(f"*/{folder.name}"):
-            shutil.rmtree(hierarchy, ignore_errors=True)
-            for group in sorted(hierarchy.rglob("*"), reverse=True):
-                if group.is_dir():
-                    group.rmdir()
-            if hierarchy.exists():
-                hierarchy.rmdir()
+        assert not cgroups.remove(f"/{folder.name}", timeout_seconds=60)
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def shims(folder: Path) -> list[int]:
-    """Process ids of the shims that serve this containerd."""
+def shims(folder: Path, *, serving: bool = True) -> list[int]:
+    """Process ids of the shims that serve this containerd; else with those that start or end one."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                command = (entry / "cmdline").read_bytes()
+                words = (entry / "cmdline").read_bytes().split(b"\0")
             except OSError:
                 continue
-            if b"containerd-shim" in command and str(folder).encode() in command:
+            passing = b"start" in words or b"delete" in words
+            ours = b"containerd-shim" in words[0] and any(str(folder).encode() in word for word in words)
+            if ours and not (serving and passing):
                 found.append(int(entry.name))
     return found
 
 
 def end_leftovers(folder: Path) -> None:
-    for process_id in shims(folder):
-        os.kill(process_id, signal.SIGKILL)
+    """Returns when they have ended: they write to the folder."""
+    deadline = time.monotonic() + 30
+    while left := shims(folder, serving=False):
+        assert time.monotonic() < deadline, f"shims that do not end: {left}"
+        for process_id in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process_id, signal.SIGKILL)
+        time.sleep(0.01)
 
 
 def mounts(folder: Path) -> list[str]:
@@ -127,7 +140,7 @@ def drive(
     settings: RuntimeSettings,
     body: Callable[[Runtime], Awaitable[T]],
     keeper: FifoKeeper | None = None,
-    seconds: float = 40,
+    seconds: float = 120,
 ) -> T:
     """Runs `body` with a runtime that is connected."""
 
@@ -215,7 +228,7 @@ async def output_of(runtime: Runtime, request: ContainerRequest) -> tuple[int, s
             await runtime.delete(request.id)
 
 
-async def until(condition: Callable[[], object], seconds: float = 10) -> None:
+async def until(condition: Callable[[], object], seconds: float = 30) -> None:
     """Looks again and again until it holds."""
     with trio.fail_after(seconds):
         while not condition():

@@ -21,7 +21,7 @@ from cryptography.x509.oid import NameOID
 
 from proto import otlp_logs_pb2 as otlp
 
-WAIT_S_MAX = 20.0
+WAIT_S_MAX = 60.0
 
 
 def unpacked(data: bytes, place: int = 0) -> tuple[Any, int]:
@@ -103,10 +103,14 @@ def _read_forward(connection: socket.socket, received: Received) -> None:
 
 
 @contextmanager
-def stream_server(kind: str, context: ssl.SSLContext | None = None, port: int = 0) -> Iterator[tuple[int, Received]]:
-    """`kind`: "syslog" or "fluentd", over TCP on loopback. Its port, and what comes."""
+def stream_server(
+    kind: str, context: ssl.SSLContext | None = None, listener: socket.socket | None = None
+) -> Iterator[tuple[int, Received]]:
+    """`kind`: "syslog" or "fluentd", over TCP on loopback; `listener`: a socket that is bound. Its port, and what
+    comes."""
     received, stop = Received(), threading.Event()
-    listener = socket.create_server(("127.0.0.1", port))
+    listener = listener or socket.create_server(("127.0.0.1", 0))
+    listener.listen()
     listener.settimeout(0.05)
     read = _read_counted if kind == "syslog" else _read_forward
     threads: list[threading.Thread] = []
@@ -199,13 +203,13 @@ def otlp_server() -> Iterator[tuple[int, Received]]:
             if refusing or not right:
                 return
             request = otlp.ExportLogsServiceRequest.FromString(body)
-            with received.lock:
-                for logs in request.resource_logs:
-                    about = {each.key: each.value.string_value for each in logs.resource.attributes}
-                    for record in (record for scope in logs.scope_logs for record in scope.log_records):
-                        said = {"body": record.body.string_value, "severity": record.severity_text}
+            for logs in request.resource_logs:
+                about = {each.key: each.value.string_value for each in logs.resource.attributes}
+                about["token"] = self.headers["authorization"]
+                for record in (record for scope in logs.scope_logs for record in scope.log_records):
+                    said = {"body": record.body.string_value, "severity": record.severity_text}
+                    with received.lock:
                         received.records.append(about | said | {"time": record.time_unix_nano})
-                received.records[-1]["token"] = self.headers["authorization"]
 
         def log_message(self, *_: object) -> None:
             """Silent."""

@@ -78,13 +78,16 @@ def test_system_calls_that_reach_the_kernel_are_refused(
 
 def test_a_child_that_is_killed_for_memory_is_an_event(settings: RuntimeSettings, image: LoadedImage) -> None:
     async def body(runtime: Runtime) -> None:
-        greedy = "(x=aaaaaaaaaaaaaaaa; while :; do x=$x$x; done); echo survived"
+        greedy = (
+            "until [ -f /tmp/go ]; do sleep 0.02; done; (x=aaaaaaaaaaaaaaaa; while :; do x=$x$x; done); echo survived"
+        )
         request = request_for(image, "sh", "-c", greedy, resources=Resources(memory_limit_bytes=16 << 20))
         events = runtime.subscribe()
         await runtime.create(request)
-        await runtime.start(request.id)
+        process_id = await runtime.start(request.id)
+        Path(f"/proc/{process_id}/root/tmp/go").touch()  # its shim watches its memory only once it has started
         kinds: set[EventKind] = set()
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             while not {EventKind.OOM, EventKind.EXIT} <= kinds:
                 event = await events.__anext__()
                 if event.container_id == request.id:

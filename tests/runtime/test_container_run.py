@@ -47,7 +47,7 @@ def test_default_privileges_are_few(settings: RuntimeSettings, image: LoadedImag
 
 
 def test_processes_are_limited(settings: RuntimeSettings, image: LoadedImage) -> None:
-    script = "for i in 1 2 3 4 5 6 7 8; do sleep 1 & done; wait"
+    script = "for i in 1 2 3 4 5 6 7 8; do sleep 20 & done; wait"
     _, text = run(settings, image, "sh", "-c", script, resources=Resources(pids_limit=4))
     assert "can't fork" in text
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from lab import cgroups
 from proto.objects_pb2 import ContainerSpec, Isolation, Resources
 from runtime import errors, oci_runtimes
 from runtime.model import LoadedImage, RuntimeSettings
@@ -41,6 +42,7 @@ def for_crun() -> Iterator[RuntimeSettings]:
             server.kill()
             end_leftovers(folder)
             remove_mounts(folder)
+            assert not cgroups.remove(f"/{folder.name}", timeout_seconds=60)
 
 
 def test_crun_runs_containers_as_runc_does(for_crun: RuntimeSettings, tmp_path: Path) -> None:
@@ -50,7 +52,7 @@ def test_crun_runs_containers_as_runc_does(for_crun: RuntimeSettings, tmp_path: 
         await runtime.create(request)
         process_id = await runtime.start(request.id)
         assert (for_crun.runc_root.with_name("runc-crun") / "fairway" / request.id).exists()
-        assert (await runtime.run_check(request.id, ["sh", "-c", "exit 3"], 5_000))[0] == 3
+        assert (await runtime.run_check(request.id, ["sh", "-c", "exit 3"], 30_000))[0] == 3
         async with await runtime.exec(request.id, ["sh", "-c", "stty size && echo a terminal"], tty=True) as session:
             assert b"a terminal" in b"".join([data async for _, data in session.outputs()])
         groups = runtime.groups.of(request.id)

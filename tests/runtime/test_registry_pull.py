@@ -21,7 +21,18 @@ from runtime.registry.client import RegistryClient
 from runtime.registry.pull import Pulled, Puller
 from runtime.runtime import Runtime
 from tests import registry_servers
-from tests.registry_servers import PASSWORD, USER, Answer, Authority, FaultyWay, Registry, TokenServer, push
+from tests.registry_servers import (
+    ON_LOOPBACK,
+    PASSWORD,
+    USER,
+    Answer,
+    Authority,
+    FaultyWay,
+    Registry,
+    TokenServer,
+    push,
+    silent_address,
+)
 from tests.runtime import image_builder
 from tests.runtime.conftest import drive, leaf, output_of, request_for
 
@@ -32,7 +43,7 @@ _numbers = itertools.count()
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
     folder = tmp_path_factory.mktemp("registry")
-    with registry_servers.registry(folder, f"127.0.0.1:{registry_servers.free_port()}") as running:
+    with registry_servers.registry(folder, ON_LOOPBACK) as running:
         yield running
 
 
@@ -144,15 +155,14 @@ def test_an_image_for_other_platforms_only_is_refused_by_name(
 def test_what_is_not_there_is_said(plain: Registry, settings: RuntimeSettings) -> None:
     with pytest.raises(NotFound, match=rf"registry {plain.address} has no nothing:1 \(manifest unknown"):
         pull(settings, [source(plain.address, "nothing")])
-    gone = f"127.0.0.1:{registry_servers.free_port()}"
-    with pytest.raises(Unavailable, match=f"registry {gone} does not answer"):
+    with silent_address() as gone, pytest.raises(Unavailable, match=f"registry {gone} does not answer"):
         pull(settings, [source(gone, "nothing")])
 
 
 def test_tls_with_an_own_ca(settings: RuntimeSettings, tmp_path: Path) -> None:
     authority = Authority(tmp_path / "ca", "127.0.0.1")
-    address = f"127.0.0.1:{registry_servers.free_port()}"
-    with registry_servers.registry(tmp_path / "r", address, authority=authority):
+    with registry_servers.registry(tmp_path / "r", ON_LOOPBACK, authority=authority) as running:
+        address = running.address
         push(archive(tmp_path), f"{address}/app:1")
         trusting = source(address, "app", plain_http=False, authority_pem=authority.ca_file.read_text())
         pull(settings, [trusting], run=True)
@@ -166,8 +176,8 @@ def test_plain_http_where_tls_was_expected_is_said(plain: Registry, settings: Ru
 
 
 def test_basic_authentication(settings: RuntimeSettings, tmp_path: Path) -> None:
-    address = f"127.0.0.1:{registry_servers.free_port()}"
-    with registry_servers.registry(tmp_path / "r", address, basic=True):
+    with registry_servers.registry(tmp_path / "r", ON_LOOPBACK, basic=True) as running:
+        address = running.address
         push(archive(tmp_path), f"{address}/app:1", "--dest-creds", f"{USER}:{PASSWORD}")
         pull(settings, [source(address, "app", user=USER, password=PASSWORD)], run=True)
         with pytest.raises(AccessDenied, match=f"does not let user {USER} read app:1"):
@@ -178,11 +188,13 @@ def test_basic_authentication(settings: RuntimeSettings, tmp_path: Path) -> None
 
 def test_tokens(settings: RuntimeSettings, tmp_path: Path) -> None:
     authority = Authority(tmp_path / "ca", "127.0.0.1")
-    address = f"127.0.0.1:{registry_servers.free_port()}"
     with (
         closing(TokenServer(authority)) as tokens,
-        registry_servers.registry(tmp_path / "r", address, token_realm=tokens.realm, token_authority=authority),
+        registry_servers.registry(
+            tmp_path / "r", ON_LOOPBACK, token_realm=tokens.realm, token_authority=authority
+        ) as running,
     ):
+        address = running.address
         push(archive(tmp_path), f"{address}/team/app:1", "--dest-creds", f"{USER}:{PASSWORD}")
         tokens.given.clear()
         pull(settings, [source(address, "team/app", user=USER, password=PASSWORD)], run=True)
@@ -303,8 +315,8 @@ def test_mirrors_come_first_and_the_registry_goes_on_where_they_end(
     def no_blobs(answer: Answer, number: int) -> None:
         answer.status, answer.body, answer.headers = 404, b"", {}
 
-    gone = source(f"127.0.0.1:{registry_servers.free_port()}", "mirrored")
-    with closing(FaultyWay(plain.address, no_blobs)) as way:
+    with silent_address() as silent, closing(FaultyWay(plain.address, no_blobs)) as way:
+        gone = source(silent, "mirrored")
         pull(settings, [gone, source(way.address, "mirrored"), source(plain.address, "mirrored")], run=True)
         assert way.ranges
 
