@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import shutil
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, TextIO
 
 import trio
@@ -63,7 +64,8 @@ class Fairwayd:
 
     def __init__(self, config: Config) -> None:
         self.parts: Parts | None = None
-        self.phase = "new"
+        self.phase = "new"  # or "starting", "member", "removed"
+        self._starting: trio.Event | None = None  # a part in a cluster that is on disk; set when that is over
         self._belongs = False  # to a cluster, by what is on disk
         self._config = config
         self._descriptors = DescriptorStore()
@@ -85,7 +87,8 @@ class Fairwayd:
             async with unix_server(self._config.socket_path, handlers, [LOCAL.full_name, CONTROL.full_name]):
                 if identity is not None:
                     self._belongs = True
-                    await self.enter(identity, None)
+                    with self._start_under_way():
+                        await self.enter(identity, None)
                 logger.info("fairwayd is ready (%s)", self.phase)
                 task_status.started()
                 await trio.sleep_forever()
@@ -98,20 +101,59 @@ class Fairwayd:
 
     async def reenter(self, change: Callable[[], Awaitable[None]]) -> Parts:
         """Ends this host's part in its cluster, if it has one, runs `change` on what is on disk, and begins
-        again with what is there then. Containers go on. Raises what `change` raises, after beginning again."""
+        again with what is there then. Containers go on. Raises what `change` raises, after beginning again.
+        Goes on to its end when the caller is cancelled: the host would be left without its part."""
+        assert self._nursery is not None
+        results: list[Parts | Exception] = []
+        done = trio.Event()
+
+        async def run() -> None:
+            try:
+                results.append(await self._reenter(change))
+            except Exception as error:
+                results.append(error)
+            finally:
+                done.set()
+
+        self._nursery.start_soon(run)
+        await done.wait()
+        if isinstance(results[0], Exception):
+            raise results[0]
+        return results[0]
+
+    async def _reenter(self, change: Callable[[], Awaitable[None]]) -> Parts:
         if self._belonging is not None:
             scope, ended = self._belonging
             scope.cancel()
             await ended.wait()
-        try:
-            await change()
-        finally:
-            identity = await trio.to_thread.run_sync(Identity.load, self._config.identity_folder)
-            self._belongs = identity is not None
-            parts = await self.enter(identity, None) if identity is not None else None
+        with self._start_under_way():
+            try:
+                await change()
+            finally:
+                identity = await trio.to_thread.run_sync(Identity.load, self._config.identity_folder)
+                self._belongs = identity is not None
+                parts = await self.enter(identity, None) if identity is not None else None
         if parts is None:
             raise Refused(NOT_A_MEMBER, Kind.NOT_POSSIBLE)
         return parts
+
+    async def wait_started(self) -> None:
+        """Returns when no part in a cluster is being started from what is on disk."""
+        while self._starting is not None:
+            await self._starting.wait()
+
+    @contextlib.contextmanager
+    def _start_under_way(self) -> Iterator[None]:
+        """Until its end the host has no part in a cluster, and yet is no new one."""
+        self._starting = started = trio.Event()
+        before, self.phase = self.phase, "starting"
+        try:
+            yield
+        finally:
+            if not self._belongs:
+                self.phase = before
+            self._starting = None
+            started.set()
 
     async def hand_over(self) -> None:
         """Before a stop: another voter leads at once, instead of after an election; in bounded time."""

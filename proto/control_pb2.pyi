@@ -344,7 +344,7 @@ class LocalStatusReply(_message.Message):
     FEATURE_LEVEL_FIELD_NUMBER: _builtins.int
     CLUSTER_FEATURE_LEVEL_FIELD_NUMBER: _builtins.int
     phase: _builtins.str
-    """"new", "member", "removed" """
+    """"new", "starting" (a member), "member", "removed" """
     cluster_id: _builtins.str
     node_id: _builtins.str
     node_name: _builtins.str

@@ -110,7 +110,7 @@ def status(options: argparse.Namespace) -> int:
             "show the status",
             lambda local: local.Status(control_pb2.LocalStatusRequest(), timeout=CALL_SECONDS_MAX),
         )
-        if host.phase != "member":
+        if host.phase not in ("member", "starting"):
             return _without_cluster(options, host)
     try:
         reply, nodes = _ask(cluster)
@@ -207,6 +207,9 @@ def _versions(reply: control_pb2.GetClusterReply) -> str:
 
 
 def _print_host(host: control_pb2.LocalStatusReply) -> None:
+    if host.phase == "starting":
+        print(f"{'This host:':<12}its daemon is starting its part in the cluster", flush=True)
+        return
     parts = [host.node_name, host.raft_role if host.raft_role not in ("", "none") else "worker"]
     if not host.quorum and host.raft_role not in ("", "none"):
         parts.append("WITHOUT A MAJORITY")

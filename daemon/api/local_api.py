@@ -42,11 +42,17 @@ class Membership(Protocol):
     @property
     def phase(self) -> str: ...
 
+    async def wait_started(self) -> None:
+        """Returns when no part in a cluster is being started from what is on disk."""
+
     async def enter(self, identity: Identity, first: Transaction | None) -> Parts:
         """Starts everything that runs in a cluster."""
 
     async def reenter(self, change: Callable[[], Awaitable[None]]) -> Parts:
         """Ends this host's part in the cluster, changes what is on disk, begins it again."""
+
+
+START_S_MAX = 20.0  # for the start that is under way, before one is told to try again
 
 
 class LocalApi:
@@ -61,6 +67,7 @@ class LocalApi:
 
     async def initialise(self, request: control.InitialiseRequest, caller: Caller) -> control.InitialiseReply:
         async with self._changing:
+            await self._require_started("initialise")
             self._require_new("initialise")
             description = await trio.to_thread.run_sync(describe_host, self._config)
             new = initialise(self._config, request, description, now_unix_ms(), tunnel_mac)
@@ -72,6 +79,7 @@ class LocalApi:
 
     async def join(self, request: control.JoinClusterRequest, caller: Caller) -> control.JoinClusterReply:
         async with self._changing:
+            await self._require_started("join")
             if self._may_join_again(request.token):
                 parts = await self._membership.reenter(lambda: self._join_again(request))
                 return _joined(parts.identity)
@@ -101,11 +109,13 @@ class LocalApi:
 
     async def restore(self, receive: Receive, caller: Caller) -> control.RestoreReply:
         async with self._changing:
+            await self._require_started("restore")
             self._require_new("restore")
             return await self._disaster.restore(receive)
 
     async def recover(self, request: control.RecoverRequest, caller: Caller) -> control.RecoverReply:
         async with self._changing:
+            await self._require_started("recover")
             return await self._disaster.recover(request)
 
     async def examine_host(self, _request: doctor.DoctorRequest, _caller: Caller) -> doctor.DoctorReply:
@@ -115,6 +125,18 @@ class LocalApi:
         if parts is not None:
             return alone(await parts.doctor.examine(), parts.identity.membership.node_name, member=True)
         return alone(await Examiner(self._config, None, list).examine(), socket.gethostname(), member=False)
+
+    async def _require_started(self, what: str) -> None:
+        """A member that is just starting has no part in its cluster yet, and is no new host for that: what begins
+        anew would take away the state that is being read."""
+        with trio.move_on_after(START_S_MAX):
+            await self._membership.wait_started()
+        if self._membership.phase == "starting":
+            raise Refused(
+                f"cannot {what}: this host belongs to a cluster, and its fairwayd has not yet started its part in it; "
+                "nothing was changed: try again in a moment, and see the daemon's log if this stays so",
+                Kind.NOT_POSSIBLE,
+            )
 
     def _require_new(self, what: str) -> None:
         parts = self._membership.parts

@@ -72,14 +72,15 @@ def test_a_stale_ruleset_is_corrected_when_a_daemon_starts(host: HostProcess) ->
 
 
 def test_a_table_of_another_build_is_made_anew(host: HostProcess) -> None:
-    """The kernel changes neither the fields of a set nor where a chain hooks in."""
+    """The kernel changes neither the fields of a set nor where a chain hooks in. In one transaction: a table that is
+    gone is repaired at once."""
     host.call("apply", DESIRED)
     before = host.shell("nft list ruleset")
     for left_behind in (
         "add set inet fairway_fw confined { type ipv4_addr . inet_service; }",
         "add chain inet fairway_fw forward { type filter hook forward priority 7; }",
     ):
-        host.shell(f"nft delete table inet fairway_fw; nft 'add table inet fairway_fw; {left_behind}'")
+        host.shell(f"nft 'delete table inet fairway_fw; add table inet fairway_fw; {left_behind}'")
         host.restart()
         host.call("apply", DESIRED)
         assert host.shell("nft list ruleset") == before

@@ -307,7 +307,14 @@ def test_a_backup_is_restored_on_a_fresh_host_and_an_old_one_joins_it(disaster: 
         lambda: {app["app"]["meta"]["name"] for app in disaster.json("ls", host=fresh)} == {"site"}, "the app is known"
     )
     disaster.lab.start("host-1")
-    disaster.wait(lambda: bool(disaster.local_status("host-1")), "host-1's daemon answers")
+    refusals: list[str] = []
+
+    def refused_as_a_member() -> bool:  # also by a daemon that is just starting
+        refusals.append(disaster.fairway("init", host="host-1", ok=False).stderr)
+        return "belongs to" in refusals[-1]
+
+    disaster.wait(refused_as_a_member, "host-1's daemon answers")
+    assert all("fairwayd" in each for each in refusals[:-1]), refusals
     token = disaster.fairway("token", "create", "-q", host=fresh).stdout.strip()
     address = disaster.lab.address(fresh)
     join(disaster, "host-1", address, token, fresh)
