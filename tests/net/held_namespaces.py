@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from types import TracebackType
 
-_SECONDS_MAX = 15.0
+_SECONDS_MAX = 60.0
 
 
 class HeldNamespaces:

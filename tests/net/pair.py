@@ -12,7 +12,7 @@ from trio._core import _thread_cache
 
 from net.namespaces import within_namespace
 from tests.net.held_namespaces import HeldNamespaces
-from tests.net.world import shell
+from tests.net.world import shell, wait_until_carried
 
 T = TypeVar("T")
 
@@ -37,6 +37,7 @@ class Pair:
                     f"ip link set lo up; ip addr add {ADDRESSES[number]}/24 dev eth0; "
                     f"ip addr add {ADDRESSES_V6[number]}/64 dev eth0 nodad; ip link set eth0 up",
                 )
+                wait_until_carried(self.switch, f"p{number}")
             self.swallow(0)
         except BaseException:
             self.close()

@@ -6,6 +6,7 @@ import contextlib
 import socket
 import struct
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,14 +18,14 @@ from net.addresses import GATEWAY_ADDRESS, PEER_DNS_ADDRESS
 from net.model import Frontend
 from net.namespaces import within_namespace
 from tests.net import resolvers
-from tests.net.world import ENDPOINTS, FRONTENDS, World, running_world, wait_until
+from tests.net.world import DEADLINE_SECONDS, ENDPOINTS, FRONTENDS, TRIES_MAX, World, running_world, wait_until
 
 
 class UpstreamServer:
-    """Answers 203.0.113.7 to every A query and counts them; over UDP only."""
+    """Answers 203.0.113.7 to every A query and counts them by name; over UDP only."""
 
     def __init__(self, namespace: Path) -> None:
-        self.count = 0
+        self.asked: Counter[str] = Counter()
         self._socket = within_namespace(namespace, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
         self._socket.bind(("0.0.0.0", 53))
         self._socket.settimeout(0.2)
@@ -37,7 +38,7 @@ class UpstreamServer:
             with contextlib.suppress(TimeoutError):
                 data, peer = self._socket.recvfrom(4096)
                 query = message.read_query(data)
-                self.count += 1
+                self.asked[query.name] += 1
                 if query.name.startswith("silent"):
                     continue
                 records = [message.address_record("203.0.113.7", 60)] if query.kind == message.TYPE_A else []
@@ -70,11 +71,12 @@ def exchange(
     data = message.write_query(4711, name, kind)
     flavour = socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM
     with within_namespace(namespace, lambda: socket.socket(socket.AF_INET, flavour)) as connection:
-        connection.settimeout(6)
+        connection.settimeout(DEADLINE_SECONDS)
         connection.connect((server, 53))
         if tcp:
             connection.sendall(struct.pack(">H", len(data)) + data)
-            answer = connection.recv(4096)[2:]
+            with connection.makefile("rb") as stream:
+                answer = stream.read(*struct.unpack(">H", stream.read(2)))
         else:
             connection.send(data)
             answer = connection.recv(4096)
@@ -87,9 +89,9 @@ def exchange(
     return message.response_code(answer), found
 
 
-def try_ask(namespace: Path, name: str) -> bool:
+def try_ask(namespace: Path, name: str, server: str = GATEWAY_ADDRESS) -> bool:
     try:
-        return exchange(namespace, name)[0] == 0
+        return exchange(namespace, name, server=server)[0] == 0
     except OSError:
         return False
 
@@ -115,6 +117,15 @@ def resolver(request: pytest.FixtureRequest, tmp_path: Path) -> resolvers.Resolv
     return resolvers.Resolver(request.param, tmp_path)
 
 
+def found_at_once(resolver: resolvers.Resolver, namespace: Path, name: str, resolv_conf: str) -> frozenset[str]:
+    """The addresses; asserts that nothing waits for a timeout, of which the shortest is a second."""
+    for _ in range(TRIES_MAX):
+        found = resolver.look_up(namespace, name, resolv_conf)
+        if found.seconds < 1.0:
+            return found.addresses
+    raise AssertionError(f"{name}: {found.seconds:.1f} s, {TRIES_MAX} times")
+
+
 @pytest.mark.parametrize(
     ("name", "addresses"),
     [
@@ -133,9 +144,7 @@ def test_real_resolvers_get_both_families_at_once(
     world: World, upstream: UpstreamServer, resolver: resolvers.Resolver, name: str, addresses: set[str]
 ) -> None:
     text = world.hosts[0].call("resolv_conf", "shop")
-    found = resolver.look_up(world.tasks["web1"], name, text)
-    assert found.addresses == addresses
-    assert found.seconds < 1.0, "nothing waits for a timeout"
+    assert found_at_once(resolver, world.tasks["web1"], name, text) == addresses
 
 
 def test_more_dots_and_domains_cost_no_time_either(
@@ -145,10 +154,9 @@ def test_more_dots_and_domains_cost_no_time_either(
     assert "search shop.fairway.internal fairway.internal example.org\n" in text
     assert "options ndots:5 timeout:2 attempts:2\n" in text
     for name in ("web", "web.shop"):
-        found = resolver.look_up(world.tasks["web1"], name, text)
+        found = found_at_once(resolver, world.tasks["web1"], name, text)
         # Busybox's nslookup goes through all domains, and this upstream server knows every name.
-        assert found.addresses - {"203.0.113.7"} == {"10.120.0.1", "fd00:f00d::a78:1"}
-        assert found.seconds < 1.0
+        assert found - {"203.0.113.7"} == {"10.120.0.1", "fd00:f00d::a78:1"}
 
 
 def test_what_another_app_has_stays_hidden_by_type_and_address(world: World) -> None:
@@ -191,18 +199,21 @@ def test_the_host_itself_sees_all_names(world: World) -> None:
 
 
 def test_the_servers_of_other_hosts_stand_in(world: World) -> None:
-    wait_until(lambda: exchange(world.tasks["one1"], "web", server=PEER_DNS_ADDRESS) == (0, ["10.120.0.1"]), "a peer")
+    wait_until(lambda: try_ask(world.tasks["one1"], "web", PEER_DNS_ADDRESS), "a peer")
     for _ in range(10):
         answer = exchange(world.tasks["one1"], "one", server=PEER_DNS_ADDRESS)
         assert answer == (0, ["10.120.0.2"])
 
 
 def test_the_rest_is_asked_upstream_once_and_kept(world: World, upstream: UpstreamServer) -> None:
-    before = upstream.count
-    for _ in range(3):
-        assert exchange(world.tasks["web1"], "example.net") == (0, ["203.0.113.7"])
-    assert upstream.count == before + 1
-    assert exchange(world.tasks["web1"], "EXAMPLE.net", tcp=True) == (0, ["203.0.113.7"])
+    def questions(name: str) -> int:
+        """More than one where the server took long: after half a second it is asked again."""
+        for _ in range(3):
+            assert exchange(world.tasks["web1"], name) == (0, ["203.0.113.7"])
+        assert exchange(world.tasks["web1"], name.upper(), tcp=True) == (0, ["203.0.113.7"])
+        return upstream.asked[name]
+
+    assert any(questions(f"example{number}.net") == 1 for number in range(TRIES_MAX))
 
 
 def test_nobody_from_outside_gets_an_answer(world: World) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import socket
-import time
 from dataclasses import replace
 
 import pytest
@@ -13,12 +12,16 @@ from net.namespaces import within_namespace
 from tests.net.world import (
     CLIENT,
     CONFIG,
+    DEADLINE_SECONDS,
     ENDPOINTS,
+    RESENT_WITHIN_A_SECOND,
     Server,
     World,
     ask,
     ask_by_udp,
     connect,
+    refused_at_once,
+    resent,
     shell,
     wait_until,
 )
@@ -55,7 +58,7 @@ def test_udp_goes_through_a_vip(world: World) -> None:
 
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_a_published_port_shows_the_outside_client_on_every_host(world: World, number: int) -> None:
-    answers = {ask(world.client, f"198.51.100.{number}", 8080) for _ in range(30)}
+    answers = {ask(world.client, f"198.51.100.{number}", 8080) for _ in range(40)}
     assert answers == {("web.1", CLIENT), ("web.2", CLIENT), ("web.3", CLIENT)}
     answers = {ask_by_udp(world.client, f"198.51.100.{number}", 8081) for _ in range(40)}
     assert answers == {("web.1", CLIENT), ("web.2", CLIENT), ("web.3", CLIENT)}
@@ -92,20 +95,13 @@ def test_a_task_reaches_itself_through_its_vip(world: World) -> None:
     ],
 )
 def test_without_a_common_network_there_is_a_refusal_at_once(world: World, task: str, address: str) -> None:
-    started = time.monotonic()
-    with pytest.raises(OSError) as refused:
-        connect(world.tasks[task], address)
-    assert refused.value.errno == errno.ECONNREFUSED
-    assert time.monotonic() - started < 1
+    refused_at_once(world.tasks[task], address)
 
 
 def test_none_of_many_refusals_is_late(world: World) -> None:
     """Refusals by ICMP are limited per client: the seventh within a second would be a timeout."""
-    started = time.monotonic()
     for _ in range(50):
-        with pytest.raises(ConnectionRefusedError):
-            connect(world.tasks["web1"], "10.112.2.12")
-    assert time.monotonic() - started < 1
+        refused_at_once(world.tasks["web1"], "10.112.2.12")
 
 
 def test_outside_sources_reach_tasks_only_where_they_are_trusted(world: World) -> None:
@@ -124,10 +120,7 @@ def test_outside_sources_reach_tasks_only_where_they_are_trusted(world: World) -
 def test_no_ready_backend_means_refused_at_once(world: World, place: str) -> None:
     namespace = {"task": world.tasks["web1"], "host": world.hosts[0].namespace, "client": world.client}[place]
     address, port = ("198.51.100.1", 8083) if place == "client" else ("10.120.0.3", 80)
-    started = time.monotonic()
-    with pytest.raises(ConnectionRefusedError):
-        connect(namespace, address, port)
-    assert time.monotonic() - started < 1
+    refused_at_once(namespace, address, port)
 
 
 def test_a_withdrawn_task_keeps_its_connections_and_gets_no_new_ones(world: World) -> None:
@@ -163,17 +156,17 @@ def test_connections_of_a_task_that_is_gone_are_reset_when_used(
         assert lines.readline() == "still here\n"
         # The task itself still answers here: only what the balancers know of it is taken away.
         world.apply(endpoints=changed(**{task: None}))
-        started = time.monotonic()
+        before = resent(lost)
         with lines, pytest.raises(ConnectionResetError):
             lost.sendall(b"gone?\n")
             lines.readline()
-        assert time.monotonic() - started < 1
+        assert resent(lost) - before <= RESENT_WITHIN_A_SECOND
 
 
 def test_udp_of_a_withdrawn_task_moves_at_once_even_on_the_same_socket(world: World) -> None:
     namespace = world.tasks["one1"]
     with within_namespace(namespace, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as datagrams:
-        datagrams.settimeout(3)
+        datagrams.settimeout(DEADLINE_SECONDS)
         datagrams.connect(("10.120.0.1", 81))
         datagrams.send(b"who?")
         first = datagrams.recv(100).decode().split()[0]
@@ -239,7 +232,7 @@ def test_damage_is_repaired(world: World, damage: str) -> None:
     wait_until(lambda: (by_itself or host.call("check") is not None) and host.call("drift_count") > before, "repair")
     assert {ask(world.tasks["web1"], "10.120.0.1")[0] for _ in range(40)} == {"web.1", "web.2", "web.3"}
     assert {ask(world.client, "198.51.100.1", 8080)[1] for _ in range(20)} == {CLIENT}
-    assert host.call("check") == []
+    wait_until(lambda: host.call("check") == [], "nothing is left to repair")
 
 
 def test_a_lost_interface_of_a_task_is_made_anew(world: World) -> None:

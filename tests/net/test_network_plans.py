@@ -145,9 +145,9 @@ def test_one_change_among_ten_thousand_endpoints_is_small_and_quick() -> None:
     for number in range(5):
         place = 5000 + number
         changed = (*endpoints[:place], replace(endpoints[place], ready=False), *endpoints[place + 1 :])
-        started = time.perf_counter()
+        started = time.thread_time()  # not what others on this machine take meanwhile
         change = advance(plan, index, replace(desired, endpoints=changed))
-        seconds.append(time.perf_counter() - started)
+        seconds.append(time.thread_time() - started)
         assert sum(len(each) for each in change.new_elements.values()) <= 22
     assert min(seconds) < 0.02, seconds
 

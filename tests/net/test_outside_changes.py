@@ -14,7 +14,7 @@ from net.outside_changes_plan import Ours, concerns, may_concern
 from net.pyroute2_messages import LinkEvents, encode, fibmsg, ifaddrmsg, ifinfmsg, ndmsg, rtmsg, rtnl
 from net.route_messages import PROTOCOL
 from tests.net.test_one_host import DESIRED
-from tests.net.world import HostProcess, wait_until
+from tests.net.world import TRIES_MAX, HostProcess, succeeds, wait_until
 
 OURS = Ours("fw", 7, {4321})
 UP = 1
@@ -141,10 +141,8 @@ def test_damage_is_repaired_within_two_seconds_and_counted(host: HostProcess, da
         before = drift_count()
         started = time.monotonic()
         host.shell(damage)
-        wait_until(lambda: drift_count() > before, "the repair")
-        took_seconds = time.monotonic() - started
-        assert host.shell(whole)
-        return took_seconds
+        # Damage that is more than one step may be noticed, repaired and counted before the last of them.
+        wait_until(lambda: drift_count() > before and succeeds(host.namespace, whole), "the repair")
+        return time.monotonic() - started
 
-    # Again where the machine is busy with something else.
-    assert any(seconds_until_repaired() < 2 for _ in range(3))
+    assert any(seconds_until_repaired() < 2 for _ in range(TRIES_MAX))

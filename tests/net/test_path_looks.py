@@ -19,7 +19,7 @@ from net.netlink import PROTOCOL_ROUTE, Netlink
 from net.other_filters import other_filters
 from net.route_lookup import Decision, look_up
 from tests.net.held_namespaces import HeldNamespaces
-from tests.net.world import CONFIG, ENDPOINTS, HOSTS, ipv6, shell
+from tests.net.world import CONFIG, ENDPOINTS, HOSTS, ipv6, shell, wait_until_carried
 
 T = TypeVar("T")
 DESIRED = DesiredNetwork(CONFIG, HOSTS[0], HOSTS, endpoints=ENDPOINTS, tasks=(LocalTask("new", "10.112.1.50"),))
@@ -33,6 +33,7 @@ class Space:
         shell(self.own, f"ip link set lo up; ip link add under type veth peer name far netns {neighbour.parts[2]}")
         shell(self.own, "ip addr add 198.51.100.1/24 dev under; ip link set under up")
         shell(self.neighbour, "ip link set lo up; ip link set far up")
+        wait_until_carried(self.own, "under")
 
     def run(self, command: str) -> str:
         return shell(self.own, command)

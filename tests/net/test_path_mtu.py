@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import socket
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -24,10 +23,8 @@ from net.path_mtu_plan import (
     sample,
     sections,
 )
-from tests.net.world import CONFIG, HOSTS, World, running_world, shell, wait_until
+from tests.net.world import CONFIG, DEADLINE_SECONDS, HOSTS, World, connect, running_world, shell, wait_until
 
-FOUND_SECONDS_MAX = 10.0
-BULK_BYTES = 2_000_000
 PLAIN = DesiredNetwork(CONFIG, HOSTS[0], HOSTS)
 ENCRYPTED = replace(PLAIN, config=replace(CONFIG, encryption=Encryption(1, (1,))))
 OVER_IPV6 = replace(PLAIN, local=replace(HOSTS[0], address="2001:db8::1"))
@@ -177,24 +174,20 @@ def route_mtu(world: World, block: str) -> int:
 
 def test_a_hole_for_large_packets_is_found_and_connections_go_on(world: World) -> None:
     listener = within_namespace(world.tasks["web2"], lambda: socket.create_server(("10.112.2.11", 9000)))
-    with (
-        listener,
-        within_namespace(world.tasks["web1"], lambda: socket.create_connection(("10.112.2.11", 9000), 5)) as sender,
-    ):
+    with listener, connect(world.tasks["web1"], "10.112.2.11", 9000) as sender:
         receiver, _ = listener.accept()
         with receiver:
             swallow(world, 1350)
-            started = time.monotonic()
-            sender.settimeout(FOUND_SECONDS_MAX + 5)
-            receiver.settimeout(FOUND_SECONDS_MAX + 5)
+            for each in (sender, receiver):
+                each.settimeout(DEADLINE_SECONDS)
             sender.sendall(b"x" * 100_000)  # fits the buffers
             received = 0
             while received < 100_000:
                 received += len(receiver.recv(65536))
-            assert time.monotonic() - started < FOUND_SECONDS_MAX
     # A few bytes less where a busy machine answered a probe too late.
     wait_until(lambda: 1280 <= route_mtu(world, HOSTS[1].block) <= 1300, "the route says what the path carries")
-    assert route_mtu(world, HOSTS[2].block) == 0
+    # A busy machine may have answered late there, too: the next round says that all is well.
+    wait_until(lambda: route_mtu(world, HOSTS[2].block) == 0, "the path to the third host is left alone")
     assert world.hosts[0].call("check") == []
     swallow(world, 0)
     wait_until(lambda: route_mtu(world, HOSTS[1].block) == 0, "the path is whole again")

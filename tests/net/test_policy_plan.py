@@ -298,19 +298,22 @@ def test_one_task_more_among_thousands_is_some_elements() -> None:
     desired = DesiredNetwork(CONFIG, NODES[0], NODES, frontends, endpoints, networks, local, policies)
     index, plan = DesiredIndex(), RulesetPlan("fwx0", "fwt*")
     plan.advance(desired, index, index.advance(desired))
-    more = Endpoint("new", "s1.101", "s1", "n2", "10.114.0.9", True, ("A",))
-    after = replace(desired, endpoints=(*endpoints, more))
-    started = time.perf_counter()
-    change = plan.advance(after, index, index.advance(after))
-    took_seconds = time.perf_counter() - started
-    added = {name: list(items) for name, items in change.new_elements.items()}
-    assert sorted(added) == sorted(
-        ["net_1", *(peers_set(peer.services) for peer in rule.peers if peer.services is not None)]
-    )
-    assert all(items == [packed("10.114.0.9")] for items in added.values())
-    assert not change.removed_elements
-    assert not change.rewritten_chains
-    assert took_seconds < 0.1
+    seconds = []
+    for number in range(5):
+        more = Endpoint(f"new{number}", f"s1.{101 + number}", "s1", "n2", f"10.114.0.{number}", True, ("A",))
+        endpoints = (*endpoints, more)
+        after = replace(desired, endpoints=endpoints)
+        started = time.thread_time()  # not what others on this machine take meanwhile
+        change = plan.advance(after, index, index.advance(after))
+        seconds.append(time.thread_time() - started)
+        added = {name: list(items) for name, items in change.new_elements.items()}
+        assert sorted(added) == sorted(
+            ["net_1", *(peers_set(peer.services) for peer in rule.peers if peer.services is not None)]
+        )
+        assert all(items == [packed(more.address)] for items in added.values())
+        assert not change.removed_elements
+        assert not change.rewritten_chains
+    assert min(seconds) < 0.1, seconds  # in others, the garbage of all tests before may have been collected
 
 
 def test_tasks_of_a_service_that_is_being_removed_stay_guarded() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
 
@@ -10,7 +9,10 @@ import pytest
 import trio
 
 from net.errors import NetworkError
+from net.namespaces import within_namespace
 from net.task_sockets import TaskSockets
+from tests.net.held_namespaces import HeldNamespaces
+from tests.net.world import connect, shell
 
 SERVER = """
 import socket, sys
@@ -20,19 +22,25 @@ sys.stdin.read()
 """
 
 
-def test_listeners_and_clients_of_this_namespace() -> None:
-    async def main() -> None:
-        with await TaskSockets.of_process(os.getpid()) as sockets, socket.create_server(("127.0.0.1", 0)) as listener:
-            port = listener.getsockname()[1]
-            assert port in sockets.listening()
-            assert port not in sockets.connected()
-            with socket.create_connection(("127.0.0.1", port)) as client:
-                assert port in sockets.connected()
-                assert client.getsockname()[1] not in sockets.connected()
-        with await TaskSockets.of_process(os.getpid()) as sockets:
-            assert port not in sockets.listening()
+def test_listeners_and_clients_of_a_namespace() -> None:
+    """One that nobody else has: the ports of this machine's are taken and left by others meanwhile."""
 
-    trio.run(main)
+    async def main() -> None:
+        with await TaskSockets.of_process(process_id) as sockets:
+            assert sockets.listening() == set()
+            with within_namespace(namespace, lambda: socket.create_server(("127.0.0.1", 0))) as listener:
+                port = listener.getsockname()[1]
+                assert sockets.listening() == {port}
+                assert sockets.connected() == set()
+                with connect(namespace, "127.0.0.1", port):
+                    assert sockets.connected() == {port}
+            assert sockets.listening() == set()
+
+    with HeldNamespaces() as namespaces:
+        namespace = namespaces.new()
+        process_id = int(namespace.parts[2])
+        shell(namespace, "ip link set lo up")
+        trio.run(main)
 
 
 def test_only_the_asked_namespace_is_seen() -> None:

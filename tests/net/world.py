@@ -7,14 +7,18 @@ import contextlib
 import os
 import pickle
 import socket
+import struct
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from net.addresses import ipv6_of, tunnel_mac
 from net.model import (
@@ -33,7 +37,10 @@ from tests.net.held_namespaces import HeldNamespaces
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = NetworkConfig("10.112.0.0/13", "10.120.0.0/16", dns_domain="fairway.internal", ipv6_prefix="fd00:f00d::/96")
 CLIENT = "198.51.100.50"
-DEADLINE_SECONDS = 15.0
+RESENT_WITHIN_A_SECOND = 2  # of a connection that lasts: TCP sends again after 0.2, 0.6 and 1.4 s
+TRIES_MAX = 6  # of what must be quick, on a machine that is busy with something else now and then
+DEADLINE_SECONDS = 60.0  # for what comes soon: on a busy machine each step may take seconds
+_TCP_INFO_BYTES, _TOTAL_RETRANSMITS = 104, 100  # struct tcp_info of linux/tcp.h, and where tcpi_total_retrans is in it
 
 
 def ipv6(address: str) -> str:
@@ -142,7 +149,7 @@ class HostProcess:
         with contextlib.suppress(OSError):
             self.process.stdin.close()
         try:
-            self.process.wait(10)
+            self.process.wait(DEADLINE_SECONDS)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
@@ -162,15 +169,24 @@ class HostProcess:
         return value
 
 
+def _run(namespace: Path, command: str) -> subprocess.CompletedProcess[str]:
+    words = ["nsenter", f"--net={namespace}", "sh", "-ec", command]
+    return subprocess.run(words, text=True, capture_output=True, timeout=DEADLINE_SECONDS)
+
+
 def shell(namespace: Path, command: str) -> str:
-    done = subprocess.run(
-        ["nsenter", f"--net={namespace}", "sh", "-ec", command],
-        text=True,
-        capture_output=True,
-        timeout=DEADLINE_SECONDS,
-    )
+    done = _run(namespace, command)
     assert done.returncode == 0, f"{command}: {done.stderr}"
     return done.stdout
+
+
+def succeeds(namespace: Path, command: str) -> bool:
+    return _run(namespace, command).returncode == 0
+
+
+def wait_until_carried(namespace: Path, interface: str) -> None:
+    """An interface whose other end has just come up drops packets for a moment."""
+    wait_until(lambda: succeeds(namespace, f"ip -o link show {interface} | grep -q 'state UP'"), f"{interface} is up")
 
 
 def plain(address: str) -> str:
@@ -234,8 +250,24 @@ class Server:
             each.close()
 
 
-def connect(namespace: Path, address: str, port: int = 80, timeout: float = 3.0) -> socket.socket:
+def connect(namespace: Path, address: str, port: int = 80, timeout: float = DEADLINE_SECONDS) -> socket.socket:
     return within_namespace(namespace, lambda: socket.create_connection((address, port), timeout))
+
+
+def resent(connection: socket.socket) -> int:
+    """How often TCP sent something again: by this one sees what is late, however late a busy program looks."""
+    info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+    return int(struct.unpack_from("=I", info, _TOTAL_RETRANSMITS)[0])
+
+
+def refused_at_once(namespace: Path, address: str, port: int = 80) -> None:
+    """Asserts that the first packet is answered so; TCP would send the next one after a second."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with within_namespace(namespace, partial(socket.socket, family)) as asking:
+        asking.settimeout(DEADLINE_SECONDS)
+        with pytest.raises(ConnectionRefusedError):
+            asking.connect((address, port))
+        assert not resent(asking), f"{address} port {port}: refused after some packets only"
 
 
 def ask(namespace: Path, address: str, port: int = 80) -> tuple[str, str]:
@@ -245,7 +277,7 @@ def ask(namespace: Path, address: str, port: int = 80) -> tuple[str, str]:
         return name, peer
 
 
-def ask_by_udp(namespace: Path, address: str, port: int, timeout: float = 3.0) -> tuple[str, str]:
+def ask_by_udp(namespace: Path, address: str, port: int, timeout: float = DEADLINE_SECONDS) -> tuple[str, str]:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with within_namespace(namespace, lambda: socket.socket(family, socket.SOCK_DGRAM)) as datagrams:
         datagrams.settimeout(timeout)
@@ -323,6 +355,7 @@ class World:
             f"ip link set lo up; ip addr add {address}/24 dev eth0; ip link set eth0 up;"
             f"ip addr add {underlay_ipv6(address)}/64 dev eth0 nodad",
         )
+        wait_until_carried(self.switch, f"p{number}")
 
 
 @contextlib.contextmanager
