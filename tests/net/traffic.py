@@ -13,6 +13,8 @@ from net.namespaces import within_namespace
 
 PORT = 9999
 _STOP_SECONDS = 0.3  # for what is under way
+_SO_RCVBUFFORCE = 33  # asm-generic/socket.h
+_RECEIVE_BUFFER_BYTES = 8 << 20  # seconds of datagrams: what a receiver that stands still loses is no loss on the way
 
 
 class Traffic:
@@ -28,6 +30,7 @@ class Traffic:
         self._stopping = threading.Event()
         self._stop_receiving = threading.Event()
         self._in = within_namespace(receiver, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        self._in.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER_BYTES)
         self._in.bind(("0.0.0.0", PORT))
         self._in.settimeout(0.1)
         self._listener = within_namespace(receiver, lambda: socket.create_server(("0.0.0.0", PORT)))
@@ -66,7 +69,8 @@ class Traffic:
             except OSError as error:
                 self.failure = self.failure or f"datagram {self.sent}: {error}"
             self.sent += 1
-            due += self._interval_seconds
+            # Never catches up on what it was late for: a burst is lost in queues that are as long as they should be.
+            due = max(due + self._interval_seconds, time.monotonic())
             time.sleep(max(0.0, due - time.monotonic()))
 
     def _receive(self) -> None:
