@@ -21,7 +21,8 @@ CHECK_CPU_SHARE_MAX = 0.02
 CHECK_AFTER_CHANGE_CPU_SHARE_MAX = 0.05  # as far as the longest rest allows
 CHECK_AFTER_CHANGE_REST_SECONDS = 0.2
 CHECK_AFTER_CHANGE_REST_SECONDS_MAX = 1.0
-CHECK_BACK_OFF_SECONDS_MAX = 60.0
+CHECK_AGAIN_SECONDS_FIRST = 0.5  # after one that failed: mostly, somebody changed more while it repaired
+CHECK_SECONDS_MAX = 60.0  # between two, however long they take or often they fail
 
 
 class CheckLoop:
@@ -47,6 +48,7 @@ class CheckLoop:
 
     async def _check_forever(self) -> None:
         wait_seconds, rest_seconds = CHECK_EVERY_SECONDS, CHECK_AFTER_CHANGE_REST_SECONDS
+        again_seconds = CHECK_AGAIN_SECONDS_FIRST
         while True:
             await trio.sleep(rest_seconds)
             with trio.move_on_after(wait_seconds - rest_seconds):
@@ -57,22 +59,21 @@ class CheckLoop:
                 await self._check()
                 # Where a check takes long, there are fewer of them.
                 took_seconds = trio.current_time() - started
-                wait_seconds = max(CHECK_EVERY_SECONDS, took_seconds / CHECK_CPU_SHARE_MAX)
+                wait_seconds = max(CHECK_EVERY_SECONDS, min(took_seconds / CHECK_CPU_SHARE_MAX, CHECK_SECONDS_MAX))
                 rest_seconds = max(CHECK_AFTER_CHANGE_REST_SECONDS, took_seconds / CHECK_AFTER_CHANGE_CPU_SHARE_MAX)
                 rest_seconds = min(rest_seconds, CHECK_AFTER_CHANGE_REST_SECONDS_MAX)
+                again_seconds = CHECK_AGAIN_SECONDS_FIRST
             except Exception as error:
                 self._counters.check_failure_count += 1
-                wait_seconds *= 2
-                rest_seconds = CHECK_EVERY_SECONDS
+                wait_seconds, again_seconds = again_seconds, min(2 * again_seconds, CHECK_SECONDS_MAX)
+                rest_seconds = min(wait_seconds, CHECK_EVERY_SECONDS)
                 expected = isinstance(error, (NetworkError, OSError))
                 log.error(
-                    "check the network against the kernel: %s; next in %.0f s",
+                    "check the network against the kernel: %s; next in %.1f s",
                     error,
-                    min(wait_seconds, CHECK_BACK_OFF_SECONDS_MAX),
+                    wait_seconds,
                     exc_info=not expected,
                 )
-            wait_seconds = min(wait_seconds, CHECK_BACK_OFF_SECONDS_MAX)
-            rest_seconds = min(rest_seconds, wait_seconds)
 
     async def _listen_to(self, make: Callable[[], OutsideChanges | TableChanges]) -> None:
         try:
