@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import random
 import select
 import shutil
 import socket
@@ -22,18 +24,18 @@ NAMES = ("a", "b", "c")
 ANSWER_SECONDS_MAX = 300.0
 LEADER_SECONDS_MAX = 15.0
 POLL_SECONDS = 0.02
+PORTS = range(10_000, 32_000)  # below those that the kernel gives to connections
 
 
 def free_ports(count: int) -> list[int]:
-    """TCP ports of loopback that nobody listens on."""
-    held = [socket.socket() for _ in range(count)]
-    try:
-        for one in held:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in held]
-    finally:
-        for one in held:
-            one.close()
+    """TCP ports of loopback that nobody has, and that no connection is given before they are listened on."""
+    found: set[int] = set()
+    while len(found) < count:
+        port = random.SystemRandom().choice(PORTS)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            found.add(port)
+    return sorted(found)
 
 
 class MemberProcess:
@@ -55,13 +57,15 @@ class MemberProcess:
         self._process.stdin.flush()
 
     def answer(self, seconds_max: float = ANSWER_SECONDS_MAX) -> dict[str, Any]:
-        """The next answer; LabError where none comes."""
+        """The next answer; LabError where none comes, or where the member could not do it."""
         assert self._process.stdout is not None
         ready, _, _ = select.select([self._process.stdout], [], [], seconds_max)
         line = self._process.stdout.readline() if ready else b""
         if not line:
             raise LabError(f"a member gave no answer within {seconds_max:.0f} s (status {self._process.poll()})")
         answer: dict[str, Any] = json.loads(line)
+        if "refused" in answer:
+            raise LabError(f"a member refused: {answer['refused']}")
         return answer
 
     def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
@@ -92,10 +96,8 @@ class FairwayMembers:
             write_certificates(self._folder, list(NAMES))
             for name in NAMES:
                 self.start(name)
-            leader = self._processes["a"]
-            self._wait_leader("a")
             for name in NAMES[1:]:
-                leader.ask("add_voter", node_id=name)
+                self._add_voter(name)
         except BaseException:
             self._stop()
             raise
@@ -122,6 +124,16 @@ class FairwayMembers:
         }
         process = self._processes[name] = MemberProcess(arguments)
         return float(process.answer()["started"]) - began
+
+    def _add_voter(self, name: str) -> None:
+        deadline = time.monotonic() + LEADER_SECONDS_MAX
+        while True:
+            try:
+                self.leader.ask("add_voter", node_id=name)
+                return
+            except LabError:  # on a busy machine the leadership may move meanwhile
+                if time.monotonic() > deadline:
+                    raise
 
     def _wait_leader(self, among: str) -> str:
         deadline = time.monotonic() + LEADER_SECONDS_MAX

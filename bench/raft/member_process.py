@@ -93,7 +93,9 @@ class Process:
         return {}
 
     async def first_write(self, seconds_max: float) -> dict[str, Any]:
-        """Tries until a write is acknowledged here; its moment on the machine's monotonic clock."""
+        """Tries until a write is acknowledged here, or another member leads in a later term; its moment on the
+        machine's monotonic clock."""
+        term = self.member.status().term
         with trio.move_on_after(seconds_max):
             while True:
                 try:
@@ -101,6 +103,9 @@ class Process:
                     return {"at": time.monotonic()}
                 except NotServed:
                     await trio.sleep(0.005)
+                status = self.member.status()
+                if status.term > term and status.role == "follower" and status.quorum:
+                    break
         return {"at": None}
 
     async def burn(self, seconds: float) -> dict[str, Any]:
@@ -148,7 +153,11 @@ async def main() -> None:
         print(json.dumps({"started": time.monotonic()}), flush=True)
         async for line in _lines():
             command = json.loads(line)
-            answer = await getattr(process, command.pop("do"))(**command)
+            answer = {"refused": "no answer"}
+            try:
+                answer = await getattr(process, command.pop("do"))(**command)
+            except* NotServed as refusals:
+                answer = {"refused": repr(refusals.exceptions)}
             print(json.dumps(answer), flush=True)
         nursery.cancel_scope.cancel()
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -10,6 +13,9 @@ from bench.raft import calm, measure
 from bench.raft.etcd_client import field, fields
 from bench.raft.fairway_members import LEADER_SECONDS_MAX, FairwayMembers
 from bench.raft.load import Load, Measurement
+from lab.layout import LabError
+
+T = TypeVar("T")
 
 
 def test_fields_come_back_as_they_were_encoded() -> None:
@@ -58,15 +64,23 @@ def test_a_bar_that_is_missed_or_not_measured_fails_the_report() -> None:
     assert "MISSED" in report.text()
 
 
+def in_the_end(ask: Callable[[], T]) -> T:
+    """On a busy machine the leadership may move while the leader is asked."""
+    for _ in range(3):
+        with contextlib.suppress(LabError):
+            return ask()
+    return ask()
+
+
 def test_three_members_write_read_and_survive_their_leader(tmp_path: Path) -> None:
     with FairwayMembers(tmp_path) as members:
-        assert members.write(4, 0.5).per_second > 0
-        assert members.read(4, 0.5).per_second > 0
+        assert in_the_end(lambda: members.write(4, 0.5)).per_second > 0
+        assert in_the_end(lambda: members.read(4, 0.5)).per_second > 0
         # Elections happen by themselves on a busy machine, but not each time.
         terms = [members.term_after_burning(2.0)]
         while terms[-1][0] != terms[-1][1] and len(terms) < 4:
             terms.append(members.term_after_burning(2.0))
         assert terms[-1][0] == terms[-1][1], terms
         assert 0 < members.failover_seconds() <= LEADER_SECONDS_MAX
-        members.fill(100)
+        in_the_end(lambda: members.fill(100))
         assert members.restart_seconds() > 0
