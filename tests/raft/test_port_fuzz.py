@@ -157,7 +157,9 @@ def test_fire_at_the_port_harms_nothing(tmp_path: Path, caplog: pytest.LogCaptur
     said = [record for record in caplog.records if "raft port: refused" in record.getMessage()]
     assert said, "refusals are said"
     assert len(said) <= 3 * LINES_MINUTE_MAX, "and not once a try"
-    assert not [record for record in caplog.records if record.exc_info], "nothing is unforeseen"
+    # Of others' loggers there may be something that an earlier test of this process left.
+    own = [record for record in caplog.records if record.name.startswith(("raft", "pysyncobj"))]
+    assert not [record for record in own if record.exc_info], "nothing is unforeseen"
 
 
 def test_a_member_that_sends_nonsense_is_refused_and_the_others_go_on(tmp_path: Path) -> None:
