@@ -22,12 +22,22 @@ def listening(namespace: Path, address: str) -> socket.socket:
     return within_namespace(namespace, lambda: socket.create_server((address, 0), family=family))
 
 
+def namespaces_of_threads() -> dict[threading.Thread, int]:
+    """Not of all in /proc/self/task: the kernel may have one there for a moment that has ended."""
+    found = {}
+    for thread in threading.enumerate():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it ends just now
+            found[thread] = Path(f"/proc/self/task/{thread.native_id}/ns/net").stat().st_ino
+    return found
+
+
 def test_loopback_of_the_namespace_is_reached_and_no_thread_stays_there() -> None:
     namespaces = HeldNamespaces()
     try:
         namespace = namespaces.new()
         shell(namespace, "ip link set lo up")
         own = Path("/proc/self/ns/net").stat().st_ino
+        before = namespaces_of_threads()  # those of other tests may be elsewhere
 
         async def talk(address: str) -> bytes:
             with listening(namespace, address) as listener:
@@ -41,10 +51,8 @@ def test_loopback_of_the_namespace_is_reached_and_no_thread_stays_there() -> Non
 
         for address in ("127.0.0.1", "::1"):
             assert trio.run(talk, address) == b"hello"
-        # Not all of /proc/self/task: the kernel may have one there for a moment that has ended.
-        for thread in threading.enumerate():
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it ends just now
-                assert Path(f"/proc/self/task/{thread.native_id}/ns/net").stat().st_ino == own, thread.name
+        after = namespaces_of_threads()
+        assert after == {thread: before.get(thread, own) for thread in after}
         with pytest.raises(NetworkError, match=r"127\.0\.0\.1: connection refused; ::1: connection refused"):
             trio.run(dial, namespace, ("127.0.0.1", "::1"), 1)
         with pytest.raises(NetworkError, match="cannot be entered"):
