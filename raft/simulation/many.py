@@ -37,7 +37,7 @@ def results(seeds: Iterator[int], rules: Rules, jobs: int) -> Generator[Judged, 
         return
     batches = iter(lambda: list(islice(seeds, BATCH_SEEDS)), [])
     waiting: deque[Future[list[Judged]]] = deque()
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("fork"), _prepare) as pool:
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _prepare) as pool:
         try:
             for batch in islice(batches, jobs * BATCHES_AHEAD):
                 waiting.append(pool.submit(_run_batch, batch, rules))
