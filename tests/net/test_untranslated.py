@@ -9,13 +9,14 @@ import socket
 import struct
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from net.model import Port
 from net.namespaces import within_namespace
-from tests.net.world import ENDPOINTS, FRONTENDS, World, ipv6, underlay_ipv6, wait_until
+from tests.net.world import DEADLINE_SECONDS, ENDPOINTS, FRONTENDS, World, ipv6, succeeds, underlay_ipv6, wait_until
 
 VIP, BY_UDP = "10.120.0.1", 81
 PUBLISHED = 8081
@@ -89,7 +90,7 @@ def connected(namespace: Path, port: int) -> bool:
     with within_namespace(namespace, lambda: socket.socket()) as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # ends at once, and frees it
-        client.settimeout(1)
+        client.settimeout(DEADLINE_SECONDS)
         client.bind(("0.0.0.0", port))
         with contextlib.suppress(OSError):
             client.connect((HOST, 8080))
@@ -112,6 +113,10 @@ def test_rules_that_somebody_took_away(world: World, askers: list[Asker]) -> Non
         for process in world.hosts:
             os.kill(process.process.pid, signal.SIGCONT)
             process.shell("nft delete table inet others")
-    wait_until(lambda: connected(world.client, 20_001), "the rules are back")
+    # On all hosts: one that leads a connection to a task where the rules are still away leads it nowhere.
+    for process in world.hosts:
+        listed = "nft list chain inet fairway_fw prerouting | grep -q vips"
+        wait_until(partial(succeeds, process.namespace, listed), f"the rules are back at {process.namespace}")
+    assert connected(world.client, 20_001)
     wait_until(lambda: connected(world.client, 20_000), "the port is led to tasks, though it was refused before")
     wait_until(lambda: all_answered(askers), "those too are led to tasks that were refused")
