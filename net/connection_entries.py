@@ -16,7 +16,7 @@ from net.netlink import PROTOCOL_NETFILTER, Answer, Netlink, Request, attribute,
 
 _GET, _DELETE = (1 << 8) | 1, (1 << 8) | 2
 _HEADER = struct.Struct(">BBH")
-_ORIGINAL, _REPLY, _PROTOCOL_INFO, _ID, _ZONE = 1, 2, 4, 12, 18
+_ORIGINAL, _REPLY, _PROTOCOL_INFO, _MARK, _ID, _ZONE = 1, 2, 4, 8, 12, 18
 _TUPLE_IP, _TUPLE_PROTOCOL = 1, 2
 _NUMBER, _SOURCE_PORT = 1, 2
 _INFO_TCP, _TCP_STATE, _TCP_ESTABLISHED = 1, 1, 3
@@ -32,6 +32,7 @@ class Entry:
     protocol: int
     port: int
     established: bool  # of TCP
+    mark: int
     delete: Request
 
 
@@ -56,6 +57,7 @@ def read_entries(answers: Iterable[Answer], family: int) -> Iterator[Entry]:
             protocol.get(_NUMBER, b"\0")[0],
             int.from_bytes(protocol.get(_SOURCE_PORT, b""), "big"),
             tcp.get(_TCP_STATE) == bytes([_TCP_ESTABLISHED]),
+            int.from_bytes(whole.get(_MARK, b""), "big"),
             Request(_DELETE, 0, body, f"forget the connection of {source} to {answering}"),
         )
 

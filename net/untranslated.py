@@ -3,6 +3,7 @@
 The kernel asks the rules about the first packet of a connection only. One that began while somebody had taken them
 away, or before its port was published, stays with the host itself, refused, for as long as its entry lives: for ever
 where a program goes on sending datagrams from one port, and for 10 s where a client takes the same port again.
+One that another host led to a task here, while the rules were away here, is answered past that host, to nobody.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable
 
-from net.addresses import ipv4_of
+from net.addresses import GATEWAY_ADDRESS, ipv4_of
 from net.balance_plan import PROTOCOLS
+from net.chains_plan import MARK_MASK
 from net.connection_entries import Entry, forget_where
 from net.model import DesiredNetwork
 from net.path_observer import connection_count
@@ -31,12 +33,23 @@ def forget_untranslated(desired: DesiredNetwork) -> list[str]:
 
 
 def strayed(desired: DesiredNetwork) -> Callable[[Entry], bool]:
-    """Whether a connection to a virtual address or a published port is with this host itself; pure. What has been
-    established with a program of the host, whose port was published later, goes on."""
-    vips, prefix = ipaddress.IPv4Network(desired.config.vip_pool), desired.config.ipv6_prefix
-    here = {desired.local.address, *desired.local.other_addresses}
+    """Whether a connection to a virtual address or a published port is with this host itself, or one from outside with
+    a task does not know by which host it came; pure. What has been established with a program of the host, whose port
+    was published later, goes on."""
+    config, prefix = desired.config, desired.config.ipv6_prefix
+    vips, overlay = ipaddress.IPv4Network(config.vip_pool), ipaddress.IPv4Network(config.host_pool)
+    here = {desired.local.address, *desired.local.other_addresses, GATEWAY_ADDRESS}
+    tasks = {task.address for task in desired.tasks}
     ports = [port for frontend in desired.frontends for port in frontend.ports if port.published]
     published = {(PROTOCOLS[port.protocol], port.published) for port in ports}
+
+    def ours(address: str) -> str:
+        """IPv4 form of an address of either family; empty where it is none of the cluster's."""
+        return ipv4_of(prefix, address) if ":" in address else address
+
+    def from_outside(entry: Entry) -> bool:
+        source = ours(entry.source)
+        return entry.source not in here and not (source and ipaddress.IPv4Address(source) in overlay)
 
     def test(entry: Entry) -> bool:
         if entry.asked != entry.answers or entry.established:
@@ -45,8 +58,10 @@ def strayed(desired: DesiredNetwork) -> Callable[[Entry], bool]:
             entry.asked in here or ipaddress.ip_address(entry.asked).is_loopback
         ):
             return True
-        ours = ipv4_of(prefix, entry.asked) if ":" in entry.asked else entry.asked
-        return bool(ours) and ipaddress.IPv4Address(ours) in vips
+        asked = ours(entry.asked)
+        if asked in tasks:
+            return not entry.mark & MARK_MASK and from_outside(entry)
+        return bool(asked) and ipaddress.IPv4Address(asked) in vips
 
     return test
 

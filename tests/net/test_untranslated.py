@@ -85,15 +85,17 @@ def test_tasks_that_get_ready_later(world: World, askers: list[Asker]) -> None:
     wait_until(lambda: all_answered(askers), "the tasks answer")
 
 
-def connected(namespace: Path, port: int) -> bool:
+def connected(
+    namespace: Path, port: int, to: tuple[str, int] = (HOST, 8080), seconds: float = DEADLINE_SECONDS
+) -> bool:
     """From this port, over TCP."""
     with within_namespace(namespace, lambda: socket.socket()) as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # ends at once, and frees it
-        client.settimeout(DEADLINE_SECONDS)
+        client.settimeout(seconds)
         client.bind(("0.0.0.0", port))
         with contextlib.suppress(OSError):
-            client.connect((HOST, 8080))
+            client.connect(to)
             return True
     return False
 
@@ -120,3 +122,21 @@ def test_rules_that_somebody_took_away(world: World, askers: list[Asker]) -> Non
     assert connected(world.client, 20_001)
     wait_until(lambda: connected(world.client, 20_000), "the port is led to tasks, though it was refused before")
     wait_until(lambda: all_answered(askers), "those too are led to tasks that were refused")
+
+
+def test_rules_that_somebody_took_away_where_the_task_is(world: World) -> None:
+    """Another host led the connection there: the answer goes back by it as soon as there are rules again."""
+    by_the_first = ("198.51.100.1", 8082)  # its only task is on the third host
+    host = world.hosts[2]
+    assert connected(world.client, 20_010, by_the_first)
+    host.shell(OTHERS)
+    os.kill(host.process.pid, signal.SIGSTOP)
+    try:
+        host.shell("nft delete table inet fairway_fw")
+        assert not connected(world.client, 20_011, by_the_first, 0.5)
+    finally:
+        os.kill(host.process.pid, signal.SIGCONT)
+    wait_until(
+        lambda: connected(world.client, 20_011, by_the_first, 1.0), "the port from which nothing was answered is"
+    )
+    host.shell("nft delete table inet others")
