@@ -138,8 +138,12 @@ def test_an_older_build_comes_back_too_late_and_says_so(mixed: Cluster, build: P
         "the cluster says it too",
     )
     assert running_containers(mixed, host) >= before
-    member = next(m for m in mixed.json("raft", "status", host=other)["members"] if m["name"] == host)
-    assert (member["role"], STOPPED in member["problem"]) == ("stopped", True)
+
+    def told() -> bool:  # by the host itself, which answers a little later when it is busy
+        member = next(m for m in mixed.json("raft", "status", host=other)["members"] if m["name"] == host)
+        return member["role"] == "stopped" and STOPPED in member["problem"]
+
+    mixed.wait(told, "the other voters say that it has stopped, and why")
 
     newcomer = mixed.lab.add_host()
     formation.wait_for_daemon(mixed.lab.socket(newcomer), newcomer, lambda: None)
